@@ -1,0 +1,66 @@
+"""Ask questions about local video, sound included, with layer-wise token dropping.
+
+    import omnidrop
+    model = omnidrop.load("demo")
+    with model.open("clip.mp4") as clip:
+        answer = clip.ask("What instrument plays first?", method=omnidrop.OmniDrop(budget=0.3))
+    print(answer.text, answer.trace.kept_per_layer)
+
+Names are imported when first used: `import omnidrop` does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "load": "omnidrop.engine.session",
+    "Model": "omnidrop.engine.session",
+    "Session": "omnidrop.engine.session",
+    "LoadOptions": "omnidrop.models.loading",
+    "GenerateOptions": "omnidrop.engine.decode",
+    "ClipOptions": "omnidrop.clip.decode",
+    "open_clip": "omnidrop.clip.decode",
+    "probe": "omnidrop.clip.probe",
+    "Answer": "omnidrop.report.trace",
+    "Trace": "omnidrop.report.trace",
+    "Method": "omnidrop.pruning.method",
+    "get_method": "omnidrop.pruning.registry",
+    "methods": "omnidrop.pruning.registry",
+    "OmniDrop": "omnidrop.pruning.omnidrop",
+    "FastV": "omnidrop.pruning.fastv",
+    "Random": "omnidrop.pruning.random",
+    "Uniform": "omnidrop.pruning.uniform",
+    "OmniDropError": "omnidrop.errors",
+}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'omnidrop' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+if TYPE_CHECKING:
+    from omnidrop.clip.decode import ClipOptions, open_clip
+    from omnidrop.clip.probe import probe
+    from omnidrop.engine.decode import GenerateOptions
+    from omnidrop.engine.session import Model, Session, load
+    from omnidrop.errors import OmniDropError
+    from omnidrop.models.loading import LoadOptions
+    from omnidrop.pruning.fastv import FastV
+    from omnidrop.pruning.method import Method
+    from omnidrop.pruning.omnidrop import OmniDrop
+    from omnidrop.pruning.random import Random
+    from omnidrop.pruning.registry import get_method, methods
+    from omnidrop.pruning.uniform import Uniform
+    from omnidrop.report.trace import Answer, Trace

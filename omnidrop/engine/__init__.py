@@ -1,0 +1,1 @@
+"""Runs a model under a method: towers, layer loop, token loop, session."""

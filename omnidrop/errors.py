@@ -1,0 +1,108 @@
+"""Every error a person can meet.
+
+Each error says what happened, to which file or option, and what to do about it, and knows the exit
+code the command line ends with. The library raises them; only `omnidrop_cli` prints them.
+
+    0 fine · 1 our bug · 2 wrong usage · 3 media · 4 model or environment · 5 out of memory
+    6 part of a batch failed · 130 interrupted
+"""
+
+from __future__ import annotations
+
+import os
+
+
+def printable(path: object) -> str:
+    """Show a path in a message, whatever bytes its name is made of.
+
+    Parameters
+    ----------
+    path : object
+        A path, bytes or a string.
+
+    Returns
+    -------
+    str
+        Text that any UTF-8 stream can print; undecodable bytes and control characters are escaped.
+    """
+    text = os.fsdecode(path) if isinstance(path, (bytes, os.PathLike)) else str(path)
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class OmniDropError(Exception):
+    """Base of every error raised on purpose.
+
+    Parameters
+    ----------
+    what : str
+        One sentence: what went wrong.
+    path : path-like, optional
+        The file concerned.
+    hint : str, optional
+        One sentence: what to do.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, *, path: object | None = None, hint: str | None = None) -> None:
+        self.what = what
+        self.path = path
+        self.hint = hint
+        super().__init__(self.paragraph())
+
+    def paragraph(self) -> str:
+        """Return the error as one paragraph: file, cause, remedy."""
+        where = f"{printable(self.path)}: " if self.path is not None else ""
+        remedy = f" {self.hint}" if self.hint else ""
+        return f"{where}{self.what}{remedy}"
+
+
+class UsageError(OmniDropError):
+    """An option or argument that cannot be meant (exit code 2)."""
+
+    exit_code = 2
+
+
+class BudgetError(UsageError):
+    """A budget that the method cannot reach on this clip and model (exit code 2).
+
+    Parameters
+    ----------
+    what : str
+        One sentence: what went wrong.
+    reachable : tuple of float, optional
+        Lowest and highest budget that can be reached.
+    hint : str, optional
+        One sentence: what to do.
+    """
+
+    def __init__(
+        self, what: str, *, reachable: tuple[float, float] | None = None, hint: str | None = None
+    ) -> None:
+        self.reachable = reachable
+        super().__init__(what, hint=hint)
+
+
+class MediaError(OmniDropError):
+    """A clip that cannot be read (exit code 3)."""
+
+    exit_code = 3
+
+
+class ModelError(OmniDropError):
+    """A model or an environment that cannot do what is asked (exit code 4)."""
+
+    exit_code = 4
+
+
+class MemoryShortError(OmniDropError):
+    """Not enough host or device memory, estimated or met (exit code 5)."""
+
+    exit_code = 5
+
+
+class BatchError(OmniDropError):
+    """Some items of a batch failed; the others were answered (exit code 6)."""
+
+    exit_code = 6

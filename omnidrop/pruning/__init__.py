@@ -1,0 +1,1 @@
+"""Pruning methods: pure functions on tensors, one method a file."""

@@ -1,0 +1,1 @@
+"""What happened, what it cost, and pictures of both."""

@@ -1,0 +1,212 @@
+"""What happened while a question was answered: plain frozen dataclasses, nothing computed here.
+
+A Trace holds every setting needed to run the same thing again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+SCHEMA = "omnidrop.answer/1"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of the work.
+
+    Attributes
+    ----------
+    name : str
+        open, decode, features, vision tower, audio tower, entry, prefill, selection, first token,
+        decode tokens, …
+    seconds : float
+        Wall-clock seconds spent in it (device synchronised).
+    within : str or None
+        Name of the stage this one is a part of (selection is within prefill).
+    reused : bool
+        True when the result of an earlier question was used.
+    """
+
+    name: str
+    seconds: float
+    within: str | None = None
+    reused: bool = False
+
+
+@dataclass(frozen=True)
+class ChunkTrace:
+    """One temporal chunk.
+
+    Attributes
+    ----------
+    start, end : float
+        Seconds from the start of the file.
+    audio, video : tuple of int, length L
+        Tokens of this chunk entering each layer.
+    audio_total, video_total : int
+        Tokens before any reduction.
+    relevance : float or None
+        Query attention on the chunk's tokens, summed within the chunk at the first layer where
+        relevance was measured; shares sum to 1 over the chunks. None if never measured.
+    """
+
+    start: float
+    end: float
+    audio: tuple[int, ...]
+    video: tuple[int, ...]
+    audio_total: int
+    video_total: int
+    relevance: float | None = None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Peak memory in bytes.
+
+    Attributes
+    ----------
+    host : int
+        Highest resident set of the process so far.
+    device : int or None
+        Highest device allocation during the answer; None on the CPU.
+    kv_cache : int
+        Keys and values held after prefill.
+    kv_cache_unpruned : int
+        What they would be at budget 1.0.
+    """
+
+    host: int
+    device: int | None
+    kv_cache: int
+    kv_cache_unpruned: int
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What happened, complete enough to repeat it.
+
+    Attributes
+    ----------
+    method : dict
+        Name and every field of the method, and what its solver chose (`plan`).
+    model : dict
+        Name, family, layers, shapes, dtype, device, attention, quantisation, demo (bool).
+    clip : dict
+        Path, duration, span, true fps, frame size, grid, sampling settings, identity.
+    settings : dict
+        Question, system prompt, sampling of the answer, seed, versions.
+    text_tokens, audio_tokens, video_tokens : int
+        Tokens of the prompt before any reduction (text includes markers).
+    asked_budget, realised_budget : float
+    planned : tuple of int, length L
+        AV tokens the schedule wanted at each layer.
+    kept_audio, kept_video : tuple of int, length L
+        AV tokens that entered each layer.
+    chunks : tuple of ChunkTrace
+    stages : tuple of Stage
+    ttft : float
+        Seconds from the call to the first token, all stages included.
+    tokens_per_second : float or None
+        Generated tokens per second after the first; None if only one was made.
+    memory : Memory
+    flops_prefill, flops_prefill_unpruned : float
+        Analytic FLOPs of the LLM's prefill (`report.cost`).
+    notices : tuple of str
+        What a person should know: truncated file, demo model, long positions, …
+    survivors : tuple of tuple of int, optional
+        Prompt indices of the AV tokens entering each layer; empty unless asked for.
+    """
+
+    method: dict[str, Any]
+    model: dict[str, Any]
+    clip: dict[str, Any]
+    settings: dict[str, Any]
+    text_tokens: int
+    audio_tokens: int
+    video_tokens: int
+    asked_budget: float
+    realised_budget: float
+    planned: tuple[int, ...]
+    kept_audio: tuple[int, ...]
+    kept_video: tuple[int, ...]
+    chunks: tuple[ChunkTrace, ...]
+    stages: tuple[Stage, ...]
+    ttft: float
+    tokens_per_second: float | None
+    memory: Memory
+    flops_prefill: float
+    flops_prefill_unpruned: float
+    notices: tuple[str, ...] = ()
+    survivors: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+
+    @property
+    def layers(self) -> int:
+        """Decoder layers."""
+        return len(self.kept_audio)
+
+    @property
+    def av_tokens(self) -> int:
+        """AV tokens before any reduction, N."""
+        return self.audio_tokens + self.video_tokens
+
+    @property
+    def kept_per_layer(self) -> tuple[int, ...]:
+        """AV tokens entering each layer."""
+        return tuple(a + v for a, v in zip(self.kept_audio, self.kept_video, strict=True))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested plain values, ready for JSON."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One given choice and how likely the model finds it.
+
+    Attributes
+    ----------
+    text : str
+        The choice as given.
+    probability : float
+        Softmax over the choices of their mean token log-probability.
+    logprob : float
+        Summed log-probability of the choice's tokens.
+    """
+
+    text: str
+    probability: float
+    logprob: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What `ask` returns.
+
+    Attributes
+    ----------
+    text : str
+        The answer without special tokens.
+    token_ids : tuple of int
+        Generated ids, the stop token excluded.
+    stop : str
+        Why it ended: "stop token", "max new tokens", "choice".
+    trace : Trace
+    question : str
+    choices : tuple of Choice
+        Most probable first; empty unless choices were given.
+    logprobs : tuple of float
+        Log-probability of each generated token, where asked.
+    """
+
+    text: str
+    token_ids: tuple[int, ...]
+    stop: str
+    trace: Trace
+    question: str = ""
+    choices: tuple[Choice, ...] = ()
+    logprobs: tuple[float, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the answer as one JSON document, `schema` first."""
+        return {"schema": SCHEMA, **asdict(self)}
