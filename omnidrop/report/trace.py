@@ -18,8 +18,8 @@ class Stage:
     Attributes
     ----------
     name : str
-        open, decode, features, vision tower, audio tower, entry, prefill, selection, first token,
-        decode tokens, …
+        open, sound, audio tower, frames, patches, waiting for frames, vision tower, prompt, entry,
+        prefill, selection, answer, choices.
     seconds : float
         Wall-clock seconds spent in it (device synchronised).
     within : str or None
@@ -47,8 +47,8 @@ class ChunkTrace:
     audio_total, video_total : int
         Tokens before any reduction.
     relevance : float or None
-        Query attention on the chunk's tokens, summed within the chunk at the first layer where
-        relevance was measured; shares sum to 1 over the chunks. None if never measured.
+        Share of the question's attention that goes to this chunk's surviving tokens at layer
+        L // 2; the shares of all chunks sum to 1. None where there is nothing to measure.
     """
 
     start: float
@@ -169,9 +169,9 @@ class Choice:
     text : str
         The choice as given.
     probability : float
-        Softmax over the choices of their mean token log-probability.
+        Softmax of `logprob` over the choices.
     logprob : float
-        Summed log-probability of the choice's tokens.
+        Log-probability of the choice as the whole answer, its end included.
     """
 
     text: str

@@ -1,0 +1,109 @@
+"""Keys and values of every layer, each layer with a length of its own.
+
+Layer-wise dropping leaves layers with unequal caches; the library's own cache measures all layers
+by the first. This one is appended to in place (room grows by blocks, so decoding does not copy the
+cache for each token), can be cut to chosen tokens, and can be rewound after a choice was scored.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+#: Tokens of room added when a layer's buffer is full.
+GROWTH = 256
+
+
+class KVCache:
+    """Keys and values per layer, (1, kv_heads, n_layer, head_dim) each.
+
+    Parameters
+    ----------
+    layers : int
+        Decoder layers, L.
+    """
+
+    def __init__(self, layers: int) -> None:
+        self._keys: list[torch.Tensor | None] = [None] * layers
+        self._values: list[torch.Tensor | None] = [None] * layers
+        self._lengths = [0] * layers
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def length(self, layer: int) -> int:
+        """Tokens held by `layer`."""
+        return self._lengths[layer]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Tokens held by each layer."""
+        return tuple(self._lengths)
+
+    def keys(self, layer: int) -> torch.Tensor:
+        """Keys of `layer`, already rotated, (1, kv_heads, n, head_dim)."""
+        keys = self._keys[layer]
+        if keys is None:
+            raise IndexError(f"layer {layer} holds no keys yet")
+        return keys[:, :, : self._lengths[layer]]
+
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append and return all keys and values of a layer (the call the decoder layers make).
+
+        Parameters
+        ----------
+        key, value : Tensor, (1, kv_heads, n, head_dim)
+            New states; keys already rotated.
+        layer_idx : int
+            The layer.
+        """
+        held, keys, values = self._lengths[layer_idx], self._keys[layer_idx], self._values[layer_idx]
+        new = key.shape[2]
+        if keys is None or values is None:
+            self._keys[layer_idx], self._values[layer_idx] = key, value
+            self._lengths[layer_idx] = new
+            return key, value
+        if held + new > keys.shape[2]:
+            room = max(GROWTH, new)
+            keys = _with_room(keys[:, :, :held], room)
+            values = _with_room(values[:, :, :held], room)
+            self._keys[layer_idx], self._values[layer_idx] = keys, values
+        keys[:, :, held : held + new] = key
+        values[:, :, held : held + new] = value
+        self._lengths[layer_idx] = held + new
+        return keys[:, :, : held + new], values[:, :, : held + new]
+
+    def cut(self, layer: int, index: torch.Tensor) -> None:
+        """Keep only the tokens at `index` ((n,) int64, ascending) in one layer."""
+        keys, values, held = self._keys[layer], self._values[layer], self._lengths[layer]
+        if keys is None or values is None:
+            raise IndexError(f"layer {layer} holds no keys yet")
+        index = index.to(keys.device)
+        self._keys[layer] = keys[:, :, :held].index_select(2, index)
+        self._values[layer] = values[:, :, :held].index_select(2, index)
+        self._lengths[layer] = int(index.shape[0])
+
+    def rewind(self, lengths: tuple[int, ...]) -> None:
+        """Forget what was appended after `lengths` was read."""
+        for layer, length in enumerate(lengths):
+            if length > self._lengths[layer]:
+                raise ValueError(f"layer {layer} holds {self._lengths[layer]} tokens, not {length}")
+            self._lengths[layer] = length
+
+    def bytes(self) -> int:
+        """Bytes of the keys and values held, spare room not counted."""
+        total = 0
+        for keys, length in zip(self._keys, self._lengths, strict=True):
+            if keys is not None:
+                total += 2 * keys.element_size() * keys.shape[1] * keys.shape[3] * length
+        return total
+
+
+def _with_room(states: torch.Tensor, room: int) -> torch.Tensor:
+    batch, heads, held, dim = states.shape
+    grown = states.new_empty((batch, heads, held + room, dim))
+    grown[:, :, :held] = states
+    return grown

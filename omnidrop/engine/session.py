@@ -1,0 +1,289 @@
+"""One model, one open clip, many questions.
+
+    model = load("demo")
+    with model.open("clip.mp4") as clip:
+        print(clip.ask("What instrument plays first?").text)
+        print(clip.ask("Which colour is shown last?").text)   # the towers are not run again
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import TracebackType
+
+from omnidrop.clip.decode import Clip, ClipOptions, open_clip
+from omnidrop.engine.decode import GenerateOptions, Generated, generate, score_choices
+from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
+from omnidrop.engine.meter import Meter, reset_device_peak
+from omnidrop.engine.prefill import prefill
+from omnidrop.engine.tracing import Account, build_trace
+from omnidrop.errors import UsageError
+from omnidrop.models.adapter import Adapter, ModelInfo
+from omnidrop.models.loading import LoadOptions, load_adapter
+from omnidrop.models.memory import out_of_memory
+from omnidrop.prompt import build_prompt, long_position_notice
+from omnidrop.pruning.method import Method
+from omnidrop.pruning.omnidrop import OmniDrop
+from omnidrop.report.trace import Answer, Choice, Stage
+
+#: Share of AV tokens kept when nobody says otherwise (the paper's main setting).
+DEFAULT_BUDGET = 0.3
+
+TOO_BIG = "Lower --max-pixels, --fps or --max-frames, ask about a shorter span, or use --4bit."
+
+DEMO_NOTICE = (
+    "This is the demo model: it knows only instruments, shapes and colours. "
+    "For real clips: omnidrop ask --model 3b CLIP QUESTION"
+)
+
+
+def load(model: str | LoadOptions | None = None, **settings: object) -> Model:
+    """Load a model once, for any number of clips.
+
+    Parameters
+    ----------
+    model : str or LoadOptions, optional
+        A folder, a hub name, an alias ("3b", "7b", "demo") or complete options; None takes a
+        cached Qwen2.5-Omni, or the demo model.
+    **settings
+        Fields of `LoadOptions`: device, dtype, quantize, attention, offline.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be found, is incomplete, or this machine lacks what it needs.
+    MemoryShortError
+        If the weights would not fit.
+    UsageError
+        If a setting is unknown.
+    """
+    if isinstance(model, LoadOptions):
+        options = replace(model, **settings) if settings else model  # type: ignore[arg-type]
+    else:
+        try:
+            options = LoadOptions(model=model, **settings)  # type: ignore[arg-type]
+        except TypeError as error:
+            known = ", ".join(LoadOptions.__dataclass_fields__)
+            raise UsageError(f"{error}.", hint=f"load() takes: {known}.") from None
+    return Model(load_adapter(options))
+
+
+class Model:
+    """A loaded model.
+
+    Parameters
+    ----------
+    adapter : Adapter
+        What the engine needs of it.
+    """
+
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
+
+    @property
+    def info(self) -> ModelInfo:
+        """Name, family, shapes, dtype and device."""
+        return self.adapter.info
+
+    def open(
+        self, path: str | os.PathLike[str], options: ClipOptions | None = None, **settings: object
+    ) -> Session:
+        """Open a clip to ask about.
+
+        Parameters
+        ----------
+        path : path-like
+            A local media file.
+        options : ClipOptions, optional
+            Span, rates and limits.
+        **settings
+            Fields of `ClipOptions`: start, end, fps, max_frames, max_pixels, audio, …
+
+        Raises
+        ------
+        MediaError
+            If it cannot be read.
+        UsageError
+            If an option cannot be meant.
+        """
+        try:
+            chosen = replace(options or ClipOptions(), **settings)  # type: ignore[arg-type]
+        except TypeError as error:
+            known = ", ".join(ClipOptions.__dataclass_fields__)
+            raise UsageError(f"{error}.", hint=f"open() takes: {known}.") from None
+        meter = Meter(self.adapter.device)
+        with meter.stage("open"):
+            clip = open_clip(
+                path,
+                chosen,
+                video_spec=self.adapter.video_spec,
+                audio_spec=self.adapter.audio_spec,
+                chunk_seconds=self.adapter.layout.seconds_per_chunk,
+            )
+        return Session(self.adapter, clip=clip, opened=meter.since_start())
+
+    def features(self, features: Features) -> Session:
+        """Ask about ready features instead of a file; no media library is needed."""
+        return Session(self.adapter, features=features)
+
+
+class Session:
+    """One clip (or ready features) and a model; a context manager.
+
+    The towers run at the first question and their embeddings serve all later ones.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        *,
+        clip: Clip | None = None,
+        features: Features | None = None,
+        opened: float = 0.0,
+    ) -> None:
+        self.adapter = adapter
+        self.clip = clip
+        self._features = features
+        self._opened = opened
+        self._encoded: Encoded | None = None
+        self._stages: tuple[Stage, ...] = ()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and let the embeddings go."""
+        self._encoded = None
+        if self.clip is not None:
+            self.clip.close()
+
+    def encode(self, progress: Progress | None = None) -> Encoded:
+        """Run the towers now, or return what they gave before."""
+        return self._encode(Meter(self.adapter.device), progress)
+
+    def _encode(self, meter: Meter, progress: Progress | None) -> Encoded:
+        if self._encoded is not None:
+            for stage in self._stages:
+                meter.add(stage.name, 0.0, reused=True)
+            return self._encoded
+        meter.begin_earlier("open", self._opened)
+        with out_of_memory(TOO_BIG):
+            if self.clip is not None:
+                self._encoded = encode_clip(self.adapter, self.clip, meter, progress)
+            else:
+                self._encoded = encode_features(self.adapter, self._features or Features(), meter)
+        self._stages = meter.stages()
+        return self._encoded
+
+    def ask(
+        self,
+        question: str,
+        *,
+        method: Method | None = None,
+        choices: Sequence[str] = (),
+        options: GenerateOptions | None = None,
+        system: str | None = None,
+        on_text: Callable[[str], None] | None = None,
+        progress: Progress | None = None,
+    ) -> Answer:
+        """Ask one question.
+
+        Parameters
+        ----------
+        question : str
+            In the user's words.
+        method : Method, optional
+            Default `OmniDrop(budget=0.3)`.
+        choices : sequence of str
+            When given, the answer is the most probable of them and nothing is generated.
+        options : GenerateOptions, optional
+        system : str, optional
+            System prompt; default the model family's own.
+        on_text : callable, optional
+            Receives pieces of the answer as they come.
+        progress : callable, optional
+            Told (stage, done, total).
+
+        Returns
+        -------
+        Answer
+            With its Trace.
+
+        Raises
+        ------
+        UsageError, BudgetError, MediaError, MemoryShortError
+            Each names the cause and the remedy.
+        """
+        method = method or OmniDrop(budget=DEFAULT_BUDGET)
+        options = options or GenerateOptions()
+        meter = Meter(self.adapter.device)
+        reset_device_peak(self.adapter.device)
+        encoded = self._encode(meter, progress)
+        with out_of_memory(TOO_BIG):
+            with meter.stage("prompt"):
+                prompt = build_prompt(
+                    self.adapter.text, self.adapter.layout, question, encoded.media, system=system
+                )
+            if progress:
+                progress("prefill", 0.0, None)
+            prefilled = prefill(
+                self.adapter, prompt, encoded, method, meter, seed=options.seed
+            )
+            kv_bytes = prefilled.cache.bytes()
+            ticks: list[float] = []
+            scored: tuple[Choice, ...] = ()
+            if choices:
+                with meter.stage("choices"):
+                    scored = score_choices(self.adapter, prefilled, choices)
+                ticks.append(meter.since_start())
+                made = Generated((), scored[0].text, "choice", ())
+                if on_text:
+                    on_text(made.text)
+            else:
+                with meter.stage("answer"):
+                    made = generate(
+                        self.adapter,
+                        prefilled,
+                        options,
+                        on_text,
+                        lambda: ticks.append(meter.since_start()),
+                    )
+        notices = list(self.clip.notices) if self.clip is not None else []
+        if self.info.demo:
+            notices.insert(0, DEMO_NOTICE)
+        if notice := long_position_notice(prompt):
+            notices.append(notice)
+        account = Account(
+            prompt=prompt,
+            prefilled=prefilled,
+            method=method,
+            options=options,
+            kv_bytes=kv_bytes,
+            ticks=tuple(ticks),
+            notices=tuple(notices),
+        )
+        trace = build_trace(self.adapter, self.clip, encoded, account, meter, question, system)
+        return Answer(
+            text=made.text,
+            token_ids=made.ids,
+            stop=made.stop,
+            trace=trace,
+            question=question,
+            choices=scored,
+            logprobs=made.logprobs,
+        )
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model's name, family, shapes, dtype and device."""
+        return self.adapter.info
