@@ -1,0 +1,75 @@
+"""Query→token attention: the only maths in the package that sees queries and keys.
+
+Only the rows asked for are computed, so no layer has to run in eager mode: a handful of question
+rows against the keys already in the layer's cache.
+"""
+
+from __future__ import annotations
+
+import torch
+
+#: Scores held at once, in elements: 16 Mi of float32 are 64 MiB.
+BLOCK_ELEMENTS = 16 * 1024 * 1024
+
+
+def attention_to(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    scaling: float,
+    *,
+    block_elements: int = BLOCK_ELEMENTS,
+) -> torch.Tensor:
+    """Return the attention that some rows pay to some columns, averaged over rows and heads.
+
+    OmniDrop (arXiv 2605.14458) averages the post-softmax attention of the query tokens; it does not
+    say how heads are combined. Ours: the mean over heads.
+
+    Parameters
+    ----------
+    queries : Tensor, (H, r, d)
+        Queries of the rows, rotary position applied.
+    keys : Tensor, (Hkv, n, d)
+        Keys of the whole sequence as the cache holds them, rotary position applied. Grouped
+        queries: head h reads key head `h // (H // Hkv)`.
+    rows : Tensor, (r,) int64
+        Place of each row in the current sequence; row i sees keys 0..rows[i].
+    columns : Tensor, (m,) int64
+        Places, in the same sequence, of the tokens to score.
+    scaling : float
+        Factor on the scores, usually d^-0.5.
+    block_elements : int
+        Rows go through in blocks of at most this many scores (never less than one row).
+
+    Returns
+    -------
+    Tensor, (m,) float32
+        Softmax in float32 over the full causal row, mean over rows and heads. A column that no row
+        may see scores 0.
+
+    Raises
+    ------
+    ValueError
+        If there is no row: a mean over nothing would order the tokens by chance.
+    """
+    heads, count, width = queries.shape
+    kv_heads, length, _ = keys.shape
+    if count == 0:
+        raise ValueError("attention needs at least one query row")
+    group = heads // kv_heads
+    # Stacking the heads that share keys turns grouped queries into a plain batched product: the
+    # keys are never expanded.
+    grouped = queries.reshape(kv_heads, group, count, width)
+    transposed = keys.transpose(1, 2)
+    places = torch.arange(length, device=keys.device)
+    rows = rows.to(keys.device)
+    received = torch.zeros(length, dtype=torch.float32, device=keys.device)
+    block = max(1, block_elements // (heads * length))
+    for start in range(0, count, block):
+        part = grouped[:, :, start : start + block]
+        seen = places <= rows[start : start + block, None]
+        scores = torch.matmul(part.reshape(kv_heads, -1, width), transposed).float().mul_(scaling)
+        scores = scores.view(kv_heads, group, -1, length).masked_fill_(~seen, -torch.inf)
+        received += scores.softmax(dim=-1).sum(dim=(0, 1, 2))
+    return received[columns.to(keys.device)] / (heads * count)

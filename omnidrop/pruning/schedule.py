@@ -1,0 +1,336 @@
+"""Budget → how many audio and video (AV) tokens enter each layer, exactly.
+
+A `Curve` turns constants into counts, with the paper's floors (OmniDrop, arXiv 2605.14458, section
+"schedule"). `solve` goes the other way: it walks a path of curves from the one that keeps most to
+the one that keeps least, finds by bisection the place where the mean over the layers is the budget,
+and settles the last few tokens in integers. It never returns another budget: what cannot be reached
+within ±0.01 is a `BudgetError` that names the reachable range.
+
+Which constant gives way, and in what order, is the documented rule of `omnidrop_path`. The paper
+prints constants for four cases only, so the rule is ours; it passes through the paper's constants
+where the paper has some.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from omnidrop.errors import BudgetError, UsageError
+from omnidrop.pruning.method import Plan
+
+Shape = Literal["sigmoid", "exponential", "step"]
+SHAPES: tuple[Shape, ...] = ("sigmoid", "exponential", "step")
+
+#: How far the realised mean may be from the budget.
+TOLERANCE = 0.01
+
+BETA = 20.0  # paper
+T_MID = 0.5  # paper: 0.5, and 0.55 for the 3B model at 20 %
+ENTRY_RATIO = 0.45  # paper, at 30 % and 20 %
+P_INIT_LOW = 0.02  # paper, at 20 %; 0 at 30 %
+
+# Ours, where the paper is silent.
+_ENTRY_PER_BUDGET = 1.5  # 0.45 / 0.30: above 30 % the paper's 30 % schedule is scaled up
+_P_FINAL_CAP = {"sigmoid": 0.5, "exponential": 0.5, "step": 0.9}  # 0.5: the paper's highest
+_P_INIT_EXPONENTIAL = 0.001  # a geometric curve cannot start at 0
+_T_EARLIEST = -1.0  # at beta = 20, s is 1 - 2e-9 at layer 0: everything turns at once
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Constants of a schedule: `floor(p_l · surviving)` tokens are dropped after layer l.
+
+    - sigmoid: `p_l = p_init + (p_final − p_init) · sigmoid(beta · (l/L − t_mid))`
+    - exponential: `p_l = p_init · (p_final/p_init)^(l/(L−2))`
+    - step: `p_l = p_final` after one layer, so that the layers from `round(t_mid · L)` (at least 1,
+      0-based) on see the smaller set; 0 after every other layer. `p_init` is not used.
+
+    Nothing is dropped after the last layer: `l` runs from 0 to L−2.
+
+    Parameters
+    ----------
+    shape : {"sigmoid", "exponential", "step"}
+    entry_ratio : float
+        Share of the N AV tokens that enter layer 0.
+    p_init, p_final : float
+        Drop rates at the two ends of the depth, in [0, 1].
+    t_mid : float
+        Turning point, as a share of the depth.
+    beta : float
+        Steepness of the sigmoid.
+    """
+
+    shape: Shape = "sigmoid"
+    entry_ratio: float = 1.0
+    p_init: float = 0.0
+    p_final: float = 0.0
+    t_mid: float = T_MID
+    beta: float = BETA
+
+    def rates(self, layers: int) -> tuple[float, ...]:
+        """Return p_l for the `layers - 1` layers after which tokens may be dropped."""
+        if self.shape == "step":
+            last_full = min(max(round(self.t_mid * layers), 1), max(layers - 1, 1)) - 1
+            return tuple(self.p_final if i == last_full else 0.0 for i in range(layers - 1))
+        if self.shape == "exponential":
+            span = max(layers - 2, 1)
+            low, high = self.p_init, self.p_final
+            return tuple(low ** (1 - i / span) * high ** (i / span) for i in range(layers - 1))
+        return tuple(
+            self.p_init
+            + (self.p_final - self.p_init) * _sigmoid(self.beta * (i / layers - self.t_mid))
+            for i in range(layers - 1)
+        )
+
+    def counts(self, total: int, layers: int) -> tuple[int, ...]:
+        """Return how many of `total` AV tokens enter each layer; at least one enters layer 0."""
+        current = min(max(round(self.entry_ratio * total), 1), total)
+        counts = [current]
+        for rate in self.rates(layers):
+            current -= math.floor(rate * current)
+            counts.append(current)
+        return tuple(counts)
+
+    def toward(self, other: Curve, share: float) -> Curve:
+        """Return the curve `share` of the way to `other`, every constant in a straight line."""
+
+        def between(a: float, b: float) -> float:
+            return b if share == 1.0 else a + (b - a) * share
+
+        return replace(
+            self,
+            entry_ratio=between(self.entry_ratio, other.entry_ratio),
+            p_init=between(self.p_init, other.p_init),
+            p_final=between(self.p_final, other.p_final),
+            t_mid=between(self.t_mid, other.t_mid),
+        )
+
+
+def _sigmoid(x: float) -> float:
+    """Return 1 / (1 + e^-x) without overflow."""
+    if x >= 0:
+        return 1.0 / (1.0 + math.exp(-x))
+    e = math.exp(x)
+    return e / (1.0 + e)
+
+
+def omnidrop_path(
+    budget: float,
+    *,
+    shape: Shape = "sigmoid",
+    entry_ratio: float | None = None,
+    p_init: float | None = None,
+    p_final: float | None = None,
+    t_mid: float | None = None,
+    beta: float = BETA,
+) -> tuple[Curve, ...]:
+    """Return the curves `solve` walks along, from the one that keeps most to the least.
+
+    A constant that is given stays as given. Those left `None` start here:
+
+    - `entry_ratio`: 0.45 up to a budget of 0.3 (paper), then 1.5 · budget, up to 1;
+    - `p_init`: 0.02 up to a budget of 0.2, 0 from 0.3 on (paper), a straight line between
+      (exponential: at least 0.001);
+    - `t_mid`: 0.5 (paper).
+
+    and give way in this order until the budget is met:
+
+    1. `p_final`, from `p_init` up to 0.5, the paper's highest (step: 0.9);
+    2. `entry_ratio`, downwards: the late layers keep a share of what entered;
+    3. `p_final`, up to 1;
+    4. `t_mid`, towards the first layer;
+    5. `p_init`, up to `p_final`: at its end nothing is left after layer 0.
+
+    With `entry_ratio` free, 2 reaches every budget that some tokens in every layer can; 3 to 5 are
+    for a fixed entry and for a handful of tokens. Upwards, `p_init` falls to 0 and `entry_ratio`
+    rises to 1.
+
+    Returns
+    -------
+    tuple of Curve
+        Neighbours differ in few constants, and counts never rise along the path.
+    """
+    if p_init is not None and p_final is not None and p_final < p_init:
+        raise UsageError(
+            f"The drop rate cannot fall with depth: p_final {p_final} is under p_init {p_init}.",
+            hint="Raise p_final, lower p_init, or leave p_final out to have it solved.",
+        )
+    ceiling = 1.0 if p_final is None else p_final
+    start = (
+        min(max(_ENTRY_PER_BUDGET * budget, ENTRY_RATIO), 1.0)
+        if entry_ratio is None
+        else entry_ratio
+    )
+    slow = P_INIT_LOW * min(max((0.3 - budget) / 0.1, 0.0), 1.0)
+    if shape == "exponential":
+        slow = max(slow, _P_INIT_EXPONENTIAL)
+    slow = min(slow, ceiling) if p_init is None else p_init
+    floor = 0.0 if p_init is None else p_init
+    cap = max(_P_FINAL_CAP[shape], slow) if p_final is None else p_final
+    first = T_MID if t_mid is None else t_mid
+
+    curve = Curve(
+        shape=shape,
+        entry_ratio=1.0 if entry_ratio is None else entry_ratio,
+        p_init=floor,
+        p_final=floor if p_final is None else p_final,
+        t_mid=first,
+        beta=beta,
+    )
+    path = [curve]
+
+    def then(**changes: float) -> None:
+        step = replace(path[-1], **changes)  # type: ignore[arg-type]
+        if step != path[-1]:
+            path.append(step)
+
+    then(entry_ratio=start)
+    then(p_init=slow, p_final=slow if p_final is None else p_final)
+    then(p_final=cap)
+    then(entry_ratio=0.0 if entry_ratio is None else entry_ratio)
+    then(p_final=ceiling)
+    then(t_mid=min(_T_EARLIEST, first) if t_mid is None else t_mid)
+    then(p_init=ceiling if p_init is None else p_init)
+    return tuple(path)
+
+
+def solve(
+    budget: float, total: int, layers: int, path: Sequence[Curve], *, settle: float = 0.0
+) -> Plan:
+    """Find the plan on `path` whose mean over the layers is the budget.
+
+    Bisection finds two neighbouring curves, one at or over the budget and one at or under it.
+    Where floors keep both away from it, the first layers follow the upper and the rest the lower
+    one, with a single layer in between: every whole number of tokens summed over the layers can be
+    had that way, so the plan is right to half a token in one layer.
+
+    Parameters
+    ----------
+    budget : float
+        Asked mean over layers of (AV tokens entering the layer) / total.
+    total : int
+        AV tokens before any reduction, N.
+    layers : int
+        Decoder layers, L.
+    path : sequence of Curve
+        From the curve that keeps most to the one that keeps least.
+    settle : float
+        Take a curve as it stands if its mean is this close to the budget (0: always exact).
+
+    Raises
+    ------
+    BudgetError
+        If no plan on the path is within ±0.01.
+    """
+    if total == 0:
+        return Plan(0, (0,) * layers, {"note": "no audio or video tokens"})
+    size = total * layers
+    wanted = budget * size
+    ends = [curve.counts(total, layers) for curve in path]
+    sums = [sum(counts) for counts in ends]
+    target = min(max(math.floor(wanted + 0.5), sums[-1]), sums[0])
+    if abs(target - wanted) > TOLERANCE * size + 1e-9:
+        raise _refusal(budget, total, layers, sums[-1], sums[0])
+
+    leg = next((i for i in range(len(path) - 1) if sums[i] >= target >= sums[i + 1]), 0)
+    start, stop = path[leg], path[min(leg + 1, len(path) - 1)]
+    curve, upper, lower = _bisect(start, stop, target, total, layers)
+    nearest = min((upper, lower), key=lambda counts: abs(sum(counts) - wanted))
+    exact = abs(sum(nearest) - wanted) <= settle * size
+    counts = nearest if exact else blend(upper, lower, target)
+    off = sum(abs(a - b) for a, b in zip(counts, curve.counts(total, layers), strict=True))
+    return Plan(total, counts, {**describe(curve), "solved": True, "settled_tokens": off})
+
+
+def solve_flat(budget: float, total: int, layers: int) -> Plan:
+    """Find the plan of a method that drops once, before the LLM: the same count in every layer.
+
+    With under 50 tokens one count cannot be within ±0.01 of every budget; then the first layers see
+    one token more than the others.
+
+    Raises
+    ------
+    BudgetError
+        As for `solve`.
+    """
+    path = (
+        Curve("step", entry_ratio=1.0),
+        Curve("step", entry_ratio=0.0),
+        Curve("step", entry_ratio=0.0, p_final=1.0),
+        Curve("step", entry_ratio=0.0, p_final=1.0, t_mid=0.0),
+    )
+    return solve(budget, total, layers, path, settle=TOLERANCE)
+
+
+def fixed(curve: Curve, total: int, layers: int) -> Plan:
+    """Return the plan a curve makes, whatever its mean; nothing is solved."""
+    if total == 0:
+        return Plan(0, (0,) * layers, {"note": "no audio or video tokens"})
+    return Plan(total, curve.counts(total, layers), {**describe(curve), "solved": False})
+
+
+def describe(curve: Curve) -> dict[str, Any]:
+    """Return a curve's constants as plain values, rounded for a report."""
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(curve).items()}
+
+
+def blend(upper: Sequence[int], lower: Sequence[int], target: int) -> tuple[int, ...]:
+    """Return counts between two plans whose sum is `target`.
+
+    The first layers follow `upper`, the rest `lower`, and one layer lies between: as neither rises
+    and `upper` is nowhere under `lower`, the result does not rise either.
+    """
+    counts = list(lower)
+    missing = target - sum(lower)
+    for i, most in enumerate(upper):
+        step = min(most - counts[i], missing)
+        counts[i] += step
+        missing -= step
+    return tuple(counts)
+
+
+def _bisect(
+    start: Curve, stop: Curve, target: int, total: int, layers: int
+) -> tuple[Curve, tuple[int, ...], tuple[int, ...]]:
+    """Return the nearer curve, and the counts just at or over and at or under the target."""
+    upper, lower = start.counts(total, layers), stop.counts(total, layers)
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        if sum(upper) == target or sum(lower) == target:
+            break
+        middle = (low + high) / 2
+        counts = start.toward(stop, middle).counts(total, layers)
+        if sum(counts) >= target:
+            low, upper = middle, counts
+        else:
+            high, lower = middle, counts
+    share = low if sum(upper) - target <= target - sum(lower) else high
+    return start.toward(stop, share), upper, lower
+
+
+def _refusal(budget: float, total: int, layers: int, lowest: int, highest: int) -> BudgetError:
+    """Explain why a budget is out of reach."""
+    size = total * layers
+    low, high = lowest / size, highest / size
+    reach = f"{low:.4g} to {high:.4g}" if lowest < highest else f"only {low:.4g}"
+    tokens = f"{total} audio and video token{'s' if total != 1 else ''}"
+    what = (
+        f"A budget of {budget:g} cannot be met within ±{TOLERANCE} by these settings, "
+        f"with {tokens} and {layers} layers: reachable is {reach}"
+    )
+    if low < budget < high:
+        below = math.floor(budget * size) / size
+        above = math.ceil(budget * size) / size
+        return BudgetError(
+            f"{what}, in steps of {1 / size:.4g}.",
+            reachable=(low, high),
+            hint=f"Nearest are {below:.4g} and {above:.4g}.",
+        )
+    return BudgetError(
+        f"{what}.",
+        reachable=(low, high),
+        hint=f"Ask for {low if budget < low else high:.4g}, or leave more of the schedule free.",
+    )
