@@ -1,0 +1,62 @@
+"""The typer application: which commands there are. Importing it imports no command's work."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from omnidrop_cli import ask, batch, chunks, doctor, models
+from omnidrop_cli.helptext import PlainCommand, PlainGroup
+
+HELP = """Ask questions about local video, sound included. Audio and video tokens are dropped
+layer by layer, guided by the question, so that it takes less memory and time.
+
+\b
+Examples:
+  omnidrop ask clip.mp4 "What instrument plays first?"
+  omnidrop ask clip.mp4 -q "Who speaks?" -q "Where are they?" --json
+  omnidrop ask *.mp4 "Is there music?" --choices yes,no --jsonl > answers.jsonl
+  omnidrop doctor
+
+Nothing is uploaded. The answer goes to stdout; report, progress and notices go to stderr.
+"""
+
+EPILOG = """\b
+Exit codes: 0 fine, 1 our bug, 2 wrong usage, 3 media, 4 model or environment, 5 out of memory,
+6 part of a batch failed, 130 interrupted.
+"""
+
+app = typer.Typer(
+    name="omnidrop",
+    cls=PlainGroup,
+    help=HELP,
+    epilog=EPILOG,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from omnidrop import __version__
+
+        typer.echo(f"omnidrop {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def start(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+for module in (ask, batch, chunks, models, doctor):
+    app.command(name=module.NAME, cls=PlainCommand, help=module.HELP)(module.command)

@@ -1,0 +1,201 @@
+"""The one seam between the commands and the library.
+
+Commands call the library through these functions only, so that tests can put a fake model behind
+every command, and so that torch is imported when a command needs it and not before.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnidrop.errors import MediaError, UsageError
+from omnidrop_cli.options import (
+    DEFAULT_BUDGET,
+    AnswerFlags,
+    DropFlags,
+    ModelFlags,
+    ReadFlags,
+    SpanFlags,
+)
+from omnidrop_cli.values import parse_pairs
+
+if TYPE_CHECKING:
+    from omnidrop import Answer, Method, Session
+
+
+def hush(debug: bool) -> None:
+    """Keep the libraries' own warnings off stderr; notices worth reading are in the Trace."""
+    if not debug:
+        warnings.simplefilter("ignore")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def hide_downloads() -> None:
+    """Show no download bars: stderr is not a terminal, or quiet was asked for."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+
+def check_clip(path: Path) -> None:
+    """Raise what is wrong with a clip before a model is loaded for it.
+
+    Raises
+    ------
+    MediaError
+        If there is no such file, or it is no clip that can be read.
+    """
+    check_file(path)
+    from omnidrop.clip.probe import probe
+
+    probe(path)
+
+
+def check_file(path: Path) -> None:
+    """Raise MediaError if there is nothing at `path` that could be a clip."""
+    if not path.exists():
+        raise MediaError("There is no such file.", path=path, hint="Check the path.")
+    if path.is_dir():
+        raise MediaError("This is a folder.", path=path, hint="Name the clips in it, like *.mp4.")
+
+
+def method(flags: DropFlags) -> Method:
+    """Return the pruning method that the flags ask for."""
+    from omnidrop import OmniDrop, get_method
+    from omnidrop import methods as known
+
+    fields = parse_pairs(flags.pairs)
+    if flags.preset is not None:
+        presets = OmniDrop.presets()
+        if flags.preset not in presets:
+            raise UsageError(
+                f"Unknown preset {flags.preset!r}.", hint=f"Known: {', '.join(presets)}."
+            )
+        return _with_fields(lambda **f: replace(presets[flags.preset], **f), fields)
+    name = flags.method or "omnidrop"
+    if name not in known():
+        raise UsageError(f"Unknown method {name!r}.", hint=f"Known: {', '.join(known())}.")
+    if name == "none":
+        if flags.budget not in (None, 1.0):
+            raise UsageError(
+                "--method none keeps every token.", hint="Drop --budget or choose another method."
+            )
+    else:
+        fields["budget"] = DEFAULT_BUDGET if flags.budget is None else flags.budget
+    return _with_fields(lambda **f: get_method(name, **f), fields)
+
+
+def _with_fields(make: Callable[..., Method], fields: dict[str, Any]) -> Method:
+    try:
+        return make(**fields)
+    except TypeError as problem:
+        raise UsageError(
+            f"--set names a setting that this method does not have: {problem}.",
+            hint="`omnidrop models` lists the settings of each.",
+        ) from problem
+
+
+def load(flags: ModelFlags) -> Any:
+    """Load a model; see `omnidrop.load`."""
+    import omnidrop
+
+    return omnidrop.load(
+        omnidrop.LoadOptions(
+            model=flags.model,
+            device=flags.device,
+            dtype=flags.dtype,
+            quantize=flags.quantize,  # type: ignore[arg-type]
+            attention=flags.attention,
+            offline=flags.offline,
+        )
+    )
+
+
+def clip_options(span: SpanFlags, read: ReadFlags) -> Any:
+    """Return the library's ClipOptions; what was not asked for keeps the library's default."""
+    import omnidrop
+
+    asked = {
+        "start": span.start,
+        "end": span.end,
+        "fps": read.fps,
+        "max_frames": read.max_frames,
+        "max_pixels": read.max_pixels,
+        "audio_file": read.audio_file,
+        "audio_track": read.audio_track,
+    }
+    given = {name: value for name, value in asked.items() if value is not None}
+    return omnidrop.ClipOptions(video=not read.no_video, audio=not read.no_audio, **given)
+
+
+def open_session(model: Any, path: Path, span: SpanFlags, read: ReadFlags) -> Session:
+    """Open a clip with a loaded model."""
+    return model.open(path, clip_options(span, read))
+
+
+def ask(
+    session: Session,
+    question: str,
+    *,
+    method: Method,
+    choices: tuple[str, ...],
+    flags: AnswerFlags,
+    on_text: Callable[[str], None] | None,
+    progress: Callable[[str, float, float | None], None] | None,
+) -> Answer:
+    """Ask one question; see `omnidrop.Session.ask`."""
+    import omnidrop
+
+    return session.ask(
+        question,
+        method=method,
+        choices=choices,
+        options=omnidrop.GenerateOptions(
+            max_new_tokens=flags.max_new_tokens,
+            temperature=flags.temperature,
+            top_p=flags.top_p,
+            seed=flags.seed,
+        ),
+        system=flags.system,
+        on_text=on_text,
+        progress=progress,
+    )
+
+
+def open_clip(path: Path, span: SpanFlags, read: ReadFlags) -> Any:
+    """Read a clip without a model; see `omnidrop.open_clip`."""
+    import omnidrop
+
+    return omnidrop.open_clip(path, clip_options(span, read))
+
+
+def export_chunks(clip: Any, folder: Path) -> Any:
+    """Write a clip's chunks as PNG and WAV; see `omnidrop.clip.chunks`."""
+    from omnidrop.clip.chunks import export_chunks as export
+
+    return export(clip, folder)
+
+
+def known_models() -> list[Any]:
+    """Return the models that have a name of their own; see `omnidrop.models.loading`."""
+    from omnidrop.models.loading import known_models as known
+
+    return list(known())
+
+
+def known_methods() -> dict[str, Any]:
+    """Return the method classes by name."""
+    from omnidrop import get_method, methods
+
+    return {name: type(get_method(name)) for name in methods()}
+
+
+def known_presets() -> dict[str, Any]:
+    """Return OmniDrop's published settings by name."""
+    from omnidrop import OmniDrop
+
+    return dict(OmniDrop.presets())

@@ -1,0 +1,5 @@
+"""x"""
+NAME = "batch"
+HELP = "x"
+def command() -> int:
+    return 0

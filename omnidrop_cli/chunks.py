@@ -1,0 +1,5 @@
+"""x"""
+NAME = "chunks"
+HELP = "x"
+def command() -> int:
+    return 0

@@ -1,0 +1,5 @@
+"""x"""
+NAME = "doctor"
+HELP = "x"
+def command() -> int:
+    return 0

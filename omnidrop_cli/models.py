@@ -1,0 +1,5 @@
+"""x"""
+NAME = "models"
+HELP = "x"
+def command() -> int:
+    return 0

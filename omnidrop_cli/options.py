@@ -1,0 +1,339 @@
+"""The options people type, in groups: one frozen dataclass for each, shared by the commands.
+
+`@grouped` turns a function of option groups into the flat signature that typer reads, so that no
+function takes forty parameters. Every option has an environment variable, OMNIDROP_<OPTION>.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from omnidrop.errors import MediaError, UsageError
+from omnidrop_cli.values import parse_choices, parse_save, parse_time
+
+DEFAULT_BUDGET = 0.3
+
+
+def option(*names: str, panel: str, **settings: Any) -> Any:
+    """Return a typer option that can also be set by OMNIDROP_<LONGEST NAME>."""
+    longest = max((n for n in names if n.startswith("--")), key=len)
+    variable = "OMNIDROP_" + longest.lstrip("-").replace("-", "_").upper()
+    settings = {"envvar": variable, "show_envvar": False, "show_default": False} | settings
+    return typer.Option(*names, rich_help_panel=panel, **settings)
+
+
+def lines_of(variable: str) -> tuple[str, ...]:
+    """Return the lines of an environment variable: a repeatable option's value holds spaces."""
+    return tuple(line for line in os.environ.get(variable, "").splitlines() if line.strip())
+
+
+class Report(StrEnum):
+    """How much of a report goes to stderr."""
+
+    none = "none"
+    brief = "brief"
+    full = "full"
+
+
+@dataclass(frozen=True)
+class ModelFlags:
+    """Which model, and how it is loaded."""
+
+    model: Annotated[
+        str | None,
+        option("--model", "-m", panel="Model", metavar="NAME",
+               help="Hub name, folder or alias; see `omnidrop models`."),
+    ] = None
+    device: Annotated[
+        str,
+        option("--device", panel="Model", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps."),
+    ] = "auto"
+    dtype: Annotated[
+        str,
+        option("--dtype", panel="Model", metavar="NAME",
+               help="auto, float32, bfloat16 or float16."),
+    ] = "auto"
+    four_bit: Annotated[
+        bool, option("--4bit", panel="Model", help="Language model's weights in 4 bits (NF4).")
+    ] = False
+    eight_bit: Annotated[
+        bool, option("--8bit", panel="Model", help="Language model's weights in 8 bits.")
+    ] = False
+    attention: Annotated[
+        str,
+        option("--attn", panel="Model", metavar="NAME",
+               help="sdpa, or flash where flash-attention is installed."),
+    ] = "sdpa"
+    offline: Annotated[
+        bool, option("--offline", panel="Model", help="Use local files only; never the network.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.four_bit and self.eight_bit:
+            raise UsageError("--4bit and --8bit exclude each other.", hint="Give one of them.")
+
+    @property
+    def quantize(self) -> str | None:
+        """Return "4bit", "8bit" or None."""
+        return "4bit" if self.four_bit else "8bit" if self.eight_bit else None
+
+
+@dataclass(frozen=True)
+class SpanFlags:
+    """Which part of the clip."""
+
+    start: Annotated[
+        float | None,
+        option("--start", panel="Clip", metavar="TIME", parser=parse_time,
+               help="Begin here: 75, 1:15 or 0:01:15."),
+    ] = None
+    end: Annotated[
+        float | None,
+        option("--end", panel="Clip", metavar="TIME", parser=parse_time, help="Stop here."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.end is not None and self.end <= (self.start or 0.0):
+            raise UsageError(
+                f"--end {self.end:g} s is not after --start {self.start or 0:g} s.",
+                hint="Give an end that is later than the start.",
+            )
+
+
+@dataclass(frozen=True)
+class ReadFlags:
+    """How the clip is sampled."""
+
+    fps: Annotated[
+        float | None,
+        option("--fps", panel="Clip", metavar="N", help="Frames per second to look at (2)."),
+    ] = None
+    max_frames: Annotated[
+        int | None,
+        option("--max-frames", panel="Clip", metavar="N", help="Most frames to look at (768)."),
+    ] = None
+    max_pixels: Annotated[
+        int | None,
+        option("--max-pixels", panel="Clip", metavar="N",
+               help="Most pixels per frame; less takes less memory."),
+    ] = None
+    no_audio: Annotated[bool, option("--no-audio", panel="Clip", help="Ignore the sound.")] = False
+    no_video: Annotated[
+        bool, option("--no-video", panel="Clip", help="Ignore the picture.")
+    ] = False
+    audio_file: Annotated[
+        Path | None,
+        option("--audio", panel="Clip", metavar="FILE", help="Take the sound from this file."),
+    ] = None
+    audio_track: Annotated[
+        int | None,
+        option("--audio-track", panel="Clip", metavar="N",
+               help="Which sound track of the clip, from 0."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        for name in ("fps", "max_frames", "max_pixels"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} {value:g} cannot be used.",
+                    hint="Give a number above 0.",
+                )
+        if self.audio_track is not None and self.audio_track < 0:
+            raise UsageError("--audio-track counts from 0.", hint="Give 0 for the first track.")
+        if self.no_audio and self.no_video:
+            raise UsageError(
+                "--no-audio and --no-video together leave nothing to look at.",
+                hint="Give one of them.",
+            )
+        if self.no_audio and (self.audio_file is not None or self.audio_track is not None):
+            raise UsageError("--no-audio excludes --audio and --audio-track.", hint="Drop one.")
+        if self.audio_file is not None and not self.audio_file.is_file():
+            raise MediaError(
+                "There is no such file.", path=self.audio_file, hint="Check the path of --audio."
+            )
+
+
+@dataclass(frozen=True)
+class DropFlags:
+    """Which tokens are dropped."""
+
+    budget: Annotated[
+        float | None,
+        option("--budget", "-b", panel="Token dropping", metavar="SHARE",
+               help=f"Share of audio and video tokens kept, mean over the layers, above 0 and up "
+               f"to 1 ({DEFAULT_BUDGET}); 1 keeps all."),
+    ] = None
+    method: Annotated[
+        str | None,
+        option("--method", panel="Token dropping", metavar="NAME",
+               help="omnidrop, or another that `omnidrop models` lists; none keeps all."),
+    ] = None
+    preset: Annotated[
+        str | None,
+        option("--preset", panel="Token dropping", metavar="NAME",
+               help="A published setting of OmniDrop; see `omnidrop models`."),
+    ] = None
+    settings: Annotated[
+        list[str] | None,
+        option("--set", panel="Token dropping", metavar="NAME=VALUE", envvar=None,
+               help="A setting of the method; repeatable."),
+    ] = None
+
+    def __post_init__(self) -> None:
+        if self.budget is not None and not 0.0 < self.budget <= 1.0:
+            raise UsageError(
+                f"A budget of {self.budget:g} cannot be kept.",
+                hint="Give a share of the audio and video tokens above 0 and up to 1, like 0.3.",
+            )
+        if self.preset is not None and self.method not in (None, "omnidrop"):
+            raise UsageError(
+                f"Presets belong to omnidrop, not to {self.method}.", hint="Drop --method."
+            )
+        if self.preset is not None and self.budget is not None:
+            raise UsageError("A preset fixes the budget.", hint="Drop --budget or --preset.")
+
+    @property
+    def pairs(self) -> tuple[str, ...]:
+        """Return the NAME=VALUE words."""
+        return tuple(self.settings or ()) or lines_of("OMNIDROP_SET")
+
+
+@dataclass(frozen=True)
+class AnswerFlags:
+    """How the answer is made."""
+
+    choices: Annotated[
+        str | None,
+        option("--choices", panel="Answer", metavar="A,B,C",
+               help="Pick one of these; probabilities in the report. Quote one with a comma."),
+    ] = None
+    system: Annotated[
+        str | None,
+        option("--system", panel="Answer", metavar="TEXT",
+               help="System prompt instead of the model's own."),
+    ] = None
+    max_new_tokens: Annotated[
+        int,
+        option("--max-new-tokens", panel="Answer", metavar="N", help="Longest answer (128)."),
+    ] = 128
+    temperature: Annotated[
+        float,
+        option("--temperature", panel="Answer", metavar="T",
+               help="0 takes the likeliest token (default); more is more varied."),
+    ] = 0.0
+    top_p: Annotated[
+        float,
+        option("--top-p", panel="Answer", metavar="P",
+               help="Sample from the likeliest tokens that hold this share (1)."),
+    ] = 1.0
+    seed: Annotated[
+        int, option("--seed", panel="Answer", metavar="N", help="Seed of everything random (0).")
+    ] = 0
+
+    def __post_init__(self) -> None:
+        if self.choices is not None:
+            parse_choices(self.choices)
+        if self.max_new_tokens < 1:
+            raise UsageError("--max-new-tokens must be 1 or more.", hint="The default is 128.")
+        if not 0.0 <= self.temperature < float("inf"):
+            raise UsageError("--temperature must be 0 or more.", hint="0 is the default.")
+        if not 0.0 < self.top_p <= 1.0:
+            raise UsageError("--top-p must be above 0 and up to 1.", hint="1 is the default.")
+        if self.seed < 0:
+            raise UsageError("--seed must be 0 or more.", hint="0 is the default.")
+
+
+@dataclass(frozen=True)
+class OutputFlags:
+    """Where the answer and the report go."""
+
+    json: Annotated[
+        bool, option("--json", panel="Output", help="One JSON document on stdout.")
+    ] = False
+    jsonl: Annotated[
+        bool, option("--jsonl", panel="Output", help="One line of JSON per answer on stdout.")
+    ] = False
+    report: Annotated[
+        Report | None,
+        option("--report", panel="Output",
+               help="On stderr. On a terminal: full for one answer, brief for more; else none."),
+    ] = None
+    save: Annotated[
+        Path | None,
+        option("--save", panel="Output", metavar="FILE", parser=parse_save,
+               help="Write answers and full report to FILE.json, .html, .svg or .txt."),
+    ] = None
+    force: Annotated[
+        bool, option("--force", panel="Output", help="Let --save replace a file.")
+    ] = False
+    quiet: Annotated[
+        bool, option("--quiet", panel="Output", help="No report, progress or notices.")
+    ] = False
+    debug: Annotated[
+        bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        if self.json and self.jsonl:
+            raise UsageError("--json and --jsonl exclude each other.", hint="Give one of them.")
+        if self.save is not None:
+            from omnidrop_cli.save import check_target
+
+            check_target(self.save, self.force)
+
+
+def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give typer one parameter for each field of every option group that `function` takes.
+
+    Parameters
+    ----------
+    function : callable
+        Its parameters are option groups (dataclasses) or plain typer parameters.
+
+    Returns
+    -------
+    callable
+        The same command with a flat, keyword-only signature.
+    """
+    hints = get_type_hints(function, include_extras=True)
+    groups: dict[str, type] = {}
+    flat: list[inspect.Parameter] = []
+
+    def add(name: str, annotation: Any, default: Any) -> None:
+        flat.append(
+            inspect.Parameter(
+                name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
+            )
+        )
+
+    for name, parameter in inspect.signature(function).parameters.items():
+        kind = hints[name]
+        if not is_dataclass(kind):
+            add(name, kind, parameter.default)
+            continue
+        groups[name] = kind  # type: ignore[assignment]
+        inner = get_type_hints(kind, include_extras=True)
+        for f in fields(kind):
+            add(f.name, inner[f.name], f.default if f.default is not MISSING else f.default_factory)
+
+    def command(**values: Any) -> Any:
+        given = {
+            name: kind(**{f.name: values.pop(f.name) for f in fields(kind)})
+            for name, kind in groups.items()
+        }
+        return function(**given, **values)
+
+    command.__name__ = function.__name__
+    command.__doc__ = function.__doc__
+    command.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in flat}
+    return command

@@ -1,0 +1,168 @@
+"""A Trace as rich renderables: `full` for one answer, `brief` for one among several.
+
+Blocks are lists of lines of known width. From 140 columns on they stand side by side, below that
+one under the other; without colour every difference is also a difference of glyphs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.text import Text
+
+from omnidrop.errors import printable
+from omnidrop_cli import blocks, words
+from omnidrop_cli.charts import Ink, bar
+
+if TYPE_CHECKING:
+    from omnidrop.report.trace import Answer, Trace
+    from omnidrop_cli.work import Outcome
+
+WIDE = 140
+GAP = 4
+
+
+@dataclass(frozen=True)
+class View:
+    """Something to print: lines made once the console's width and colours are known."""
+
+    make: Callable[[int, Ink], Iterable[Text]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        system = None if console.no_color else console.color_system
+        ink = Ink(colour=system is not None, shades=system in ("256", "truecolor"))
+        width = options.max_width
+        for line in self.make(width, ink):
+            line.no_wrap = True
+            line.overflow = "crop"
+            line.truncate(width)
+            yield line
+
+
+def full(answer: Answer, with_answer: bool = False) -> View:
+    """Return the whole report.
+
+    Parameters
+    ----------
+    answer : Answer
+    with_answer : bool
+        Show the answer's text too: for files, since a terminal has it on stdout.
+    """
+    return View(lambda width, ink: _full(answer, with_answer, width, ink))
+
+
+def brief(answer: Answer) -> View:
+    """Return the report in a few lines."""
+    return View(lambda width, ink: _brief(answer, width, ink))
+
+
+def failed(outcome: Outcome) -> View:
+    """Return what is said in a saved report about a question that got no answer."""
+
+    def make(width: int, ink: Ink) -> Iterator[Text]:
+        yield blocks.title("No answer", width)
+        yield from blocks.field("clip", printable(outcome.item.clip), width)
+        yield from blocks.field("question", outcome.item.question, width)
+        yield from blocks.field("error", str(outcome.failure()["error"]), width)
+
+    return View(make)
+
+
+def _full(answer: Answer, with_answer: bool, width: int, ink: Ink) -> Iterator[Text]:
+    trace = answer.trace
+    yield Text()
+    yield from blocks.header(answer, with_answer, width)
+    if answer.choices:
+        yield Text()
+        yield from blocks.choices(answer, width, ink)
+    if width >= WIDE:
+        yield from _wide(trace, width, ink)
+    else:
+        yield from _stacked(trace, width, ink)
+    yield Text()
+    yield from blocks.settings(answer, width)
+
+
+def _stacked(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
+    rows = blocks.layer_bins(trace)
+    for block in (
+        blocks.layers(trace, rows, width, ink),
+        blocks.shares(trace, width),
+        blocks.heatmap(trace, rows, width, ink),
+        blocks.moments(trace, width, ink),
+        blocks.stages(trace, width, ink),
+        blocks.cost(trace, width, ink),
+    ):
+        if block:
+            yield Text()
+            yield from block
+
+
+def _wide(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
+    rows = blocks.layer_bins(trace)
+    left = min(max((width - GAP) * 2 // 5, 56), 84)
+    right = width - GAP - left
+    yield Text()
+    yield from beside(
+        [blocks.layers(trace, rows, left, ink), blocks.heatmap(trace, rows, right, ink)],
+        [left, right],
+    )
+    yield Text()
+    first = [*blocks.shares(trace, left), Text(), *blocks.cost(trace, left, ink)]
+    half = (right - GAP) // 2
+    middle = blocks.stages(trace, half, ink)
+    last = blocks.moments(trace, right - GAP - half, ink)
+    yield from beside([first, middle, last], [left, half, right - GAP - half])
+
+
+def beside(columns: list[list[Text]], widths: list[int]) -> Iterator[Text]:
+    """Yield lines that put blocks side by side, `GAP` cells apart."""
+    for i in range(max((len(c) for c in columns), default=0)):
+        line = Text()
+        for column, width in zip(columns, widths, strict=True):
+            part = column[i].copy() if i < len(column) else Text()
+            part.truncate(width, pad=True)
+            line.append_text(part)
+            line.append(" " * GAP)
+        line.rstrip()
+        yield line
+
+
+def _brief(answer: Answer, width: int, ink: Ink) -> Iterator[Text]:
+    trace = answer.trace
+    n = trace.av_tokens
+    line = Text("  ")
+    line.append(f"{words.number(n)} tokens", style="bold")
+    line.append(
+        f" · {trace.method.get('name', '?')} kept {words.share(trace.realised_budget)}"
+        f" of {words.share(trace.asked_budget)} asked"
+    )
+    yield line
+    second = Text("  ", style="dim")
+    rate = f" · {trace.tokens_per_second:.1f} tokens/s" if trace.tokens_per_second else ""
+    second.append(
+        f"first token {words.duration(trace.ttft)}{rate} · prefill "
+        f"{_ratio(trace.flops_prefill, trace.flops_prefill_unpruned)} of the FLOPs · KV cache "
+        f"{_ratio(trace.memory.kv_cache, trace.memory.kv_cache_unpruned)}"
+    )
+    yield from blocks.wrapped(second, width, indent=2)
+    best = blocks.best_moments(trace, 3)
+    if best:
+        where = ", ".join(f"{words.span(a, b)} ({words.share(s, 0)})" for a, b, s, _ in best)
+        yield from blocks.wrapped(Text(f"  looked most at {where}", style="dim"), width, indent=2)
+    if answer.choices:
+        odds = " · ".join(f"{c.text} {words.share(c.probability)}" for c in answer.choices)
+        yield from blocks.wrapped(Text(f"  {printable(odds)}"), width, indent=2)
+    for notice in trace.notices:
+        yield from blocks.wrapped(Text(f"  ! {printable(notice)}", style="bold"), width, indent=4)
+    yield Text()
+
+
+def _ratio(part: float, whole: float) -> str:
+    return words.share(part / whole) if whole else "–"
+
+
+__all__ = ["View", "bar", "beside", "brief", "failed", "full"]

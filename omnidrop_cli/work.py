@@ -1,0 +1,98 @@
+"""Many questions about many clips: each clip is encoded once, and one failure stops no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnidrop.errors import printable
+from omnidrop_cli import backend, guard
+from omnidrop_cli.options import AnswerFlags, ReadFlags, SpanFlags
+from omnidrop_cli.progress import Progress
+
+if TYPE_CHECKING:
+    from omnidrop import Answer, Method
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question about one clip."""
+
+    clip: Path
+    question: str
+    choices: tuple[str, ...] = ()
+    span: SpanFlags = SpanFlags()
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an item: an answer or a problem, never both."""
+
+    item: Item
+    answer: Answer | None = None
+    problem: Exception | None = None
+
+    def failure(self) -> dict[str, Any]:
+        """Return the problem as one JSON document."""
+        text, code = guard.describe(self.problem or Exception("no answer"))
+        return {
+            "schema": "omnidrop.error/1",
+            "clip": printable(self.item.clip),
+            "question": self.item.question,
+            "error": text,
+            "exit_code": code,
+        }
+
+
+@dataclass(frozen=True)
+class Job:
+    """How a series of items is answered."""
+
+    model: Any
+    method: Method
+    read: ReadFlags
+    flags: AnswerFlags
+    progress: Progress
+    on_text: Callable[[Item], Callable[[str], None] | None] = lambda item: None
+
+
+def answers(items: Iterable[Item], job: Job) -> Iterator[Outcome]:
+    """Yield one outcome for each item, clip by clip, in the order the clips first appear."""
+    by_clip: dict[tuple[Path, SpanFlags], list[Item]] = {}
+    for item in items:
+        by_clip.setdefault((item.clip, item.span), []).append(item)
+    for (clip, span), group in by_clip.items():
+        try:
+            job.progress("open", 0, None)
+            session = backend.open_session(job.model, clip, span, job.read)
+        except Exception as problem:
+            yield from (Outcome(item, problem=problem) for item in group)
+            continue
+        finally:
+            job.progress.finish()
+        with session:
+            for item in group:
+                yield _answer(session, item, job)
+
+
+def _answer(session: Any, item: Item, job: Job) -> Outcome:
+    try:
+        answer = backend.ask(
+            session,
+            item.question,
+            method=job.method,
+            choices=item.choices,
+            flags=job.flags,
+            on_text=job.on_text(item),
+            progress=job.progress,
+        )
+        return Outcome(item, answer=answer)
+    except BrokenPipeError:
+        raise
+    except Exception as problem:
+        return Outcome(item, problem=problem)
+    finally:
+        job.progress.finish()

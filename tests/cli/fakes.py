@@ -1,0 +1,216 @@
+"""A model that answers at once without torch: it lets every command be tested, and looked at.
+
+    python tests/cli/fakes.py ask clip.mp4 "What plays?"     # the command line on the fake model
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omnidrop.errors import MediaError, MemoryShortError, UsageError
+from omnidrop.report.trace import Answer, Choice, ChunkTrace, Memory, Stage, Trace
+from omnidrop_cli import backend
+
+TEXT = "A piano plays first; the strings come in at 0:24."
+
+
+def make_trace(
+    question: str = "What instrument plays first?",
+    *,
+    path: str = "concert.mp4",
+    layers: int = 28,
+    chunks: int = 30,
+    budget: float = 0.3,
+    video: int = 168,
+    audio: int = 50,
+    relevance: bool = True,
+    notices: tuple[str, ...] = (),
+    reused: bool = False,
+) -> Trace:
+    """Return a trace with the shape that the sigmoid schedule gives."""
+    draw = random.Random(7)
+    weights = [
+        math.exp(-(((i - 0.42 * chunks) / max(0.05 * chunks, 1)) ** 2)) + 0.15 * draw.random()
+        for i in range(chunks)
+    ]
+    share = [w / sum(weights) for w in weights]
+    curve = [1.0 if budget >= 1 else 0.45 / (1 + math.exp(20 * (i / layers - 0.62))) + 0.03
+             for i in range(layers)]
+    scale = 1.0 if budget >= 1 else budget * layers / sum(curve)
+    parts = []
+    for i in range(chunks):
+        bend = share[i] * chunks
+
+        def kept(total: int, gain: float, bend: float = bend) -> tuple[int, ...]:
+            if budget >= 1:
+                return (total,) * layers
+            line = []
+            for l, c in enumerate(curve):
+                late = max(0.0, (l / layers - 0.45) / 0.55)
+                line.append(min(total, round(total * c * scale * gain * (1 - late + late * bend))))
+            return tuple(min(line[: l + 1]) for l in range(layers))
+
+        parts.append(
+            ChunkTrace(
+                2.0 * i, 2.0 * i + 2.0, kept(audio, 1.25), kept(video, 0.93), audio, video,
+                share[i] if relevance else None,
+            )
+        )
+    kept_audio = tuple(sum(c.audio[l] for c in parts) for l in range(layers))
+    kept_video = tuple(sum(c.video[l] for c in parts) for l in range(layers))
+    total = (audio + video) * chunks
+    both = [a + v for a, v in zip(kept_audio, kept_video, strict=True)]
+    realised = sum(both) / (layers * total) if total else 1.0
+    return Trace(
+        method={"name": "omnidrop", "budget": budget, "cache": "own", "diversity": 0.2,
+                "rows": "question", "schedule": "sigmoid", "entry": "paper",
+                "plan": {"p_init": 0.0, "p_final": 0.2031, "entry_ratio": 0.45, "t_mid": 0.5}},
+        model={"name": "Qwen/Qwen2.5-Omni-7B", "family": "qwen2_5_omni", "demo": False,
+               "layers": layers, "parameters": 8_930_000_000, "dtype": "bfloat16",
+               "device": "cuda:0", "attention": "sdpa", "quantization": None},
+        clip={"path": path, "duration": 2.0 * chunks, "start": 0.0, "end": 2.0 * chunks,
+              "fps": 2.0, "frames": 4 * chunks, "frame_size": [448, 252],
+              "max_pixels": 100352, "sample_rate": 16000, "identity": "5a3c9e1f"},
+        settings={"question": question, "system": None, "max_new_tokens": 128, "temperature": 0.0,
+                  "top_p": 1.0, "seed": 0, "omnidrop": "0.1.0", "torch": "2.13.0",
+                  "transformers": "5.23.0"},
+        text_tokens=61,
+        audio_tokens=audio * chunks,
+        video_tokens=video * chunks,
+        asked_budget=budget,
+        realised_budget=realised,
+        planned=tuple(both),
+        kept_audio=kept_audio,
+        kept_video=kept_video,
+        chunks=tuple(parts),
+        stages=(
+            Stage("open", 0.031, reused=reused),
+            Stage("decode", 1.212, reused=reused),
+            Stage("features", 0.441, reused=reused),
+            Stage("vision tower", 0.982, reused=reused),
+            Stage("audio tower", 0.131, reused=reused),
+            Stage("entry", 0.0042),
+            Stage("prefill", 0.563),
+            Stage("selection", 0.041, within="prefill"),
+            Stage("first token", 0.018),
+            Stage("decode tokens", 0.411),
+        ),
+        ttft=3.382 if not reused else 0.585,
+        tokens_per_second=29.2,
+        memory=Memory(2_910_000_000, 19_450_000_000, 112_300_000, 374_600_000),
+        flops_prefill=31.3e12,
+        flops_prefill_unpruned=104.9e12,
+        notices=notices,
+    )
+
+
+@dataclass
+class FakeSession:
+    """Answers every question in the same way; a question can ask for a failure."""
+
+    path: Path
+    asked: list[str] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
+
+    def __enter__(self) -> FakeSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.log.append(f"close {self.path.name}")
+
+    def ask(self, question: str, *, method: Any, choices: Any, on_text: Any, progress: Any):
+        self.log.append(f"ask {self.path.name} {question}")
+        if "memory" in question:
+            raise MemoryShortError("Not enough memory.", hint="Lower --max-pixels.")
+        if "bug" in question:
+            raise RuntimeError("tensor of the wrong shape")
+        if "interrupt" in question:
+            raise KeyboardInterrupt
+        pause = float(os.environ.get("FAKE_PAUSE", "0"))
+        for i in range(11):
+            if progress is not None:
+                progress("prefill", i, 10)
+            time.sleep(pause / 10)
+        text = choices[0] if choices else TEXT
+        if on_text is not None:
+            for piece in text.split(" "):
+                on_text(piece + " ")
+                time.sleep(pause / 20)
+        trace = make_trace(
+            question,
+            path=str(self.path),
+            budget=method["budget"],
+            reused=bool(self.asked),
+            chunks=int(os.environ.get("FAKE_CHUNKS", "30")),
+            layers=int(os.environ.get("FAKE_LAYERS", "28")),
+            notices=("The file ends at 0:58 of 1:00; the answer is about what is there.",)
+            if "cut" in self.path.name else (),
+        )
+        self.asked.append(question)
+        odds = [2.0 ** -i for i in range(len(choices))]
+        return Answer(
+            text,
+            tuple(range(12)),
+            "choice" if choices else "stop token",
+            trace,
+            question,
+            tuple(
+                Choice(c, p / sum(odds), -1.0 - i)
+                for i, (c, p) in enumerate(zip(choices, odds, strict=True))
+            ),
+        )
+
+
+@dataclass
+class FakeModel:
+    """Opens anything that exists."""
+
+    log: list[str] = field(default_factory=list)
+
+    def open(self, path: Path) -> FakeSession:
+        self.log.append(f"open {path.name}")
+        return FakeSession(path, log=self.log)
+
+
+def install(set_attribute: Any = setattr) -> FakeModel:
+    """Put the fake behind `omnidrop_cli.backend`; return it, with a log of what was asked of it."""
+    model = FakeModel()
+
+    def load(flags: Any) -> FakeModel:
+        model.log.append(f"load {flags.model}")
+        return model
+
+    def check_clip(path: Path) -> None:
+        backend.check_file(path)
+        if path.stat().st_size == 0:
+            raise MediaError("The file is empty.", path=path, hint="Copy it again.")
+
+    def method(flags: Any) -> dict[str, Any]:
+        if flags.method not in (None, "omnidrop", "none"):
+            raise UsageError(f"Unknown method {flags.method!r}.", hint="Known: none, omnidrop.")
+        budget = 1.0 if flags.method == "none" else flags.budget or 0.3
+        return {"name": flags.method or "omnidrop", "budget": budget}
+
+    def ask(session: Any, question: str, *, flags: Any, **given: Any) -> Answer:
+        return session.ask(question, **given)
+
+    set_attribute(backend, "load", load)
+    set_attribute(backend, "check_clip", check_clip)
+    set_attribute(backend, "method", method)
+    set_attribute(backend, "open_session", lambda model, path, span, read: model.open(path))
+    set_attribute(backend, "ask", ask)
+    return model
+
+
+if __name__ == "__main__":
+    from omnidrop_cli.main import main
+
+    install()
+    main(sys.argv[1:])
