@@ -1,0 +1,580 @@
+"""A clip: sampled frames and 16 kHz sound of a media file, streamed.
+
+    with open_clip("clip.mp4", ClipOptions(fps=2, start=60)) as clip:
+        print(clip.plan, clip.notices)
+        for chunk in clip.frame_chunks():  # uint8 frames of about two seconds
+            ...
+        mel = clip.log_mel()
+
+Nothing is read before it is asked for, and no more than a chunk of it is held; `Clip.read` is the
+exception. Frames and sound are read separately, each from the file anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnidrop.clip.audio import audio_blocks
+from omnidrop.clip.features import (
+    AudioSpec,
+    LogMel,
+    VideoSpec,
+    audio_token_count,
+    resize_frames,
+    target_size,
+)
+from omnidrop.clip.probe import AudioStream, MediaInfo, probe
+from omnidrop.clip.source import as_path, media_errors, open_file
+from omnidrop.clip.video import Damage, FrameReader
+from omnidrop.errors import MediaError, UsageError
+
+__all__ = ["Clip", "ClipData", "ClipOptions", "FrameChunk", "SamplingPlan", "open_clip"]
+
+_SHORTFALL = 1.0  # seconds by which a stream may miss its announced end without a word
+_SILENCE = 1e-4  # no sample of a silent track is louder
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """What to take of a media file.
+
+    Parameters
+    ----------
+    start, end : float, optional
+        Seconds from the beginning of the clip.
+    fps : float
+        Frames sampled a second.
+    min_frames, max_frames : int
+        Limits on the number of frames; where one bites, the true rate differs from ``fps``.
+    min_pixels, max_pixels : int, optional
+        Limits on the area of a resized frame, in place of the model's own.
+    video, audio : bool
+        Whether to take picture and sound.
+    audio_track : int, optional
+        Number of the sound track, from 0; the first that can be decoded by default.
+    audio_file : path-like, optional
+        Another file to take the sound from; its beginning is the clip's.
+
+    Raises
+    ------
+    UsageError
+        If a value cannot be meant.
+    """
+
+    start: float | None = None
+    end: float | None = None
+    fps: float = 2.0
+    min_frames: int = 4
+    max_frames: int = 768
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    video: bool = True
+    audio: bool = True
+    audio_track: int | None = None
+    audio_file: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end", "fps"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise UsageError(f"{name} must be a number of seconds, not {value}.".replace(
+                    "fps must be a number of seconds", "fps must be a number"
+                ))  # fmt: skip
+        if self.fps <= 0:
+            raise UsageError(f"fps must be above 0, not {self.fps:g}.", hint="The default is 2.")
+        if self.start is not None and self.start < 0:
+            raise UsageError(f"start must not be negative, but is {self.start:g} s.")
+        if self.end is not None and self.end <= (self.start or 0.0):
+            raise UsageError(
+                f"end ({self.end:g} s) must come after start ({self.start or 0:g} s).",
+                hint="Both count from the beginning of the clip.",
+            )
+        if self.max_frames < 2:
+            raise UsageError(
+                f"max_frames must be at least 2, not {self.max_frames}.",
+                hint="The model reads frames in pairs.",
+            )
+        if self.min_frames < 1:
+            raise UsageError(f"min_frames must be at least 1, not {self.min_frames}.")
+        for name in ("min_pixels", "max_pixels"):
+            value = getattr(self, name)
+            if value is not None and value < 28 * 28:
+                raise UsageError(
+                    f"{name} must be at least {28 * 28} (28x28, one token), not {value}."
+                )
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise UsageError(
+                f"min_pixels ({self.min_pixels}) is above max_pixels ({self.max_pixels})."
+            )
+        if not self.video and not self.audio:
+            raise UsageError(
+                "Without picture and without sound nothing is left of the clip.",
+                hint="Leave out one of the two at most.",
+            )
+        if self.audio_track is not None and self.audio_track < 0:
+            raise UsageError(f"Sound tracks are numbered from 0; {self.audio_track} is none.")
+        if self.audio_file is not None and not self.audio:
+            raise UsageError("A sound file is named, yet sound is left out.")
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingPlan:
+    """Which frames are taken.
+
+    Parameters
+    ----------
+    fps : float
+        The true rate of the samples: asked for, or what a limit on their number made of it.
+    times : ndarray, float64, (T,)
+        Seconds from the clip's start, ``k / fps``; T is even.
+    size : (height, width)
+        To which frames are resized.
+    """
+
+    fps: float
+    times: np.ndarray
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameChunk:
+    """Some frames in a row: ``frames`` uint8 (n, 3, H, W), resized; ``times`` float64 (n,), s."""
+
+    index: int
+    frames: Tensor
+    times: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ClipData:
+    """A whole clip in memory.
+
+    Parameters
+    ----------
+    frames : Tensor, uint8, (T, 3, H, W)
+        Resized; T is 0 without a picture.
+    audio : Tensor, float32, (S,), or None
+        Mono, 16 kHz.
+    fps : float
+        True rate of the frames; 0 without a picture.
+    start, end : float
+        Seconds in the file.
+    identity : str
+        See `Clip.identity`.
+    """
+
+    frames: Tensor
+    audio: Tensor | None
+    fps: float
+    start: float
+    end: float
+    identity: str
+
+
+def open_clip(
+    path: Any,
+    options: ClipOptions = ClipOptions(),
+    *,
+    video_spec: VideoSpec = VideoSpec(),
+    audio_spec: AudioSpec = AudioSpec(),
+    chunk_seconds: float = 2.0,
+) -> Clip:
+    """Open a media file as a clip.
+
+    Parameters
+    ----------
+    path : path-like
+    options : ClipOptions
+    video_spec, audio_spec
+        What the model's towers ask.
+    chunk_seconds : float
+        Length of the chunks that frames come in.
+
+    Raises
+    ------
+    MediaError
+        If the file cannot be read as a clip.
+    UsageError
+        If the options do not fit the file: a start after its end, a track it does not have.
+    """
+    return Clip(as_path(path), options, video_spec, audio_spec, chunk_seconds)
+
+
+class Clip:
+    """A media file, seen through `ClipOptions`. Made by `open_clip`; a context manager.
+
+    Attributes
+    ----------
+    path : Path
+    options : ClipOptions
+    info : MediaInfo
+    plan : SamplingPlan or None
+        None without a picture.
+    has_video, has_audio : bool
+        Whether there is any, within start and end.
+    start, duration : float
+        Seconds; of the selected span.
+    notices : list of str
+        What a person should know; grows while the clip is read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        options: ClipOptions,
+        video_spec: VideoSpec,
+        audio_spec: AudioSpec,
+        chunk_seconds: float,
+    ) -> None:
+        self.path = path
+        self.options = options
+        self.video_spec = video_spec
+        self.audio_spec = audio_spec
+        self.chunk_seconds = chunk_seconds
+        self.info = probe(path)
+        self.notices: list[str] = list(self.info.notices)
+        self._closed = False
+        self._audio_info = self._sound_source()
+        self._track = self._choose_track()
+        whole = self._whole_duration()
+        self.start = options.start or 0.0
+        if self.start >= whole > 0:
+            raise UsageError(
+                f"start ({self.start:g} s) is not before the end of the clip ({whole:.2f} s).",
+                hint=f"Choose a start below {whole:.2f}.",
+            )
+        end = whole
+        if options.end is not None:
+            if options.end > whole + 0.05:
+                self._note(f"The clip ends at {whole:.2f} s, before the end asked for.")
+            end = min(whole, options.end)
+        self.duration = max(0.0, end - self.start)
+        self.plan = self._make_plan()
+        self.has_video = self.plan is not None
+        self.has_audio = self._sound_is_long_enough()
+        if not self.has_video and not self.has_audio:
+            raise MediaError(
+                "Nothing is left to answer about: " + " ".join(self.notices or ["no streams."]),
+                path=path,
+                hint="Name a clip with picture or with more sound, or select more of it.",
+            )
+
+    def __enter__(self) -> Clip:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Clip {self.path.name!r} {self.start:g}-{self.start + self.duration:g} s>"
+
+    def close(self) -> None:
+        """End the use of the clip. What is being read is closed with its iterator."""
+        self._closed = True
+
+    # What is taken
+
+    def _note(self, text: str) -> None:
+        if text not in self.notices:
+            self.notices.append(text)
+
+    def _sound_source(self) -> MediaInfo | None:
+        if not self.options.audio:
+            return None
+        if self.options.audio_file is None:
+            return self.info
+        info = probe(self.options.audio_file)
+        if not info.audio:
+            raise MediaError(
+                "The file has no sound that can be decoded.",
+                path=info.path,
+                hint="Name another sound file.",
+            )
+        return info
+
+    def _choose_track(self) -> AudioStream | None:
+        info = self._audio_info
+        if info is None:
+            return None
+        number = self.options.audio_track
+        if number is None:
+            if not info.audio:
+                self._note("The clip has no sound.")
+                return None
+            if len(info.audio) > 1:
+                self._note(
+                    f"The clip has {len(info.audio)} sound tracks; "
+                    f"track {info.audio[0].number} is used (--audio-track)."
+                )
+            return info.audio[0]
+        for track in info.audio:
+            if track.number == number:
+                return track
+        have = ", ".join(str(track.number) for track in info.audio) or "none"
+        raise UsageError(
+            f"The clip has no sound track {number}; it has {have}.",
+            path=info.path,
+            hint="Sound tracks are numbered from 0.",
+        )
+
+    def _whole_duration(self) -> float:
+        """Seconds from the clip's beginning to the end of what is taken of it."""
+        ends = [0.0]
+        if self.info.video is not None and self.options.video:
+            ends.append(self._video_end())
+        if self._track is not None and self._audio_info is not None:
+            if self._track.duration is not None:
+                offset = self._track.start - self._audio_info.start
+                ends.append(offset + self._track.duration)
+            elif self.info.video is None:
+                ends.append(math.inf)
+        return max(ends)
+
+    def _video_end(self) -> float:
+        """Seconds from the clip's beginning to the end of its picture."""
+        video = self.info.video
+        assert video is not None
+        offset = max(0.0, video.start - self.info.start)
+        # A single frame has no length of its own; it counts as one sample.
+        return offset + (video.duration or 1.0 / self.options.fps)
+
+    def _make_plan(self) -> SamplingPlan | None:
+        video, options = self.info.video, self.options
+        if video is None or not options.video:
+            if video is None and options.video:
+                self._note("The clip has no picture.")
+            return None
+        end = min(self.start + self.duration, self._video_end())
+        seconds = end - self.start
+        if seconds <= 0:
+            self._note(f"The picture ends at {self._video_end():.2f} s, before the start.")
+            return None
+        depth = self.video_spec.temporal_patch_size
+        # To the nearest even number: the last sample then lies within the clip.
+        count = depth * max(1, math.ceil(options.fps * seconds / depth - 0.5))
+        fps = options.fps
+        most = max(depth, options.max_frames // depth * depth)
+        least = min(most, -(-options.min_frames // depth) * depth)
+        if not least <= count <= most:
+            count = min(max(count, least), most)
+            fps = count / seconds
+        size = target_size(
+            video.height,
+            video.width,
+            count,
+            self.video_spec,
+            max_pixels=options.max_pixels,
+            min_pixels=options.min_pixels,
+        )
+        times = np.arange(count) / fps
+        times.setflags(write=False)
+        return SamplingPlan(fps, times, size)
+
+    def _sound_is_long_enough(self) -> bool:
+        track = self._track
+        if track is None or self._audio_info is None:
+            return False
+        offset = track.start - self._audio_info.start
+        if track.duration is None:
+            return True
+        seconds = min(offset + track.duration, self.start + self.duration) - self.start
+        if seconds <= 0:
+            self._note("There is no sound within the part selected.")
+            return False
+        if not self._tokens(math.ceil(seconds * self.audio_spec.sampling_rate)):
+            self._note(f"The sound is too short to be heard ({max(0, seconds):.3f} s).")
+            return False
+        return True
+
+    def _tokens(self, samples: int) -> int:
+        return audio_token_count(-(-samples // self.audio_spec.hop))
+
+    # What is read
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ValueError("the clip is closed")
+
+    def frame_chunks(self) -> Iterator[FrameChunk]:
+        """Yield the sampled frames, resized, in chunks of about ``chunk_seconds``.
+
+        A chunk is a whole number of temporal patches; only the last may have an odd frame, if the
+        file ends before it said it would.
+
+        Raises
+        ------
+        MediaError
+            If no frame can be decoded, and there is no sound either.
+        """
+        self._check_open()
+        plan, video = self.plan, self.info.video
+        if plan is None or video is None:
+            return
+        depth = self.video_spec.temporal_patch_size
+        per_chunk = max(1, round(self.chunk_seconds * plan.fps / depth)) * depth
+        damage = Damage()
+        reader = FrameReader(self.path, video, damage)
+        clock = self.info.start + self.start
+        frames: list[Tensor] = []
+        source: Tensor | None = None
+        taken = 0
+        for _, image in reader.frames((plan.times + clock).tolist()):
+            if image is not source:  # the same tensor means the same frame again
+                source, resized = image, resize_frames(image[None], plan.size)
+            frames.append(resized)
+            taken += 1
+            if len(frames) == per_chunk:
+                yield self._chunk(frames, taken, per_chunk)
+                frames = []
+        if frames:
+            yield self._chunk(frames, taken, per_chunk)
+        self._report_video(damage, taken)
+
+    def _chunk(self, frames: list[Tensor], taken: int, per_chunk: int) -> FrameChunk:
+        assert self.plan is not None
+        first = taken - len(frames)
+        return FrameChunk(first // per_chunk, torch.cat(frames), self.plan.times[first:taken])
+
+    def _report_video(self, damage: Damage, taken: int) -> None:
+        plan = self.plan
+        assert plan is not None
+        if damage.corrupt:
+            self._note(f"{damage.corrupt} damaged parts of the picture were skipped.")
+        if not taken:
+            raise MediaError(
+                "No frame of the picture can be decoded.",
+                path=self.path,
+                hint="The file may be damaged; try --no-video if the sound is whole.",
+            )
+        if taken < len(plan.times):
+            end = (damage.ended or 0.0) - self.info.start
+            self._note(
+                f"The picture ends at {end:.2f} s, before the file says it does; "
+                f"{taken} of {len(plan.times)} frames are there."
+            )
+
+    def audio_blocks(self) -> Iterator[np.ndarray]:
+        """Yield the sound: float32, mono, 16 kHz, from the clip's start on, in bounded blocks.
+
+        Raises
+        ------
+        MediaError
+            If no sound can be decoded, and there is no picture either.
+        """
+        self._check_open()
+        info, track = self._audio_info, self._track
+        if info is None or track is None or not self.has_audio:
+            return
+        cut = self.options.end is not None
+        damage = Damage()
+        total, loudest = 0, 0.0
+        for block in audio_blocks(
+            info.path,
+            track,
+            file_format=info.format,
+            alone=info.video is None and len(info.audio) == 1,
+            origin=info.start + self.start,
+            length=self.duration if cut and math.isfinite(self.duration) else None,
+            rate=self.audio_spec.sampling_rate,
+            damage=damage,
+        ):
+            total += len(block)
+            loudest = max(loudest, float(np.abs(block).max(initial=0.0)))
+            yield block
+        self._report_audio(damage, total, loudest)
+
+    def _report_audio(self, damage: Damage, total: int, loudest: float) -> None:
+        track, info = self._track, self._audio_info
+        assert track is not None
+        assert info is not None
+        if damage.corrupt:
+            self._note(f"{damage.corrupt} damaged parts of the sound were skipped.")
+        if not total:
+            if not self.has_video:
+                raise MediaError(
+                    "No sound can be decoded.", path=info.path, hint="The file may be damaged."
+                )
+            self._note("The sound cannot be decoded, and is left out.")
+            return
+        if loudest < _SILENCE:
+            self._note("The sound track is silent.")
+        if track.duration is not None:
+            said = min(track.start - info.start + track.duration, self.start + self.duration)
+            end = self.start + total / self.audio_spec.sampling_rate
+            if end < said - _SHORTFALL:
+                self._note(f"The sound ends at {end:.2f} s, before the file says it does.")
+
+    def log_mel(self) -> Tensor | None:
+        """Log-mel features of the sound: float32 (128, F); None if there is none to hear."""
+        self._check_open()
+        if not self.has_audio:
+            return None
+        stream = LogMel(self.audio_spec)
+        for block in self.audio_blocks():
+            stream.push(block)
+        if not self._tokens(stream.samples):
+            if not self.has_video:
+                raise MediaError(
+                    "The sound is too short to be heard.", path=self.path, hint="Take more of it."
+                )
+            self.has_audio = False
+            return None
+        return stream.finish()
+
+    def read(self) -> ClipData:
+        """Read the whole clip into memory."""
+        chunks = [chunk.frames for chunk in self.frame_chunks()]
+        blocks = list(self.audio_blocks())
+        size = self.plan.size if self.plan is not None else (0, 0)
+        return ClipData(
+            frames=torch.cat(chunks) if chunks else torch.empty((0, 3, *size), dtype=torch.uint8),
+            audio=torch.from_numpy(np.concatenate(blocks)) if blocks else None,
+            fps=self.plan.fps if self.plan is not None else 0.0,
+            start=self.start,
+            end=self.start + self.duration,
+            identity=self.identity,
+        )
+
+    @cached_property
+    def identity(self) -> str:
+        """A name for what this clip holds: the SHA-256 of the file's contents and all settings.
+
+        Files of up to 64 MiB are hashed whole. Of larger ones the size, the time of the last
+        change and 64 blocks of 1 MiB, evenly spread from the first byte to the last, stand for the
+        whole, so that a look at it does not cost as much as reading it.
+        """
+        names = asdict(self.options)
+        names["audio_file"] = None
+        settings = [names, asdict(self.video_spec), asdict(self.audio_spec), self.chunk_seconds]
+        digest = hashlib.sha256(repr(settings).encode())
+        _hash_file(digest, self.path)
+        if self.options.audio_file is not None:
+            _hash_file(digest, as_path(self.options.audio_file))
+        return digest.hexdigest()
+
+
+_BLOCK, _BLOCKS = 1 << 20, 64
+
+
+def _hash_file(digest: Any, path: Path) -> None:
+    with open_file(path) as handle, media_errors(path):
+        status = path.stat()
+        digest.update(f"{status.st_size}|".encode())
+        if status.st_size <= _BLOCK * _BLOCKS:
+            while block := handle.read(_BLOCK):
+                digest.update(block)
+            return
+        digest.update(f"{status.st_mtime_ns}|".encode())
+        for number in range(_BLOCKS):
+            handle.seek((status.st_size - _BLOCK) * number // (_BLOCKS - 1))
+            digest.update(handle.read(_BLOCK))

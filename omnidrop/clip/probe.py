@@ -1,0 +1,349 @@
+"""What is in a media file: streams, duration, rotation, rate, and what is wrong with it.
+
+Headers are believed where they can be; where a duration is missing or merely estimated, the
+packets are counted instead. The first picture is decoded, for only that shows the true size,
+rotation and bit depth, and whether there is a picture at all.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+
+from omnidrop.clip.source import as_path, media_errors, open_container
+from omnidrop.errors import MediaError
+
+__all__ = ["AudioStream", "MediaInfo", "VideoStream", "probe"]
+
+# Formats without a true duration in their header: libav divides the size by the bit rate.
+_ESTIMATED = {
+    "aac", "ac3", "amr", "dts", "eac3", "gif", "h264", "hevc", "loas", "m4v", "mjpeg", "mp3",
+    "mpegvideo", "mpeg", "obu", "truehd", "vc1", "vvc",
+}  # fmt: skip
+_STILL_CODECS = {"mjpeg", "png", "bmp", "webp", "tiff", "gif", "jpegxl"}
+_PACKETS_BEFORE_GIVING_UP = 2000
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+
+
+@dataclass(frozen=True)
+class VideoStream:
+    """The picture of a clip.
+
+    Parameters
+    ----------
+    index : int
+        Of the stream in the file.
+    width, height : int
+        In pixels, as shown: rotation applied. Pixels are taken to be square, as the reference does.
+    rotation : int
+        Degrees clockwise by which the stored picture is turned to be shown: 0, 90, 180 or 270.
+    mirrored : bool
+        Whether the stored picture is mirrored, left to right, before it is turned.
+    average_fps : float or None
+    frames : int or None
+        As the header has it; not to be relied on.
+    duration : float or None
+        Seconds.
+    start : float
+        Seconds, on the file's own clock.
+    codec, pixel_format : str
+    bit_depth : int
+    """
+
+    index: int
+    width: int
+    height: int
+    rotation: int
+    mirrored: bool
+    average_fps: float | None
+    frames: int | None
+    duration: float | None
+    start: float
+    codec: str
+    pixel_format: str
+    bit_depth: int
+
+
+@dataclass(frozen=True)
+class AudioStream:
+    """One sound track of a clip: stream ``index`` of the file, ``number`` among its sound tracks.
+
+    ``rate`` in Hz, ``duration`` and ``start`` in seconds on the file's own clock.
+    """
+
+    index: int
+    number: int
+    codec: str
+    rate: int
+    channels: int
+    duration: float | None
+    start: float
+    language: str | None
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What is in a media file.
+
+    Parameters
+    ----------
+    path : Path
+    format : str
+        libav's name of the container.
+    duration : float
+        Seconds from the first to the last moment of picture or sound.
+    start : float
+        The file's own time of the clip's second 0: the first picture, unless the sound begins more
+        than half a second before it.
+    video : VideoStream or None
+        None also for sound with a cover picture.
+    audio : tuple of AudioStream
+        Those that can be decoded.
+    notices : tuple of str
+        What a person should know about the file.
+    size_bytes : int
+    """
+
+    path: Path
+    format: str
+    duration: float
+    start: float
+    video: VideoStream | None
+    audio: tuple[AudioStream, ...]
+    notices: tuple[str, ...]
+    size_bytes: int
+
+
+def probe(path: Any) -> MediaInfo:
+    """Look into a media file.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    MediaInfo
+
+    Raises
+    ------
+    MediaError
+        If it is no media file, or holds neither picture nor sound that can be decoded.
+    """
+    path = as_path(path)
+    notices: list[str] = []
+    with open_container(path) as container, media_errors(path):
+        spans = _header_spans(container)
+        picture = _choose_video(container)
+        sounds = [s for s in container.streams if s.type == "audio"]
+        if picture is None and not sounds:
+            kinds = sorted({s.type for s in container.streams if s.type}) or ["nothing"]
+            raise MediaError(
+                f"The file holds neither picture nor sound (only {', '.join(kinds)}).",
+                path=path,
+                hint="Name a video or sound file.",
+            )
+        wanted = [s for s in [picture, *sounds] if s is not None]
+        estimated = _format_names(container) & _ESTIMATED or (
+            "mov" in _format_names(container) and any(not s.frames for s in wanted)
+        )
+        if estimated or any(spans[s.index][1] is None for s in wanted):
+            spans |= _measured_spans(path, [s.index for s in wanted])
+        video = _video_stream(container, picture, spans, notices) if picture is not None else None
+        audio = tuple(
+            stream
+            for number, sound in enumerate(sounds)
+            if (stream := _audio_stream(sound, number, spans, notices)) is not None
+        )
+        format_name = container.format.name
+        size = path.stat().st_size
+    if video is None and not audio:
+        raise MediaError(
+            "Nothing in the file can be decoded. " + " ".join(notices),
+            path=path,
+            hint="It may be damaged, encrypted, or refer to media in other files.",
+        )
+    starts = [stream.start for stream in (video, *audio) if stream is not None]
+    start = min(starts)
+    if video is not None and video.start - start <= 0.5:
+        start = video.start
+    ends = [
+        stream.start + stream.duration
+        for stream in (video, *audio)
+        if stream is not None and stream.duration
+    ]
+    duration = max(0.0, max(ends, default=start) - start)
+    return MediaInfo(path, format_name, duration, start, video, audio, tuple(notices), size)
+
+
+def _format_names(container: Any) -> set[str]:
+    return set(container.format.name.split(","))
+
+
+def _seconds(value: int | None, base: Any) -> float | None:
+    return None if value is None or not base else float(value * base)
+
+
+def _header_spans(container: Any) -> dict[int, tuple[float, float | None]]:
+    """Per stream: start, and duration or None, in seconds, as the headers have it."""
+    whole = container.duration / av.time_base if container.duration else None
+    first = container.start_time / av.time_base if container.start_time else 0.0
+    spans = {}
+    for stream in container.streams:
+        start = _seconds(stream.start_time, stream.time_base)
+        start = first if start is None else start
+        duration = _seconds(stream.duration, stream.time_base) or _tagged(stream)
+        if not duration and whole:
+            duration = whole - (start - first)
+        spans[stream.index] = (start, duration if duration and duration > 0 else None)
+    return spans
+
+
+def _tagged(stream: Any) -> float | None:
+    """Duration of a Matroska stream, which is in a tag: ``00:00:10.000000000``."""
+    tag = stream.metadata.get("DURATION", "")
+    match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", tag.strip())
+    if match is None:
+        return None
+    hours, minutes, seconds = match.groups()
+    # The tag is when the stream ends, on a clock that starts with the file.
+    start = _seconds(stream.start_time, stream.time_base) or 0.0
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - max(0.0, start)
+
+
+def _measured_spans(path: Path, indices: list[int]) -> dict[int, tuple[float, float | None]]:
+    """Per stream: start and duration, in seconds, from its packets. Decodes nothing."""
+    first: dict[int, float] = {}
+    last: dict[int, float] = {}
+    gap: dict[int, float] = {}
+    with open_container(path) as container:
+        try:
+            for packet in container.demux([container.streams[i] for i in indices]):
+                if packet.pts is None or not packet.size:
+                    continue
+                index = packet.stream_index
+                time = float(packet.pts * packet.time_base)
+                if index in first and not packet.duration:
+                    gap[index] = max(gap.get(index, 0.0), time - last[index])
+                length = float((packet.duration or 0) * packet.time_base) or gap.get(index, 0.0)
+                first[index] = min(first.get(index, math.inf), time)
+                last[index] = max(last.get(index, -math.inf), time + length)
+        except (av.error.FFmpegError, OSError):
+            pass  # what came before the damage counts
+    return {i: (first[i], (last[i] - first[i]) or None) for i in first}
+
+
+def _choose_video(container: Any) -> Any:
+    """Return the picture stream, or None; cover art of a sound file is none."""
+    candidates = []
+    for stream in container.streams:
+        if stream.type != "video":
+            continue
+        disposition = getattr(stream, "disposition", None)  # not before PyAV 14.1
+        if disposition is not None:
+            cover = "attached_pic" in str(disposition) or int(disposition) & 0x400
+        else:
+            cover = stream.codec_context is not None and (
+                stream.codec_context.name in _STILL_CODECS and stream.frames <= 1
+                and any(s.type == "audio" for s in container.streams)
+            )  # fmt: skip
+        if not cover:
+            candidates.append(stream)
+    return candidates[0] if candidates else None
+
+
+def _orientation(frame: Any) -> tuple[int, bool]:
+    """Degrees clockwise (a multiple of 90) and mirroring, from a frame's display matrix."""
+    for item in frame.side_data:
+        if getattr(item.type, "name", "") == "DISPLAYMATRIX":
+            a, b, _, c, d = memoryview(bytes(item)).cast("i")[:5]
+            mirrored = a * d - b * c < 0
+            # A point (x, y) is shown at (a x + c y, b x + d y); y grows downwards.
+            right = (-a, -b) if mirrored else (a, b)
+            turns = round(math.degrees(math.atan2(right[1], right[0])) / 90) % 4
+            return turns * 90, mirrored
+    return 0, False
+
+
+def _video_stream(
+    container: Any, stream: Any, spans: dict[int, tuple[float, float | None]], notices: list[str]
+) -> VideoStream | None:
+    start, duration = spans[stream.index]
+    context = stream.codec_context
+    if context is None:
+        notices.append("The picture is in a format that cannot be decoded, and is left out.")
+        return None
+    codec = context.name
+    frame = _first_frame(container, stream)
+    if frame is None:
+        notices.append(f"The picture ({codec}) cannot be decoded, and is left out.")
+        return None
+    if frame.time is not None and 0 < (late := float(frame.time) - start) < 0.5:
+        # Without presentation times (avi) the header does not know of the decoder's delay.
+        start += late
+        duration = max(0.0, duration - late) or None if duration else None
+    rotation, mirrored = _orientation(frame)
+    width, height = frame.width, frame.height
+    if rotation in (90, 270):
+        width, height = height, width
+    transfer = _HDR_TRANSFERS.get(int(getattr(context, "color_trc", 0) or 0))
+    if transfer:
+        notices.append(f"The picture is HDR ({transfer}); its tones are not mapped to SDR.")
+    return VideoStream(
+        index=stream.index,
+        width=width,
+        height=height,
+        rotation=rotation,
+        mirrored=mirrored,
+        average_fps=float(stream.average_rate) if stream.average_rate else None,
+        frames=stream.frames or None,
+        duration=duration,
+        start=start,
+        codec=codec,
+        pixel_format=frame.format.name,
+        bit_depth=max((part.bits for part in frame.format.components), default=8),
+    )
+
+
+def _first_frame(container: Any, stream: Any) -> Any:
+    """Decode the first picture that decodes, or return None."""
+    try:
+        for count, packet in enumerate(container.demux(stream)):
+            try:
+                frames = packet.decode()
+            except av.error.FFmpegError:
+                frames = []
+            if frames:
+                return frames[0]
+            if count > _PACKETS_BEFORE_GIVING_UP:
+                break
+    except (av.error.FFmpegError, OSError):
+        pass
+    return None
+
+
+def _audio_stream(
+    stream: Any, number: int, spans: dict[int, tuple[float, float | None]], notices: list[str]
+) -> AudioStream | None:
+    context = stream.codec_context
+    if context is None or not context.sample_rate:
+        notices.append(f"Sound track {number} is in a format that cannot be decoded.")
+        return None
+    start, duration = spans[stream.index]
+    language = getattr(stream, "language", None)
+    return AudioStream(
+        index=stream.index,
+        number=number,
+        codec=context.name,
+        rate=context.sample_rate,
+        channels=len(context.layout.channels),
+        duration=duration,
+        start=start,
+        language=None if language in (None, "", "und") else language,
+    )

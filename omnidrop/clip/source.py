@@ -1,0 +1,249 @@
+"""Opening a media file, and nothing but that file.
+
+Every file goes through `open_container`: it is looked at first (is it there, is it a file, is it
+empty, does it merely point at other files), then handed to libav as an open file object, with a
+list of formats that hold their own media and with every protocol forbidden, so that no playlist,
+reference movie or image sequence can make us read another file or the network.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import av
+import av.error
+import av.logging
+
+from omnidrop.errors import MediaError
+
+# libav writes to stderr what we say in notices and errors; a library prints nothing.
+av.logging.set_level(None)
+
+FORMATS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegtsraw,mpegvideo,gif,apng,flv,asf,ogg,wav,w64,flac,mp3,aac,"
+    "aiff,caf,au,amr,amrnb,amrwb,ac3,eac3,dts,h264,hevc,vvc,m4v,av1,obu,ivf,mxf,nut,wv,ape,tta,dv,"
+    "yuv4mpegpipe,oma,voc,mpc,mpc8,tak,truehd,loas,latm,swf,wtv,rm,vc1,mjpeg"
+)
+"""Demuxers we allow: those whose media lies in the file itself."""
+
+_URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+:")
+
+_POINTERS = (
+    (re.compile(rb"#EXTM3U"), "an HLS playlist"),
+    (re.compile(rb"ffconcat version"), "a list of files to join"),
+    (re.compile(rb"file\s+['\"/\w]"), "a list of files to join"),
+    (re.compile(rb"(<\?xml.*?)?<MPD\b", re.S), "a DASH manifest"),
+    (re.compile(rb"(<\?xml.*?)?<(smil|asx|SmoothStreamingMedia)\b", re.S | re.I), "a playlist"),
+    (re.compile(rb"\[playlist\]|\[reference\]|rtsptext", re.I), "a playlist"),
+    (re.compile(rb"v=0\r?\n(.*\n)*?[om]="), "a description of a network stream"),
+)
+
+_PICTURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"\0\0\x01\0", "icon"),
+    (b"8BPS", "Photoshop"),
+    (b"qoif", "QOI"),
+)
+_STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif")
+
+_ONLY_LOCAL = "Only the named local file is ever read; download or join the media into one file."
+
+
+class _Reader:
+    """A file object that shows libav no more of the name than its ending.
+
+    The ending helps to recognise raw streams; the name itself may be in no known encoding.
+    """
+
+    def __init__(self, path: Path, handle: BinaryIO) -> None:
+        ending = path.suffix if path.suffix.isascii() and path.suffix.isprintable() else ""
+        self.name = f"clip{ending}"
+        self.read = handle.read
+        self.seek = handle.seek
+        self.tell = handle.tell
+        self.close = handle.close
+
+    def seekable(self) -> bool:
+        return True
+
+
+def as_path(path: object) -> Path:
+    """Return a path of any kind (str, bytes, Path) as a Path, whatever bytes are in it."""
+    return Path(os.fsdecode(path))  # type: ignore[arg-type]
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular, non-empty local file for reading.
+
+    Raises
+    ------
+    MediaError
+        If it is missing, a folder, a device or a pipe, empty, or not ours to read.
+    """
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise MediaError(
+                "This is a folder, not a media file.", path=path, hint="Name a file in it."
+            )
+        if not stat.S_ISREG(status.st_mode):
+            raise MediaError(
+                "This is a device, a pipe or a socket, not a file.",
+                path=path,
+                hint="Save the media as a file first.",
+            )
+        if not status.st_size:
+            raise MediaError(
+                "The file is empty.", path=path, hint="Was it copied or downloaded completely?"
+            )
+        return path.open("rb")
+    except (FileNotFoundError, NotADirectoryError):
+        if _URL.match(str(path)):
+            raise MediaError(
+                "This names a stream or a protocol, not a local file.", path=path, hint=_ONLY_LOCAL
+            ) from None
+        raise MediaError(
+            "There is no such file.", path=path, hint="Check the name and the current folder."
+        ) from None
+    except PermissionError:
+        raise MediaError(
+            "The file may not be read.", path=path, hint="Check its permissions and its owner."
+        ) from None
+    except OSError as error:
+        raise MediaError(
+            f"The file cannot be opened ({error.strerror}).",
+            path=path,
+            hint="Check the name and the disk.",
+        ) from None
+    except ValueError:  # a NUL in the name
+        raise MediaError("This is no file name.", path=path, hint="Check the name.") from None
+
+
+def refuse_pointers_and_pictures(path: Path, head: bytes) -> None:
+    """Refuse what is recognisably no clip: playlists, pictures, plain text.
+
+    Parameters
+    ----------
+    head : bytes
+        The first few kilobytes of the file.
+
+    Raises
+    ------
+    MediaError
+    """
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    for pattern, kind in _POINTERS:
+        if pattern.match(text):
+            raise MediaError(
+                f"This is {kind}: it points at other files and holds no media of its own.",
+                path=path,
+                hint=_ONLY_LOCAL,
+            )
+    picture = next((kind for magic, kind in _PICTURES if head.startswith(magic)), None)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
+        picture = "WebP"
+    if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:
+        picture = "HEIF or AVIF"
+    if picture == "PNG" and b"acTL" in head:  # an animated PNG is a clip
+        picture = None
+    if picture:
+        raise MediaError(
+            f"This is a picture ({picture}), not a clip.",
+            path=path,
+            hint="OmniDrop answers about video and sound; make a clip of it, or name another file.",
+        )
+    if not head.startswith(b"YUV4MPEG2") and _is_text(head):
+        raise MediaError(
+            "The file holds text, whatever its name says.",
+            path=path,
+            hint="Name a video or sound file.",
+        )
+
+
+def _is_text(head: bytes) -> bool:
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 3:
+            return False
+        text = head[: error.start].decode("utf-8")
+    return all(letter.isprintable() or letter in "\r\n\t\f" for letter in text)
+
+
+@contextmanager
+def media_errors(path: Path) -> Iterator[None]:
+    """Turn what libav raises into a MediaError about this file."""
+    try:
+        yield
+    except (av.error.FFmpegError, UnicodeError, OverflowError) as error:
+        raise MediaError(describe(error), path=path, hint=_remedy(error)) from error
+    except OSError as error:
+        what = error.strerror or type(error).__name__
+        raise MediaError(
+            f"Reading the file failed ({what}).", path=path, hint="Check the disk and the file."
+        ) from error
+
+
+def describe(error: Exception) -> str:
+    """Say in a sentence what libav's error means."""
+    if isinstance(error, av.error.InvalidDataError):
+        return "This is no media file that can be read: its contents are damaged or cut short."
+    if getattr(error, "errno", None) == errno.EINVAL:
+        return "This kind of file is not supported, or it points at other files."
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return f"The file cannot be read as media ({text})."
+
+
+def _remedy(error: Exception) -> str:
+    if getattr(error, "errno", None) == errno.EINVAL:
+        return "Convert it to mp4, mkv, webm, mov, avi, ts or gif, or to wav, flac, mp3 or ogg."
+    return "Play it to see whether it is whole; an mp4 that was never finished cannot be opened."
+
+
+@contextmanager
+def open_container(path: Path) -> Iterator[Any]:
+    """Open a media file.
+
+    Parameters
+    ----------
+    path : Path
+
+    Yields
+    ------
+    av.container.InputContainer
+
+    Raises
+    ------
+    MediaError
+        If it is no media file, or one that points at other files.
+    """
+    with open_file(path) as handle:
+        with media_errors(path):
+            head = handle.read(8192)
+            handle.seek(0)
+        refuse_pointers_and_pictures(path, head)
+        options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
+        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide"):
+            options |= {"enable_drefs": "0", "use_absolute_path": "0"}
+        extra: dict[str, Any] = {}
+        if int(av.__version__.split(".")[0]) < 19:  # gone in 19, where it is always so
+            extra["metadata_errors"] = "replace"
+        with media_errors(path):
+            container = av.open(
+                _Reader(path, handle), "r", options=options, buffer_size=1 << 18, **extra
+            )
+        try:
+            yield container
+        finally:
+            container.close()

@@ -1,0 +1,290 @@
+"""Frames of a video at given moments, as they would be on the screen then.
+
+Decoding every frame of a clip to keep two a second costs more than the model. So: the decoder uses
+several threads; frames that no sample shows and no other frame is built from are not decoded; only
+sampled frames are converted to RGB; and where samples are further apart than key frames, the
+decoder jumps. None of this changes a single pixel of what is returned.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+import av.error
+import av.stream
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnidrop.clip.probe import VideoStream
+from omnidrop.clip.source import media_errors, open_container
+
+# Containers round times to a millisecond or so; a frame due at t must not be missed by that.
+CLOCK_SLACK = 5e-4
+# Codecs reorder frames by at most 16; with this many packets known, so is every frame's successor.
+_LOOK_AHEAD = 34
+_TRIES = 50  # damaged stretches in a row before the rest of the file is given up
+_SMALL = 320 * 240 * 60  # pixels in a clip below which starting threads costs more than it gains
+
+
+@dataclass
+class Damage:
+    """What went wrong while reading a stream, filled in as it is read.
+
+    ``ended`` is the moment, on the file's clock, at which the packets of the stream stop.
+    """
+
+    corrupt: int = 0
+    ended: float | None = None
+
+
+class FrameReader:
+    """Decoder of the frames shown at given moments.
+
+    Parameters
+    ----------
+    path : Path
+    stream : VideoStream
+        As probed.
+    damage : Damage
+        Gets the count of packets that could not be decoded.
+    """
+
+    def __init__(self, path: Path, stream: VideoStream, damage: Damage) -> None:
+        self.path = path
+        self.stream = stream
+        self.damage = damage
+        self._stack = ExitStack()
+        self._container: Any = None
+        self._source: Any = None
+        self._context: Any = None
+        self._intra = False
+        self._wanted: Sequence[float] = ()
+        self._jump_gap = 3.0  # seconds; grows when a jump turns out not to have saved anything
+        self._packets: Iterator[Any] = iter(())
+        self._window: deque[Any] = deque()  # read, not yet decoded
+        self._times: list[float] = []  # presentation times in the window and just behind it, sorted
+        self._ready: deque[Any] = deque()  # decoded, not yet looked at
+        self._ended = self._drained = False
+        self._skip_before = -math.inf
+        self._position = -math.inf  # where the packets read so far end
+        self._largest_gap = 0.0
+
+    def frames(self, times: Sequence[float]) -> Iterator[tuple[int, Tensor]]:
+        """Yield the frame shown at each moment.
+
+        Parameters
+        ----------
+        times : sequence of float
+            Ascending, in seconds on the file's clock.
+
+        Yields
+        ------
+        number : int
+            Index into ``times``. Moments after the last frame has gone are not yielded.
+        frame : Tensor, uint8, (3, H, W)
+            RGB, rotation applied. The same tensor comes again while the same frame is shown.
+        """
+        self._wanted = times
+        try:
+            with media_errors(self.path):
+                self._open()
+                if times and times[0] > self.stream.start + 1.0:
+                    self._seek(times[0])
+                yield from self._shown(times)
+        finally:
+            self._stack.close()
+
+    def _shown(self, times: Sequence[float]) -> Iterator[tuple[int, Tensor]]:
+        held: Any = None
+        image: Tensor | None = None
+        now = -math.inf
+        number = 0
+        while number < len(times):
+            if times[number] - now > self._jump_gap and now > -math.inf:
+                self._jump(times[number], now)
+                held, image, now = None, None, -math.inf
+            frame = self._next_frame()
+            if frame is None:
+                break
+            time = self._time(frame, now)
+            if time < now:  # a clock that runs backwards; what is on screen stays
+                continue
+            while number < len(times) and time > times[number] + CLOCK_SLACK:
+                if image is None:  # before the first frame, the first frame is shown
+                    image = self._convert(frame if held is None else held)
+                yield number, image
+                number += 1
+            held, image, now = frame, None, time
+        if held is None or number == len(times):
+            return
+        self.damage.ended = self._position
+        for rest in range(number, len(times)):
+            if times[rest] > self._position + max(0.5, self._largest_gap):
+                return
+            image = self._convert(held) if image is None else image
+            yield rest, image
+
+    def _time(self, frame: Any, now: float) -> float:
+        if frame.time is not None:
+            return float(frame.time)
+        return max(now, self.stream.start) + 1.0 / (self.stream.average_fps or 25.0)
+
+    def _convert(self, frame: Any) -> Tensor:
+        """Return a decoded frame as RGB, turned the way it is shown: uint8, (3, H, W)."""
+        rgb = frame.reformat(format="rgb24", src_color_range=int(frame.color_range) or None)
+        image = torch.from_numpy(np.ascontiguousarray(rgb.to_ndarray())).permute(2, 0, 1)
+        if self.stream.mirrored:
+            image = image.flip(2)
+        return torch.rot90(image, -self.stream.rotation // 90, (1, 2))
+
+    # Going through the file
+
+    def _open(self) -> None:
+        self._stack.close()
+        self._container = self._stack.enter_context(open_container(self.path))
+        self._source = self._container.streams[self.stream.index]
+        leave_out_others(self._container, self._source)
+        self._context = self._source.codec_context
+        size = self.stream.width * self.stream.height
+        if (self.stream.frames or 10**6) * size < _SMALL:
+            self._context.thread_count = 1
+        else:
+            self._context.thread_type = "AUTO"
+            self._context.thread_count = min(8, os.cpu_count() or 1)
+        self._intra = bool(self._context.codec.intra_only)
+        self._restart(-math.inf)
+
+    def _restart(self, skip_before: float) -> None:
+        self._packets = self._container.demux(self._source)
+        self._window.clear()
+        self._times.clear()
+        self._ready.clear()
+        self._ended = self._drained = False
+        self._skip_before = skip_before
+
+    def _seek(self, target: float) -> float:
+        """Go to a key frame from which the frame shown at ``target`` can be decoded.
+
+        Returns the time of that key frame. Where the file cannot be sought in, starts over.
+        """
+        for back in (0.0, 2.0, 10.0, 60.0):
+            if target - back <= self.stream.start:
+                break
+            offset = math.floor((target - back) / self._source.time_base)
+            try:
+                self._container.seek(offset, stream=self._source)
+            except (av.error.FFmpegError, OverflowError):
+                break
+            self._restart(-math.inf)
+            while (packet := self._pull()) is not None:
+                if packet.is_keyframe and packet.pts is not None:
+                    break
+            if packet is None:
+                continue
+            landed = float(packet.pts * packet.time_base)
+            if landed <= target + CLOCK_SLACK:
+                # Frames shown before the key frame may be built from others that are not there.
+                self._skip_before = landed - 1e-9
+                self._take(packet)
+                return landed
+        self._open()
+        self._jump_gap = math.inf
+        return self.stream.start
+
+    def _jump(self, target: float, now: float) -> None:
+        landed = self._seek(target)
+        if landed <= now:
+            self._jump_gap = max(2 * self._jump_gap, 1.5 * (target - landed))
+
+    def _pull(self) -> Any:
+        """Return the next packet of the file, or None at its end; damage is counted and skipped."""
+        for _ in range(_TRIES):
+            try:
+                packet = next(self._packets, None)
+            except av.error.EOFError:
+                return None
+            except av.error.FFmpegError:
+                self.damage.corrupt += 1
+                self._packets = self._container.demux(self._source)
+                continue
+            return packet if packet is not None and packet.size else None
+        return None
+
+    def _take(self, packet: Any) -> None:
+        """Put a packet in the window and note when its frame is due."""
+        self._window.append(packet)
+        if packet.pts is None:
+            return
+        time = float(packet.pts * packet.time_base)
+        place = bisect_left(self._times, time)
+        if place == len(self._times) and self._times:
+            self._largest_gap = max(self._largest_gap, time - self._times[-1])
+        self._times.insert(place, time)
+        del self._times[: -4 * _LOOK_AHEAD]
+        self._position = max(
+            self._position, time + float((packet.duration or 0) * packet.time_base)
+        )
+
+    def _is_shown(self, packet: Any) -> bool:
+        """Whether a wanted moment shows the frame of this packet, or may do so."""
+        if packet.pts is None:
+            return True
+        time = float(packet.pts * packet.time_base)
+        place = bisect_left(self._times, time + 1e-9)
+        if place == len(self._times) or time <= self.stream.start + 1e-9:
+            return True
+        first = bisect_left(self._wanted, time - CLOCK_SLACK)
+        return first < len(self._wanted) and self._wanted[first] < self._times[place] - CLOCK_SLACK
+
+    def _next_frame(self) -> Any:
+        """Decode until a frame comes out; None at the end of the file."""
+        while not self._ready:
+            while not self._ended and len(self._window) < _LOOK_AHEAD:
+                packet = self._pull()
+                if packet is None:
+                    self._ended = True
+                else:
+                    self._take(packet)
+            if not self._window:
+                if self._drained:
+                    return None
+                self._drained = True
+                self._decode(None)
+                continue
+            packet = self._window.popleft()
+            shown = self._is_shown(packet)
+            if shown or not self._intra:
+                self._context.skip_frame = "DEFAULT" if shown else "NONREF"
+                self._decode(packet)
+        return self._ready.popleft()
+
+    def _decode(self, packet: Any) -> None:
+        try:
+            frames = self._context.decode(packet)
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            self.damage.corrupt += 1
+            return
+        self._ready.extend(
+            frame for frame in frames if frame.time is None or frame.time >= self._skip_before
+        )
+
+
+def leave_out_others(container: Any, stream: Any) -> None:
+    """Spare the demuxer reading streams that are not wanted, where PyAV can say so."""
+    discard = getattr(av.stream, "Discard", None)
+    if discard is not None:
+        for other in container.streams:
+            if other.index != stream.index:
+                other.discard = discard.all

@@ -1,0 +1,296 @@
+"""Media files of every kind, made by PyAV while the tests run.
+
+Each function writes one file and returns its path. Pictures are smooth, move, and carry the number
+of their frame as the brightness of a bar, so that a decoded frame can tell which one it is
+(`frame_number`); sound is a tone.
+"""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import soundfile
+
+LEVELS = 14  # brightness levels of a digit of the frame number
+
+
+def picture(number: int, width: int, height: int) -> np.ndarray:
+    """Return frame ``number``: uint8 (H, W, 3), three grey bars above a moving gradient."""
+    x = np.arange(width)[None, :] + number * 3
+    y = np.arange(height)[:, None] + number
+    image = np.stack(
+        [
+            128 + 100 * np.sin(x / 37 + y / 91),
+            128 + 100 * np.sin(x / 53 - y / 41),
+            128 + 100 * np.cos(y / 29 + 0 * x),
+        ],
+        axis=-1,
+    )
+    bar = max(1, height // 3)
+    third = max(1, width // 3)
+    for place in range(3):
+        digit = number // LEVELS**place % LEVELS
+        image[:bar, place * third : (place + 1) * third] = 24 + 16 * digit
+    return image.clip(0, 255).astype(np.uint8)
+
+
+def frame_number(image: Any) -> int:
+    """Read the number of a frame back: uint8 (3, H, W), of any size."""
+    image = np.asarray(image)
+    bar, third = image.shape[1] // 3, image.shape[2] // 3
+    number = 0
+    for place in range(3):
+        part = image[:, bar // 4 : max(bar // 4 + 1, bar * 3 // 4),
+                     place * third + third // 4 : place * third + max(third // 4 + 1, third * 3 // 4)]  # fmt: skip  # noqa: E501
+        number += round((float(part.mean()) - 24) / 16) * LEVELS**place
+    return number
+
+
+def tone(seconds: float, rate: int = 44_100, channels: int = 1, hertz: float = 440) -> np.ndarray:
+    """Return a tone: float32 (channels, S)."""
+    time = np.arange(round(seconds * rate)) / rate
+    wave = 0.4 * np.sin(2 * np.pi * hertz * time)
+    return np.stack([wave / (1 + i) for i in range(channels)]).astype(np.float32)
+
+
+def write(
+    path: Path,
+    *,
+    seconds: float = 4.0,
+    fps: int = 25,
+    size: tuple[int, int] = (160, 120),
+    codec: str | None = "libx264",
+    pixels: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    times: list[float] | None = None,
+    sounds: list[dict[str, Any]] | None = None,
+    container_options: dict[str, str] | None = None,
+    container: str | None = None,
+    color_range: int | None = None,
+) -> Path:
+    """Write a media file.
+
+    Parameters
+    ----------
+    codec : str or None
+        Of the picture; None for none.
+    size : (width, height)
+    times : list of float, optional
+        Presentation times of the frames, instead of a constant rate.
+    sounds : list of dict, optional
+        Per sound track ``codec``, ``seconds``, ``start``, ``rate``, ``channels``, ``hertz``,
+        ``language``.
+    """
+    path = Path(path)
+    with av.open(
+        str(path), "w", format=container, options=container_options or {}
+    ) as output:
+        jobs: list[tuple[float, Any]] = []
+        if codec is not None:
+            jobs += _video_jobs(output, seconds, fps, size, codec, pixels, options, times,
+                                color_range)  # fmt: skip
+        for sound in sounds or []:
+            jobs += _audio_jobs(output, **{"seconds": seconds, **sound})
+        streams = []
+        for _, (stream, frame) in sorted(jobs, key=lambda job: job[0]):
+            output.mux(stream.encode(frame))
+            if stream not in streams:
+                streams.append(stream)
+        for stream in streams:
+            output.mux(stream.encode(None))
+    return path
+
+
+def _video_jobs(output, seconds, fps, size, codec, pixels, options, times, color_range):
+    stream = output.add_stream(codec, rate=fps)
+    stream.width, stream.height = size
+    stream.pix_fmt = pixels
+    stream.options = options or {}
+    base = Fraction(1, 1000) if times else Fraction(1, fps)
+    stream.codec_context.time_base = base
+    if color_range is not None:
+        stream.codec_context.color_range = color_range
+    jobs = []
+    moments = times if times is not None else [i / fps for i in range(round(seconds * fps))]
+    for number, time in enumerate(moments):
+        frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
+        if color_range is not None:
+            frame = frame.reformat(format=pixels, dst_color_range=color_range)
+        frame.pts = round(time / base)
+        frame.time_base = base
+        jobs.append((time, (stream, frame)))
+    return jobs
+
+
+def _audio_jobs(output, seconds, codec="aac", start=0.0, rate=44_100, channels=1, hertz=440,
+                language=None, layout=None):  # fmt: skip
+    stream = output.add_stream(codec, rate=rate)
+    stream.layout = layout or {1: "mono", 2: "stereo", 6: "5.1"}[channels]
+    if language:
+        stream.metadata["language"] = language
+    wave = tone(seconds, rate, channels, hertz)
+    jobs = []
+    step = 1024
+    for first in range(0, wave.shape[1], step):
+        block = np.ascontiguousarray(wave[:, first : first + step])
+        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=stream.layout.name)
+        frame.sample_rate = rate
+        frame.pts = first + round(start * rate)
+        frame.time_base = Fraction(1, rate)
+        jobs.append((start + first / rate, (stream, frame)))
+    return jobs
+
+
+# One function per kind
+
+
+def mp4(path: Path, **rest: Any) -> Path:
+    """H.264 with B-frames and AAC."""
+    return write(path, **{"sounds": [{"codec": "aac"}], **rest})
+
+
+def silent_mp4(path: Path, **rest: Any) -> Path:
+    """A picture without a sound track."""
+    return write(path, **rest)
+
+
+def mkv(path: Path, **rest: Any) -> Path:
+    """Matroska with H.264 and Opus."""
+    return write(path, **{"sounds": [{"codec": "libopus", "rate": 48_000}], **rest})
+
+
+def mkv_without_duration(path: Path, **rest: Any) -> Path:
+    """Matroska as a live stream writes it: no duration, no index."""
+    return mkv(path, **{"container_options": {"live": "1"}, **rest})
+
+
+def webm(path: Path, codec: str = "libvpx-vp9", **rest: Any) -> Path:
+    """VP8 or VP9, and Opus."""
+    speed = {"deadline": "realtime", "cpu-used": "8"}
+    sounds = [{"codec": "libopus", "rate": 48_000}]
+    return write(path, **{"codec": codec, "options": speed, "sounds": sounds, **rest})
+
+
+def mov(path: Path, **rest: Any) -> Path:
+    """QuickTime with H.264 and PCM."""
+    return write(path, **{"sounds": [{"codec": "pcm_s16le", "channels": 2}], **rest})
+
+
+def avi(path: Path, **rest: Any) -> Path:
+    """MPEG-4 with B-frames and MP3."""
+    sounds = [{"codec": "libmp3lame"}]
+    return write(path, **{"codec": "mpeg4", "options": {"b": "2M"}, "sounds": sounds, **rest})
+
+
+def ts(path: Path, **rest: Any) -> Path:
+    """MPEG transport stream; its clock does not begin at 0."""
+    return write(path, **{"sounds": [{"codec": "aac"}], "options": {"g": "25"}, **rest})
+
+
+def gif(path: Path, **rest: Any) -> Path:
+    """An animated GIF."""
+    return write(path, **{"codec": "gif", "pixels": "rgb8", "fps": 10, **rest})
+
+
+def variable_rate(path: Path, times: list[float] | None = None, **rest: Any) -> Path:
+    """Frames at uneven times."""
+    if times is None:
+        times = [0, 0.04, 0.08, 0.5, 0.52, 1.3, 1.31, 1.9, 2.6, 2.64, 2.68, 3.5, 3.9]
+    return write(path, **{"times": times, **rest})
+
+
+def ten_bit(path: Path, **rest: Any) -> Path:
+    """Ten bits a channel."""
+    return write(path, **{"pixels": "yuv420p10le", **rest})
+
+
+def late_audio(path: Path, start: float = 1.5, **rest: Any) -> Path:
+    """Sound that begins after the picture."""
+    seconds = rest.get("seconds", 4.0) - start
+    return write(path, **{"sounds": [{"codec": "aac", "start": start, "seconds": seconds}], **rest})
+
+
+def several_tracks(path: Path, **rest: Any) -> Path:
+    """Two sound tracks, of 440 and of 1000 Hz."""
+    sounds = [
+        {"codec": "aac", "hertz": 440, "language": "eng"},
+        {"codec": "aac", "hertz": 1000, "language": "deu"},
+    ]
+    return write(path, **{"sounds": sounds, **rest})
+
+
+def rotated(path: Path, degrees: int = 90, mirrored: bool = False, **rest: Any) -> Path:
+    """An mp4 whose header says to turn the picture clockwise."""
+    mp4(path, **{"sounds": [], **rest})
+    data = bytearray(path.read_bytes())
+    unit = 1 << 16
+    a, b, c, d = {0: (1, 0, 0, 1), 90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}[
+        degrees
+    ]
+    if mirrored:  # first mirrored, then turned
+        a, b = -a, -b
+    header = data.index(b"tkhd")
+    place = header + 4 + 4 + 4 * 5 + 8 + 8  # version and flags, times and ids, reserved, layer…
+    matrix = struct.pack(">9i", a * unit, b * unit, 0, c * unit, d * unit, 0, 0, 0, 1 << 30)
+    data[place : place + 36] = matrix
+    path.write_bytes(data)
+    return path
+
+
+def audio_only(path: Path, codec: str, seconds: float = 3.0, cover: bool = False, **sound: Any) -> Path:  # fmt: skip  # noqa: E501
+    """Sound alone, with or without a cover picture."""
+    sound = {"codec": codec, "seconds": seconds, **sound}
+    if not cover:
+        return write(path, codec=None, sounds=[sound])
+    with av.open(str(path), "w") as output:
+        jobs = _audio_jobs(output, **sound)
+        art = output.add_stream("mjpeg", rate=1)
+        art.width, art.height, art.pix_fmt = 64, 64, "yuvj420p"
+        art.disposition = av.stream.Disposition.attached_pic
+        frame = av.VideoFrame.from_ndarray(picture(3, 64, 64), format="rgb24")
+        frame.pts = 0
+        art_packets = art.encode(frame) + art.encode(None)
+        for packet in art_packets:
+            output.mux(packet)
+        for _, (stream, block) in jobs:
+            output.mux(stream.encode(block))
+        output.mux(jobs[0][1][0].encode(None))
+    return path
+
+
+def wav(path: Path, seconds: float = 3.0, rate: int = 44_100, channels: int = 1, hertz: float = 440) -> Path:  # fmt: skip  # noqa: E501
+    """A wav or flac file, by libsndfile."""
+    soundfile.write(str(path), tone(seconds, rate, channels, hertz).T, rate)
+    return path
+
+
+def truncated(path: Path, keep: float = 0.5) -> Path:
+    """Cut a file off in the middle."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(len(data) * keep)])
+    return path
+
+
+def damaged(path: Path, first: float = 0.4, last: float = 0.5, seed: int = 0) -> Path:
+    """Overwrite a stretch in the middle of a file with noise."""
+    data = bytearray(path.read_bytes())
+    a, b = int(len(data) * first), int(len(data) * last)
+    data[a:b] = np.random.default_rng(seed).integers(0, 256, b - a, dtype=np.uint8).tobytes()
+    path.write_bytes(data)
+    return path
+
+
+def faststart_mp4(path: Path, **rest: Any) -> Path:
+    """An mp4 with its header in front, so that it survives being cut off."""
+    return mp4(path, **{"container_options": {"movflags": "faststart"}, **rest})
+
+
+def fragmented_mp4(path: Path, **rest: Any) -> Path:
+    """An mp4 in fragments, as recorders and browsers write it."""
+    flags = {"movflags": "frag_keyframe+empty_moov"}
+    return mp4(path, **{"container_options": flags, "options": {"g": "25"}, **rest})
