@@ -214,8 +214,9 @@ def _layout(codec: Codec, config: Any, name: str) -> Layout:
                 f"its config {i}.",
                 hint="Use the tokenizer files of the checkpoint itself.",
             )
+    known: dict[str, Any] = {field: i for field, i in ids.items() if i is not None}
     return Layout(
-        **{field: int(i) for field, i in ids.items() if i is not None},
+        **known,
         positions_per_second=int(config.position_id_per_seconds),
         seconds_per_chunk=float(config.seconds_per_chunk),
         merge=int(config.vision_config.spatial_merge_size),

@@ -109,8 +109,8 @@ class VisionTower:
     def _frames(self, rows: Tensor, size: int, plan: Windows) -> Tensor:
         """Run a batch of whole frames, (b · size, channels · pixels) in the tower's dtype."""
         module, unit = self._module, self._merge**2
-        # The patch convolution's stride is its kernel: a matrix product, and quicker as one.
-        hidden = F.linear(rows, module.patch_embed.proj.weight.flatten(1))
+        # A matrix product would do, but in bfloat16 it rounds otherwise now and then.
+        hidden = module.patch_embed(rows)
         frames, width = hidden.shape[0] // size, hidden.shape[1]
         hidden = hidden.view(frames, size // unit, unit * width)
         hidden = hidden.index_select(1, plan.tokens).view(frames, size, width)
