@@ -114,6 +114,11 @@ class QwenOmniAdapter(Adapter):
         self._thinker = thinker
         self._text = holder.language_model if holder is thinker.model else thinker.model
         self._layers = self._text.layers
+        if any(layer.self_attn.sliding_window for layer in self._layers):
+            raise ModelError(
+                f"{name} attends through a sliding window, which OmniDrop does not run.",
+                hint="Use a checkpoint of the Qwen2.5-Omni family as published.",
+            )
         self._vision = VisionTower(holder.visual)
         self._audio = AudioTower(holder.audio_tower)
         weight = self._text.embed_tokens.weight

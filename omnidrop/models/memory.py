@@ -1,0 +1,150 @@
+"""How much memory a model takes and how much there is; and what happens when it runs out.
+
+The weights are counted from the headers of the checkpoint's files, before anything is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from omnidrop.errors import MemoryShortError
+
+#: Weights must leave this share of the free memory for everything else.
+HEADROOM = 0.05
+
+#: How libraries word it when memory runs out and they raise a mere RuntimeError.
+WORDINGS = (
+    "out of memory",
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "cublas_status_alloc_failed",
+    "cuda_error_out_of_memory",
+)
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """What loading will take.
+
+    Attributes
+    ----------
+    host, device : int
+        Bytes of weights in the host's memory and in a device's own memory.
+    host_free, device_free : int or None
+        Bytes available there; None if unknown, or if there is no such device.
+    parameters : int
+        Of the parts that are loaded.
+    detail : str
+        One line for a person.
+    """
+
+    host: int
+    device: int
+    host_free: int | None
+    device_free: int | None
+    parameters: int
+    detail: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether there is room for the weights and a little more."""
+        return all(
+            free is None or need <= free * (1 - HEADROOM)
+            for need, free in ((self.host, self.host_free), (self.device, self.device_free))
+        )
+
+
+def gigabytes(count: int | float) -> str:
+    """Show bytes as gigabytes (10⁹)."""
+    return f"{count / 1e9:.1f} GB" if count >= 5e7 else f"{count / 1e6:.1f} MB"
+
+
+def host_memory_free(root: Path = Path("/")) -> int | None:
+    """Bytes that may still be used, by the machine's count and its container's limit.
+
+    Parameters
+    ----------
+    root : Path
+        Where /proc and /sys are found.
+
+    Returns
+    -------
+    int or None
+        None where neither is known.
+    """
+    free = [
+        n
+        for n in (_meminfo(root / "proc/meminfo"), _cgroup(root / "sys/fs/cgroup"))
+        if n is not None
+    ]
+    return min(free) if free else None
+
+
+def _meminfo(path: Path) -> int | None:
+    try:
+        for line in path.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):
+        pass
+    return None
+
+
+def _cgroup(folder: Path) -> int | None:
+    """Room left under a container's memory limit (control groups, version 2)."""
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+        # Cached files are counted as used, and given back when asked for.
+        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return max(0, int(limit) - used + int(stat.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        return None
+
+
+def device_memory_free(device: torch.device) -> int | None:
+    """Bytes free in a device's own memory; None for the CPU and for shared memory."""
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free)
+
+
+@contextmanager
+def out_of_memory(hint: str) -> Iterator[None]:
+    """Turn every way of running out of memory into one error.
+
+    Parameters
+    ----------
+    hint : str
+        What to lower.
+
+    Raises
+    ------
+    MemoryShortError
+        In place of `MemoryError`, `torch.OutOfMemoryError`, and RuntimeErrors that say the same.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        where = _where(error)
+        if where is None:
+            raise
+        raise MemoryShortError(f"The {where} ran out of memory.", hint=hint) from error
+
+
+def _where(error: BaseException) -> str | None:
+    """Whose memory ran out, or None if this error is about something else."""
+    said = str(error).lower()
+    if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(
+        wording in said for wording in WORDINGS
+    ):
+        return None
+    graphics = isinstance(error, torch.OutOfMemoryError) or "cuda" in said or "mps" in said
+    return "GPU" if graphics else "machine"
