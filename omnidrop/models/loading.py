@@ -6,6 +6,7 @@ safetensors, and code in a checkpoint is never run.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -371,15 +372,25 @@ def _check_quantised(thinker: Any, folder: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep transformers from printing while it loads."""
-    from transformers.utils import logging
+    """Keep libraries from printing, and from the network, while files on the disk are loaded.
 
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    bitsandbytes would fetch a compiled kernel when it is imported on some CPUs.
+    """
+    from huggingface_hub import constants
+    from transformers.utils import logging as library
+
+    level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    other = logging.getLogger("bitsandbytes")
+    before, offline = other.level, constants.HF_HUB_OFFLINE
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    other.setLevel(logging.ERROR)
+    constants.HF_HUB_OFFLINE = True
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        constants.HF_HUB_OFFLINE = offline
+        other.setLevel(before)
+        library.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            library.enable_progress_bar()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omnidrop.errors import ModelError
+from omnidrop.errors import ModelError, printable
 
 ALIASES = {"3b": "Qwen/Qwen2.5-Omni-3B", "7b": "Qwen/Qwen2.5-Omni-7B"}
 DEMO = "demo"
@@ -81,18 +81,19 @@ class KnownModel:
     ----------
     alias, name : str
         What to type, and what it stands for.
-    demo : bool
-    folder : Path or None
-        Where it is on this machine; None if it is not.
-    bytes : int or None
-        Size of its files there.
+    state : str
+        "on this machine" or "not on this machine".
+    size : str or None
+        Size of its files here.
+    folder : str or None
+        Where it is; None if it is not here.
     """
 
     alias: str
     name: str
-    demo: bool
-    folder: Path | None
-    bytes: int | None
+    state: str
+    size: str | None = None
+    folder: str | None = None
 
     @property
     def ready(self) -> bool:
@@ -347,13 +348,16 @@ def known_models() -> list[KnownModel]:
         The demo model, then the hub's by size.
     """
     demo = demo_folder()
-    found = [(DEMO, DEMO, True, demo if demo.is_dir() else None)]
-    found += [(alias, name, False, cached(name)) for alias, name in ALIASES.items()]
+    found = [(DEMO, "small model that comes with OmniDrop", demo if demo.is_dir() else None)]
+    found += [(alias, name, cached(name)) for alias, name in ALIASES.items()]
     return [
-        KnownModel(alias, name, is_demo, folder, None if folder is None else _size(folder))
-        for alias, name, is_demo, folder in found
+        KnownModel(alias, name, "not on this machine")
+        if folder is None
+        else KnownModel(alias, name, "on this machine", _size(folder), printable(folder))
+        for alias, name, folder in found
     ]
 
 
-def _size(folder: Path) -> int:
-    return sum(os.stat(file).st_size for file in folder.rglob("*") if file.is_file())
+def _size(folder: Path) -> str:
+    count = sum(os.stat(file).st_size for file in folder.rglob("*") if file.is_file())
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
