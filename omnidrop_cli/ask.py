@@ -173,7 +173,9 @@ class Run:
         from omnidrop_cli import views
         from omnidrop_cli.console import terminal
 
-        terminal().print(views.full(answer) if kind is Report.full else views.brief(answer))
+        again = self.terminal and self.printer.live and self.printer.form == "text"
+        full = kind is Report.full
+        terminal().print(views.full(answer, again=again) if full else views.brief(answer))
 
     def _save(self) -> None:
         if self.output.save is None:

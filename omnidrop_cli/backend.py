@@ -6,10 +6,10 @@ every command, and so that torch is imported when a command needs it and not bef
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ def hush(debug: bool) -> None:
     """Keep the libraries' own warnings off stderr; notices worth reading are in the Trace."""
     if not debug:
         warnings.simplefilter("ignore")
+        for name in ("bitsandbytes", "transformers", "accelerate", "torch"):
+            logging.getLogger(name).setLevel(logging.ERROR + 1)
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -64,21 +66,20 @@ def check_file(path: Path) -> None:
 
 
 def method(flags: DropFlags) -> Method:
-    """Return the pruning method that the flags ask for."""
-    from omnidrop import OmniDrop, get_method
-    from omnidrop import methods as known
+    """Return the pruning method that the flags ask for.
+
+    Raises
+    ------
+    UsageError
+        Unknown method, preset or setting, or a value that cannot be meant.
+    """
+    from omnidrop.pruning.registry import get_method, get_preset
 
     fields = parse_pairs(flags.pairs)
     if flags.preset is not None:
-        presets = OmniDrop.presets()
-        if flags.preset not in presets:
-            raise UsageError(
-                f"Unknown preset {flags.preset!r}.", hint=f"Known: {', '.join(presets)}."
-            )
-        return _with_fields(lambda **f: replace(presets[flags.preset], **f), fields)
+        chosen = get_preset(flags.preset)
+        return get_method(chosen.name, **chosen.settings() | fields)
     name = flags.method or "omnidrop"
-    if name not in known():
-        raise UsageError(f"Unknown method {name!r}.", hint=f"Known: {', '.join(known())}.")
     if name == "none":
         if flags.budget not in (None, 1.0):
             raise UsageError(
@@ -86,17 +87,7 @@ def method(flags: DropFlags) -> Method:
             )
     else:
         fields["budget"] = DEFAULT_BUDGET if flags.budget is None else flags.budget
-    return _with_fields(lambda **f: get_method(name, **f), fields)
-
-
-def _with_fields(make: Callable[..., Method], fields: dict[str, Any]) -> Method:
-    try:
-        return make(**fields)
-    except TypeError as problem:
-        raise UsageError(
-            f"--set names a setting that this method does not have: {problem}.",
-            hint="`omnidrop models` lists the settings of each.",
-        ) from problem
+    return get_method(name, **fields)
 
 
 def load(flags: ModelFlags) -> Any:
@@ -189,13 +180,20 @@ def known_models() -> list[Any]:
 
 def known_methods() -> dict[str, Any]:
     """Return the method classes by name."""
-    from omnidrop import get_method, methods
+    from omnidrop.pruning.registry import methods
 
-    return {name: type(get_method(name)) for name in methods()}
+    return methods()
 
 
 def known_presets() -> dict[str, Any]:
-    """Return OmniDrop's published settings by name."""
-    from omnidrop import OmniDrop
+    """Return the published settings of methods by name."""
+    from omnidrop.pruning.registry import presets
 
-    return dict(OmniDrop.presets())
+    return presets()
+
+
+def describe_method(kind: Any) -> str:
+    """Return a method in one sentence."""
+    from omnidrop.pruning.registry import describe
+
+    return describe(kind)

@@ -62,9 +62,9 @@ def wrapped(text: Text, width: int, indent: int = 0) -> list[Text]:
 def field(name: str, value: str, width: int, style: str = "") -> list[Text]:
     """Return `  name    value`, the value wrapped in its own column."""
     line = Text(" " * INDENT)
-    line.append(name.ljust(LABEL), style="dim")
+    line.append(name.ljust(LABEL) if name else "", style="dim")
     line.append(printable(" ".join(value.split())), style=style)
-    return wrapped(line, width, INDENT + LABEL)
+    return wrapped(line, width, INDENT + LABEL if name else INDENT)
 
 
 def header(answer: Answer, with_answer: bool, width: int) -> list[Text]:
@@ -76,7 +76,7 @@ def header(answer: Answer, with_answer: bool, width: int) -> list[Text]:
     lines += field("question", question, width)
     if with_answer:
         lines += field("answer", answer.text, width, "bold")
-    lines += field("model", _model(trace.model), width)
+    lines += field("model", _model(trace), width)
     name = str(trace.method.get("name", "?"))
     preset = trace.method.get("preset")
     asked = f"{name}{f' {preset}' if preset else ''} · budget {_budget(trace.asked_budget)} asked"
@@ -92,41 +92,39 @@ def _budget(value: float) -> str:
 
 def _clip(trace: Trace) -> str:
     clip = trace.clip
-    name = printable(clip.get("path", "?"))
-    start, end = clip.get("start"), clip.get("end")
-    duration = clip.get("duration")
-    said = [name]
+    said = [printable(clip.get("path") or "ready features")]
     if trace.chunks:
         first, last = trace.chunks[0].start, trace.chunks[-1].end
-        whole = f" of {words.clock(duration)}" if isinstance(duration, (int, float)) else ""
-        cut = start or (isinstance(end, (int, float)) and duration and end < duration - 0.5)
-        said.append(f"{words.span(first, last)}{whole}" if cut else words.span(first, last))
-    fps = clip.get("fps")
-    if isinstance(fps, (int, float)) and trace.video_tokens:
-        said.append(f"{fps:.4g} fps")
-    if isinstance(clip.get("frames"), int) and trace.video_tokens:
-        size = clip.get("frame_size") or clip.get("size")
-        shown = f" of {size[0]}×{size[1]}" if isinstance(size, (list, tuple)) else ""
-        said.append(f"{clip['frames']} frames{shown}")
+        said.append(words.span(first, last))
+        duration = clip.get("duration")
+        if isinstance(duration, (int, float)) and last - first < duration - 0.5:
+            said[-1] += f" of {words.clock(duration)}"
+    if trace.video_tokens:
+        frames, size, fps = clip.get("frames"), clip.get("size"), clip.get("fps")
+        if frames:
+            height, width = size if isinstance(size, (list, tuple)) else (None, None)
+            said.append(f"{frames} frames" + (f" of {width}×{height}" if width else ""))
+        if isinstance(fps, (int, float)):
+            said.append(f"{fps:.4g} fps")
+    else:
+        said.append("no picture")
     if not trace.audio_tokens:
         said.append("no sound")
-    if not trace.video_tokens:
-        said.append("no picture")
     return " · ".join(said)
 
 
-def _model(model: dict[str, Any]) -> str:
+def _model(trace: Trace) -> str:
+    model = trace.model
     said = [str(model.get("name", "?"))]
     if model.get("demo"):
-        said.append("demo")
-    size = words.parameters(model.get("parameters"))
-    quantised = model.get("quantization") or model.get("quantize")
-    for value in (size, quantised, model.get("dtype"), model.get("attention"), model.get("device")):
-        if value:
-            said.append(str(value))
-    if model.get("layers"):
-        said.insert(min(len(said), 2), f"{model['layers']} layers")
-    return " · ".join(said)
+        said[0] += " (demo)" if said[0] != "demo" else " model"
+    said += [
+        words.parameters(model.get("parameters")),
+        f"{trace.layers} layers",
+        str(model.get("quantization") or ""),
+        *(str(model.get(name) or "") for name in ("dtype", "attention", "device")),
+    ]
+    return " · ".join(part for part in said if part)
 
 
 def choices(answer: Answer, width: int, ink: Ink) -> list[Text]:
@@ -139,7 +137,7 @@ def choices(answer: Answer, width: int, ink: Ink) -> list[Text]:
         name.truncate(room, overflow="ellipsis", pad=True)
         line.append_text(name)
         line.append(f" {words.share(choice.probability):>8}  ")
-        line.append_text(bar(choice.probability, min(max(width - line.cell_len, 4), 40), ink))
+        line.append_text(bar(choice.probability, min(max(width - line.cell_len, 4), 40), ink, track=True))
         lines.append(line)
     return lines
 
@@ -166,13 +164,13 @@ def layers(trace: Trace, rows: list[tuple[int, int]], width: int, ink: Ink) -> l
     if not total:
         return [*lines, Text("  The prompt holds no audio or video tokens.")]
     room = max(len(words.number(total)), 5) + 2
-    head = Text(" " * INDENT + "layer ".rjust(7), style="dim")
-    head.append(f"{'audio':>{room}}{'video':>{room}}{'kept':>9}  ")
+    head = Text()
+    names = f"{'layer ':>{INDENT + 7}}{'audio':>{room}}{'video':>{room}}{'kept':>9}  "
+    head.append(names, style="dim")
     space = max(width - head.cell_len, 4)
     legend = Text()
-    legend.append_text(stacked(1.0, 0.0, 2, ink)).append(" audio  ", style="dim")
-    legend.append_text(stacked(0.0, 1.0, 2, ink) if ink.colour else Text("░░"))
-    legend.append(" video", style="dim")
+    legend.append("■" if ink.colour else "██", style=ink.style(AUDIO)).append(" audio  ", "dim")
+    legend.append("■" if ink.colour else "░░", style=ink.style(VIDEO)).append(" video", "dim")
     if legend.cell_len <= space:
         head.append_text(legend)
     lines.append(head)
@@ -212,9 +210,10 @@ def shares(trace: Trace, width: int) -> list[Text]:
         for value, cell in zip(values, cells, strict=True):
             line.append(f"{value:>{cell}}")
         lines.append(line)
-    line = Text(f"{' ' * INDENT}{'text':<7}", style="dim")
-    line.append(f"{words.number(trace.text_tokens):>{cells[0]}}", style="not dim")
-    line.append("  never dropped")
+    line = Text(" " * INDENT)
+    line.append(f"{'text':<7}", style="dim")
+    line.append(f"{words.number(trace.text_tokens):>{cells[0]}}")
+    line.append("  never dropped", style="dim")
     return [*lines, line]
 
 
@@ -247,8 +246,11 @@ def heatmap(trace: Trace, rows: list[tuple[int, int]], width: int, ink: Ink) -> 
         for value in values:
             line.append_text(heat_cell(value / top, cell, ink))
         lines.append(line)
+    lines.append(Text())
     lines += _strips(trace, columns, cell, ink)
-    axis = time_axis([chunks[a].start for a, _ in columns], chunks[-1].end, cell, width - margin)
+    axis = time_axis(
+        [(chunks[a].start, chunks[b - 1].end) for a, b in columns], cell, width - margin
+    )
     return lines + [Text(" " * margin).append_text(row) for row in axis]
 
 
@@ -360,14 +362,17 @@ def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
     for depth, stage in placed:
         line = Text(" " * INDENT)
         name = Text("  " * depth + stage.name)
+        aside = getattr(stage, "overlapped", False)
         name.truncate(room, overflow="ellipsis", pad=True)
         line.append_text(name)
         line.append(f"{words.duration(stage.seconds):>11}  ")
         if stage.reused:
-            line.append("reused, not run again", style="dim")
+            line.append("done before, not run again", style="dim")
+        elif aside:
+            line.append("meanwhile", style="dim")
         else:
             line.append_text(bar(stage.seconds / longest, max(width - line.cell_len, 4), ink))
-        if depth:
+        if depth or aside:
             line.stylize("dim", 0, INDENT + room + 11)
         lines.append(line)
     line = Text(" " * INDENT)
@@ -395,7 +400,7 @@ def cost(trace: Trace, width: int, ink: Ink) -> list[Text]:
         line.append(f"{show(part):>11} of {show(whole):>11}")
         line.append(f"{words.share(part / whole) if whole else '–':>9}  ", style="bold")
         if whole and width - line.cell_len >= 4:
-            line.append_text(bar(part / whole, width - line.cell_len, ink, glyph="█"))
+            line.append_text(bar(part / whole, width - line.cell_len, ink, track=True))
         lines.append(line)
     line = Text(" " * INDENT)
     line.append("peak".ljust(LABEL), style="dim")

@@ -15,6 +15,7 @@ from omnidrop_cli.words import clock
 
 AUDIO, VIDEO, RELEVANCE = "#e69f00", "#56b4e9", "#cc79a7"
 PLAIN = "#8a93a6"
+TRACK = "#3a4050"
 EIGHTHS = " ▏▎▍▌▋▊▉"
 LEVELS = "▁▂▃▄▅▆▇█"
 RAMP = "·░▒▓█"
@@ -42,15 +43,22 @@ class Ink:
         return colour if self.colour else ""
 
 
-def bar(value: float, width: int, ink: Ink, colour: str = PLAIN, glyph: str = "█") -> Text:
-    """Return a bar of `value` (0 to 1) of `width` cells, in eighths of a cell."""
+def bar(value: float, width: int, ink: Ink, colour: str = PLAIN, *, track: bool = False) -> Text:
+    """Return a bar of `value` (0 to 1) of `width` cells, in eighths of a cell.
+
+    With a track, what is missing to 1 is seen too.
+    """
     value = min(max(value, 0.0), 1.0) if math.isfinite(value) else 0.0
     eighths = round(value * width * 8)
     if value > 0:
         eighths = max(eighths, 1)
     full, rest = divmod(eighths, 8)
-    text = glyph * full + (EIGHTHS[rest] if rest and glyph == "█" else "")
-    return Text(text.ljust(width), style=ink.style(colour))
+    text = "█" * full + (EIGHTHS[rest] if rest else "")
+    if not track:
+        return Text(text.ljust(width), style=ink.style(colour))
+    if not ink.shades:
+        return Text(text + "░" * (width - len(text)), style=ink.style(colour))
+    return Text(text.ljust(width), style=f"{colour} on {TRACK}")
 
 
 def stacked(audio: float, video: float, width: int, ink: Ink) -> Text:
@@ -69,20 +77,20 @@ def stacked(audio: float, video: float, width: int, ink: Ink) -> Text:
     if video > 0:
         last = max(last, first + 1)
     text = Text()
-    a_full, a_rest = divmod(first, 8)
-    text.append("█" * a_full, style=AUDIO)
-    column = a_full
-    if a_rest:
-        behind = f" on {VIDEO}" if last >= (a_full + 1) * 8 else ""
-        text.append(EIGHTHS[a_rest], style=AUDIO + behind)
+    full, rest = divmod(first, 8)
+    text.append("█" * full, style=AUDIO)
+    column = full
+    if rest and last >= 8 * (full + 1):
+        text.append(EIGHTHS[rest], style=f"{AUDIO} on {VIDEO}")
         column += 1
-    v_full, v_rest = divmod(last, 8)
-    if v_full > column:
-        text.append("█" * (v_full - column), style=VIDEO)
-        column = v_full
-    if v_rest and v_full >= column:
-        text.append(EIGHTHS[v_rest], style=VIDEO)
+    elif rest:  # both end in this cell, which can show one of them: the larger
+        more = AUDIO if rest >= last - first else VIDEO
+        text.append(EIGHTHS[last - 8 * full], style=more)
         column += 1
+    if last > 8 * column:
+        full, rest = divmod(last - 8 * column, 8)
+        text.append("█" * full + (EIGHTHS[rest] if rest else ""), style=VIDEO)
+        column += full + (1 if rest else 0)
     text.append(" " * (width - column))
     text.truncate(width)
     return text
@@ -136,23 +144,42 @@ def strip(values: Sequence[float], cell: int, top: float, ink: Ink, colour: str)
     return text
 
 
-def time_axis(starts: Sequence[float], end: float, cell: int, width: int) -> list[Text]:
-    """Return a row of ticks and a row of clock times under columns that begin at `starts`."""
-    if not starts:
+def time_axis(
+    spans: Sequence[tuple[float, float]], cell: int, width: int
+) -> list[Text]:
+    """Return a row of ticks and a row of clock times under columns.
+
+    Parameters
+    ----------
+    spans : sequence of (start, end)
+        Seconds that each column covers.
+    cell : int
+        Cells per column.
+    width : int
+        Cells of each row returned.
+    """
+    if not spans:
         return []
-    used = len(starts) * cell
-    seconds_per_column = max(end - starts[0], 1e-6) / max(used, 1)
+    begin, end = spans[0][0], spans[-1][1]
+    used = len(spans) * cell
     room = len(clock(end)) + 3
-    step = next((s for s in STEPS if s / seconds_per_column >= room), STEPS[-1])
+    step = next((s for s in STEPS if s * used >= room * max(end - begin, 1e-6)), STEPS[-1])
     ticks, labels = [" "] * width, [" "] * width
-    moment = math.ceil(starts[0] / step - 1e-9) * step
+    moment = math.ceil(begin / step - 1e-9) * step
     while moment <= end + 1e-6:
-        at = next((i for i, s in enumerate(starts) if s >= moment - 1e-3), None)
-        column = used - 1 if at is None else at * cell
+        column = min(int(_place(moment, spans) * cell + 1e-6), used - 1)
         label = clock(moment)
-        left = min(column, max(width - len(label), 0))
+        left = max(min(column, width - len(label)), 0)
         if all(c == " " for c in labels[max(left - 1, 0) : left + len(label) + 1]):
             ticks[column] = "╵"
             labels[left : left + len(label)] = label
         moment += step
-    return [Text("".join(row)[:width], style="dim") for row in (ticks, labels)]
+    return [Text("".join(row)[:width].rstrip(), style="dim") for row in (ticks, labels)]
+
+
+def _place(moment: float, spans: Sequence[tuple[float, float]]) -> float:
+    """Return where a time lies, in columns."""
+    for i, (start, end) in enumerate(spans):
+        if moment < end:
+            return i + max(moment - start, 0.0) / max(end - start, 1e-9)
+    return float(len(spans))

@@ -12,13 +12,13 @@ from omnidrop_cli.guard import is_terminal
 if TYPE_CHECKING:
     from rich.console import Console
 
-SAVED_WIDTH = 120
+SAVED_WIDTH = 150
 NARROWEST = 40
 
 #: For streams that are not UTF-8; every replacement is as wide as what it replaces.
 ASCII = str.maketrans(
-    "█▓▒░▉▊▋▌▍▎▏▁▂▃▄▅▆▇─━·→×–…╵│▸✓✗",
-    "#%+-###=---.,:;+*%--.>x-~'|>yx",
+    "█▓▒░▉▊▋▌▍▎▏▁▂▃▄▅▆▇─━·→×–—…╵■",
+    "#%+-###=---.,:;+*%--.>x--~'#",
 )
 
 
@@ -59,13 +59,12 @@ def terminal() -> Console:
 
 
 def recorder(colour: bool, width: int = SAVED_WIDTH) -> Console:
-    """Return a console that writes nowhere and records, for export."""
+    """Return a console of a fixed width that writes nowhere, to render lines for files."""
     from rich.console import Console
 
     return Console(
         file=io.StringIO(),
         width=width,
-        record=True,
         force_terminal=True,
         no_color=not colour,
         color_system="truecolor" if colour else None,

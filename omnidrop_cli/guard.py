@@ -59,7 +59,7 @@ def describe(problem: BaseException) -> tuple[str, int]:
     if isinstance(problem, MemoryError):
         return "Not enough memory. Lower --max-pixels, --fps or --budget, or use --4bit.", 5
     kind, said = type(problem).__name__, str(problem)
-    return f"{kind}: {said} {BUG}" if said else f"{kind}. {BUG}", 1
+    return (f"{kind}: {said.rstrip(chr(46))}. {BUG}" if said else f"{kind}. {BUG}"), 1
 
 
 def report(problem: BaseException) -> int:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 from omnidrop.errors import UsageError
 
 if TYPE_CHECKING:
+    from omnidrop_cli.views import View
     from omnidrop_cli.work import Outcome
 
-#: 1.25 is where block glyphs of common monospaced fonts join without overlapping.
+TEXT_WIDTH = 100
+
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -25,40 +27,18 @@ PAGE = """<!DOCTYPE html>
 <meta name="viewport" content="width=device-width">
 <title>{title}</title>
 <style>
-body {{ background: #14161b; color: #d8dbe2; margin: 2rem; }}
-pre {{ font-family: "DejaVu Sans Mono", Menlo, Consolas, "Liberation Mono", monospace;
-  font-size: 13px; line-height: 1.17; font-variant-ligatures: none; overflow-x: auto; }}
-@media print {{ body {{ margin: 0; }} pre {{ font-size: 8px; }} }}
+body {{ background: #14161b; color: #d8dbe2; margin: 2rem; font: 16px/1.5 system-ui, sans-serif; }}
+h1 {{ font-size: 1.2rem; font-weight: normal; margin: 0 1rem; opacity: .75; }}
+p {{ font-size: 1.5rem; margin: .2rem 1rem 1rem; white-space: pre-wrap; max-width: 60rem; }}
+svg {{ max-width: 100%; height: auto; display: block; margin-bottom: 2rem; }}
+@media print {{ body {{ margin: 0; color: #111; background: #fff; }} }}
 </style>
 </head>
 <body>
-<pre>{code}</pre>
+{body}
 <script type="application/json" id="answers">{data}</script>
 </body>
 </html>
-"""
-
-DRAWING = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" \
-xmlns="http://www.w3.org/2000/svg">
-<style>
-.{unique_id}-matrix {{ font-family: "DejaVu Sans Mono", Menlo, Consolas, "Liberation Mono", \
-monospace; font-size: {char_height}px; line-height: {line_height}px; white-space: pre; }}
-{styles}
-</style>
-<defs>
-<clipPath id="{unique_id}-clip-terminal">
-<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}"/>
-</clipPath>
-{lines}
-</defs>
-<rect width="100%" height="100%" fill="#14161b"/>
-<g transform="translate(10, 10)" clip-path="url(#{unique_id}-clip-terminal)">
-{backgrounds}
-<g class="{unique_id}-matrix">
-{matrix}
-</g>
-</g>
-</svg>
 """
 
 
@@ -108,11 +88,8 @@ def write_whole(path: Path, text: str, force: bool) -> None:
             mask = os.umask(0)
             os.umask(mask)
             os.chmod(draft, 0o666 & ~mask)
-            if force:
+            if force or not _link(draft, path):
                 os.replace(draft, path)
-            else:
-                os.link(draft, path)
-                os.unlink(draft)
         except BaseException:
             os.unlink(draft)
             raise
@@ -125,37 +102,55 @@ def write_whole(path: Path, text: str, force: bool) -> None:
         ) from problem
 
 
+def _link(draft: str, path: Path) -> bool:
+    """Give a finished draft its name unless that is taken; False where there are no hard links."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    os.unlink(draft)
+    return True
+
+
 def _report(suffix: str, outcomes: list[Outcome], data: str) -> str:
-    from rich.terminal_theme import TerminalTheme
+    from omnidrop_cli.console import SAVED_WIDTH, recorder
+    from omnidrop_cli.drawing import to_svg
+    from omnidrop_cli.out import plain
 
-    from omnidrop_cli import views
-    from omnidrop_cli.console import recorder
-    from omnidrop_cli.words import clock  # noqa: F401  (keeps the import graph flat for typing)
-
-    console = recorder(colour=suffix != ".txt")
-    for i, outcome in enumerate(outcomes):
-        if i:
-            console.print()
-        console.print(
-            views.full(outcome.answer, with_answer=True)
-            if outcome.answer is not None
-            else views.failed(outcome)
-        )
+    title = _title(outcomes)
     if suffix == ".txt":
-        lines = console.export_text(styles=False).splitlines()
-        return "\n".join(line.rstrip() for line in lines) + "\n"
-    theme = TerminalTheme(
-        (20, 22, 27),
-        (216, 219, 226),
-        [(20, 22, 27), (204, 85, 85), (94, 201, 98), (230, 159, 0), (86, 180, 233),
-         (204, 121, 167), (33, 145, 140), (216, 219, 226)],
-    )
-    title = html.escape(_title(outcomes))
+        console = recorder(colour=False, width=TEXT_WIDTH)
+        texts = (
+            "".join(segment.text for segment in line).rstrip()
+            for outcome in outcomes
+            for line in console.render_lines(_view(outcome), pad=False)
+        )
+        return "\n".join(texts).strip("\n") + "\n"
+    console = recorder(colour=True)
+    in_drawing = suffix == ".svg"  # a page has the answer above the drawing
+    drawn = [console.render_lines(_view(o, in_drawing), pad=False) for o in outcomes]
     if suffix == ".svg":
-        return console.export_svg(title=title, theme=theme, code_format=DRAWING)
-    page = console.export_html(theme=theme, inline_styles=True, code_format="{code}")
+        return to_svg([line for lines in drawn for line in lines], SAVED_WIDTH, title)
+    parts = []
+    for outcome, lines in zip(outcomes, drawn, strict=True):
+        said = outcome.answer.text if outcome.answer is not None else outcome.failure()["error"]
+        parts.append(f"<h1>{html.escape(plain(outcome.item.question))}</h1>")
+        parts.append(f"<p>{html.escape(plain(said))}</p>")
+        parts.append(to_svg(lines, SAVED_WIDTH, plain(outcome.item.question)))
     # `</` and `<!--` inside a script element would end it.
-    return PAGE.format(title=title, code=page, data=data.replace("<", "\\u003c"))
+    return PAGE.format(
+        title=html.escape(title), body="\n".join(parts), data=data.replace("<", "\\u003c")
+    )
+
+
+def _view(outcome: Outcome, with_answer: bool = True) -> View:
+    from omnidrop_cli import views
+
+    if outcome.answer is None:
+        return views.failed(outcome)
+    return views.full(outcome.answer, with_answer=with_answer)
 
 
 def _title(outcomes: list[Outcome]) -> str:

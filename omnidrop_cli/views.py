@@ -42,16 +42,26 @@ class View:
             yield line
 
 
-def full(answer: Answer, with_answer: bool = False) -> View:
+def full(answer: Answer, with_answer: bool = False, again: bool = False) -> View:
     """Return the whole report.
 
     Parameters
     ----------
     answer : Answer
     with_answer : bool
-        Show the answer's text too: for files, since a terminal has it on stdout.
+        Show the answer's text at the head too: for files, since a terminal has it on stdout.
+    again : bool
+        Show the answer's text once more at the foot: a long report moves it off the screen.
     """
-    return View(lambda width, ink: _full(answer, with_answer, width, ink))
+
+    def make(width: int, ink: Ink) -> Iterator[Text]:
+        yield from _full(answer, with_answer, width, ink)
+        if again:
+            yield Text()
+            yield blocks.title("Answer", width)
+            yield from blocks.field("", answer.text, width, "bold")
+
+    return View(make)
 
 
 def brief(answer: Answer) -> View:
@@ -88,46 +98,52 @@ def _full(answer: Answer, with_answer: bool, width: int, ink: Ink) -> Iterator[T
 
 def _stacked(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
     rows = blocks.layer_bins(trace)
-    for block in (
-        blocks.layers(trace, rows, width, ink),
-        blocks.shares(trace, width),
-        blocks.heatmap(trace, rows, width, ink),
-        blocks.moments(trace, width, ink),
-        blocks.stages(trace, width, ink),
-        blocks.cost(trace, width, ink),
-    ):
-        if block:
-            yield Text()
-            yield from block
+    yield from _column(
+        (
+            blocks.layers(trace, rows, width, ink),
+            blocks.shares(trace, width),
+            blocks.heatmap(trace, rows, width, ink),
+            blocks.moments(trace, width, ink),
+            blocks.stages(trace, width, ink),
+            blocks.cost(trace, width, ink),
+        )
+    )
 
 
 def _wide(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
     rows = blocks.layer_bins(trace)
-    left = min(max((width - GAP) * 2 // 5, 56), 84)
+    left = (width - GAP) // 2
     right = width - GAP - left
-    yield Text()
-    yield from beside(
-        [blocks.layers(trace, rows, left, ink), blocks.heatmap(trace, rows, right, ink)],
-        [left, right],
+    columns = (
+        (
+            blocks.layers(trace, rows, left, ink),
+            blocks.shares(trace, left),
+            blocks.stages(trace, left, ink),
+        ),
+        (
+            blocks.heatmap(trace, rows, right, ink),
+            blocks.moments(trace, right, ink),
+            blocks.cost(trace, right, ink),
+        ),
     )
-    yield Text()
-    first = [*blocks.shares(trace, left), Text(), *blocks.cost(trace, left, ink)]
-    half = (right - GAP) // 2
-    middle = blocks.stages(trace, half, ink)
-    last = blocks.moments(trace, right - GAP - half, ink)
-    yield from beside([first, middle, last], [left, half, right - GAP - half])
+    yield from beside([_column(c) for c in columns], [left, right])
+
+
+def _column(parts: Iterable[list[Text]]) -> list[Text]:
+    """Return blocks one under the other, an empty line before each."""
+    return [line for part in parts if part for line in (Text(), *part)]
 
 
 def beside(columns: list[list[Text]], widths: list[int]) -> Iterator[Text]:
     """Yield lines that put blocks side by side, `GAP` cells apart."""
     for i in range(max((len(c) for c in columns), default=0)):
         line = Text()
-        for column, width in zip(columns, widths, strict=True):
+        for n, (column, width) in enumerate(zip(columns, widths, strict=True)):
             part = column[i].copy() if i < len(column) else Text()
-            part.truncate(width, pad=True)
+            part.truncate(width, pad=n + 1 < len(columns))
             line.append_text(part)
-            line.append(" " * GAP)
-        line.rstrip()
+            if n + 1 < len(columns):
+                line.append(" " * GAP)
         yield line
 
 

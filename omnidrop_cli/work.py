@@ -86,7 +86,7 @@ def _answer(session: Any, item: Item, job: Job) -> Outcome:
             method=job.method,
             choices=item.choices,
             flags=job.flags,
-            on_text=job.on_text(item),
+            on_text=job.on_text(item) or _counter(job),
             progress=job.progress,
         )
         return Outcome(item, answer=answer)
@@ -96,3 +96,17 @@ def _answer(session: Any, item: Item, job: Job) -> Outcome:
         return Outcome(item, problem=problem)
     finally:
         job.progress.finish()
+
+
+def _counter(job: Job) -> Callable[[str], None] | None:
+    """Count pieces of an answer that nobody sees yet, for the bar."""
+    if not job.progress.shown:
+        return None
+    pieces = 0
+
+    def count(piece: str) -> None:
+        nonlocal pieces
+        pieces += 1
+        job.progress("answer", pieces, None)
+
+    return count
