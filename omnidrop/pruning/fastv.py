@@ -9,6 +9,7 @@ import torch
 
 from omnidrop.errors import UsageError
 from omnidrop.prompt import TokenMap
+from omnidrop.pruning import checks
 from omnidrop.pruning import schedule as schedules
 from omnidrop.pruning.method import LayerView, Method, Plan
 from omnidrop.pruning.select import top
@@ -37,10 +38,7 @@ class FastV(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.after < 1:
-            raise UsageError(
-                f"FastV cannot drop after {self.after} layers.", hint="Give 1 or more; it uses 2."
-            )
+        checks.whole("after", self.after, low=1)
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Solve the one share that is kept after the drop."""

@@ -14,8 +14,8 @@ import torch
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning.select import even, rank_within, shares
 
-#: Tokens compared at once: bounds the float32 copies of their embeddings.
-_BLOCK = 4096
+#: Tokens compared at once: bounds the float32 copies, and keeps them in the processor's caches.
+_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,10 @@ def _distinct(
 def _cosine(embeds: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return the cosine of rows `a` and rows `b`, (n,) float32 on the CPU."""
     parts = [
-        torch.cosine_similarity(embeds[i].float(), embeds[j].float(), dim=-1).cpu()
+        torch.cosine_similarity(embeds[i].float(), embeds[j].float(), dim=-1)
         for i, j in zip(a.split(_BLOCK), b.split(_BLOCK), strict=True)
     ]
-    return torch.cat(parts)
+    return torch.cat(parts).cpu()
 
 
 def _average(

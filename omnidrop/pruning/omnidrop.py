@@ -14,6 +14,7 @@ import torch
 
 from omnidrop.errors import UsageError
 from omnidrop.prompt import TokenMap
+from omnidrop.pruning import checks
 from omnidrop.pruning import schedule as schedules
 from omnidrop.pruning.merging import merge_video, natural_count
 from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan, Rows
@@ -87,18 +88,27 @@ class OmniDrop(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _one_of("schedule", self.schedule, schedules.SHAPES)
-        _one_of("rows", self.rows, ("question", "last", "all-text"))
-        _one_of("diversity_form", self.diversity_form, ("scaled", "raw"))
-        _one_of("entry", self.entry, ("paper", "none"))
-        for name in ("entry_ratio", "p_init", "p_final", "audio_keep", "video_prune"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise UsageError(f"{name} {value} is not a share.", hint="Give 0 to 1.")
-        if self.diversity < 0 or self.diversity_from < 0:
-            raise UsageError("diversity and diversity_from cannot be negative.")
-        if self.beta <= 0 or self.audio_keep == 0 or self.video_group < 1:
-            raise UsageError("beta, audio_keep and video_group must be above 0.")
+        checks.one_of("schedule", self.schedule, schedules.SHAPES)
+        checks.one_of("rows", self.rows, ("question", "last", "all-text"))
+        checks.one_of("diversity_form", self.diversity_form, ("scaled", "raw"))
+        checks.one_of("entry", self.entry, ("paper", "none"))
+        checks.switch("solve", self.solve)
+        checks.number("diversity", self.diversity, low=0)
+        if isinstance(self.diversity_from, float):
+            checks.number(
+                "diversity_from (a share of the depth)", self.diversity_from, low=0, high=1
+            )
+        else:
+            checks.whole("diversity_from (a layer)", self.diversity_from, low=0)
+        checks.number("beta", self.beta, low=_SMALLEST)
+        checks.number("audio_keep", self.audio_keep, low=_SMALLEST, high=1)
+        checks.number("video_prune", self.video_prune, low=0, high=1)
+        checks.whole("video_group", self.video_group, low=1)
+        for name in ("entry_ratio", "p_init", "p_final"):
+            if getattr(self, name) is not None:
+                checks.number(name, getattr(self, name), low=0, high=1)
+        if self.t_mid is not None:
+            checks.number("t_mid", self.t_mid)
         if self.entry == "none" and self.entry_ratio not in (None, 1.0):
             raise UsageError(
                 f"Without a reduction at entry, {self.entry_ratio} of the tokens cannot enter.",
@@ -224,6 +234,8 @@ class OmniDrop(Method):
         return min(max(quota, least), most)
 
 
+_SMALLEST = 1e-6  # stands for "above 0"
+
 #: (model, budget) → p_init, p_final, t_mid, first layer with diversity.
 _PAPER: dict[tuple[str, float], tuple[float, float, float, int]] = {
     ("7B", 0.3): (0.0, 0.20, 0.5, 14),
@@ -231,9 +243,3 @@ _PAPER: dict[tuple[str, float], tuple[float, float, float, int]] = {
     ("3B", 0.3): (0.0, 0.15, 0.5, 19),
     ("3B", 0.2): (0.02, 0.50, 0.55, 19),
 }
-
-
-def _one_of(field: str, value: object, known: tuple[str, ...]) -> None:
-    """Refuse a value that is not among the known ones."""
-    if value not in known:
-        raise UsageError(f"Unknown {field} {value!r}.", hint=f"Use {', '.join(known)}.")

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 
 import torch
 
-from omnidrop.errors import UsageError
 from omnidrop.prompt import TokenMap
+from omnidrop.pruning import checks
 from omnidrop.pruning import schedule as schedules
 from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan
 
@@ -36,11 +36,7 @@ class Random(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.schedule not in ("entry", *schedules.SHAPES):
-            raise UsageError(
-                f"Unknown schedule {self.schedule!r}.",
-                hint=f"Use entry, {', '.join(schedules.SHAPES)}.",
-            )
+        checks.one_of("schedule", self.schedule, ("entry", *schedules.SHAPES))
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout, or OmniDrop's numbers."""

@@ -12,7 +12,7 @@ import torch
 BLOCK_ELEMENTS = 16 * 1024 * 1024
 
 
-def attention_to(
+def relevance(
     queries: torch.Tensor,
     keys: torch.Tensor,
     rows: torch.Tensor,
@@ -73,3 +73,6 @@ def attention_to(
         scores = scores.view(kv_heads, group, -1, length).masked_fill_(~seen, -torch.inf)
         received += scores.softmax(dim=-1).sum(dim=(0, 1, 2))
     return received[columns.to(keys.device)] / (heads * count)
+
+
+attention_to = relevance

@@ -235,9 +235,8 @@ def solve(
     if abs(target - wanted) > TOLERANCE * size + 1e-9:
         raise _refusal(budget, total, layers, sums[-1], sums[0])
 
-    leg = next((i for i in range(len(path) - 1) if sums[i] >= target >= sums[i + 1]), 0)
-    start, stop = path[leg], path[min(leg + 1, len(path) - 1)]
-    curve, upper, lower = _bisect(start, stop, target, total, layers)
+    stop = next(i for i, tokens in enumerate(sums) if tokens <= target)
+    curve, upper, lower = _bisect(path[max(stop - 1, 0)], path[stop], target, total, layers)
     nearest = min((upper, lower), key=lambda counts: abs(sum(counts) - wanted))
     exact = abs(sum(nearest) - wanted) <= settle * size
     counts = nearest if exact else blend(upper, lower, target)
@@ -281,11 +280,13 @@ def blend(upper: Sequence[int], lower: Sequence[int], target: int) -> tuple[int,
     """Return counts between two plans whose sum is `target`.
 
     The first layers follow `upper`, the rest `lower`, and one layer lies between: as neither rises
-    and `upper` is nowhere under `lower`, the result does not rise either.
+    and `upper` is nowhere under `lower`, the result does not rise either. (Rounding of floats can
+    put a single token of `upper` under `lower`; taking the higher and the lower of the two first
+    makes that harmless.)
     """
-    counts = list(lower)
-    missing = target - sum(lower)
-    for i, most in enumerate(upper):
+    counts = [min(pair) for pair in zip(upper, lower, strict=True)]
+    missing = target - sum(counts)
+    for i, most in enumerate(map(max, upper, lower)):
         step = min(most - counts[i], missing)
         counts[i] += step
         missing -= step

@@ -1,0 +1,41 @@
+"""The one table of methods that every property runs over.
+
+A registered method that is not in it fails `test_methods.py::test_every_method_is_in_the_table`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from omnidrop.pruning.fastv import FastV
+from omnidrop.pruning.method import Method
+from omnidrop.pruning.omnidrop import OmniDrop
+from omnidrop.pruning.random import Random
+from omnidrop.pruning.uniform import Uniform
+
+Make = Callable[..., Method]
+
+#: Label → what makes the method at a budget.
+SOLVED: dict[str, Make] = {
+    "omnidrop": OmniDrop,
+    "omnidrop-raw": partial(OmniDrop, diversity_form="raw", diversity_from=0, diversity=5.0),
+    "omnidrop-plain": partial(OmniDrop, diversity=0),
+    "omnidrop-exponential": partial(OmniDrop, schedule="exponential"),
+    "omnidrop-step": partial(OmniDrop, schedule="step"),
+    "omnidrop-no-entry": partial(OmniDrop, entry="none"),
+    "omnidrop-last-cut": partial(OmniDrop, rows="last", cache="cut"),
+    "random": Random,
+    "random-sigmoid": partial(Random, schedule="sigmoid"),
+    "uniform": Uniform,
+    "fastv": FastV,
+}
+
+#: Methods whose counts do not follow from their budget alone.
+GIVEN: dict[str, Make] = {
+    "none": Method,
+    **{name: partial(lambda preset: preset, preset) for name, preset in OmniDrop.presets().items()},
+}
+
+#: Those of `SOLVED` that can be met at any budget from 0.02 to 1 on any depth from 4 layers.
+UNLIMITED = [name for name in SOLVED if name not in ("omnidrop-no-entry", "fastv")]

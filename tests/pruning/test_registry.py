@@ -1,0 +1,83 @@
+"""Names, fields, presets, and methods from other packages."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from omnidrop.errors import UsageError
+from omnidrop.pruning import registry
+from omnidrop.pruning.fastv import FastV
+from omnidrop.pruning.method import Method
+
+
+def test_names_are_sorted_and_classes_match():
+    found = registry.methods()
+    assert list(found) == sorted(found) == registry.method_names()
+    assert {"fastv", "none", "omnidrop", "random", "uniform"} <= set(found)
+    for name, kind in found.items():
+        assert issubclass(kind, Method)
+        assert kind.name == name
+
+
+def test_every_method_says_what_it_is():
+    for kind in registry.methods().values():
+        line = registry.describe(kind)
+        assert line.endswith(".")
+        assert 20 < len(line) <= 100
+        if kind is not Method:
+            assert "Based on" in kind.__doc__
+
+
+def test_get_method_sets_fields():
+    assert registry.get_method("fastv", budget=0.5, after=3) == FastV(budget=0.5, after=3)
+    assert registry.get_method("none") == Method()
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("omnidrp", {}, "Did you mean omnidrop"),
+        ("zzz", {}, "Known: fastv, none"),
+        ("omnidrop", {"budgets": 0.3}, "Did you mean budget"),
+        ("uniform", {"beta": 3}, "Known: budget, cache"),
+        ("omnidrop", {"budget": 0}, "above 0"),
+    ],
+)
+def test_mistakes_are_explained(name, fields, message):
+    with pytest.raises(UsageError, match=message):
+        registry.get_method(name, **fields)
+
+
+def offer(monkeypatch, **points):
+    offered = [EntryPoint(name, value, registry.GROUP) for name, value in points.items()]
+    monkeypatch.setattr(registry, "entry_points", lambda group: offered)
+
+
+def test_other_packages_offer_methods(monkeypatch):
+    offer(monkeypatch, mine="omnidrop.pruning.fastv:FastV", omnidrop="json:loads")
+    assert registry.get_method("mine", budget=0.5) == FastV(budget=0.5)
+    assert "mine" in registry.methods()
+    assert registry.get_method("omnidrop").name == "omnidrop"  # ours cannot be taken over
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("no_such_package:Thing", "cannot be imported"), ("json:loads", "is not a Method")],
+)
+def test_a_broken_offer_is_named(monkeypatch, value, message):
+    offer(monkeypatch, broken=value)
+    with pytest.raises(UsageError, match=message):
+        registry.get_method("broken")
+    assert registry.get_method("none") == Method()
+
+
+def test_importing_the_registry_loads_no_method():
+    code = (
+        "import sys; import omnidrop.pruning.registry as r; r.method_names();"
+        "assert 'omnidrop.pruning.omnidrop' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
