@@ -117,8 +117,6 @@ def merge_video(
 
 def natural_count(video: TokenMap, prune: float, size: int = 4) -> int:
     """Return how many video tokens the paper's rate keeps: first grids whole, others 1 − prune."""
-    if not len(video):
-        return 0
     anchors = int(group_grids(video, size).anchors.sum())
     return anchors + round((1 - prune) * (len(video) - anchors))
 

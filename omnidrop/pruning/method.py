@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 
-from omnidrop.errors import UsageError
+from omnidrop.errors import BudgetError, UsageError
 from omnidrop.prompt import TokenMap
 
 Rows = Literal["question", "last", "all-text"]
@@ -160,6 +160,12 @@ class Method:
         BudgetError
             If the budget cannot be reached within ±0.01; names the reachable range.
         """
+        if self.budget < 0.99:  # keeping everything is within ±0.01 of no lower budget
+            raise BudgetError(
+                f"Method {self.name!r} keeps every token, a budget of 1, not {self.budget:g}.",
+                reachable=(1.0, 1.0),
+                hint="Leave the budget out, or choose a method that drops.",
+            )
         return Plan(len(tokens), (len(tokens),) * layers)
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:

@@ -79,6 +79,8 @@ def test_uniform_takes_its_share_of_every_chunk_and_modality():
 
 
 def test_none_cannot_drop():
+    with pytest.raises(BudgetError, match="keeps every token"):
+        Method(budget=0.5).plan(clip(), 8)
     view = EntryView(clip(), torch.zeros(1), None, torch.Generator())
     entry = Method().enter(view, Plan(len(clip()), (1,)))
     assert isinstance(entry, Entry)
