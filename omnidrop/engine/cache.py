@@ -60,7 +60,11 @@ class KVCache:
         layer_idx : int
             The layer.
         """
-        held, keys, values = self._lengths[layer_idx], self._keys[layer_idx], self._values[layer_idx]
+        held, keys, values = (
+            self._lengths[layer_idx],
+            self._keys[layer_idx],
+            self._values[layer_idx],
+        )
         new = key.shape[2]
         if keys is None or values is None:
             self._keys[layer_idx], self._values[layer_idx] = key, value

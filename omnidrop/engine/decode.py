@@ -156,9 +156,7 @@ def generate(
 
 
 @torch.inference_mode()
-def step(
-    adapter: Adapter, cache: KVCache, ids: Sequence[int], position: int
-) -> list[torch.Tensor]:
+def step(adapter: Adapter, cache: KVCache, ids: Sequence[int], position: int) -> list[torch.Tensor]:
     """Feed tokens after the prompt.
 
     Parameters

@@ -17,7 +17,7 @@ from omnidrop.engine.meter import Meter
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import Prompt, TokenMap
 from omnidrop.pruning.method import EntryView, Method, Plan, Rows
-from omnidrop.pruning.relevance import attention_to
+from omnidrop.pruning.relevance import relevance as relevance_of
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class _View:
             self._entered.index_select(1, on_device),
             (cos.index_select(1, on_device), sin.index_select(1, on_device)),
         )
-        scores = attention_to(
+        scores = relevance_of(
             queries,
             self._cache.keys(self.layer)[0],
             rows=on_device,

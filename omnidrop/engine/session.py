@@ -1,9 +1,9 @@
 """One model, one open clip, many questions.
 
-    model = load("demo")
-    with model.open("clip.mp4") as clip:
-        print(clip.ask("What instrument plays first?").text)
-        print(clip.ask("Which colour is shown last?").text)   # the towers are not run again
+model = load("demo")
+with model.open("clip.mp4") as clip:
+    print(clip.ask("What instrument plays first?").text)
+    print(clip.ask("Which colour is shown last?").text)   # the towers are not run again
 """
 
 from __future__ import annotations
@@ -176,7 +176,8 @@ class Session:
             for stage in self._stages:
                 meter.add(stage.name, 0.0, reused=True)
             return self._encoded
-        meter.begin_earlier("open", self._opened)
+        if self.clip is not None:
+            meter.begin_earlier("open", self._opened)
         with out_of_memory(TOO_BIG):
             if self.clip is not None:
                 self._encoded = encode_clip(self.adapter, self.clip, meter, progress)
@@ -236,9 +237,7 @@ class Session:
                 )
             if progress:
                 progress("prefill", 0.0, None)
-            prefilled = prefill(
-                self.adapter, prompt, encoded, method, meter, seed=options.seed
-            )
+            prefilled = prefill(self.adapter, prompt, encoded, method, meter, seed=options.seed)
             kv_bytes = prefilled.cache.bytes()
             ticks: list[float] = []
             scored: tuple[Choice, ...] = ()

@@ -26,12 +26,16 @@ class Stage:
         Name of the stage this one is a part of (selection is within prefill).
     reused : bool
         True when the result of an earlier question was used.
+    overlapped : bool
+        True when it ran beside other stages (decoding runs beside the towers), so that its
+        seconds are not part of the sum.
     """
 
     name: str
     seconds: float
     within: str | None = None
     reused: bool = False
+    overlapped: bool = False
 
 
 @dataclass(frozen=True)
