@@ -87,9 +87,7 @@ def write(
         ``language``.
     """
     path = Path(path)
-    with av.open(
-        str(path), "w", format=container, options=container_options or {}
-    ) as output:
+    with av.open(str(path), "w", format=container, options=container_options or {}) as output:
         jobs: list[tuple[float, Any]] = []
         if codec is not None:
             jobs += _video_jobs(output, seconds, fps, size, codec, pixels, options, times,
@@ -247,7 +245,8 @@ def audio_only(path: Path, codec: str, seconds: float = 3.0, cover: bool = False
     sound = {"codec": codec, "seconds": seconds, **sound}
     if not cover:
         return write(path, codec=None, sounds=[sound])
-    with av.open(str(path), "w") as output:
+    container = "mp4" if path.suffix == ".m4a" else None
+    with av.open(str(path), "w", format=container) as output:
         jobs = _audio_jobs(output, **sound)
         art = output.add_stream("mjpeg", rate=1)
         art.width, art.height, art.pix_fmt = 64, 64, "yuvj420p"
@@ -264,7 +263,7 @@ def audio_only(path: Path, codec: str, seconds: float = 3.0, cover: bool = False
 
 
 def wav(path: Path, seconds: float = 3.0, rate: int = 44_100, channels: int = 1, hertz: float = 440) -> Path:  # fmt: skip  # noqa: E501
-    """A wav or flac file, by libsndfile."""
+    """A wav, flac, ogg or mp3 file, by libsndfile."""
     soundfile.write(str(path), tone(seconds, rate, channels, hertz).T, rate)
     return path
 

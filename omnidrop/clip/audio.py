@@ -4,8 +4,8 @@ Sample 0 is the beginning of the clip: what starts late is preceded by silence, 
 in the middle is replaced by it, so that sound never drifts away from the picture. Channels are
 averaged, as librosa does for the reference, after resampling by libav.
 
-Files of sound alone are read by libsndfile where it can (wav, flac, ogg, mp3), and by PyAV
-elsewhere.
+Files of sound alone are read by libsndfile where it can (wav, flac, ogg), and by PyAV elsewhere;
+mp3 too, for libsndfile's own decoder writes to stderr about files that are cut short.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from omnidrop.clip.probe import AudioStream
 from omnidrop.clip.source import media_errors, open_container, open_file
 from omnidrop.clip.video import Damage, leave_out_others
 
-SOUND_FORMATS = {"wav", "w64", "flac", "ogg", "mp3", "aiff", "au", "caf"}
+SOUND_FORMATS = {"wav", "w64", "flac", "ogg", "aiff", "au", "caf"}
 """Containers of sound alone that libsndfile is asked to read first."""
 
 _PREROLL = 1.0  # seconds decoded before the start, so that codec and resampler are in full swing
@@ -109,27 +109,27 @@ def audio_blocks(
     limit = None if length is None else round(length * rate)
     pieces = None
     if alone and file_format in SOUND_FORMATS:
-        pieces = _sndfile_pieces(path, track, origin, rate)
+        pieces = _sndfile_pieces(path, track, origin, rate, damage)
     if pieces is None:
         pieces = _libav_pieces(path, track, origin, rate, damage)
     place = 0  # samples given out so far
+    where = 0  # place of the next sample that comes; negative while it lies before the origin
     largest = 10 * rate
     try:
         for time, piece in pieces:
             # A piece without a time goes on where the last one ended.
-            if time is not None:
-                ahead = round((time - origin) * rate) - place
-                if limit is not None:
-                    ahead = min(ahead, limit - place)
-                for start in range(0, ahead, largest):
-                    yield np.zeros(min(largest, ahead - start), dtype=np.float32)
-                place += max(0, ahead)
-                piece = piece[max(0, -ahead) :]
+            where = where if time is None else round((time - origin) * rate)
+            ahead = where - place if limit is None else min(where, limit) - place
+            for start in range(0, ahead, largest):
+                yield np.zeros(min(largest, ahead - start), dtype=np.float32)
+            place += max(0, ahead)
+            fresh = piece[max(0, place - where) :]
+            where += len(piece)
             if limit is not None:
-                piece = piece[: limit - place]
-            for start in range(0, len(piece), largest):
-                yield piece[start : start + largest]
-            place += len(piece)
+                fresh = fresh[: limit - place]
+            for start in range(0, len(fresh), largest):
+                yield fresh[start : start + largest]
+            place += len(fresh)
             if limit is not None and place >= limit:
                 return
     finally:
@@ -137,7 +137,9 @@ def audio_blocks(
         damage.ended = origin + place / rate
 
 
-def _sndfile_pieces(path: Path, track: AudioStream, origin: float, rate: int) -> Any:
+def _sndfile_pieces(
+    path: Path, track: AudioStream, origin: float, rate: int, damage: Damage
+) -> Any:
     """Read with libsndfile; None if it does not know the file."""
     handle = open_file(path)
     try:
@@ -145,11 +147,17 @@ def _sndfile_pieces(path: Path, track: AudioStream, origin: float, rate: int) ->
     except (soundfile.LibsndfileError, RuntimeError, OSError):
         handle.close()
         return None
-    return _read_sndfile(handle, sound, track, origin, rate)
+    return _read_sndfile(handle, sound, path, track, origin, rate, damage)
 
 
 def _read_sndfile(
-    handle: Any, sound: soundfile.SoundFile, track: AudioStream, origin: float, rate: int
+    handle: Any,
+    sound: soundfile.SoundFile,
+    path: Path,
+    track: AudioStream,
+    origin: float,
+    rate: int,
+    damage: Damage,
 ) -> Iterator[tuple[float | None, np.ndarray]]:
     with handle, sound:
         resampler = Mono(rate)
@@ -157,13 +165,16 @@ def _read_sndfile(
         if origin - track.start > 2 * _PREROLL and sound.seekable():
             first = sound.seek(int((origin - track.start - _PREROLL) * sound.samplerate))
         time: float | None = track.start + first / sound.samplerate
+        done, broken = first, False
         while True:
             try:
                 block = sound.read(5 * sound.samplerate, dtype="float32", always_2d=True)
             except (soundfile.LibsndfileError, RuntimeError):
-                break  # cut short; what came before counts
+                broken = True
+                break
             if not len(block):
                 break
+            done += len(block)
             mono = np.ascontiguousarray(block.mean(axis=1, dtype=np.float32))[None]
             frame = av.AudioFrame.from_ndarray(mono, format="fltp", layout="mono")
             frame.sample_rate = sound.samplerate
@@ -173,6 +184,9 @@ def _read_sndfile(
         for piece in resampler.flush():
             yield time, piece
             time = None
+    if broken:  # libsndfile gives up at the first fault; libav reads on to the end of what is there
+        reached = max(origin, track.start + done / sound.samplerate)
+        yield from _libav_pieces(path, track, reached, rate, damage)
 
 
 def _libav_pieces(
@@ -187,9 +201,7 @@ def _libav_pieces(
         leave_out_others(container, stream)
         if origin - track.start > 2 * _PREROLL:
             try:
-                container.seek(
-                    math.floor((origin - _PREROLL) / stream.time_base), stream=stream
-                )
+                container.seek(math.floor((origin - _PREROLL) / stream.time_base), stream=stream)
             except (av.error.FFmpegError, OverflowError):
                 pass  # read from the beginning, then
         for frame in _frames(container, stream, damage):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -87,9 +87,7 @@ class ClipOptions:
         for name in ("start", "end", "fps"):
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
-                raise UsageError(f"{name} must be a number of seconds, not {value}.".replace(
-                    "fps must be a number of seconds", "fps must be a number"
-                ))  # fmt: skip
+                raise UsageError(f"{name} must be a number, not {value}.")
         if self.fps <= 0:
             raise UsageError(f"fps must be above 0, not {self.fps:g}.", hint="The default is 2.")
         if self.start is not None and self.start < 0:
@@ -361,7 +359,7 @@ class Clip:
             return None
         depth = self.video_spec.temporal_patch_size
         # To the nearest even number: the last sample then lies within the clip.
-        count = depth * max(1, math.ceil(options.fps * seconds / depth - 0.5))
+        count = depth * math.ceil(options.fps * seconds / depth - 0.5)
         fps = options.fps
         most = max(depth, options.max_frames // depth * depth)
         least = min(most, -(-options.min_frames // depth) * depth)
@@ -449,7 +447,10 @@ class Clip:
         plan = self.plan
         assert plan is not None
         if damage.corrupt:
-            self._note(f"{damage.corrupt} damaged parts of the picture were skipped.")
+            self._note(f"Damaged parts of the picture were skipped ({damage.corrupt}).")
+        for first, last in damage.gaps[:3]:
+            first, last = first - self.info.start, last - self.info.start
+            self._note(f"There are no frames between {first:.1f} s and {last:.1f} s.")
         if not taken:
             raise MediaError(
                 "No frame of the picture can be decoded.",
@@ -498,7 +499,7 @@ class Clip:
         assert track is not None
         assert info is not None
         if damage.corrupt:
-            self._note(f"{damage.corrupt} damaged parts of the sound were skipped.")
+            self._note(f"Damaged parts of the sound were skipped ({damage.corrupt}).")
         if not total:
             if not self.has_video:
                 raise MediaError(

@@ -1,12 +1,13 @@
 """What is in a media file: streams, duration, rotation, rate, and what is wrong with it.
 
-Headers are believed where they can be; where a duration is missing or merely estimated, the
-packets are counted instead. The first picture is decoded, for only that shows the true size,
+Headers are believed where they must be: in large files. Where a duration is missing or merely
+estimated, and in files of up to 64 MiB, the packets are gone through instead. The first picture is decoded, for only that shows the true size,
 rotation and bit depth, and whether there is a picture at all.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 import av
 import av.error
 
+from omnidrop.clip.ending import is_cut_off
 from omnidrop.clip.source import as_path, media_errors, open_container
 from omnidrop.errors import MediaError
 
@@ -27,6 +29,7 @@ _ESTIMATED = {
     "mpegvideo", "mpeg", "obu", "truehd", "vc1", "vvc",
 }  # fmt: skip
 _STILL_CODECS = {"mjpeg", "png", "bmp", "webp", "tiff", "gif", "jpegxl"}
+_MEASURED_ANYWAY = 64 << 20  # bytes; files up to this are quickly gone through
 _PACKETS_BEFORE_GIVING_UP = 2000
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
@@ -153,14 +156,17 @@ def probe(path: Any) -> MediaInfo:
         estimated = _format_names(container) & _ESTIMATED or (
             "mov" in _format_names(container) and any(not s.frames for s in wanted)
         )
-        if estimated or any(spans[s.index][1] is None for s in wanted):
-            spans |= _measured_spans(path, [s.index for s in wanted])
+        small = path.stat().st_size <= _MEASURED_ANYWAY
+        if estimated or small or any(spans[s.index][1] is None for s in wanted):
+            spans = _corrected_spans(path, spans, picture, wanted, bool(estimated), notices)
         video = _video_stream(container, picture, spans, notices) if picture is not None else None
         audio = tuple(
             stream
             for number, sound in enumerate(sounds)
             if (stream := _audio_stream(sound, number, spans, notices)) is not None
         )
+        if not notices and is_cut_off(path, _format_names(container)):
+            notices.append("The file is cut short: its end is missing.")
         format_name = container.format.name
         size = path.stat().st_size
     if video is None and not audio:
@@ -219,24 +225,64 @@ def _tagged(stream: Any) -> float | None:
 
 def _measured_spans(path: Path, indices: list[int]) -> dict[int, tuple[float, float | None]]:
     """Per stream: start and duration, in seconds, from its packets. Decodes nothing."""
-    first: dict[int, float] = {}
-    last: dict[int, float] = {}
-    gap: dict[int, float] = {}
+    times: dict[int, list[float]] = {index: [] for index in indices}
+    lengths: dict[int, float] = dict.fromkeys(indices, 0.0)  # of the packet shown last so far
+    reordered: set[int] = set()
     with open_container(path) as container:
         try:
             for packet in container.demux([container.streams[i] for i in indices]):
-                if packet.pts is None or not packet.size:
+                if packet.pts is None or not packet.size or packet.is_discard:
                     continue
-                index = packet.stream_index
                 time = float(packet.pts * packet.time_base)
-                if index in first and not packet.duration:
-                    gap[index] = max(gap.get(index, 0.0), time - last[index])
-                length = float((packet.duration or 0) * packet.time_base) or gap.get(index, 0.0)
-                first[index] = min(first.get(index, math.inf), time)
-                last[index] = max(last.get(index, -math.inf), time + length)
+                index = packet.stream_index
+                if not times[index] or time >= max(times[index][-1], times[index][0]):
+                    lengths[index] = float((packet.duration or 0) * packet.time_base)
+                else:
+                    reordered.add(index)
+                times[index].append(time)
         except (av.error.FFmpegError, OSError):
             pass  # what came before the damage counts
-    return {i: (first[i], (last[i] - first[i]) or None) for i in first}
+    spans: dict[int, tuple[float, float | None]] = {}
+    for index, moments in times.items():
+        if moments:
+            moments.sort()
+            gaps = [b - a for a, b in itertools.pairwise(moments)]
+            # The last one lasts as long as one usually does, where its own length is not known:
+            # lengths of frames that are not stored in the order shown are those of their neighbours.
+            length = 0.0 if index in reordered else lengths[index]
+            if not length and gaps:
+                length = sorted(gaps)[len(gaps) // 2]
+            spans[index] = (moments[0], (moments[-1] + length - moments[0]) or None)
+    return spans
+
+
+def _corrected_spans(
+    path: Path,
+    headers: dict[int, tuple[float, float | None]],
+    picture: Any,
+    wanted: list[Any],
+    estimated: bool,
+    notices: list[str],
+) -> dict[int, tuple[float, float | None]]:
+    """Headers' spans, or those of the packets where headers are wanting or plainly wrong."""
+    spans = dict(headers)
+    measured = _measured_spans(path, [stream.index for stream in wanted])
+    short = 0.0
+    for index, (start, length) in measured.items():
+        said = headers[index][1]
+        if said is None or estimated:
+            spans[index] = (start, length)
+            continue
+        end, said_end = start + (length or 0.0), headers[index][0] + said
+        # Half a second of sound may be a codec's padding; frames are not padded.
+        if abs(end - said_end) > (0.02 if picture and index == picture.index else 0.5):
+            spans[index] = (headers[index][0], end - headers[index][0])
+        short = max(short, said_end - end)
+    if short > 0.5 and not estimated:
+        notices.append(
+            f"The file is damaged or cut short: {short:.1f} s that its header announces are missing."
+        )
+    return spans
 
 
 def _choose_video(container: Any) -> Any:

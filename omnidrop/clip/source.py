@@ -197,7 +197,7 @@ def media_errors(path: Path) -> Iterator[None]:
 
 def describe(error: Exception) -> str:
     """Say in a sentence what libav's error means."""
-    if isinstance(error, av.error.InvalidDataError):
+    if isinstance(error, (av.error.InvalidDataError, av.error.EOFError)):
         return "This is no media file that can be read: its contents are damaged or cut short."
     if getattr(error, "errno", None) == errno.EINVAL:
         return "This kind of file is not supported, or it points at other files."

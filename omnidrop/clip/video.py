@@ -14,7 +14,7 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ from omnidrop.clip.source import media_errors, open_container
 CLOCK_SLACK = 5e-4
 # Codecs reorder frames by at most 16; with this many packets known, so is every frame's successor.
 _LOOK_AHEAD = 34
+_JUMP = 3.0  # seconds between samples from which on going to the next key frame may pay
+_STILL = 1.0  # seconds without a frame that are worth a word
 _TRIES = 50  # damaged stretches in a row before the rest of the file is given up
 _SMALL = 320 * 240 * 60  # pixels in a clip below which starting threads costs more than it gains
 
@@ -40,11 +42,13 @@ _SMALL = 320 * 240 * 60  # pixels in a clip below which starting threads costs m
 class Damage:
     """What went wrong while reading a stream, filled in as it is read.
 
-    ``ended`` is the moment, on the file's clock, at which the packets of the stream stop.
+    ``ended`` is the moment, on the file's clock, at which the packets of the stream stop; ``gaps``
+    are stretches, on the same clock, that hold no frame though they are long against the others.
     """
 
     corrupt: int = 0
     ended: float | None = None
+    gaps: list[tuple[float, float]] = field(default_factory=list)
 
 
 class FrameReader:
@@ -69,11 +73,12 @@ class FrameReader:
         self._context: Any = None
         self._intra = False
         self._wanted: Sequence[float] = ()
-        self._jump_gap = 3.0  # seconds; grows when a jump turns out not to have saved anything
+        self._jump_gap = _JUMP  # grows when a jump turns out not to have saved anything
         self._packets: Iterator[Any] = iter(())
         self._window: deque[Any] = deque()  # read, not yet decoded
         self._times: list[float] = []  # presentation times in the window and just behind it, sorted
         self._ready: deque[Any] = deque()  # decoded, not yet looked at
+        self._last: Any = None
         self._ended = self._drained = False
         self._skip_before = -math.inf
         self._position = -math.inf  # where the packets read so far end
@@ -124,6 +129,11 @@ class FrameReader:
                     image = self._convert(frame if held is None else held)
                 yield number, image
                 number += 1
+            if (
+                time - now > max(_STILL, 20 / (self.stream.average_fps or 25.0))
+                and held is not None
+            ):
+                self.damage.gaps.append((now, time))
             held, image, now = frame, None, time
         if held is None or number == len(times):
             return
@@ -135,8 +145,8 @@ class FrameReader:
             yield rest, image
 
     def _time(self, frame: Any, now: float) -> float:
-        if frame.time is not None:
-            return float(frame.time)
+        if frame.pts is not None:
+            return float(frame.pts * self._source.time_base)
         return max(now, self.stream.start) + 1.0 / (self.stream.average_fps or 25.0)
 
     def _convert(self, frame: Any) -> Tensor:
@@ -217,11 +227,14 @@ class FrameReader:
                 self.damage.corrupt += 1
                 self._packets = self._container.demux(self._source)
                 continue
-            return packet if packet is not None and packet.size else None
+            if packet is None or packet.size:
+                return packet
+            self._last = packet  # empty: tells the decoder that no more will come
         return None
 
     def _take(self, packet: Any) -> None:
         """Put a packet in the window and note when its frame is due."""
+        self.damage.corrupt += packet.is_corrupt
         self._window.append(packet)
         if packet.pts is None:
             return
@@ -259,7 +272,8 @@ class FrameReader:
                 if self._drained:
                     return None
                 self._drained = True
-                self._decode(None)
+                self._context.skip_frame = "DEFAULT"
+                self._decode(self._last)
                 continue
             packet = self._window.popleft()
             shown = self._is_shown(packet)
@@ -277,7 +291,7 @@ class FrameReader:
             self.damage.corrupt += 1
             return
         self._ready.extend(
-            frame for frame in frames if frame.time is None or frame.time >= self._skip_before
+            frame for frame in frames if self._time(frame, math.inf) >= self._skip_before
         )
 
 
