@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from omnidrop.errors import MemoryShortError, ModelError, UsageError
+from omnidrop.errors import MemoryShortError, ModelError, OmniDropError, UsageError
 from omnidrop.models.adapter import Adapter
 from omnidrop.models.locations import (
     KnownModel,
@@ -229,8 +229,7 @@ def load_adapter(options: LoadOptions) -> Adapter:
     need = estimate(location, options)
     if not need.fits:
         raise MemoryShortError(f"{location.name} does not fit: {need.detail}.", hint=LOWER)
-    with _quiet(), out_of_memory(LOWER):
-        return _load(location, options, device, dtype, need.parameters)
+    return _load(location, options, device, dtype, need.parameters)
 
 
 def _check_attention(name: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -254,33 +253,15 @@ def _load(
     dtype: torch.dtype,
     parameters: int,
 ) -> Adapter:
-    from transformers import AutoTokenizer, Qwen2_5OmniThinkerConfig
+    from omnidrop.models.qwen2_5_omni import QwenOmniAdapter
 
-    from omnidrop.models.qwen2_5_omni import THINKER, QwenOmniAdapter
-
-    folder, name = location.folder, location.name
-    settings: dict[str, Any] = {}
+    folder = location.folder
     try:
-        config = Qwen2_5OmniThinkerConfig.from_dict(dict(location.thinker_config))
-        if options.quantize is not None:
-            settings["quantization_config"] = _quantisation(options.quantize, config, dtype)
-        if options.quantize is not None or device.type != "cpu":
-            settings["device_map"] = {"": str(device)}
-        loaded: Any = THINKER.from_pretrained(
-            folder,
-            config=config,
-            dtype=dtype,
-            attn_implementation=ATTENTION[options.attention],
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            **settings,
-        )
-        thinker, report = loaded
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError) as error:
+        with _quiet(), out_of_memory(LOWER):
+            thinker, report, tokenizer = _from_disk(location, options, device, dtype)
+    except OmniDropError:
+        raise
+    except Exception as error:  # a library's, about files that are not what they seem
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"transformers cannot load this model ({type(error).__name__}: {reason}).",
@@ -293,12 +274,43 @@ def _load(
     return QwenOmniAdapter(
         thinker,
         tokenizer,
-        name=name,
+        name=location.name,
         folder=folder,
         demo=location.demo,
         quantization=options.quantize,
         parameters=parameters,
     )
+
+
+def _from_disk(
+    location: Location, options: LoadOptions, device: torch.device, dtype: torch.dtype
+) -> tuple[Any, Any, Any]:
+    """Return the thinker, the report of its loading, and the tokenizer."""
+    from transformers import AutoTokenizer, Qwen2_5OmniThinkerConfig
+
+    from omnidrop.models.qwen2_5_omni import THINKER
+
+    folder = location.folder
+    settings: dict[str, Any] = {}
+    config = Qwen2_5OmniThinkerConfig.from_dict(dict(location.thinker_config))
+    if options.quantize is not None:
+        settings["quantization_config"] = _quantisation(options.quantize, config, dtype)
+    if options.quantize is not None or device.type != "cpu":
+        settings["device_map"] = {"": str(device)}
+    loaded: Any = THINKER.from_pretrained(
+        folder,
+        config=config,
+        dtype=dtype,
+        attn_implementation=ATTENTION[options.attention],
+        use_safetensors=True,
+        local_files_only=True,
+        output_loading_info=True,
+        **settings,
+    )
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    return *loaded, tokenizer
 
 
 def _check_report(report: Any, folder: Any) -> None:

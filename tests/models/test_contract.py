@@ -37,7 +37,9 @@ MIXES = {
 def features(mix: str) -> Features:
     grid, step, frames = MIXES[mix]
     generator = torch.Generator().manual_seed(len(mix))
-    patches = None if grid is None else torch.randn(torch.Size(grid).numel(), 1176, generator=generator)
+    patches = (
+        None if grid is None else torch.randn(torch.Size(grid).numel(), 1176, generator=generator)
+    )
     mel = torch.randn(128, frames, generator=generator) if frames else None
     return Features(patches=patches, grid=grid, second_per_grid=step, mel=mel)
 
@@ -108,4 +110,6 @@ def test_eager_attention_equals_generate(thinker_folder: Path):
         )
         media = session.encode().media
     prompt = build_prompt(model.adapter.text, model.adapter.layout, QUESTION, media)
-    assert list(answer.token_ids) == reference(theirs, prompt.ids, clip, sorted(model.adapter.stop_ids))
+    assert list(answer.token_ids) == reference(
+        theirs, prompt.ids, clip, sorted(model.adapter.stop_ids)
+    )

@@ -1,0 +1,262 @@
+"""Names, aliases, the hub's cache, and folders that are no complete model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+from omnidrop.errors import ModelError
+from omnidrop.models import locations
+from omnidrop.models.locations import cached, find, inspect, known_models, weights
+
+REPOSITORY = "Qwen/Qwen2.5-Omni-3B"
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty hub cache."""
+    folder = tmp_path / "hub"
+    folder.mkdir()
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(folder))
+    snapshot = huggingface_hub.snapshot_download
+
+    def download(*args, **settings):
+        return snapshot(*args, cache_dir=folder, **settings)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    return folder
+
+
+def put(hub: Path, folder: Path, repository: str = REPOSITORY) -> Path:
+    """Lay a checkpoint out as the hub's cache holds it."""
+    place = hub / ("models--" + repository.replace("/", "--"))
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text("a" * 40)
+    return Path(shutil.copytree(folder, place / "snapshots" / ("a" * 40)))
+
+
+@pytest.fixture
+def demo(thinker_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(locations, "demo_folder", lambda: thinker_folder)
+    return thinker_folder
+
+
+def test_a_folder_is_a_model(hub_folder, monkeypatch):
+    found = find(str(hub_folder))
+    assert (found.name, found.folder, found.demo) == ("hub", hub_folder, False)
+    assert found.thinker_config["model_type"] == "qwen2_5_omni_thinker"
+    monkeypatch.chdir(hub_folder)
+    assert find(".").name == "hub"
+
+
+def test_the_demo_model(demo, hub_folder):
+    assert find("demo").demo
+    assert find("Demo").folder == demo
+    assert find(str(demo)).demo
+    assert not find(str(hub_folder)).demo
+
+
+def test_without_a_name_a_cached_model_comes_before_the_demo(hub, demo, hub_folder):
+    assert find(None).demo
+    put(hub, hub_folder, "Qwen/Qwen2.5-Omni-7B")
+    assert find(None).name == "Qwen/Qwen2.5-Omni-7B"
+    put(hub, hub_folder)
+    found = find(None)
+    assert (found.name, found.demo) == (REPOSITORY, False)
+    assert find("3B", offline=True).folder == found.folder
+
+
+def test_half_a_download_is_no_model(hub, hub_folder):
+    assert cached(REPOSITORY) is None
+    folder = put(hub, hub_folder)
+    assert cached(REPOSITORY) == folder
+    (folder / "model-00002-of-00003.safetensors").unlink()
+    assert cached(REPOSITORY) is None
+    with pytest.raises(ModelError, match=r"--offline.*hf download Qwen/Qwen2\.5-Omni-3B"):
+        find("3b", offline=True)
+
+
+def test_known_models_say_which_are_here(hub, demo, hub_folder):
+    put(hub, hub_folder)
+    demo_model, small, large = known_models()
+    assert (demo_model.alias, demo_model.ready) == ("demo", True)
+    assert (small.alias, small.name, small.state) == ("3b", REPOSITORY, "on this machine")
+    assert small.size
+    assert small.size.endswith("MB")
+    assert (large.alias, large.ready, large.size) == ("7b", False, None)
+
+
+def test_the_demo_model_may_be_missing(monkeypatch, tmp_path):
+    monkeypatch.setattr(locations, "demo_folder", lambda: tmp_path / "none")
+    with pytest.raises(ModelError, match="missing from this installation"):
+        find("demo")
+    assert not known_models()[0].ready
+
+
+def test_the_demo_folder_is_in_the_package_or_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(locations, "__file__", str(tmp_path / "omnidrop" / "models" / "x.py"))
+    assert locations.demo_folder() == tmp_path / "samples" / "demo-model"
+    (tmp_path / "omnidrop" / "_demo").mkdir(parents=True)
+    assert locations.demo_folder() == tmp_path / "omnidrop" / "_demo"
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\0b", "13b", "a/b/c", "../nothing", "Qwen/..?"])
+def test_names_that_are_none(name):
+    with pytest.raises(ModelError, match="3b, 7b, demo"):
+        find(name)
+
+
+def test_a_file_is_no_model(hub_folder):
+    with pytest.raises(ModelError, match="this is a file"):
+        find(str(hub_folder / "config.json"))
+
+
+def test_a_model_is_fetched_when_it_may_be(hub, hub_folder, monkeypatch):
+    asked = []
+
+    def download(repository, local_files_only=False, allow_patterns=None):
+        if local_files_only:
+            raise huggingface_hub.errors.LocalEntryNotFoundError("none")
+        asked.append((repository, tuple(allow_patterns)))
+        return str(hub_folder)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert find("someone/their-model").folder == hub_folder
+    assert asked == [("someone/their-model", locations.WANTED)]
+    assert not any(pattern.endswith((".py", ".bin")) for pattern in locations.WANTED)
+
+
+def bare(kind: type[Exception]) -> Exception:
+    """An error of the hub's without the HTTP response that belongs to it."""
+    return kind.__new__(kind)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (bare(RepositoryNotFoundError), "no such model"),
+        (bare(GatedRepoError), "permission"),
+        (bare(OfflineModeIsEnabled), "HF_HUB_OFFLINE"),
+        (ConnectionError("x"), "cannot be reached"),
+    ],
+    ids=["unknown", "gated", "offline", "unreachable"],
+)
+def test_a_hub_that_does_not_deliver(hub, monkeypatch, error, said):
+    def download(*_, local_files_only=False, **__):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("x") if local_files_only else error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    with pytest.raises(ModelError, match=said) as caught:
+        find("someone/their-model")
+    assert caught.value.hint
+
+
+def test_progress_bars_come_back(hub, hub_folder, monkeypatch):
+    import sys
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(hub_folder))
+    monkeypatch.setattr(sys, "stderr", None)
+    assert locations._download("a/b") == hub_folder
+    assert not huggingface_hub.utils.are_progress_bars_disabled()
+    terminal = type("Terminal", (), {"isatty": lambda self: True, "write": lambda *a: None})()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert locations._download("a/b") == hub_folder
+
+
+class TestDamage:
+    """Every way of being half a model names the file."""
+
+    @pytest.fixture
+    def folder(self, hub_folder: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(hub_folder, tmp_path / "m"))
+
+    def wrong(self, folder: Path, name: str, said: str) -> None:
+        with pytest.raises(ModelError, match=said) as caught:
+            inspect(folder)
+        assert Path(str(caught.value.path)).name == name
+        assert caught.value.hint
+
+    def change(self, folder: Path, **values: object) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+    def test_whole(self, folder):
+        assert inspect(folder)["model_type"] == "qwen2_5_omni"
+
+    def test_no_config(self, folder):
+        (folder / "config.json").unlink()
+        self.wrong(folder, "config.json", "missing")
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "\x00"])
+    def test_config_that_is_no_json(self, folder, text):
+        (folder / "config.json").write_text(text)
+        self.wrong(folder, "config.json", "cannot be read|no JSON object")
+
+    def test_another_family(self, folder):
+        self.change(folder, model_type="llama")
+        self.wrong(folder, "config.json", r"llama; OmniDrop runs Qwen2\.5-Omni")
+        self.change(folder, model_type=None)
+        self.wrong(folder, "config.json", "no known type")
+
+    def test_config_without_a_part(self, folder):
+        self.change(folder, thinker_config={"text_config": {}})
+        self.wrong(folder, "config.json", "no vision_config")
+
+    def test_a_shard_is_missing(self, folder):
+        (folder / "model-00002-of-00003.safetensors").unlink()
+        self.wrong(folder, "model-00002-of-00003.safetensors", "missing")
+
+    def test_an_index_without_weights(self, folder):
+        (folder / "model.safetensors.index.json").write_text('{"weight_map": {}}')
+        self.wrong(folder, "model.safetensors.index.json", "names no weights")
+
+    def test_other_formats(self, folder):
+        (folder / "model.safetensors.index.json").unlink()
+        self.wrong(folder, "model.safetensors", "missing")
+        (folder / "pytorch_model.bin").write_bytes(b"x")
+        self.wrong(folder, "model.safetensors", "safetensors only")
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"abc",
+            struct.pack("<Q", 10**12),
+            struct.pack("<Q", 2) + b"[]",
+            struct.pack("<Q", 3) + b'{"a',
+            struct.pack("<Q", 8) + b'{"a": 1}',
+        ],
+        ids=["empty", "short", "long header", "list", "no json", "no entry"],
+    )
+    def test_a_file_that_is_no_safetensors(self, folder, content):
+        (folder / "model-00001-of-00003.safetensors").write_bytes(content)
+        self.wrong(folder, "model-00001-of-00003.safetensors", "damaged or cut off")
+
+    def test_a_file_cut_off(self, folder):
+        file = folder / "model-00003-of-00003.safetensors"
+        file.write_bytes(file.read_bytes()[:-5])
+        self.wrong(folder, file.name, "damaged or cut off")
+
+    def test_a_file_that_may_not_be_read(self, folder, monkeypatch):
+        opened = Path.open
+
+        def refuse(self, mode="r", *args, **settings):
+            if mode == "rb":
+                raise PermissionError
+            return opened(self, mode, *args, **settings)
+
+        monkeypatch.setattr(Path, "open", refuse)
+        with pytest.raises(ModelError, match="may not be read"):
+            weights(folder)
+
+    def test_no_tokenizer(self, folder):
+        (folder / "tokenizer.json").unlink()
+        inspect(folder)
+        (folder / "merges.txt").unlink()
+        self.wrong(folder, "tokenizer.json", "tokenizer is missing")

@@ -1,0 +1,166 @@
+"""Batched towers against the library's own, and against themselves piece by piece."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoConfig, Qwen2_5OmniThinkerForConditionalGeneration
+
+from omnidrop.clip.features import audio_token_count
+from omnidrop.models import qwen2_5_towers
+from omnidrop.models.qwen2_5_towers import AudioTower, VisionTower
+
+GRIDS = [(2, 4, 4), (3, 14, 22), (1, 16, 16), (2, 10, 40), (1, 2, 2), (1, 2, 60), (4, 8, 8)]
+SOUNDS = [1, 2, 3, 4, 5, 100, 199, 200, 201, 202, 203, 399, 400, 555, 1207]
+
+
+@pytest.fixture(scope="module", params=[torch.float32, torch.bfloat16], ids=str)
+def towers(request, thinker_folder):
+    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        thinker_folder, dtype=request.param
+    )
+    holder = model.model if hasattr(model.model, "language_model") else model
+    return holder.visual, holder.audio_tower
+
+
+def close(a: torch.Tensor, b: torch.Tensor) -> None:
+    assert a.dtype == b.dtype
+    tolerance = 3e-5 if a.dtype == torch.float32 else 0.06
+    torch.testing.assert_close(a, b, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_vision_equals_the_library(towers, grid):
+    visual, _ = towers
+    patches = torch.randn(torch.Size(grid).numel(), 1176)
+    with torch.inference_mode():
+        wanted = visual(patches.to(visual.dtype), grid_thw=torch.tensor([grid])).pooler_output
+    close(VisionTower(visual)(patches, grid), wanted)
+
+
+@pytest.mark.parametrize("frames", SOUNDS)
+def test_sound_equals_the_library(towers, frames):
+    _, audio = towers
+    mel = torch.randn(128, frames)
+    with torch.inference_mode():
+        wanted = audio(mel.to(audio.dtype), feature_lens=torch.tensor([frames])).last_hidden_state
+    out, received = AudioTower(audio)(mel)
+    assert received is None
+    assert len(out) == audio_token_count(frames)
+    close(out, wanted)
+
+
+def test_vision_is_the_same_grid_by_grid(towers, monkeypatch):
+    visual, _ = towers
+    tower, grid = VisionTower(visual), (5, 10, 12)
+    patches = torch.randn(600, 1176)
+    whole = tower(patches, grid)
+    close(torch.cat([tower(patches[i : i + 120], (1, 10, 12)) for i in range(0, 600, 120)]), whole)
+    monkeypatch.setattr(qwen2_5_towers, "VISION_BATCH", 250)
+    close(tower(patches, grid), whole)
+    monkeypatch.setattr(qwen2_5_towers, "VISION_BATCH", 1)
+    close(tower(patches, grid), whole)
+
+
+def test_sound_is_the_same_window_by_window(towers, monkeypatch):
+    _, audio = towers
+    tower, mel = AudioTower(audio), torch.randn(128, 1130)
+    whole, weights = tower(mel, attention=True)
+    parts = [tower(mel[:, i : i + 400], attention=True) for i in range(0, 1130, 400)]
+    close(torch.cat([p[0] for p in parts]), whole)
+    torch.testing.assert_close(torch.cat([p[1] for p in parts]), weights)
+    monkeypatch.setattr(qwen2_5_towers, "AUDIO_BATCH", 2)
+    close(tower(mel)[0], whole)
+
+
+def test_windows_are_batched(towers, monkeypatch):
+    visual, audio = towers
+    calls = []
+    attend = qwen2_5_towers.attend
+    monkeypatch.setattr(
+        qwen2_5_towers, "attend", lambda m, q, *a: calls.append(len(q)) or attend(m, q, *a)
+    )
+    # 5 x 6 tokens: one window of 4 x 4, one of 4 x 2, one of 1 x 4, one of 1 x 2; and 4 frames.
+    VisionTower(visual)(torch.randn(480, 1176), (4, 10, 12))
+    assert calls == [4] * 4 + [4] + [4] * 4
+    calls.clear()
+    VisionTower(visual)(torch.randn(4 * 16 * 16, 1176), (4, 16, 16))
+    assert calls == [16, 4, 16]
+    calls.clear()
+    AudioTower(audio)(torch.randn(128, 1130))
+    assert calls == [5, 5, 5, 1, 1, 1]
+
+
+def test_attention_received_equals_eager_weights(thinker_folder):
+    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        thinker_folder, dtype=torch.float32, attn_implementation="eager"
+    )
+    holder = model.model if hasattr(model.model, "language_model") else model
+    audio, mel = holder.audio_tower, torch.randn(128, 630)
+    last, seen = audio.layers[-1].self_attn, []
+    last.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["hidden_states"]), with_kwargs=True
+    )
+    with torch.inference_mode():
+        audio(mel, feature_lens=torch.tensor([630]))
+        wanted = []
+        for window in seen[0].split(100):
+            q, k = (
+                p(window).view(len(window), last.num_heads, -1).transpose(0, 1)
+                for p in (last.q_proj, last.k_proj)
+            )
+            weights = (q @ k.transpose(1, 2) * last.scaling).softmax(-1)
+            wanted.append(weights.mean(0).sum(0))
+    pairs = torch.cat(wanted)[: 315 // 2 * 2].view(-1, 2).mean(1)
+    _, received = AudioTower(audio)(mel, attention=True)
+    assert received is not None
+    torch.testing.assert_close(received, pairs, rtol=1e-4, atol=1e-5)
+    # Softmax gives every query one unit to hand out; pooling halves it.
+    assert float(received[:50].sum()) == pytest.approx(50.0, rel=1e-4)
+
+
+def test_half_precision_does_not_overflow(thinker_folder):
+    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        thinker_folder, dtype=torch.float16
+    )
+    holder = model.model if hasattr(model.model, "language_model") else model
+    with torch.no_grad():
+        # Past the limit in one channel after the first layer, and back before pairs are summed.
+        holder.audio_tower.layers[0].fc2.bias[0] = 65500.0
+        holder.audio_tower.layers[1].fc2.bias[0] = -50000.0
+    mel = torch.randn(128, 300)
+    with torch.inference_mode():
+        wanted = holder.audio_tower(mel.half(), feature_lens=torch.tensor([300])).last_hidden_state
+    out, _ = AudioTower(holder.audio_tower)(mel)
+    assert out.isfinite().all()
+    torch.testing.assert_close(out, wanted, rtol=0, atol=0.02)
+
+
+def test_no_sound_gives_no_tokens(towers):
+    _, audio = towers
+    out, received = AudioTower(audio)(torch.empty(128, 0), attention=True)
+    assert out.shape == (0, 64)
+    assert received is not None
+    assert received.shape == (0,)
+    assert AudioTower(audio)(torch.empty(128, 0))[1] is None
+
+
+def test_wrong_shapes_are_refused(towers):
+    visual, audio = towers
+    with pytest.raises(ValueError, match="fill"):
+        VisionTower(visual)(torch.randn(10, 1176), (1, 4, 4))
+    with pytest.raises(ValueError, match="mel"):
+        AudioTower(audio)(torch.randn(80, 100))
+
+
+def test_window_plans_are_few(towers):
+    tower = VisionTower(towers[0])
+    for width in range(2, 16, 2):
+        tower(torch.randn(2 * width, 1176), (1, 2, width))
+    assert len(tower._plans) == qwen2_5_towers.PLANS
+
+
+def test_the_real_windows_are_known(thinker_folder):
+    config = AutoConfig.from_pretrained(thinker_folder)
+    assert config.vision_config.window_size == 112
+    assert config.audio_config.n_window == 100
