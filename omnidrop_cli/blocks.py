@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -243,8 +244,8 @@ def heatmap(trace: Trace, rows: list[tuple[int, int]], width: int, ink: Ink) -> 
     for row, values in zip(rows, table, strict=True):
         line = Text(" " * INDENT)
         line.append(_row_name(row).rjust(9) + "  ", style="dim")
-        for value in values:
-            line.append_text(heat_cell(value / top, cell, ink))
+        for value, run in groupby(values):
+            line.append_text(heat_cell(value / top, cell * len(list(run)), ink))
         lines.append(line)
     lines.append(Text())
     lines += _strips(trace, columns, cell, ink)

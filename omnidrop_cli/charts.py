@@ -74,8 +74,7 @@ def stacked(audio: float, video: float, width: int, ink: Ink) -> Text:
     first, last = (round(e * width * 8) for e in ends)
     if audio > 0:
         first = max(first, 1)
-    if video > 0:
-        last = max(last, first + 1)
+    last = max(last, first + (video > 0))
     text = Text()
     full, rest = divmod(first, 8)
     text.append("█" * full, style=AUDIO)

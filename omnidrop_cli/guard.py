@@ -106,19 +106,23 @@ def run(words: list[str]) -> int:
 
 def _invoke(words: list[str]) -> int:
     import typer
+    import typer.main
 
     from omnidrop_cli.app import app
 
     # typer exports none of the exceptions it raises but this one; it may carry its own click.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     click_error: type[Exception] = typer.BadParameter.__mro__[2]
+    # Not `app()`: it takes a closed pipe, an EOFError and Ctrl-C for things of its own.
+    group = typer.main.get_command(app)
     try:
-        result = app(args=words, prog_name="omnidrop", standalone_mode=False)
-    except typer.Abort:
-        return INTERRUPTED
+        with group.make_context("omnidrop", list(words)) as context:
+            result = group.invoke(context)
+    except typer.Exit as leave:
+        return leave.exit_code
     except usage_error as problem:
-        context = getattr(problem, "ctx", None)
-        path = context.command_path if context is not None else "omnidrop"
+        where = getattr(problem, "ctx", None)
+        path = where.command_path if where is not None else "omnidrop"
         said = problem.format_message().rstrip(".")  # type: ignore[attr-defined]
         if said.endswith("?") or said.endswith("!"):
             complain(f"{said} Type '{path} --help' for help.")

@@ -1,0 +1,177 @@
+"""What `omnidrop ask` writes where, on the fake model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import fakes
+from omnidrop.report.trace import SCHEMA
+
+
+def copies(clip: Path, *names: str) -> list[Path]:
+    paths = [clip.with_name(name) for name in names]
+    for path in paths:
+        path.write_bytes(clip.read_bytes())
+    return paths
+
+
+def test_one_answer_is_all_of_stdout(run, fake, clip) -> None:
+    assert run("ask", clip, "What plays first?") == (0, fakes.TEXT + "\n", "")
+    assert fake.log == ["load None", "open concert.mp4", "ask concert.mp4 What plays first?",
+                        "close concert.mp4"]  # fmt: skip
+
+
+def test_report_goes_to_stderr(run, fake, clip) -> None:
+    code, out, err = run("ask", clip, "What plays?", "--report", "full")
+    assert (code, out) == (0, fakes.TEXT + "\n")
+    for part in ("What plays?", "Tokens entering each layer", "0:22–0:30", "Settings", "prefill"):
+        assert part in err
+
+
+def test_brief_report_is_a_few_lines(run, fake, clip) -> None:
+    _, _, err = run("ask", clip, "What plays?", "--report", "brief")
+    assert 2 <= len(err.strip().splitlines()) <= 5
+    assert "of 30.0 % asked" in err
+
+
+def test_notices_are_seen_without_a_report_and_not_when_quiet(run, fake, clip) -> None:
+    (cut,) = copies(clip, "cut.mp4")
+    assert "omnidrop: notice: The file ends at 0:58" in run("ask", cut, "What?")[2]
+    assert run("ask", cut, "What?", "--quiet")[2] == ""
+
+
+def test_json_is_one_answer(run, fake, clip) -> None:
+    code, out, err = run("ask", clip, "What plays?", "--json")
+    found = json.loads(out)
+    assert (code, err) == (0, "")
+    assert found["schema"] == SCHEMA
+    assert next(iter(found)) == "schema"
+    assert found["text"] == fakes.TEXT
+    assert found["trace"]["method"]["budget"] == 0.3
+    assert len(found["trace"]["chunks"]) == 30
+
+
+def test_json_of_several_holds_answers_and_errors(run, fake, clip) -> None:
+    code, out, _ = run("ask", clip, clip.with_name("none.mp4"), "-q", "A?", "-q", "B?", "--json")
+    found = json.loads(out)
+    assert code == 6
+    assert found["schema"] == "omnidrop.answers/1"
+    assert [a["question"] for a in found["answers"]] == ["A?", "B?"]
+    assert [e["exit_code"] for e in found["errors"]] == [3, 3]
+
+
+def test_jsonl_is_one_line_each(run, fake, clip) -> None:
+    code, out, _ = run("ask", clip.with_name("none.mp4"), clip, "-q", "A?", "-q", "B?", "--jsonl")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 6
+    assert [line["schema"] for line in lines] == ["omnidrop.error/1"] * 2 + [SCHEMA] * 2
+
+
+def test_several_answers_are_tab_separated_lines(run, fake, clip) -> None:
+    a, b = copies(clip, "a.mp4", "b\t.mp4")
+    code, out, _ = run("ask", a, b, "-q", "One?", "-q", "Two?")
+    rows = [line.split("\t") for line in out.splitlines()]
+    assert code == 0
+    assert [row[1] for row in rows] == ["One?", "Two?"] * 2
+    assert all(len(row) == 3 for row in rows)
+    assert [line for line in fake.log if not line.startswith("ask")] == [
+        "load None", "open a.mp4", "close a.mp4", "open b\t.mp4", "close b\t.mp4"
+    ]  # fmt: skip
+
+
+def test_one_bad_clip_does_not_stop_the_others(run, fake, clip) -> None:
+    code, out, err = run("ask", clip.with_name("none.mp4"), clip, "What?")
+    assert code == 6
+    assert len(out.splitlines()) == 1
+    assert err.startswith("omnidrop: error: ")
+    assert "none.mp4: There is no such file." in err
+
+
+def test_no_model_is_loaded_when_every_clip_is_bad(run, fake, clip) -> None:
+    assert run("ask", "x.mp4", "y.mp4", "What?")[0] == 6
+    assert fake.log == []
+
+
+def test_one_failed_question_does_not_stop_the_others(run, fake, clip) -> None:
+    code, out, err = run("ask", clip, "-q", "memory?", "-q", "bug?", "-q", "What?")
+    assert code == 6
+    assert len(out.splitlines()) == 1
+    assert "Not enough memory." in err
+    assert "This is a bug in omnidrop" in err
+
+
+def test_the_same_failure_of_every_question_keeps_its_code(run, fake, clip) -> None:
+    assert run("ask", clip, "-q", "memory?", "-q", "more memory?")[0] == 5
+
+
+def test_choices(run, fake, clip) -> None:
+    code, out, err = run("ask", clip, "Which?", "--choices", '"red, white",blue', "--report", "full")
+    assert (code, out) == (0, "red, white\n")
+    assert "red, white" in err
+    assert "66.7 %" in err
+
+
+def test_question_and_clips_from_stdin(child, clip) -> None:
+    import subprocess
+    import sys
+
+    from conftest import HERE, ROOT, environment
+
+    def ask(*words: object, text: bytes) -> str:
+        return subprocess.run(
+            [sys.executable, str(HERE / "fakes.py"), "ask", *map(str, words)],
+            input=text, capture_output=True, env=environment(), cwd=ROOT, check=True,
+        ).stdout.decode()  # fmt: skip
+
+    assert ask(clip, "-", text=b"What plays?\n") == fakes.TEXT + "\n"
+    (other,) = copies(clip, "other.mp4")
+    found = ask("-", "What?", text=f"{clip}\n\n{other}\n".encode())
+    assert [line.split("\t")[0] for line in found.splitlines()] == [str(clip), str(other)]
+
+
+def test_options_from_the_environment(run, fake, clip, monkeypatch) -> None:
+    monkeypatch.setenv("OMNIDROP_BUDGET", "0.15")
+    monkeypatch.setenv("OMNIDROP_MODEL", "3b")
+    monkeypatch.setenv("OMNIDROP_QUESTION", "What plays first?\nWho speaks?")
+    monkeypatch.setenv("OMNIDROP_JSONL", "1")
+    code, out, _ = run("ask", clip)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert fake.log[0] == "load 3b"
+    assert [line["question"] for line in lines] == ["What plays first?", "Who speaks?"]
+    assert lines[0]["trace"]["asked_budget"] == 0.15
+
+
+def test_every_option_has_an_environment_variable() -> None:
+    from dataclasses import fields
+    from typing import get_type_hints
+
+    from omnidrop_cli import options
+
+    groups = (options.ModelFlags, options.SpanFlags, options.ReadFlags, options.DropFlags,
+              options.AnswerFlags, options.OutputFlags)  # fmt: skip
+    for group in groups:
+        hints = get_type_hints(group, include_extras=True)
+        for f in fields(group):
+            info = hints[f.name].__metadata__[0]
+            assert f.name == "settings" or info.envvar.startswith("OMNIDROP_")
+
+
+@pytest.mark.parametrize(
+    ("flags", "budget"),
+    [((), 0.3), (("--budget", "0.5"), 0.5), (("--budget", "1"), 1.0), (("--method", "none"), 1.0)],
+)
+def test_budget(run, fake, clip, flags, budget) -> None:
+    _, out, _ = run("ask", clip, "What?", "--json", *flags)
+    assert json.loads(out)["trace"]["asked_budget"] == budget
+
+
+def test_json_is_strict_whatever_a_trace_holds(clip) -> None:
+    from omnidrop_cli.out import to_json
+
+    text = to_json({"a": float("nan"), "b": Path("/x"), "c": "\udcff", "d": (1, 2), 3: {4}})
+    assert json.loads(text) == {"a": None, "b": "/x", "c": "\\udcff", "d": [1, 2], "3": [4]}
+    text.encode("utf-8")

@@ -1,0 +1,147 @@
+"""Each mistake gives one paragraph, its exit code, and no traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from omnidrop_cli import values
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ((), 2, "A clip and a question are missing."),
+        (("CLIP",), 2, "A question is missing."),
+        (("What plays?",), 2, "A clip is missing."),
+        (("CLIP", ""), 2, "The question is empty."),
+        (("CLIP", "  "), 2, "The question is empty."),
+        (("CLIP", "-q", ""), 2, "The question is empty."),
+        (("none.mp4", "What?"), 3, "none.mp4: There is no such file."),
+        ((".", "What?"), 3, "This is a folder."),
+        (("EMPTY", "What?"), 3, "The file is empty."),
+        (("CLIP", "What?", "--budget", "0"), 2, "A budget of 0 cannot be kept."),
+        (("CLIP", "What?", "--budget", "1.5"), 2, "A budget of 1.5 cannot be kept."),
+        (("CLIP", "What?", "--budget", "nan"), 2, "A budget of nan cannot be kept."),
+        (("CLIP", "What?", "--budget", "lots"), 2, "--budget"),
+        (("CLIP", "What?", "--method", "x"), 2, "Unknown method 'x'."),
+        (("CLIP", "What?", "--fps", "0"), 2, "--fps 0 cannot be used."),
+        (("CLIP", "What?", "--fps", "inf"), 2, "--fps inf cannot be used."),
+        (("CLIP", "What?", "--max-frames", "-1"), 2, "--max-frames -1 cannot be used."),
+        (("CLIP", "What?", "--start", "20", "--end", "10"), 2, "is not after --start"),
+        (("CLIP", "What?", "--start", "1:75"), 2, "'1:75' is not a time."),
+        (("CLIP", "What?", "--start=-5"), 2, "'-5' is not a time."),
+        (("CLIP", "What?", "--4bit", "--8bit"), 2, "exclude each other"),
+        (("CLIP", "What?", "--json", "--jsonl"), 2, "exclude each other"),
+        (("CLIP", "What?", "--no-audio", "--no-video"), 2, "leave nothing"),
+        (("CLIP", "What?", "--audio", "none.wav"), 3, "none.wav: There is no such file."),
+        (("CLIP", "What?", "--choices", "one"), 2, "two or more choices"),
+        (("CLIP", "What?", "--choices", "a,a"), 2, "a choice twice"),
+        (("CLIP", "What?", "--save", "r.pdf"), 2, "--save cannot write 'r.pdf'."),
+        (("CLIP", "What?", "--save", "no/such/r.html"), 2, "does not exist"),
+        (("CLIP", "What?", "--save", "CLIP.txt"), 2, "The file to save exists."),
+        (("CLIP", "What?", "--max-new-tokens", "0"), 2, "must be 1 or more"),
+        (("CLIP", "What?", "--temperature", "-1"), 2, "must be 0 or more"),
+        (("CLIP", "What?", "--top-p", "0"), 2, "above 0 and up to 1"),
+        (("CLIP", "What?", "--preset", "p", "--budget", "0.5"), 2, "A preset fixes the budget."),
+        (("CLIP", "What?", "--preset", "p", "--method", "random"), 2, "Presets belong to omnidrop"),
+        (("CLIP", "What?", "--buget", "0.5"), 2, "No such option: --buget"),
+        (("CLIP", "memory?"), 5, "Not enough memory."),
+        (("CLIP", "bug?"), 1, "RuntimeError: tensor of the wrong shape. This is a bug"),
+        (("CLIP", "interrupt?"), 130, ""),
+        (("-", "-"), 2, "Stdin can be read once."),
+    ],
+)
+def test_mistake(run, fake, clip, words, code, said) -> None:
+    clip.with_name("empty.mp4").write_bytes(b"")
+    clip.with_name("concert.mp4.txt").write_text("mine")
+    names = {"CLIP": clip, "EMPTY": clip.with_name("empty.mp4"), "CLIP.txt": f"{clip}.txt"}
+    found, out, err = run("ask", *(names.get(word, word) for word in words))
+    assert (found, out) == (code, "")
+    assert said in err
+    assert "Traceback" not in err
+    if code == 130:
+        assert err == ""
+    else:
+        assert err.startswith("omnidrop: error: ")
+        assert len(err.splitlines()) == 1
+    if code in (2, 3):
+        assert not [line for line in fake.log if line.startswith("load")]
+
+
+def test_usage_mistakes_name_the_help_page(run, fake, clip) -> None:
+    assert "Type 'omnidrop ask --help' for help." in run("ask", clip, "What?", "--buget", "1")[2]
+    code, _, err = run("aks")
+    assert code == 2
+    assert "aks" in err
+
+
+def test_debug_shows_the_traceback(run, fake, clip) -> None:
+    _, _, err = run("ask", clip, "bug?", "--debug")
+    assert "Traceback" in err
+    assert "This is a bug in omnidrop" in err
+
+
+def test_existing_file_is_replaced_with_force(run, fake, clip, tmp_path) -> None:
+    target = tmp_path / "r.txt"
+    target.write_text("mine")
+    assert run("ask", clip, "What?", "--save", target)[0] == 2
+    assert target.read_text() == "mine"
+    assert run("ask", clip, "What?", "--save", target, "--force")[0] == 0
+    assert "OmniDrop" in target.read_text("utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux")
+def test_names_that_are_not_utf8(child, tmp_path) -> None:
+    name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")
+    with open(name, "wb") as stream:
+        stream.write(b"x")
+    import subprocess
+
+    from conftest import HERE, ROOT, environment
+
+    for flags in ((), ("--json",), ("--report", "full"), ("--save", str(tmp_path / "r.html"))):
+        done = subprocess.run(
+            [sys.executable, str(HERE / "fakes.py"), "ask", name, "What?", *flags],
+            capture_output=True, env=environment(), cwd=ROOT, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        done.stdout.decode("utf-8")
+        done.stderr.decode("utf-8")
+    missing = name.replace("caf", "tea")
+    done = subprocess.run(
+        [sys.executable, str(HERE / "fakes.py"), "ask", missing, "What?"],
+        capture_output=True, env=environment(), cwd=ROOT, check=False,
+    )  # fmt: skip
+    assert done.returncode == 3
+    assert b"tea\\udce9.mp4" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("75", 75.0), ("1:15", 75.0), ("0:01:15", 75.0), ("1:15.5", 75.5), ("0", 0.0), ("90:00", 5400.0)],
+)
+def test_times(text, seconds) -> None:
+    assert values.parse_time(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "a", "1:60", "1:2:3:4", "-1", "1.5:00", "nan", "1:", ":1"])
+def test_not_times(text) -> None:
+    from omnidrop.errors import UsageError
+
+    with pytest.raises(UsageError, match="is not a time"):
+        values.parse_time(text)
+
+
+def test_setting_pairs() -> None:
+    from omnidrop.errors import UsageError
+
+    pairs = ("diversity=0", "rows=last", "solve=False", "t-mid=none", "entry_ratio=0.5")
+    assert values.parse_pairs(pairs) == {
+        "diversity": 0, "rows": "last", "solve": False, "t_mid": None, "entry_ratio": 0.5
+    }  # fmt: skip
+    for wrong in ("x", "=1", "a b=1", "budget=0.2"):
+        with pytest.raises(UsageError):
+            values.parse_pairs((wrong,))

@@ -1,0 +1,156 @@
+"""On a terminal: streaming, progress, Ctrl-C, pipes that close."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import fakes
+from conftest import HERE, ROOT, environment
+from rich.cells import cell_len
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a Unix terminal")
+FAKE = [sys.executable, str(HERE / "fakes.py")]
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+def on_terminal(*words: object, width: int = 80, stop_at: str = "", **extra: str):
+    """Run on a terminal of its own; returns exit code and everything seen."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
+    process = subprocess.Popen(
+        [*FAKE, *map(str, words)], stdin=theirs, stdout=theirs, stderr=theirs,
+        env=environment(**extra), cwd=ROOT, start_new_session=True,
+    )  # fmt: skip
+    os.close(theirs)
+    seen, until = b"", time.monotonic() + 30
+    while time.monotonic() < until:
+        if select.select([ours], [], [], 0.1)[0]:
+            try:
+                data = os.read(ours, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            seen += data
+            if stop_at and stop_at.encode() in seen:
+                process.send_signal(signal.SIGINT)
+                stop_at = ""
+        elif process.poll() is not None:
+            break
+    code = process.wait(10)
+    os.close(ours)
+    return code, seen.decode("utf-8").replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_full_report_and_answer_on_a_terminal(clip, width) -> None:
+    code, seen = on_terminal("ask", clip, "What?", width=width, COLORTERM="truecolor")
+    assert code == 0
+    assert seen.startswith(fakes.TEXT)
+    assert "Tokens entering each layer" in seen
+    assert "\x1b[48;2;" in seen or ";48;2;" in seen
+    assert max(cell_len(line) for line in ESCAPES.sub("", seen).splitlines()) <= width
+    assert seen.rstrip().endswith(fakes.TEXT + "\x1b[0m")
+
+
+@pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
+def test_no_colour(clip, plain) -> None:
+    code, seen = on_terminal("ask", clip, "What?", **plain)
+    assert code == 0
+    assert not re.search(r"\x1b\[[0-9;]*(3[0-9]|4[0-9])", seen)
+    assert "▒" in seen
+    if "TERM" in plain:
+        assert "\x1b" not in seen
+
+
+def test_several_answers_stand_under_their_names(clip) -> None:
+    code, seen = on_terminal("ask", clip, "-q", "One?", "-q", "Two?", NO_COLOR="1")
+    assert code == 0
+    assert f"{clip} — One?\n{fakes.TEXT}" in seen
+    assert "of 30.0 % asked" in seen
+    assert "Settings" not in seen
+
+
+def test_json_on_a_terminal_is_not_streamed(clip) -> None:
+    code, seen = on_terminal("ask", clip, "What?", "--json", "--report", "none")
+    assert code == 0
+    assert seen.startswith('{\n  "schema"')
+
+
+def test_errors_are_wrapped_to_the_terminal(clip) -> None:
+    code, seen = on_terminal("ask", clip, "bug?", width=50, NO_COLOR="1")
+    assert code == 1
+    assert len(seen.splitlines()) > 2
+    assert max(map(len, seen.splitlines())) <= 50
+
+
+def test_long_stages_have_a_bar_that_goes_away(clip) -> None:
+    code, seen = on_terminal("ask", clip, "What?", FAKE_PAUSE="2")
+    assert code == 0
+    assert "prefill" in seen.split(fakes.TEXT[:8])[0]
+    assert "━" in seen
+    _, seen = on_terminal("ask", clip, "What?", "--quiet", FAKE_PAUSE="1.5")
+    assert seen.strip() == fakes.TEXT
+
+
+def test_short_stages_have_none(clip) -> None:
+    _, seen = on_terminal("ask", clip, "What?", "--report", "none")
+    assert seen.strip() == fakes.TEXT
+
+
+def test_no_bar_without_a_terminal(child, clip) -> None:
+    done = child("ask", clip, "What?", FAKE_PAUSE="1.5")
+    assert (done.returncode, done.stdout, done.stderr) == (0, fakes.TEXT + "\n", "")
+
+
+def test_interrupt_is_quiet(clip) -> None:
+    code, seen = on_terminal("ask", clip, "What?", stop_at="━", FAKE_PAUSE="8")
+    assert code == 130
+    assert "Traceback" not in seen
+    assert "error" not in seen
+
+
+def test_interrupt_without_a_terminal(clip) -> None:
+    process = subprocess.Popen(
+        [*FAKE, "ask", str(clip), "What?"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=environment(FAKE_PAUSE="20"), cwd=ROOT,
+    )  # fmt: skip
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("form", [[], ["--jsonl"], ["--json"]])
+def test_a_reader_that_goes_away_is_no_error(clip, form) -> None:
+    questions = [word for i in range(40) for word in ("-q", f"Question {i}?")]
+    process = subprocess.Popen(
+        [*FAKE, "ask", str(clip), *questions, *form], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, env=environment(), cwd=ROOT,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(20) == 0
+    assert err == b""
+
+
+def test_control_characters_of_an_answer_do_not_reach_the_terminal() -> None:
+    from omnidrop_cli.out import for_terminal
+
+    assert for_terminal("a\x1b[2Jb\x07\n\tc é 音") == "a[2Jb\n\tc é 音"
