@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def audio_blocks(
         At most ten seconds each.
     """
     limit = None if length is None else round(length * rate)
-    pieces = None
+    pieces: Any = None
     if alone and file_format in SOUND_FORMATS:
         pieces = _sndfile_pieces(path, track, origin, rate, damage)
     if pieces is None:
@@ -200,10 +201,8 @@ def _libav_pieces(
         stream = container.streams[track.index]
         leave_out_others(container, stream)
         if origin - track.start > 2 * _PREROLL:
-            try:
+            with suppress(av.error.FFmpegError, OverflowError):  # or read from the beginning
                 container.seek(math.floor((origin - _PREROLL) / stream.time_base), stream=stream)
-            except (av.error.FFmpegError, OverflowError):
-                pass  # read from the beginning, then
         for frame in _frames(container, stream, damage):
             if frame.time is not None and (clock is None or abs(frame.time - clock) > _GAP):
                 for piece in resampler.flush():

@@ -1,8 +1,8 @@
 """What is in a media file: streams, duration, rotation, rate, and what is wrong with it.
 
 Headers are believed where they must be: in large files. Where a duration is missing or merely
-estimated, and in files of up to 64 MiB, the packets are gone through instead. The first picture is decoded, for only that shows the true size,
-rotation and bit depth, and whether there is a picture at all.
+estimated, and in files of up to 64 MiB, the packets are gone through instead. The first picture is
+decoded, for only that shows the true size, rotation and bit depth, and whether there is one at all.
 """
 
 from __future__ import annotations
@@ -247,8 +247,8 @@ def _measured_spans(path: Path, indices: list[int]) -> dict[int, tuple[float, fl
         if moments:
             moments.sort()
             gaps = [b - a for a, b in itertools.pairwise(moments)]
-            # The last one lasts as long as one usually does, where its own length is not known:
-            # lengths of frames that are not stored in the order shown are those of their neighbours.
+            # The last one lasts as long as one usually does, where its own length is not known: a
+            # frame that is not stored in the order shown may have its neighbour's.
             length = 0.0 if index in reordered else lengths[index]
             if not length and gaps:
                 length = sorted(gaps)[len(gaps) // 2]
@@ -280,7 +280,8 @@ def _corrected_spans(
         short = max(short, said_end - end)
     if short > 0.5 and not estimated:
         notices.append(
-            f"The file is damaged or cut short: {short:.1f} s that its header announces are missing."
+            f"The file is damaged or cut short: {short:.1f} s that its header announces "
+            "are missing."
         )
     return spans
 

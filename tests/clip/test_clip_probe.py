@@ -101,7 +101,7 @@ def test_what_is_no_file(tmp_path, monkeypatch):
         listener.bind("s.mp4")
         refuse(tmp_path / "s.mp4", "socket")
     refuse("a\0b.mp4", "no file name")
-    refuse("x" * 5000, "cannot be opened")
+    refuse("x" * 300, "cannot be opened")
 
 
 def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
@@ -173,8 +173,9 @@ def test_a_movie_whose_media_lies_in_another_file(tmp_path):
         with open_clip(path) as clip:
             # The reference may be passed over, never followed.
             assert clip.info.video is not None
-    except MediaError as error:
-        assert "other files" in str(error)
+    except MediaError as refused:
+        text = str(refused)
+        assert "other files" in text
 
 
 def test_an_image_sequence_is_not_expanded(tmp_path):
@@ -276,7 +277,7 @@ def test_export(tmp_path):
         assert sound.duration == pytest.approx(2)
     with open_clip(path) as clip, pytest.raises(UsageError, match="not overwritten"):
         export_chunks(clip, tmp_path / "out" / "deep")
-    with open_clip(path) as clip, pytest.raises(UsageError, match="already|written"):
+    with open_clip(path) as clip, pytest.raises(UsageError, match=r"already|written"):
         export_chunks(clip, path)
 
 

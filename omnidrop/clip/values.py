@@ -1,0 +1,149 @@
+"""What one may ask of a clip, and what it hands out: frozen values, checked when made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from omnidrop.errors import UsageError
+
+__all__ = ["ClipData", "ClipOptions", "FrameChunk", "SamplingPlan"]
+
+
+@dataclass(frozen=True)
+class ClipOptions:
+    """What to take of a media file.
+
+    Parameters
+    ----------
+    start, end : float, optional
+        Seconds from the beginning of the clip.
+    fps : float
+        Frames sampled a second.
+    min_frames, max_frames : int
+        Limits on the number of frames; where one bites, the true rate differs from ``fps``.
+    min_pixels, max_pixels : int, optional
+        Limits on the area of a resized frame, in place of the model's own.
+    video, audio : bool
+        Whether to take picture and sound.
+    audio_track : int, optional
+        Number of the sound track, from 0; the first that can be decoded by default.
+    audio_file : path-like, optional
+        Another file to take the sound from; its beginning is the clip's.
+
+    Raises
+    ------
+    UsageError
+        If a value cannot be meant.
+    """
+
+    start: float | None = None
+    end: float | None = None
+    fps: float = 2.0
+    min_frames: int = 4
+    max_frames: int = 768
+    min_pixels: int | None = None
+    max_pixels: int | None = None
+    video: bool = True
+    audio: bool = True
+    audio_track: int | None = None
+    audio_file: Path | str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("start", "end", "fps"):
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise UsageError(f"{name} must be a number, not {value}.")
+        if self.fps <= 0:
+            raise UsageError(f"fps must be above 0, not {self.fps:g}.", hint="The default is 2.")
+        if self.start is not None and self.start < 0:
+            raise UsageError(f"start must not be negative, but is {self.start:g} s.")
+        if self.end is not None and self.end <= (self.start or 0.0):
+            raise UsageError(
+                f"end ({self.end:g} s) must come after start ({self.start or 0:g} s).",
+                hint="Both count from the beginning of the clip.",
+            )
+        if self.max_frames < 2:
+            raise UsageError(
+                f"max_frames must be at least 2, not {self.max_frames}.",
+                hint="The model reads frames in pairs.",
+            )
+        if self.min_frames < 1:
+            raise UsageError(f"min_frames must be at least 1, not {self.min_frames}.")
+        for name in ("min_pixels", "max_pixels"):
+            value = getattr(self, name)
+            if value is not None and value < 28 * 28:
+                raise UsageError(
+                    f"{name} must be at least {28 * 28} (28x28, one token), not {value}."
+                )
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise UsageError(
+                f"min_pixels ({self.min_pixels}) is above max_pixels ({self.max_pixels})."
+            )
+        if not self.video and not self.audio:
+            raise UsageError(
+                "Without picture and without sound nothing is left of the clip.",
+                hint="Leave out one of the two at most.",
+            )
+        if self.audio_track is not None and self.audio_track < 0:
+            raise UsageError(f"Sound tracks are numbered from 0; {self.audio_track} is none.")
+        if self.audio_file is not None and not self.audio:
+            raise UsageError("A sound file is named, yet sound is left out.")
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingPlan:
+    """Which frames are taken.
+
+    Parameters
+    ----------
+    fps : float
+        The true rate of the samples: asked for, or what a limit on their number made of it.
+    times : ndarray, float64, (T,)
+        Seconds from the clip's start, ``k / fps``; T is even.
+    size : (height, width)
+        To which frames are resized.
+    """
+
+    fps: float
+    times: np.ndarray
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class FrameChunk:
+    """Some frames in a row: ``frames`` uint8 (n, 3, H, W), resized; ``times`` float64 (n,), s."""
+
+    index: int
+    frames: Tensor
+    times: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ClipData:
+    """A whole clip in memory.
+
+    Parameters
+    ----------
+    frames : Tensor, uint8, (T, 3, H, W)
+        Resized; T is 0 without a picture.
+    audio : Tensor, float32, (S,), or None
+        Mono, 16 kHz.
+    fps : float
+        True rate of the frames; 0 without a picture.
+    start, end : float
+        Seconds in the file.
+    identity : str
+        See `Clip.identity`.
+    """
+
+    frames: Tensor
+    audio: Tensor | None
+    fps: float
+    start: float
+    end: float
+    identity: str
