@@ -31,6 +31,7 @@ from omnidrop.models.memory import (
     host_memory_free,
     out_of_memory,
 )
+from omnidrop.models.quantising import QUANTISED, check_quantised, quantisation
 
 __all__ = [
     "KnownModel",
@@ -58,8 +59,6 @@ ATTENTION = {
     "flash": "flash_attention_2",
     "flash_attention_2": "flash_attention_2",
 }
-#: Bytes per weight of a quantised linear, the scales of its blocks included.
-QUANTISED = {"4bit": 0.53, "8bit": 1.01}
 
 LOWER = "Use --4bit or --8bit, a smaller model (--model 3b), or free some memory."
 
@@ -270,7 +269,7 @@ def _load(
         ) from error
     _check_report(report, folder)
     if options.quantize is not None:
-        _check_quantised(thinker, folder)
+        check_quantised(thinker, folder)
     return QwenOmniAdapter(
         thinker,
         tokenizer,
@@ -294,7 +293,7 @@ def _from_disk(
     settings: dict[str, Any] = {}
     config = Qwen2_5OmniThinkerConfig.from_dict(dict(location.thinker_config))
     if options.quantize is not None:
-        settings["quantization_config"] = _quantisation(options.quantize, config, dtype)
+        settings["quantization_config"] = quantisation(options.quantize, THINKER, config, dtype)
     if options.quantize is not None or device.type != "cpu":
         settings["device_map"] = {"": str(device)}
     loaded: Any = THINKER.from_pretrained(
@@ -324,61 +323,6 @@ def _check_report(report: Any, folder: Any) -> None:
             f"The checkpoint lacks {len(lost)} of the model's weights, {lost[0]} among them.",
             path=folder,
             hint="Download it again, or name another model with --model.",
-        )
-
-
-def _language(thinker: Any) -> Any:
-    """The text model inside a thinker, wherever this version of transformers keeps it."""
-    return getattr(thinker.model, "language_model", thinker.model)
-
-
-def _quantisation(kind: str, config: Any, dtype: torch.dtype) -> Any:
-    """Quantise the decoder's linears and nothing else.
-
-    Skipped names are matched from the start of the dotted name, and the names differ between
-    versions of transformers, so they are read off the class itself.
-    """
-    from transformers import BitsAndBytesConfig
-
-    from omnidrop.models.qwen2_5_omni import THINKER
-
-    with torch.device("meta"):
-        empty = THINKER(config)
-    language = _language(empty)
-    inside = {id(part) for part in language.layers.modules()}
-    outside = [
-        name
-        for name, part in empty.named_modules()
-        if isinstance(part, torch.nn.Linear) and id(part) not in inside
-    ]
-    if kind == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=outside)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=dtype,
-        llm_int8_skip_modules=outside,
-    )
-
-
-def _check_quantised(thinker: Any, folder: Any) -> None:
-    """Make sure that the decoder was quantised, and nothing but the decoder."""
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt
-
-    inside = {id(part) for part in _language(thinker).layers.modules()}
-    found = {
-        name: id(part) in inside
-        for name, part in thinker.named_modules()
-        if isinstance(part, (Linear4bit, Linear8bitLt))
-    }
-    wrong = [name for name, in_decoder in found.items() if not in_decoder]
-    if wrong or not found:
-        what = f"quantised {wrong[0]}" if wrong else "quantised nothing"
-        raise ModelError(
-            f"This pair of transformers and bitsandbytes {what}.",
-            path=folder,
-            hint="Load without --4bit and --8bit, or install tested versions of both.",
         )
 
 

@@ -17,6 +17,7 @@ from omnidrop.models import loading
 from omnidrop.models.loading import LoadOptions, estimate, load_adapter, resolve
 from omnidrop.models.locations import Location, weights
 from omnidrop.models.memory import MemoryEstimate
+from omnidrop.models.quantising import check_quantised
 from tests.checkpoints import thinker_config, tiny_thinker
 from tests.models.conftest import load
 
@@ -156,11 +157,11 @@ def test_quantising_the_wrong_parts_is_noticed(thinker_folder):
 
     adapter = load(thinker_folder)
     with pytest.raises(ModelError, match="quantised nothing"):
-        loading._check_quantised(adapter._thinker, thinker_folder)
+        check_quantised(adapter._thinker, thinker_folder)
     thinker = load(thinker_folder)._thinker
     thinker.lm_head = Linear4bit(64, 8)
     with pytest.raises(ModelError, match="quantised lm_head"):
-        loading._check_quantised(thinker, thinker_folder)
+        check_quantised(thinker, thinker_folder)
 
 
 def copy(folder: Path, to: Path) -> Path:

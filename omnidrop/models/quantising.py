@@ -1,0 +1,88 @@
+"""4-bit and 8-bit: which parts are quantised, and whether they really were."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omnidrop.errors import ModelError
+
+#: Bytes per weight of a quantised linear, the scales of its blocks included.
+QUANTISED = {"4bit": 0.53, "8bit": 1.01}
+
+
+def language_model(thinker: Any) -> Any:
+    """The text model inside a thinker, wherever this version of transformers keeps it."""
+    return getattr(thinker.model, "language_model", thinker.model)
+
+
+def quantisation(kind: str, family: Any, config: Any, dtype: torch.dtype) -> Any:
+    """Quantise the decoder's linears and nothing else.
+
+    Parameters
+    ----------
+    kind : {"4bit", "8bit"}
+    family : type
+        The class that will be loaded.
+    config : PreTrainedConfig
+        Of the model that will be loaded.
+    dtype : torch.dtype
+        To compute in.
+
+    Returns
+    -------
+    BitsAndBytesConfig
+
+    Notes
+    -----
+    Skipped names are matched from the start of the dotted name, and the names differ between
+    versions of transformers, so they are read off the class itself.
+    """
+    from transformers import BitsAndBytesConfig
+
+    with torch.device("meta"):
+        empty = family(config)
+    language = language_model(empty)
+    inside = {id(part) for part in language.layers.modules()}
+    outside = [
+        name
+        for name, part in empty.named_modules()
+        if isinstance(part, torch.nn.Linear) and id(part) not in inside
+    ]
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=outside)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=outside,
+    )
+
+
+def check_quantised(thinker: Any, folder: Path) -> None:
+    """Make sure that the decoder was quantised, and nothing but the decoder.
+
+    Raises
+    ------
+    ModelError
+        Naming a part that should not have been.
+    """
+    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+
+    inside = {id(part) for part in language_model(thinker).layers.modules()}
+    found = {
+        name: id(part) in inside
+        for name, part in thinker.named_modules()
+        if isinstance(part, (Linear4bit, Linear8bitLt))
+    }
+    wrong = [name for name, in_decoder in found.items() if not in_decoder]
+    if wrong or not found:
+        what = f"quantised {wrong[0]}" if wrong else "quantised nothing"
+        raise ModelError(
+            f"This pair of transformers and bitsandbytes {what}.",
+            path=folder,
+            hint="Load without --4bit and --8bit, or install tested versions of both.",
+        )
