@@ -64,7 +64,7 @@ class OmniDrop(Method):
         Temporal grids per group (paper: four frames; see `merging`).
     solve : bool, default True
         False: take the constants as they stand, all four given; `budget` is then only a name and
-        the realised mean may differ (the paper presets: "20 %" is 0.217).
+        the realised mean may differ, which the plan then notes (paper presets: "20 %" is 0.217).
     """
 
     name: ClassVar[str] = "omnidrop"
@@ -173,7 +173,7 @@ class OmniDrop(Method):
             beta=self.beta,
         )
         if not self.solve:
-            return schedules.fixed(path[0], len(tokens), layers)
+            return schedules.fixed(path[0], len(tokens), layers, self.budget)
         return schedules.solve(self.budget, len(tokens), layers, path)
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:

@@ -73,6 +73,3 @@ def relevance(
         scores = scores.view(kv_heads, group, -1, length).masked_fill_(~seen, -torch.inf)
         received += scores.softmax(dim=-1).sum(dim=(0, 1, 2))
     return received[columns.to(keys.device)] / (heads * count)
-
-
-attention_to = relevance

@@ -264,11 +264,20 @@ def solve_flat(budget: float, total: int, layers: int) -> Plan:
     return solve(budget, total, layers, path, settle=TOLERANCE)
 
 
-def fixed(curve: Curve, total: int, layers: int) -> Plan:
-    """Return the plan a curve makes, whatever its mean; nothing is solved."""
+def fixed(curve: Curve, total: int, layers: int, budget: float) -> Plan:
+    """Return the plan a curve makes; nothing is solved.
+
+    Where its mean is not within ±0.01 of the budget, a note in its settings says so.
+    """
     if total == 0:
         return Plan(0, (0,) * layers, {"note": "no audio or video tokens"})
-    return Plan(total, curve.counts(total, layers), {**describe(curve), "solved": False})
+    plan = Plan(total, curve.counts(total, layers), {**describe(curve), "solved": False})
+    if abs(plan.realised - budget) > TOLERANCE:
+        plan.settings["note"] = (
+            f"The schedule was taken as given, not solved: on {layers} layers its mean is "
+            f"{plan.realised:.3f}, not {budget:g}."
+        )
+    return plan
 
 
 def describe(curve: Curve) -> dict[str, Any]:

@@ -33,6 +33,7 @@ def test_presets_are_the_papers(name, layers, mean, start):
     assert plan.realised == pytest.approx(mean, abs=6e-4)
     assert plan.counts[0] == round(0.45 * len(PAPER_CLIP))
     assert plan.settings["solved"] is False
+    assert ("note" in plan.settings) == name.endswith("20")  # 0.217 and 0.214 are not 0.2
     assert (method.diversity, method.diversity_from, method.diversity_form) == (0.2, start, "raw")
     assert method == OmniDrop.paper(name[6:8], int(name[-2:]) / 100)
     assert presets()[name] == method

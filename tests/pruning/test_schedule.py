@@ -59,11 +59,13 @@ def by_hand(total: int, layers: int, p_init: float, p_final: float, t_mid: float
 def test_paper_constants_give_the_printed_means(layers, p_init, p_final, t_mid, mean):
     curve = Curve("sigmoid", 0.45, p_init, p_final, t_mid)
     for total in (27000, 40000):  # floors weigh less the more tokens there are
-        plan = fixed(curve, total, layers)
+        plan = fixed(curve, total, layers, mean)
         assert list(plan.counts) == by_hand(total, layers, p_init, p_final, t_mid)
         assert round(plan.realised, 3) == mean
-    assert fixed(curve, 1000, layers).realised == pytest.approx(mean, abs=0.004)
+    assert fixed(curve, 1000, layers, mean).realised == pytest.approx(mean, abs=0.004)
     assert plan.settings["solved"] is False
+    assert "note" not in plan.settings
+    assert f"its mean is {mean}, not 0.1." in fixed(curve, 27000, layers, 0.1).settings["note"]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -209,7 +211,7 @@ def test_too_few_tokens_names_the_nearest():
 def test_a_clip_without_tokens():
     assert solve(0.3, 0, 5, omnidrop_path(0.3)).counts == (0,) * 5
     assert solve(0.3, 0, 5, omnidrop_path(0.3)).realised == 1.0
-    assert fixed(Curve(), 0, 5).counts == (0,) * 5
+    assert fixed(Curve(), 0, 5, 0.3).counts == (0,) * 5
 
 
 def test_shapes_by_hand():
