@@ -137,6 +137,15 @@ def find(model: str | None, *, offline: bool = False) -> Location:
     ModelError
         If it is not there, is incomplete, or is no model that OmniDrop knows.
     """
+    try:
+        return _find(model, offline)
+    except (OSError, RuntimeError) as error:  # names and folders the system will not look at
+        raise ModelError(
+            f"This model cannot be opened: {error}.", path=model, hint=_known()
+        ) from error
+
+
+def _find(model: str | None, offline: bool) -> Location:
     if model is None:
         for repository in ALIASES.values():
             folder = cached(repository)
@@ -208,15 +217,27 @@ def _download(repository: str) -> Path:
             f"{repository} is not on this machine, and HF_HUB_OFFLINE is set.",
             hint=f"Unset it once, or: hf download {repository}",
         ) from error
-    except Exception as error:  # whatever its HTTP library raises
+    except OSError as error:
+        if error.errno is None:  # a library's own
+            raise _unreachable(repository, error) from error
         raise ModelError(
-            f"{repository} is not on this machine and the hub cannot be reached "
-            f"({type(error).__name__}).",
-            hint="Check the network, or use a model that is here: omnidrop models",
+            f"{repository} cannot be saved: {error.strerror}.",
+            path=constants.HF_HUB_CACHE,
+            hint="Free some disk, or set HF_HOME to another folder.",
         ) from error
+    except Exception as error:  # whatever its HTTP library raises
+        raise _unreachable(repository, error) from error
     finally:
         if quiet:
             enable_progress_bars()
+
+
+def _unreachable(repository: str, error: Exception) -> ModelError:
+    return ModelError(
+        f"{repository} is not on this machine and the hub cannot be reached "
+        f"({type(error).__name__}).",
+        hint="Check the network, or use a model that is here: omnidrop models",
+    )
 
 
 def inspect(folder: Path) -> dict[str, Any]:
@@ -237,11 +258,16 @@ def inspect(folder: Path) -> dict[str, Any]:
             path=path,
             hint=_known(),
         )
-    parts = ("text_config", "vision_config", "audio_config")
     thinker = config.get("thinker_config") or config
-    for part in parts:
-        if not isinstance(thinker.get(part), dict):
+    for part in ("text_config", "vision_config", "audio_config"):
+        if not isinstance(thinker, dict) or not isinstance(thinker.get(part), dict):
             raise ModelError(f"The config has no {part}.", path=path, hint=AGAIN)
+    if "quantization_config" in {**config, **thinker}:
+        raise ModelError(
+            "These weights are quantised already, in a way that OmniDrop does not run.",
+            path=path,
+            hint="Use the plain checkpoint with --4bit or --8bit.",
+        )
     if not (folder / "tokenizer.json").is_file() and not all(
         (folder / name).is_file() for name in ("vocab.json", "merges.txt")
     ):
@@ -262,7 +288,12 @@ def shards(folder: Path) -> list[Path]:
         table = read_json(folder / INDEX).get("weight_map")
         if not isinstance(table, dict) or not table:
             raise ModelError("The index names no weights.", path=folder / INDEX, hint=AGAIN)
-        files = [folder / name for name in sorted(set(table.values()))]
+        names = sorted({str(name) for name in table.values()})
+        if any(Path(name).name != name for name in names):
+            raise ModelError(
+                "The index names files outside the model's folder.", path=folder / INDEX, hint=AGAIN
+            )
+        files = [folder / name for name in names]
     else:
         files = [folder / SINGLE]
     for file in files:
@@ -332,7 +363,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise ModelError(
             "This file is missing, so the folder is no complete model.", path=path, hint=AGAIN
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"This file cannot be read: {error}.", path=path, hint=AGAIN) from error
     if not isinstance(value, dict):
         raise ModelError("This file holds no JSON object.", path=path, hint=AGAIN)

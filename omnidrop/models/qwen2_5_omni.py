@@ -281,7 +281,8 @@ def media_specs(folder: Path | None, config: Any) -> tuple[VideoSpec, AudioSpec]
     Limits on pixels come from a file about *video*: `video_preprocessor_config.json`, or the
     `video_processor` part of `processor_config.json`, or a `preprocessor_config.json` that does
     not describe an image processor. The hub's own `preprocessor_config.json` does, and its limits
-    are for pictures: the reference replaces them by 128·28² and 768·28² for video.
+    are for pictures: the reference replaces them by 128·28² and 768·28² for video. Limits above
+    those, wherever they are found, are taken for such limits, too.
 
     Parameters
     ----------
@@ -299,6 +300,8 @@ def media_specs(folder: Path | None, config: Any) -> tuple[VideoSpec, AudioSpec]
     defaults = VideoSpec()
     lower = size.get("shortest_edge") or video.get("min_pixels") or defaults.min_pixels
     upper = size.get("longest_edge") or video.get("max_pixels") or defaults.max_pixels
+    if int(upper) > defaults.max_pixels:
+        lower, upper = defaults.min_pixels, defaults.max_pixels
     frames = VideoSpec(
         patch_size=int(vision.patch_size),
         temporal_patch_size=int(vision.temporal_patch_size),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,6 @@ def test_text_there_and_back(adapter, text):
     ids, spans = adapter.text.encode(text)
     assert len(ids) == len(spans)
     assert not set(ids) & set(token_ids().values())
-    import unicodedata
-
     assert adapter.text.decode(ids) == unicodedata.normalize("NFC", text)
 
 
@@ -191,6 +190,11 @@ class TestSpecs:
         video, audio = media_specs(tmp_path, config)
         assert (video.min_pixels, video.max_pixels) == (784, 7840)
         assert (audio.padded_seconds, audio.hop, audio.n_fft) == (30, 100, 256)
+
+    def test_a_file_about_video_with_limits_for_pictures(self, config, tmp_path: Path):
+        path = tmp_path / "video_preprocessor_config.json"
+        path.write_text(json.dumps({"size": {"shortest_edge": 3136, "longest_edge": 12845056}}))
+        assert media_specs(tmp_path, config)[0] == VideoSpec()
 
     def test_parts_of_a_processor_config_are_obeyed(self, config, tmp_path: Path):
         parts = {

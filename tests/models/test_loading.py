@@ -197,6 +197,13 @@ def test_a_config_that_makes_no_sense_is_refused(thinker_folder, tmp_path):
         load_adapter(options(folder))
 
 
+def test_a_tokenizer_that_makes_no_sense_is_refused(thinker_folder, tmp_path):
+    folder = copy(thinker_folder, tmp_path / "m")
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match="transformers cannot load"):
+        load_adapter(options(folder))
+
+
 def test_estimate_counts_the_thinker_alone(hub_folder, thinker_folder):
     hub = resolve(options(hub_folder))
     count = sum(w.numel for w in weights(thinker_folder))

@@ -112,6 +112,12 @@ def test_names_that_are_none(name):
         find(name)
 
 
+@pytest.mark.parametrize("name", ["~nobody-here/x", "x" * 5000, "/" + "x" * 300])
+def test_names_the_system_will_not_look_at(name):
+    with pytest.raises(ModelError):
+        find(name)
+
+
 def test_a_file_is_no_model(hub_folder):
     with pytest.raises(ModelError, match="this is a file"):
         find(str(hub_folder / "config.json"))
@@ -144,8 +150,10 @@ def bare(kind: type[Exception]) -> Exception:
         (bare(GatedRepoError), "permission"),
         (bare(OfflineModeIsEnabled), "HF_HUB_OFFLINE"),
         (ConnectionError("x"), "cannot be reached"),
+        (RuntimeError("x"), "cannot be reached"),
+        (OSError(28, "No space left on device"), "cannot be saved: No space left"),
     ],
-    ids=["unknown", "gated", "offline", "unreachable"],
+    ids=["unknown", "gated", "offline", "unreachable", "odd", "full"],
 )
 def test_a_hub_that_does_not_deliver(hub, monkeypatch, error, said):
     def download(*_, local_files_only=False, **__):
@@ -207,6 +215,23 @@ class TestDamage:
     def test_config_without_a_part(self, folder):
         self.change(folder, thinker_config={"text_config": {}})
         self.wrong(folder, "config.json", "no vision_config")
+
+    def test_config_whose_thinker_is_no_object(self, folder):
+        self.change(folder, thinker_config=[1])
+        self.wrong(folder, "config.json", "no text_config")
+
+    def test_quantised_already(self, folder):
+        self.change(folder, quantization_config={"quant_method": "gptq"})
+        self.wrong(folder, "config.json", "quantised already")
+
+    def test_an_index_that_leads_elsewhere(self, folder):
+        index = {"weight_map": {"thinker.lm_head.weight": "../model-00001-of-00003.safetensors"}}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+        self.wrong(folder, "model.safetensors.index.json", "outside")
+
+    def test_json_too_deep(self, folder):
+        (folder / "config.json").write_text("[" * 100_000)
+        self.wrong(folder, "config.json", "cannot be read")
 
     def test_a_shard_is_missing(self, folder):
         (folder / "model-00002-of-00003.safetensors").unlink()
