@@ -118,7 +118,9 @@ def _video_jobs(output, seconds, fps, size, codec, pixels, options, times, color
     for number, time in enumerate(moments):
         frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
         if color_range is not None:
-            frame = frame.reformat(format=pixels, dst_color_range=color_range)
+            frame = frame.reformat(
+                format=pixels, dst_color_range={1: "MPEG", 2: "JPEG"}[color_range]
+            )
         frame.pts = round(time / base)
         frame.time_base = base
         jobs.append((time, (stream, frame)))
@@ -271,7 +273,8 @@ def wav(path: Path, seconds: float = 3.0, rate: int = 44_100, channels: int = 1,
 def truncated(path: Path, keep: float = 0.5) -> Path:
     """Cut a file off in the middle."""
     data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * keep)])
+    length = int(len(data) * keep)
+    path.write_bytes(data[: length - (length % 188 == 0)])  # within a packet, also of a ts
     return path
 
 

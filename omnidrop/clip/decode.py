@@ -279,7 +279,7 @@ class Clip:
         Raises
         ------
         MediaError
-            If no frame can be decoded, and there is no sound either.
+            If no frame of the selected part can be decoded.
         """
         self._check_open()
         plan, video = self.plan, self.info.video

@@ -151,7 +151,9 @@ class FrameReader:
 
     def _convert(self, frame: Any) -> Tensor:
         """Return a decoded frame as RGB, turned the way it is shown: uint8, (3, H, W)."""
-        rgb = frame.reformat(format="rgb24", src_color_range=int(frame.color_range) or None)
+        # By name, for PyAV 14 takes no numbers; without, full-range colours would be stretched.
+        spread = {1: "MPEG", 2: "JPEG"}.get(int(frame.color_range))
+        rgb = frame.reformat(format="rgb24", src_color_range=spread)
         image = torch.from_numpy(np.ascontiguousarray(rgb.to_ndarray())).permute(2, 0, 1)
         if self.stream.mirrored:
             image = image.flip(2)

@@ -139,7 +139,7 @@ def test_a_file_that_cannot_be_sought_in_is_read_from_its_beginning(kind, monkey
             return getattr(self.container, name)
 
         def seek(self, *_, **__):
-            raise av.error.ArgumentError(22, "no")
+            raise av.error.FFmpegError(22, "no")
 
     def opens(self):
         original(self)
@@ -302,6 +302,7 @@ def test_sound_alone(tmp_path, name, codec):
     assert difference(part, data.audio, 35_200) < 0.05
 
 
+@pytest.mark.skipif(not hasattr(av.stream, "Disposition"), reason="PyAV 14.0 cannot write it")
 def test_cover_art_is_no_picture(tmp_path):
     for name, codec in [("a.mp3", "libmp3lame"), ("a.m4a", "aac")]:
         path = media.audio_only(tmp_path / name, codec, cover=True)
@@ -442,7 +443,7 @@ def test_a_header_that_promises_more_than_a_large_file_holds(tmp_path, monkeypat
         assert clip.plan.fps == 2
         assert len(clip.plan.times) == 16
         data = clip.read()
-        assert 6 <= len(data.frames) < 10
+        assert 6 <= len(data.frames) <= 10
         assert any("picture ends at" in note for note in clip.notices)
         assert any("sound ends at" in note for note in clip.notices)
 
