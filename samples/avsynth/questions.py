@@ -1,0 +1,243 @@
+"""Questions about a clip, with answers that are right by construction.
+
+A question is asked only where its answer is beyond doubt: events that overlap the asked moment partly,
+or begin within half a second of it, are passed over. Every kind has wordings that training sees and
+wordings kept for the test (`seen=False`), in lower and upper case, with and without question mark.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .wordings import SEEN, UNSEEN
+from .world import COLOURS, CORNERS, DIGITS, INSTRUMENTS, SHAPES, Clip, Shape, Sound
+
+FAMILY = {"s": "sound", "p": "picture", "b": "both"}
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What can be asked: a kind (key of the wordings), its slots, the answer, its alternatives."""
+
+    kind: str
+    slots: tuple[tuple[str, str], ...]
+    answer: str
+    choices: tuple[str, ...]
+    sparse: bool
+
+    @property
+    def family(self) -> str:
+        """sound, picture or both."""
+        return FAMILY[self.kind[0]]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A fact in words."""
+
+    text: str
+    answer: str
+    choices: tuple[str, ...]
+    kind: str
+    family: str
+    sparse: bool
+    seen: bool
+
+
+YESNO = ("yes", "no")
+ORDER = ("before", "after")
+
+
+def _overlap(a: Sound | Shape, b: Sound | Shape) -> float:
+    return max(0.0, min(a.end, b.end) - max(a.start, b.start))
+
+
+def _covering(events: tuple, start: float, end: float, duration: float) -> object | None:
+    """The one event that lasts from half a second before to half a second after, if any."""
+    a, b = max(0.0, start - 0.5), min(duration - 0.05, end + 0.5)
+    return next((e for e in events if e.start <= a + 0.1 and e.end >= b - 0.1), None)
+
+
+def _main_partner(event: Sound | Shape, others: tuple) -> object | None:
+    """The one event of the other timeline that goes with `event` for most of its time."""
+    shares = sorted(((_overlap(event, o) / (event.end - event.start), i)
+                     for i, o in enumerate(others)), reverse=True)
+    if not shares or shares[0][0] < 0.7 or (len(shares) > 1 and shares[1][0] > 0.2):
+        return None
+    return others[shares[0][1]]
+
+
+def _sound_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
+    line = clip.sounds or ()
+    facts: list[Fact] = []
+
+    def add(kind: str, answer: str, choices: tuple, sparse: bool, **slots: str) -> None:
+        facts.append(Fact(kind, tuple(slots.items()), answer, choices, sparse))
+
+    names = [s.instrument for s in line]
+    absent = [i for i in INSTRUMENTS if i not in names]
+    short = clip.short
+    brief = [s.short for s in line]
+    add("s_first", names[0], INSTRUMENTS, brief[0])
+    add("s_last", names[-1], INSTRUMENTS, brief[-1])
+    if len(line) > 1:
+        add("s_second", names[1], INSTRUMENTS, any(brief[:2]))
+        for a, b in zip(line, line[1:], strict=False):
+            add("s_after", b.instrument, INSTRUMENTS, a.short or b.short, x=a.instrument)
+            add("s_before", a.instrument, INSTRUMENTS, a.short or b.short, x=b.instrument)
+        i, j = rng.permutation(len(line))[:2]
+        add("s_order", "yes" if i < j else "no", YESNO, brief[i] or brief[j],
+            x=names[i], y=names[j])
+    if len(line) > 2:
+        add("s_third", names[2], INSTRUMENTS, any(brief[:3]))
+    add("s_count", str(len(line)), ("1", "2", "3", "4"), any(brief))
+    one = line[int(rng.integers(len(line)))]
+    add("s_is", "yes", YESNO, one.short, x=one.instrument)
+    add("s_is", "no", YESNO, False, x=str(rng.choice(absent)))
+    if short:
+        add("s_is", "yes", YESNO, True, x=short.instrument)
+        add("s_short", short.instrument, INSTRUMENTS, True)
+        add("s_short", short.instrument, INSTRUMENTS, True)
+        for other in (s for s in line if not s.short):
+            add("s_short_order", "before" if short.end <= other.start else "after", ORDER, True,
+                x=other.instrument)
+    if not clip.gaps:
+        add("s_silence", "yes" if clip.silence else "no", YESNO, True)
+        if clip.silence:
+            after = next(s for s in line if s.start >= clip.silence[1] - 0.01)
+            prior = [s for s in line if s.end <= clip.silence[0] + 0.12][-1]
+            add("s_after_silence", after.instrument, INSTRUMENTS, True)
+            add("s_before_silence", prior.instrument, INSTRUMENTS, True)
+    return facts
+
+
+def _picture_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
+    line = clip.shapes or ()
+    facts: list[Fact] = []
+
+    def add(kind: str, answer: str, choices: tuple, sparse: bool, **slots: str) -> None:
+        facts.append(Fact(kind, tuple(slots.items()), answer, choices, sparse))
+
+    names, hues = [s.shape for s in line], [s.colour for s in line]
+    absent = [s for s in SHAPES if s not in names]
+    if line:
+        add("p_first", names[0], SHAPES, False)
+        add("p_last", names[-1], SHAPES, False)
+        add("p_first_colour", hues[0], COLOURS, False)
+        add("p_last_colour", hues[-1], COLOURS, False)
+        add("p_count", str(len(line)), ("1", "2", "3"), False)
+        one = line[int(rng.integers(len(line)))]
+        add("p_is", "yes", YESNO, False, x=one.shape)
+        for s in line:
+            add("p_colour_of", s.colour, COLOURS, False, x=s.shape)
+            add("p_shape_of", s.shape, SHAPES, False, x=s.colour)
+        for a, b in zip(line, line[1:], strict=False):
+            add("p_after", b.shape, SHAPES, False, x=a.shape)
+            add("p_before", a.shape, SHAPES, False, x=b.shape)
+        if len(line) > 1:
+            add("p_second", names[1], SHAPES, False)
+            i, j = rng.permutation(len(line))[:2]
+            add("p_order", "yes" if i < j else "no", YESNO, False, x=names[i], y=names[j])
+    add("p_is", "no", YESNO, False, x=str(rng.choice(absent)))
+    flash = clip.flash
+    add("p_flash", "yes" if flash else "no", YESNO, True)
+    if not flash:
+        return facts
+    add("p_digit", flash.digit, DIGITS, True)
+    add("p_digit", flash.digit, DIGITS, True)
+    add("p_digit_colour", flash.colour, COLOURS, True)
+    add("p_digit_colour", flash.colour, COLOURS, True)
+    add("p_corner", flash.corner, CORNERS, True)
+    add("p_corner", flash.corner, CORNERS, True)
+    host = _covering(line, flash.start, flash.end, clip.duration)
+    if isinstance(host, Shape):
+        add("p_shape_at_flash", host.shape, SHAPES, True)
+        add("p_shape_at_flash", host.shape, SHAPES, True)
+        add("p_colour_at_flash", host.colour, COLOURS, True)
+    for s in line:
+        if flash.end <= s.start - 0.5 or flash.start >= s.end + 0.5:
+            add("p_flash_order", "before" if flash.end <= s.start else "after", ORDER, True,
+                x=s.shape)
+    return facts
+
+
+def _both_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
+    sounds, shapes = clip.sounds or (), clip.shapes or ()
+    facts: list[Fact] = []
+
+    def add(kind: str, answer: str, choices: tuple, sparse: bool, **slots: str) -> None:
+        facts.append(Fact(kind, tuple(slots.items()), answer, choices, sparse))
+
+    for s in (s for s in sounds if not s.short):
+        if isinstance(partner := _main_partner(s, shapes), Shape):
+            add("b_shape_with", partner.shape, SHAPES, False, x=s.instrument)
+            add("b_colour_with", partner.colour, COLOURS, False, x=s.instrument)
+    for shape in shapes:
+        if isinstance(other := _main_partner(shape, sounds), Sound):
+            add("b_sound_with", other.instrument, INSTRUMENTS, False, x=shape.shape)
+    if shapes:
+        pairs = [(a, b) for a in sounds if not a.short for b in shapes]
+        together = [p for p in pairs if _overlap(*p) >= 1.2]
+        apart = [(a, b) for a, b in pairs if a.end < b.start - 0.5 or b.end < a.start - 0.5]
+        for group, answer in ((together, "yes"), (apart, "no")):
+            if group:
+                a, b = group[int(rng.integers(len(group)))]
+                add("b_together", answer, YESNO, False, x=a.instrument, y=b.shape)
+    flash, short = clip.flash, clip.short
+    if flash:
+        host = _covering(sounds, flash.start, flash.end, clip.duration)
+        if isinstance(host, Sound):
+            add("b_sound_at_flash", host.instrument, INSTRUMENTS, True)
+            add("b_sound_at_flash", host.instrument, INSTRUMENTS, True)
+        for s in sounds:
+            if flash.end <= s.start - 0.5 or flash.start >= s.end + 0.5:
+                add("b_flash_order", "before" if flash.end <= s.start else "after", ORDER, True,
+                    x=s.instrument)
+    if short:
+        host = _covering(shapes, short.start, short.end, clip.duration)
+        if isinstance(host, Shape):
+            add("b_shape_at_short", host.shape, SHAPES, True)
+            add("b_shape_at_short", host.shape, SHAPES, True)
+            add("b_colour_at_short", host.colour, COLOURS, True)
+            add("b_colour_at_short", host.colour, COLOURS, True)
+    if clip.silence and not clip.gaps:
+        host = _covering(shapes, *clip.silence, clip.duration)
+        if isinstance(host, Shape):
+            add("b_shape_at_silence", host.shape, SHAPES, True)
+            add("b_colour_at_silence", host.colour, COLOURS, True)
+    return facts
+
+
+def facts_of(clip: Clip, rng: np.random.Generator) -> list[Fact]:
+    """Everything that may be asked about a clip."""
+    facts: list[Fact] = []
+    if clip.sounds is not None:
+        facts += _sound_facts(clip, rng)
+    if clip.shapes is not None:
+        facts += _picture_facts(clip, rng)
+    if clip.sounds is not None and clip.shapes is not None:
+        facts += _both_facts(clip, rng)
+    return facts
+
+
+def word(fact: Fact, rng: np.random.Generator, seen: bool = True) -> Question:
+    """Put a fact into words: wording, case, question mark and, sometimes, choices, drawn at random."""
+    forms = (SEEN if seen else UNSEEN)[fact.kind]
+    text = forms[int(rng.integers(len(forms)))].format(**dict(fact.slots))
+    mark = "?" if rng.random() < 0.75 else ""
+    choices = fact.choices
+    style = rng.random()
+    if len(choices) > 3 and rng.random() < 0.15:
+        others = [c for c in choices if c != fact.answer]
+        few = [*rng.permutation(others)[: int(rng.integers(1, 4))], fact.answer]
+        choices = tuple(str(c) for c in rng.permutation(few))
+        text = f"{text}{mark} choices: {', '.join(choices)}"
+    else:
+        text += mark
+    if style < 0.6:
+        text = text[0].upper() + text[1:]
+    elif style > 0.92:
+        text = text.upper()
+    return Question(text, fact.answer, choices, fact.kind, fact.family, fact.sparse, seen)

@@ -1,0 +1,87 @@
+"""The samples of a clip: phrases cut from a bank of single notes, noise, silence.
+
+No synthesiser is needed here. Two compact banks are committed as FLAC (see bank/LICENSE.md): one for
+the test split, whose notes training never hears, and one for making other clips.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from .world import INSTRUMENTS, Clip, Sound
+
+RATE = 16_000
+FOLDER = Path(__file__).parent / "bank"
+NOTE_SAMPLES = 17_600
+Bank = dict[str, np.ndarray]
+
+
+@lru_cache(maxsize=4)
+def load_bank(name: str = "test") -> Bank:
+    """Notes per instrument, int16 (notes, samples).
+
+    Parameters
+    ----------
+    name : "test", "train" (the committed banks) or the path of an .npz made by `fluid`
+    """
+    if name.endswith(".npz"):
+        with np.load(name) as data:
+            return {k: data[k] for k in INSTRUMENTS}
+    import soundfile
+
+    path = next(FOLDER.glob(f"{name}-*.flac"))
+    counts = [int(c) for c in path.stem.split("-")[1:]]
+    notes = soundfile.read(path, dtype="int16")[0].reshape(-1, NOTE_SAMPLES)
+    ends = np.cumsum(counts)
+    return {k: notes[e - c : e] for k, c, e in zip(INSTRUMENTS, counts, ends, strict=True)}
+
+
+def _fade(x: np.ndarray, edge: int) -> np.ndarray:
+    ramp = np.linspace(0, 1, edge)
+    out = x.astype(np.float64)
+    out[:edge] *= ramp
+    out[-edge:] *= ramp[::-1]
+    return out
+
+
+def phrase(sound: Sound, bank: Bank, rng: np.random.Generator) -> np.ndarray:
+    """One instrument from start to end: notes, chords or strokes, float64 around +-0.4."""
+    n = int(round((sound.end - sound.start) * RATE))
+    notes = bank[sound.instrument]
+    out = np.zeros(n + NOTE_SAMPLES)
+    beat = n / RATE if sound.short else float(rng.uniform(0.16, 0.5))
+    chords = sound.instrument in ("piano", "guitar", "organ") and rng.random() < 0.35
+    held = float(rng.uniform(0.9, 1.1))
+    t = 0.0
+    while t < n / RATE - 0.05:
+        length = beat * (1.0 if sound.short else float(rng.choice([1, 1, 1, 2])))
+        if sound.instrument == "drums" and not sound.short:
+            length = min(length, 0.3)
+        for _ in range(2 if chords else 1):
+            note = notes[int(rng.integers(len(notes)))]
+            size = min(len(note), max(2400, int(length * held * RATE)))
+            piece = _fade(note[:size] / 32768.0, 160 if sound.instrument != "drums" else 24)
+            at = int(t * RATE)
+            out[at : at + size] += piece * (0.7 if chords else 1.0) * rng.uniform(0.75, 1.0)
+        t += length
+    return _fade(out[:n], min(320, n // 8))
+
+
+def render_sound(clip: Clip, bank: Bank) -> np.ndarray | None:
+    """The clip's sound track, float32 mono at 16 kHz, or None for a silent clip."""
+    if clip.sounds is None:
+        return None
+    rng = np.random.default_rng([clip.seed, 4])
+    out = np.zeros(int(round(clip.duration * RATE)))
+    loud = 10 ** (rng.uniform(-14, 0) / 20)
+    for s in clip.sounds:
+        at = int(round(s.start * RATE))
+        piece = phrase(s, bank, rng) * loud * 10 ** (rng.uniform(-4, 0) / 20)
+        piece = piece[: len(out) - at]
+        out[at : at + len(piece)] += piece
+    out += rng.normal(0, 10 ** (clip.noise_db / 20), len(out))
+    pcm = np.rint(np.clip(out, -1, 1) * 32767).astype(np.int16)
+    return pcm.astype(np.float32) / 32768

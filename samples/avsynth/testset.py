@@ -1,0 +1,90 @@
+"""The question set AVSynth: which clips, which questions, and how to rebuild and check both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from .media import fingerprint
+from .questions import Fact, facts_of, word
+from .world import TEST_SEEDS, Clip, WorldOptions, draw_clip
+
+FOLDER = Path(__file__).parent
+OPTIONS = WorldOptions(test=True)
+CLIPS, PER_CLIP = 100, 6
+
+
+def test_seeds() -> list[int]:
+    """Seeds of the test clips, in order."""
+    return [TEST_SEEDS + i for i in range(CLIPS)]
+
+
+def clip_name(seed: int) -> str:
+    """File name of a test clip."""
+    return f"clips/avs_{seed - TEST_SEEDS:03d}.mp4"
+
+
+def _pick(facts: list[Fact], rng: np.random.Generator, used: dict[str, int]) -> list[Fact]:
+    """A few facts of a clip: about 60 % sparse, families and kinds as even as they come."""
+    chosen: list[Fact] = []
+    pool = list(dict.fromkeys(facts))
+    families = sorted({f.family for f in pool})
+    for k in range(PER_CLIP):
+        want_sparse = rng.random() < 0.62
+        family = families[k % len(families)]
+        rest = [f for f in pool if f not in chosen and f.kind not in {c.kind for c in chosen}]
+        good = [f for f in rest if f.family == family and f.sparse == want_sparse] or [
+            f for f in rest if f.family == family] or rest
+        if not good:
+            break
+        least = min(used.get(f.kind, 0) for f in good)
+        good = [f for f in good if used.get(f.kind, 0) == least]
+        rare = min(used.get(f.kind + f.answer, 0) for f in good)
+        good = [f for f in good if used.get(f.kind + f.answer, 0) == rare]
+        fact = good[int(rng.integers(len(good)))]
+        for key in (fact.kind, fact.kind + fact.answer):
+            used[key] = used.get(key, 0) + 1
+        chosen.append(fact)
+    return chosen
+
+
+def build() -> tuple[list[dict], dict[str, str]]:
+    """Lines of test.jsonl and the clips' fingerprints."""
+    lines, prints, used = [], {}, {}
+    for seed in test_seeds():
+        clip = draw_clip(seed, OPTIONS)
+        prints[str(seed)] = fingerprint(clip)
+        rng = np.random.default_rng([seed, 9])
+        for k, fact in enumerate(_pick(facts_of(clip, rng), rng, used)):
+            seen = bool((k + seed) % 2)
+            q = word(fact, rng, seen)
+            lines.append({"id": f"avs_{seed - TEST_SEEDS:03d}_{k}", "video": clip_name(seed),
+                          "question": q.text, "choices": list(q.choices), "answer": q.answer,
+                          "category": q.kind, "family": q.family, "sparse": q.sparse,
+                          "wording": "seen" if seen else "unseen", "seed": seed})
+    return lines, prints
+
+
+def write(folder: Path = FOLDER) -> int:
+    """Write test.jsonl and fingerprints.json; returns the number of questions."""
+    lines, prints = build()
+    (folder / "test.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines), encoding="utf-8")
+    (folder / "fingerprints.json").write_text(json.dumps(prints, indent=0) + "\n", encoding="utf-8")
+    return len(lines)
+
+
+def read(path: Path = FOLDER / "test.jsonl") -> list[dict]:
+    """The questions."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def read_fingerprints() -> dict[str, str]:
+    """Fingerprint by seed."""
+    return json.loads((FOLDER / "fingerprints.json").read_text(encoding="utf-8"))
+
+
+def test_clip(seed: int) -> Clip:
+    """The clip of a test seed."""
+    return draw_clip(seed, OPTIONS)

@@ -1,0 +1,240 @@
+"""What happens in a clip: instruments on one timeline, shapes on another, and a few brief things.
+
+A clip is drawn from its seed alone, so a question set can be shipped as seeds. Long events (1.5-4 s)
+repeat themselves in dozens of tokens; the brief ones - a single short note, a digit flashing in a
+corner, a short silence - live in a few tokens only, and most questions are about those.
+
+    >>> clip = draw_clip(7)
+    >>> [s.instrument for s in clip.sounds], clip.flash
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+INSTRUMENTS = ("piano", "guitar", "violin", "trumpet", "flute", "organ", "marimba", "drums")
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
+COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
+DIGITS = ("1", "2", "3", "4", "5", "6")
+CORNERS = ("top left", "top right", "bottom left", "bottom right")
+TRAIN_BACKGROUNDS = ("plain", "gradient", "stripes", "checks", "grain")
+TEST_BACKGROUNDS = ("plain", "dots", "waves")  # the last two are never drawn in training
+TEST_SEEDS = 900_000_000
+"""Seeds from here on belong to the test split; training never draws them."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One instrument between two moments (seconds); `short` marks the single brief note."""
+
+    instrument: str
+    start: float
+    end: float
+    short: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A coloured shape between two moments; place, speed and size in units of the short side."""
+
+    shape: str
+    colour: str
+    start: float
+    end: float
+    x: float
+    y: float
+    vx: float
+    vy: float
+    size: float
+
+
+@dataclass(frozen=True)
+class Flash:
+    """A digit on a small dark plate in a corner."""
+
+    digit: str
+    colour: str
+    corner: str
+    start: float
+    end: float
+    size: float
+    margin: float
+    font: int
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Everything there is to know about a clip; `sounds` / `shapes` is None without that track."""
+
+    seed: int
+    duration: float
+    width: int
+    height: int
+    sounds: tuple[Sound, ...] | None
+    shapes: tuple[Shape, ...] | None
+    flash: Flash | None
+    silence: tuple[float, float] | None
+    background: str
+    tint: tuple[int, int, int]
+    noise_db: float
+    gaps: bool
+    """True if the sound has pauses other than `silence`: nothing is then asked about silence."""
+
+    @property
+    def short(self) -> Sound | None:
+        """The brief note, if there is one."""
+        return next((s for s in self.sounds or () if s.short), None)
+
+
+@dataclass(frozen=True)
+class WorldOptions:
+    """How clips are drawn.
+
+    Attributes
+    ----------
+    modes : probabilities of (sound and picture, picture only, sound only)
+    min_s, max_s : shortest and longest clip in seconds
+    odd_sizes : share of clips whose frames are not 112 x 112
+    test : draw backgrounds that training never sees
+    """
+
+    modes: tuple[float, float, float] = (0.6, 0.2, 0.2)
+    min_s: float = 6.0
+    max_s: float = 10.0
+    odd_sizes: float = 0.1
+    test: bool = False
+
+
+SIZES = ((140, 112), (112, 140), (168, 84), (84, 168), (140, 140), (168, 112), (112, 168))
+
+
+def _sound_line(
+    rng: np.random.Generator, options: WorldOptions
+) -> tuple[tuple[Sound, ...], tuple[float, float] | None, float, bool]:
+    """Events one after another; returns them, the silence, where they end, and the gaps flag."""
+    goal = rng.uniform(options.min_s, options.max_s)
+    n_long = int(rng.choice([1, 2, 3], p=[0.1, 0.5, 0.4]))
+    if n_long == 3 and goal < 6.5:
+        n_long = 2
+    gaps = n_long == 1 or rng.random() < 0.12
+    names = [str(n) for n in rng.permutation(INSTRUMENTS)]
+    items: list[tuple[str, float]] = []
+    share = min(4.0, max(1.6, (goal - 0.8) / n_long))
+    for i in range(n_long):
+        items.append((names[i], float(np.clip(share * rng.uniform(0.75, 1.25), 1.5, 4.0))))
+    if rng.random() < 0.8:
+        at = int(rng.integers(0, n_long + 1))
+        items.insert(at, ("~" + names[n_long], float(rng.uniform(0.25, 0.5))))
+    pause_at, pause = -1, 0.0
+    if not gaps and len(items) > 1 and rng.random() < 0.6:
+        pause_at, pause = int(rng.integers(1, len(items))), float(rng.uniform(0.5, 1.0))
+    t = float(rng.uniform(0.0, 0.1))
+    if gaps and rng.random() < 0.5:
+        t = float(rng.uniform(0.2, 1.2))
+    sounds, silence = [], None
+    for i, (name, length) in enumerate(items):
+        if i == pause_at:
+            silence = (round(t, 3), round(t + pause, 3))
+            t += pause
+        elif i:
+            t += float(rng.uniform(0.2, 1.2) if gaps else rng.uniform(0.0, 0.1))
+        short = name.startswith("~")
+        sounds.append(Sound(name.lstrip("~"), round(t, 3), round(t + length, 3), short))
+        t += length
+    return tuple(sounds), silence, max(t + float(rng.uniform(0.0, 0.15)), 5.0), gaps
+
+
+def _shape_line(
+    rng: np.random.Generator, duration: float, sounds: tuple[Sound, ...] | None
+) -> list[tuple[float, float]]:
+    """Spans of the shapes: near the sounds' borders in half of the clips, else their own."""
+    n = int(rng.choice([1, 2, 3], p=[0.08, 0.5, 0.42]))
+    if sounds and rng.random() < 0.5:
+        borders = [s.start for s in sounds if not s.short]
+        borders = [max(0.0, b + rng.uniform(-0.3, 0.3)) for b in borders] + [duration]
+        spans = [(a, b) for a, b in zip(borders, borders[1:], strict=False) if b - a >= 1.5]
+    else:
+        spans = []
+        t = float(rng.uniform(0.0, 0.5))
+        room = (duration - t) / n
+        for _ in range(n):
+            spans.append((t, t + room))
+            t += room
+    out = []
+    for a, b in spans:
+        length = min(b - a, float(rng.uniform(1.5, 4.0)) if rng.random() < 0.5 else 4.0)
+        length = max(length, 1.5)
+        start = a + float(rng.uniform(0, max(0.0, b - a - length)))
+        out.append((round(start, 3), round(min(start + length, duration), 3)))
+    return out
+
+
+def _place(
+    rng: np.random.Generator, span: tuple[float, float], shape: str, colour: str, w: int, h: int
+) -> Shape:
+    side = min(w, h)
+    size = float(rng.uniform(0.15, 0.26))
+    x0, x1 = (rng.uniform(size, w / side - size) for _ in range(2))
+    y0, y1 = (rng.uniform(size, h / side - size) for _ in range(2))
+    length = span[1] - span[0]
+    slow = float(rng.uniform(0.0, 0.5))  # of the way across
+    vx, vy = ((x1 - x0) * slow / length, (y1 - y0) * slow / length)
+    return Shape(shape, colour, span[0], span[1], *(round(float(v), 4) for v in (x0, y0, vx, vy)),
+                 round(size, 4))
+
+
+def _flash(
+    rng: np.random.Generator, duration: float, sounds: tuple[Sound, ...], shapes: list[Shape]
+) -> Flash:
+    length = float(rng.uniform(0.5, 1.0))
+    long = [s for s in (*sounds, *shapes) if s.end - s.start > length + 1.0]
+    if long and rng.random() < 0.75:  # well inside one event, so that "what sounds then" is clear
+        host = long[int(rng.integers(len(long)))]
+        start = rng.uniform(host.start + 0.5, host.end - length - 0.5)
+    else:
+        start = rng.uniform(0.1, duration - length - 0.1)
+    start = min(max(float(start), 0.0), duration - length - 0.05)
+    return Flash(str(rng.choice(DIGITS)), str(rng.choice(COLOURS)), str(rng.choice(CORNERS)),
+                 round(start, 3), round(start + length, 3), round(float(rng.uniform(0.19, 0.22)), 4),
+                 round(float(rng.uniform(0.01, 0.03)), 4), int(rng.integers(2)))
+
+
+def draw_clip(seed: int, options: WorldOptions = WorldOptions()) -> Clip:
+    """Draw the clip of a seed.
+
+    Parameters
+    ----------
+    seed : any non-negative integer; the test split uses those from `TEST_SEEDS` on
+    options : see `WorldOptions`
+
+    Returns
+    -------
+    Clip
+    """
+    rng = np.random.default_rng([seed, 20_26])
+    mode = int(rng.choice(3, p=np.array(options.modes) / sum(options.modes)))
+    w = h = 112
+    if rng.random() < options.odd_sizes:
+        w, h = SIZES[int(rng.integers(len(SIZES)))]
+    sounds: tuple[Sound, ...] | None = None
+    silence, gaps = None, False
+    if mode != 1:
+        sounds, silence, duration, gaps = _sound_line(rng, options)
+    else:
+        duration = float(rng.uniform(options.min_s, options.max_s))
+    duration = round(min(duration, 12.0), 2)
+    shapes: list[Shape] | None = None
+    flash = None
+    if mode != 2:
+        spans = _shape_line(rng, duration, sounds)
+        kinds, hues = rng.permutation(SHAPES), rng.permutation(COLOURS)
+        shapes = [_place(rng, s, str(kinds[i]), str(hues[i]), w, h) for i, s in enumerate(spans)]
+        if rng.random() < 0.8:
+            flash = _flash(rng, duration, sounds or (), shapes)
+    grounds = TEST_BACKGROUNDS if options.test else TRAIN_BACKGROUNDS
+    level = int(rng.choice([18, 60, 110, 165, 225]))
+    tint = tuple(int(np.clip(level + rng.integers(-14, 15), 0, 255)) for _ in range(3))
+    return Clip(seed, duration, w, h, sounds, tuple(shapes) if shapes is not None else None, flash,
+                silence, str(rng.choice(grounds)), tint, round(float(rng.uniform(-70, -42)), 1), gaps)

@@ -1,0 +1,193 @@
+"""Second stage: the language part learns to answer, from what the towers say (or would say).
+
+    python samples/train_demo.py --stage language --steps 2000
+
+It starts from concept vectors with noise in place of the towers, so no rendering is needed at all;
+the last part continues on the real towers' output (`--pool`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from avsynth.world import WorldOptions, draw_clip
+
+from .batches import OTHER_SYSTEMS, SYSTEM, Asker, Collator, Sample, make_sample
+from .labels import Speaker
+from .trunk import Trunk
+from .vocab import concept_vectors, word_vectors
+
+
+@dataclass(frozen=True)
+class LanguageOptions:
+    """Settings of the stage."""
+
+    steps: int = 2000
+    clips: int = 16
+    questions: int = 14
+    rate: float = 1e-3
+    warmup: int = 60
+    cut_from: int = 10
+    cut_share: float = 0.7
+    cut_after: float = 0.15
+    probe_weight: float = 0.3
+    probe_until: float = 0.7
+    seed: int = 1
+    min_s: float = 6.0
+    max_s: float = 10.0
+
+
+def teach_words(trunk: Trunk, tok, seed: int = 11) -> Speaker:  # noqa: ANN001
+    """Write the first word vectors into the embeddings and the head; return the towers' speaker."""
+    width = trunk.head.in_features
+    table = torch.from_numpy(word_vectors(tok, width, seed))
+    with torch.no_grad():
+        trunk.text.embed_tokens.weight[: len(table)] = table
+        trunk.head.weight.normal_(0, 0.02)
+        trunk.head.weight[: len(table)] += 0.15 * table
+        for layer in trunk.text.layers:
+            start_layer(layer, 2 * len(trunk.text.layers))
+    return Speaker(concept_vectors(width, seed))
+
+
+def start_layer(layer: torch.nn.Module, residuals: int) -> None:
+    """First weights of a decoder layer: heads that look for like content and copy what they find.
+
+    In the half of each head's dimensions that rotary positions hardly turn, query and key share their
+    weights ("mimetic" start, Trockman & Kolter 2023), and the output undoes the value's projection.
+    """
+    a, m = layer.self_attn, layer.mlp
+    width, dim = a.k_proj.weight.shape[1], a.head_dim
+    scale = 1 / math.sqrt(width)
+    k = torch.randn(dim, width) * scale
+    slow = torch.arange(dim) % (dim // 2) >= dim // 4
+    v = torch.randn(dim, width) * scale
+    heads = a.q_proj.weight.shape[0] // dim
+    q = torch.randn(heads, dim, width) * scale
+    for h, share in enumerate([1.3, 0.7, 0.0][:heads]):
+        q[h, slow] = share * k[slow] + (1 - min(share, 1)) * q[h, slow]
+    a.q_proj.weight.copy_(q.flatten(0, 1))
+    a.k_proj.weight.copy_(k)
+    a.v_proj.weight.copy_(v)
+    for bias in (a.q_proj.bias, a.k_proj.bias):
+        bias.normal_(0, 0.3)
+    back = v.T * (1.5 / math.sqrt(residuals))
+    out = torch.randn(width, heads, dim) * scale / math.sqrt(residuals)
+    a.o_proj.weight.copy_((out * 0.5 + back[:, None] * torch.tensor([1.0, 1.0, 0.5])[:heads, None])
+                          .flatten(1))
+    for w in (m.gate_proj.weight, m.up_proj.weight):
+        w.normal_(0, scale)
+    m.down_proj.weight.normal_(0, 1 / math.sqrt(m.down_proj.weight.shape[1] * residuals))
+
+
+def grow(small: torch.nn.Module, large: torch.nn.Module) -> None:
+    """Fill a text model of twice the layers: after each trained layer comes one that does nothing yet."""
+    large.embed_tokens.load_state_dict(small.embed_tokens.state_dict())
+    large.norm.load_state_dict(small.norm.state_dict())
+    with torch.no_grad():
+        for i, layer in enumerate(small.layers):
+            large.layers[2 * i].load_state_dict(layer.state_dict())
+            fresh = large.layers[2 * i + 1]
+            start_layer(fresh, 2 * len(large.layers))
+            fresh.self_attn.o_proj.weight.zero_()
+            fresh.mlp.down_proj.weight.zero_()
+
+
+class Source:
+    """Endless training batches, clips of like length together."""
+
+    def __init__(self, tok, speaker: Speaker, options: LanguageOptions,  # noqa: ANN001
+                 pool: list[Sample] | None = None, first_seed: int = 0) -> None:
+        self.options, self.speaker, self.pool = options, speaker, pool
+        self.rng = np.random.default_rng([options.seed, first_seed])
+        self.asker, self.collate = Asker(self.rng), Collator(tok)
+        self.seed, self.queue = 1000 + options.seed * 50_000_000 + first_seed, []
+
+    def __next__(self):  # noqa: ANN204
+        o = self.options
+        if not self.queue:
+            world = WorldOptions(min_s=o.min_s, max_s=o.max_s)
+            samples = []
+            while len(samples) < 4 * o.clips:
+                if self.pool is not None:
+                    samples.append(self.pool[int(self.rng.integers(len(self.pool)))])
+                else:
+                    self.seed += 1
+                    samples.append(make_sample(draw_clip(self.seed, world), self.speaker, self.rng))
+            samples.sort(key=lambda s: len(s.layout.index))
+            groups = [samples[i : i + o.clips] for i in range(0, len(samples), o.clips)]
+            self.queue = [groups[i] for i in self.rng.permutation(len(groups))]
+        samples = self.queue.pop()
+        asked = [self.asker.draw(s.clip, o.questions) for s in samples]
+        systems = [SYSTEM if self.rng.random() < 0.85 else str(self.rng.choice(OTHER_SYSTEMS))
+                   for _ in samples]
+        return self.collate(samples, asked, systems)
+
+
+def train_language(trunk: Trunk, tok, speaker: Speaker, options: LanguageOptions,  # noqa: ANN001
+                   folder: Path, pool: list[Sample] | None = None, save_every: int = 100,
+                   log=print, tag: str = "language") -> float:  # noqa: ANN001
+    """Train; resumes from `folder/<tag>.pt` if there is one. Returns the last loss."""
+    torch.manual_seed(options.seed)
+    o = options
+    decay = [p for p in trunk.parameters() if p.ndim > 1]
+    plain = [p for p in trunk.parameters() if p.ndim < 2]
+    optim = torch.optim.AdamW([{"params": decay, "weight_decay": 0.02},
+                               {"params": plain, "weight_decay": 0.0}],
+                              lr=o.rate, betas=(0.9, 0.97), fused=True)
+    path, begin = folder / f"{tag}.pt", 0
+    if path.exists():
+        state = torch.load(path, weights_only=False)
+        trunk.load_state_dict(state["trunk"])
+        optim.load_state_dict(state["optim"])
+        begin = state["step"]
+    source = Source(tok, speaker, o, pool, first_seed=begin * 1000)
+    if begin:
+        source.asker.error = state["error"]
+    trunk.train()
+    picks = np.random.default_rng([o.seed, begin, 7])
+    start, loss_seen, right_seen = time.time(), [], []
+    for step in range(begin, o.steps):
+        done = step / o.steps
+        rate = o.rate * min(1.0, (step + 1) / o.warmup) * (
+            0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * done)))
+        for group in optim.param_groups:
+            group["lr"] = rate
+        batch = next(source)
+        cut = None
+        if done >= o.cut_after and picks.random() < o.cut_share:
+            cut = int(picks.integers(o.cut_from, len(trunk.text.layers)))
+        logits, probed = trunk(batch, cut)
+        loss = answer_loss = F.cross_entropy(logits, batch.want)
+        aux = o.probe_weight * max(0.0, 1 - done / o.probe_until)
+        if aux > 0:
+            loss = loss + aux * sum(
+                F.cross_entropy(probed[k].flatten(0, 1), batch.probes[k].flatten(), ignore_index=-1)
+                for k in probed if (batch.probes[k] >= 0).any())
+        optim.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trunk.parameters(), 1.0)
+        optim.step()
+        with torch.no_grad():
+            hit = (logits.argmax(-1) == batch.want)[batch.first].numpy()
+        source.asker.note([q.kind for q in batch.questions], hit)
+        loss_seen.append(float(answer_loss.detach()))
+        right_seen.append(hit.mean())
+        if (step + 1) % 20 == 0:
+            log(f"{tag} {step + 1} loss {np.mean(loss_seen[-20:]):.3f} right "
+                f"{np.mean(right_seen[-20:]):.3f} total {float(loss.detach()):.2f} "
+                f"{(time.time() - start) / (step + 1 - begin):.2f} s/step L {batch.ids.shape}")
+        if (step + 1) % save_every == 0 or step + 1 == o.steps:
+            worst = sorted(source.asker.error.items(), key=lambda kv: -kv[1])
+            log("  errors: " + " ".join(f"{k}={v:.2f}" for k, v in worst))
+            tmp = path.with_suffix(".tmp")
+            torch.save({"trunk": trunk.state_dict(), "optim": optim.state_dict(), "step": step + 1,
+                        "error": source.asker.error}, tmp)
+            tmp.rename(path)
+    return float(np.mean(loss_seen[-20:]))

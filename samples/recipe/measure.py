@@ -1,0 +1,71 @@
+"""Answers of the demo model in bulk: many questions a clip in one pass, by argmax.
+
+The same numbers as `generate` would give question by question (`samples/evaluate_demo.py --check`
+compares the two), at a hundredth of the cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from avsynth.questions import Question
+from tokenizers import Tokenizer
+
+from .batches import SYSTEM, Collator, Sample
+from .trunk import Trunk
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A question, whether it was answered right, and what was said."""
+
+    question: Question
+    right: bool
+    said: str
+
+
+def answer_all(trunk: Trunk, tok: Tokenizer, pairs: Iterable[tuple[Sample, list[Question]]], *,
+               cut: int | None = None, keep: float | None = None, seed: int = 0,
+               batch: int = 8) -> list[Scored]:
+    """Ask every question about its clip.
+
+    Parameters
+    ----------
+    cut : take all clip tokens out before this layer
+    keep : share of the clip tokens that enter at all, drawn at random
+    """
+    trunk.eval()
+    collate, out = Collator(tok), []
+    pairs = [p for p in pairs if p[1]]
+    rng = torch.Generator().manual_seed(seed)
+    for i in range(0, len(pairs), batch):
+        part = pairs[i : i + batch]
+        made = collate([s for s, _ in part], [q for _, q in part], [SYSTEM] * len(part))
+        chosen = None
+        if keep is not None:
+            chosen = torch.zeros(made.av.shape[:2], dtype=torch.bool)
+            for r, (sample, _) in enumerate(part):
+                n = len(sample.layout.index)
+                chosen[r, torch.randperm(n, generator=rng)[: max(1, round(keep * n))]] = True
+        with torch.no_grad():
+            logits, _ = trunk(made, cut, chosen)
+        said, want = logits.argmax(-1).tolist(), made.want.tolist()
+        first = [k for k, f in enumerate(made.first.tolist()) if f] + [len(want)]
+        for q, a, b in zip(made.questions, first, first[1:], strict=False):
+            out.append(Scored(q, said[a:b] == want[a:b],
+                              tok.decode(said[a:b], skip_special_tokens=True)))
+    return out
+
+
+def table(scored: list[Scored]) -> dict[str, tuple[float, int]]:
+    """Accuracy and count by family, sparse and not, wording, and kind."""
+    groups: dict[str, list[bool]] = {"all": []}
+    for s in scored:
+        q = s.question
+        for key in ("all", f"family:{q.family}", f"sparse:{q.sparse}",
+                    f"wording:{'seen' if q.seen else 'unseen'}", f"kind:{q.kind}"):
+            groups.setdefault(key, []).append(s.right)
+    return {k: (float(np.mean(v)), len(v)) for k, v in groups.items()}

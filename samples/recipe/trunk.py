@@ -1,0 +1,110 @@
+"""The language part's forward pass for training: packed rows, and clip tokens that can be taken out.
+
+It uses the weights of the library's own layers; tests compare it with the library's forward.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from .batches import PROBES, Batch
+
+
+def _norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    x = x.float()
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * weight
+
+
+def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    a, b = x.chunk(2, -1)
+    return x * cos + torch.cat((-b, a), -1) * sin
+
+
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, clip: torch.Tensor,
+           text: torch.Tensor) -> torch.Tensor:
+    """Attention of packed rows: the clip among itself, then the questions over everything.
+
+    `clip` (B, 1, P, P) and `text` (B, 1, T, P + T) are added to the scores. Plain matrix products: on a
+    CPU their backward is several times faster than the fused kernel's.
+    """
+    prefix = clip.shape[-1]
+    q = q * 0.125
+    here = torch.softmax(q[:, :, :prefix] @ k[:, :, :prefix].transpose(-1, -2) + clip, -1)
+    there = torch.softmax(q[:, :, prefix:] @ k.transpose(-1, -2) + text, -1)
+    return torch.cat([here @ v[:, :, :prefix], there @ v], 2)
+
+
+def block(x, n1, wq, bq, wk, bk, wv, bv, wo, n2, wg, wu, wd, cos, sin, clip, text):  # noqa: ANN001, ANN201
+    """One decoder layer as a function of its weights, so that one compilation serves all layers."""
+    b, n, _ = x.shape
+    h = _norm(x, n1).to(torch.bfloat16)
+    q = F.linear(h, wq, bq).view(b, n, -1, 64).transpose(1, 2)
+    k = F.linear(h, wk, bk).view(b, n, -1, 64).transpose(1, 2)
+    v = F.linear(h, wv, bv).view(b, n, -1, 64).transpose(1, 2)
+    groups = q.shape[1] // k.shape[1]
+    q, k = _turn(q, cos, sin), _turn(k, cos, sin)
+    k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
+    y = attend(q, k, v, clip, text)
+    x = x + F.linear(y.transpose(1, 2).reshape(b, n, -1), wo)
+    h = _norm(x, n2).to(torch.bfloat16)
+    return x + F.linear(F.silu(F.linear(h, wg)) * F.linear(h, wu), wd)
+
+
+class Trunk(nn.Module):
+    """Language model of the demo model plus the probes that are thrown away."""
+
+    def __init__(self, text: nn.Module, head: nn.Module, probe_layer: int = 6,
+                 compiled: bool = False) -> None:
+        super().__init__()
+        self.text, self.head, self.probe_layer = text, head, probe_layer
+        width = head.in_features
+        self.probes = nn.ModuleDict({k: nn.Linear(width, n) for k, n in PROBES.items()})
+        self.block = torch.compile(block, dynamic=True) if compiled else block
+
+    def weights(self, layer: nn.Module) -> tuple[torch.Tensor, ...]:
+        """The weights of a layer in `block`'s order, matrices in bfloat16."""
+        a, m = layer.self_attn, layer.mlp
+        cast = torch.bfloat16
+        return (layer.input_layernorm.weight, a.q_proj.weight.to(cast), a.q_proj.bias.to(cast),
+                a.k_proj.weight.to(cast), a.k_proj.bias.to(cast), a.v_proj.weight.to(cast),
+                a.v_proj.bias.to(cast), a.o_proj.weight.to(cast),
+                layer.post_attention_layernorm.weight, m.gate_proj.weight.to(cast),
+                m.up_proj.weight.to(cast), m.down_proj.weight.to(cast))
+
+    def forward(self, batch: Batch, cut: int | None = None, keep: torch.Tensor | None = None,
+                ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Answer logits (answers, vocabulary) and probe logits.
+
+        Parameters
+        ----------
+        cut : take all clip tokens out before this layer
+        keep : (B, A) bool, clip tokens that enter at all (for measuring, never for training)
+        """
+        a, b = batch.blocks
+        x = self.text.embed_tokens(batch.ids)
+        x = torch.cat([x[:, :a], batch.av.to(x.dtype), x[:, b:]], 1)
+        mask = batch.mask
+        if keep is not None:
+            mask = mask.clone()
+            mask[:, 0, :, a:b] &= keep[:, None, :]
+            mask |= torch.eye(mask.shape[-1], dtype=torch.bool)
+        cos, sin = self.text.rotary_emb(x, batch.positions)
+        cos, sin = cos[:, None].to(torch.bfloat16), sin[:, None].to(torch.bfloat16)
+        bias = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(~mask, -1e9)
+        clip, asked = bias[:, :, :b, :b], bias[:, :, b:]
+        probed: dict[str, torch.Tensor] = {}
+        cols = batch.cols
+        for i, layer in enumerate(self.text.layers):
+            if cut is not None and i == cut:
+                text = torch.cat([torch.arange(a), torch.arange(b, x.shape[1])])
+                x, cos, sin = x[:, text], cos[:, :, text], sin[:, :, text]
+                clip, asked = clip[:, :, :a, :a], torch.cat([asked[..., :a], asked[..., b:]], -1)
+                cols = cols - (b - a)
+            x = self.block(x, *self.weights(layer), cos, sin, clip, asked)
+            if i + 1 == self.probe_layer and self.training:
+                mid = F.layer_norm(x[:, a:b].float(), x.shape[-1:])
+                probed = {k: p(mid) for k, p in self.probes.items()}
+        out = _norm(x[batch.rows, cols], self.text.norm.weight)
+        return self.head(out.float()), probed
