@@ -14,7 +14,7 @@ from dataclasses import replace
 from types import TracebackType
 
 from omnidrop.clip.decode import Clip, ClipOptions, open_clip
-from omnidrop.engine.decode import GenerateOptions, Generated, generate, score_choices
+from omnidrop.engine.decode import Generated, GenerateOptions, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
 from omnidrop.engine.meter import Meter, reset_device_peak
 from omnidrop.engine.prefill import prefill
@@ -262,6 +262,8 @@ class Session:
             notices.insert(0, DEMO_NOTICE)
         if notice := long_position_notice(prompt):
             notices.append(notice)
+        if note := prefilled.plan.settings.get("note"):
+            notices.append(str(note))
         account = Account(
             prompt=prompt,
             prefilled=prefilled,
