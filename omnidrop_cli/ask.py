@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from omnidrop.errors import BatchError
+from omnidrop_cli.grouping import grouped, lines_of, option
 from omnidrop_cli.options import (
     AnswerFlags,
     DropFlags,
@@ -17,9 +18,6 @@ from omnidrop_cli.options import (
     ReadFlags,
     Report,
     SpanFlags,
-    grouped,
-    lines_of,
-    option,
 )
 
 NAME = "ask"
@@ -49,12 +47,19 @@ ones (OMNIDROP_QUESTION, OMNIDROP_SET) take one value per line.
 @grouped
 def command(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="CLIP... QUESTION", help="Clips, then one question.")
+        list[str] | None,
+        typer.Argument(metavar="CLIP... QUESTION", help="Clips, then a question."),
     ] = None,
     question: Annotated[
         list[str] | None,
-        option("--question", "-q", panel="Question", envvar=None, metavar="TEXT",
-               help="A question; repeatable. All words are then clips."),
+        option(
+            "--question",
+            "-q",
+            panel="Question",
+            envvar=None,
+            metavar="TEXT",
+            help="A question; repeatable. All words are then clips.",
+        ),
     ] = None,
     *,
     span: SpanFlags,
@@ -102,6 +107,7 @@ class Run:
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
         self.printer = Printer(form, len(items) == 1, self.progress)
         self.outcomes: list[Any] = []
+        self.noticed: set[tuple[Path | None, str]] = set()
 
     def go(self) -> int:
         """Answer every item; return the exit code."""
@@ -117,9 +123,7 @@ class Run:
                 self.progress("load the model", 0, None)
                 model = backend.load(self.model)
                 self.progress.finish()
-                job = Job(
-                    model, method, self.read, self.flags, self.progress, self.printer.stream
-                )
+                job = Job(model, method, self.read, self.flags, self.progress, self.printer.stream)
                 for outcome in answers(left, job):
                     self._take(outcome)
         self.printer.close()
@@ -156,26 +160,46 @@ class Run:
             if not repeated:
                 guard.report(_about(outcome))
         elif not self.output.quiet:
-            self._show(outcome.answer)
+            self._show(outcome)
 
-    def _show(self, answer: Any) -> None:
+    def _show(self, outcome: Any) -> None:
+        """Show the report of an answer on stderr, or at least what a person should know."""
+        from omnidrop_cli import guard
+
         kind = self.output.report
         if kind is None:
             kind = Report.none
             if self.terminal:
                 kind = Report.full if len(self.items) == 1 else Report.brief
-        from omnidrop_cli import guard
-
+        answer = outcome.answer
+        notices = self._new_notices(outcome)
         if kind is Report.none:
-            for notice in answer.trace.notices:
+            for notice in notices:
                 guard.complain(notice, "notice")
             return
         from omnidrop_cli import views
         from omnidrop_cli.console import terminal
 
-        again = self.terminal and self.printer.live and self.printer.form == "text"
-        full = kind is Report.full
-        terminal().print(views.full(answer, again=again) if full else views.brief(answer))
+        if kind is Report.brief:
+            terminal().print(views.brief(answer, notices))
+        else:
+            again = self.terminal and self.printer.live and self.printer.form == "text"
+            terminal().print(views.full(answer, again=again))
+
+    def _new_notices(self, outcome: Any) -> list[str]:
+        """Return what was not said before: about the model once, about a clip once each."""
+        from omnidrop.errors import printable
+
+        trace, clip = outcome.answer.trace, outcome.item.clip
+        found = []
+        for notice in trace.notices:
+            general = bool(trace.model.get("demo")) and "demo model" in notice
+            key = (None if general else clip, notice)
+            if key not in self.noticed:
+                self.noticed.add(key)
+                named = self.several_clips and not general
+                found.append(f"{printable(clip)}: {notice}" if named else notice)
+        return found
 
     def _save(self) -> None:
         if self.output.save is None:

@@ -99,7 +99,7 @@ def load(flags: ModelFlags) -> Any:
             model=flags.model,
             device=flags.device,
             dtype=flags.dtype,
-            quantize=flags.quantize,  # type: ignore[arg-type]
+            quantize=flags.quantize,
             attention=flags.attention,
             offline=flags.offline,
         )
@@ -110,7 +110,7 @@ def clip_options(span: SpanFlags, read: ReadFlags) -> Any:
     """Return the library's ClipOptions; what was not asked for keeps the library's default."""
     import omnidrop
 
-    asked = {
+    asked: dict[str, Any] = {
         "start": span.start,
         "end": span.end,
         "fps": read.fps,

@@ -9,14 +9,8 @@ from typing import Annotated, Any
 import typer
 
 from omnidrop.errors import BatchError
-from omnidrop_cli.options import (
-    AnswerFlags,
-    DropFlags,
-    ModelFlags,
-    ReadFlags,
-    grouped,
-    option,
-)
+from omnidrop_cli.grouping import grouped, option
+from omnidrop_cli.options import AnswerFlags, DropFlags, ModelFlags, ReadFlags
 
 NAME = "batch"
 HELP = """Answer the questions of a manifest; write one line of JSON each.
@@ -43,13 +37,16 @@ exit code is 6 if any row of the manifest has failed.
 
 @grouped
 def command(
-    manifest: Annotated[
-        Path, typer.Argument(metavar="MANIFEST", help="A .jsonl or .csv file.")
-    ],
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A .jsonl or .csv file.")],
     out: Annotated[
         Path,
-        option("--out", "-o", panel="Output", metavar="FILE",
-               help="Answers are added to this JSONL file."),
+        option(
+            "--out",
+            "-o",
+            panel="Output",
+            metavar="FILE",
+            help="Answers are added to this JSONL file.",
+        ),
     ],
     retry: Annotated[
         bool, option("--retry", panel="Output", help="Ask rows that failed before again.")

@@ -143,9 +143,7 @@ def strip(values: Sequence[float], cell: int, top: float, ink: Ink, colour: str)
     return text
 
 
-def time_axis(
-    spans: Sequence[tuple[float, float]], cell: int, width: int
-) -> list[Text]:
+def time_axis(spans: Sequence[tuple[float, float]], cell: int, width: int) -> list[Text]:
     """Return a row of ticks and a row of clock times under columns.
 
     Parameters

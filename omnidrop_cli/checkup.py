@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def _tested_ranges() -> dict[str, Callable[[str], bool]]:
         requirement = Requirement(line)
         if requirement.marker is None:
             spec = requirement.specifier
-            found[requirement.name] = lambda v, spec=spec: spec.contains(v, prereleases=True)
+            found[requirement.name] = partial(spec.contains, prereleases=True)
     return found
 
 
@@ -114,7 +115,9 @@ def _processor() -> Iterator[Finding]:
     value = f"float32 {duration(full)}, bfloat16 {duration(half)} for a 512×512×512 product"
     if half > 1.5 * full:
         yield Finding(
-            NOTE, "cpu speed", value,
+            NOTE,
+            "cpu speed",
+            value,
             f"On this CPU bfloat16 is {half / full:.1f} times slower: --dtype float32, if it fits.",
         )
     else:
@@ -141,9 +144,7 @@ def _devices() -> Iterator[Finding]:
             p = torch.cuda.get_device_properties(i)
             free, total = torch.cuda.mem_get_info(i)
             half = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16: --dtype float16"
-            yield Finding(
-                OK, f"cuda:{i}", f"{p.name}, {size(free)} free of {size(total)}, {half}"
-            )
+            yield Finding(OK, f"cuda:{i}", f"{p.name}, {size(free)} free of {size(total)}, {half}")
     elif torch.backends.mps.is_available():
         yield Finding(OK, "mps", "Apple GPU")
     else:
@@ -151,12 +152,16 @@ def _devices() -> Iterator[Finding]:
         seen = shutil.which("nvidia-smi") is not None
         if seen and not built:
             yield Finding(
-                NOTE, "gpu", "an NVIDIA driver is here, but this torch is built for the CPU",
+                NOTE,
+                "gpu",
+                "an NVIDIA driver is here, but this torch is built for the CPU",
                 "Install a CUDA build: see https://pytorch.org/get-started/locally/",
             )
         else:
             yield Finding(
-                NOTE, "gpu", "none; models run on the CPU",
+                NOTE,
+                "gpu",
+                "none; models run on the CPU",
                 "Short clips, --max-pixels 50176 and --4bit keep it bearable.",
             )
     flash = importlib.util.find_spec("flash_attn") is not None
@@ -217,7 +222,8 @@ def _codecs() -> Iterator[Finding]:
 
     known = av.codec.codecs_available
     missing = [
-        shown for name, shown in DECODERS.items()
+        shown
+        for name, shown in DECODERS.items()
         if not any(n in known for n in ALTERNATIVES.get(name, (name,)))
     ]
     yield Finding(
@@ -235,7 +241,9 @@ def _cache() -> Iterator[Finding]:
     place = next((p for p in (hub, *hub.parents) if p.exists()), Path("/"))
     free = shutil.disk_usage(place).free
     yield Finding(
-        OK, "cache", f"{hub}, {size(free)} free; "
+        OK,
+        "cache",
+        f"{hub}, {size(free)} free; "
         + (f"holds {', '.join(models)}" if models else "holds no Omni model"),
         "" if models else "omnidrop ask --model 3b … downloads one; the demo model needs none.",
     )

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from omnidrop_cli.options import ReadFlags, SpanFlags, grouped, option
+from omnidrop_cli.grouping import grouped, option
+from omnidrop_cli.options import ReadFlags, SpanFlags
 
 NAME = "chunks"
 HELP = """Write a clip's temporal chunks as pictures (PNG) and sound (WAV). No model is loaded.

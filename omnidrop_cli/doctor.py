@@ -24,8 +24,9 @@ The exit code is 4 if something that omnidrop needs is missing, else 0. Nothing 
 def command(
     as_json: Annotated[
         bool,
-        typer.Option("--json", envvar="OMNIDROP_JSON", show_envvar=False,
-                     help="One JSON document on stdout."),
+        typer.Option(
+            "--json", envvar="OMNIDROP_JSON", show_envvar=False, help="One JSON document on stdout."
+        ),
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> int:
@@ -39,8 +40,11 @@ def command(
     backend.hush(debug or debugging())
     findings = checkup()
     if as_json:
-        print(json.dumps({"schema": "omnidrop.doctor/1",
-                          "findings": [asdict(f) for f in findings]}, indent=2))
+        print(
+            json.dumps(
+                {"schema": "omnidrop.doctor/1", "findings": [asdict(f) for f in findings]}, indent=2
+            )
+        )
     else:
         rows = []
         for finding in findings:

@@ -69,7 +69,9 @@ def to_svg(lines: list[list[Segment]], columns: int, title: str) -> str:
 
 def _escaped(text: str) -> str:
     # Characters that XML does not allow at all would make the file unreadable.
-    allowed = "".join(c if c in "\t\n" or " " <= c not in "\ufffe\uffff" else "\ufffd" for c in text)
+    allowed = "".join(
+        c if c in "\t\n" or (c >= " " and c not in "\ufffe\uffff") else "\ufffd" for c in text
+    )
     return html.escape(allowed.encode("utf-8", "replace").decode("utf-8"))
 
 

@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import textwrap
+from contextlib import suppress
 
 from omnidrop.errors import OmniDropError, printable
 
@@ -46,10 +47,8 @@ def complain(paragraph: str, label: str = "error") -> None:
     if not plain_terminal():
         colour = "31" if label == "error" else "33"
         line = line.replace(f"{label}:", f"\x1b[1;{colour}m{label}:\x1b[0m", 1)
-    try:
+    with suppress(OSError, ValueError):
         print(line, file=sys.stderr, flush=True)
-    except (OSError, ValueError):
-        pass
 
 
 def describe(problem: BaseException) -> tuple[str, int]:
@@ -82,11 +81,40 @@ def debugging(words: list[str] | None = None) -> bool:
 
 
 _typed: list[str] = []
+_interrupts: list[int] = []
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Interrupt politely the first time, at once the second.
+
+    Libraries swallow a KeyboardInterrupt here and there (while they are imported, above all), so
+    it is also written down; whatever they raise instead then counts as one.
+    """
+    if _interrupts:
+        os._exit(INTERRUPTED)
+    _interrupts.append(number)
+    raise KeyboardInterrupt
+
+
+def stop_if_interrupted() -> None:
+    """Raise the KeyboardInterrupt that a library has turned into something else."""
+    if _interrupts:
+        raise KeyboardInterrupt
+
+
+def watch_interrupts() -> None:
+    """Handle Ctrl-C from now on; in a thread or under a handler of someone else's, do nothing."""
+    import signal
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with suppress(ValueError):
+            signal.signal(signal.SIGINT, _interrupt)
 
 
 def run(words: list[str]) -> int:
     """Run the application on the words typed and return the exit code."""
     _typed[:] = words
+    _interrupts.clear()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
@@ -101,7 +129,7 @@ def run(words: list[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as problem:
-        return report(problem)
+        return INTERRUPTED if _interrupts else report(problem)
 
 
 def _invoke(words: list[str]) -> int:
@@ -124,10 +152,8 @@ def _invoke(words: list[str]) -> int:
         where = getattr(problem, "ctx", None)
         path = where.command_path if where is not None else "omnidrop"
         said = problem.format_message().rstrip(".")  # type: ignore[attr-defined]
-        if said.endswith("?") or said.endswith("!"):
-            complain(f"{said} Type '{path} --help' for help.")
-        else:
-            complain(f"{said}. Type '{path} --help' for help.")
+        stop = "" if said.endswith(("?", "!")) else "."
+        complain(f"{said}{stop} Type '{path} --help' for help.")
         return 2
     except click_error as problem:
         complain(problem.format_message())  # type: ignore[attr-defined]

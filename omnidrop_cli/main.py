@@ -6,7 +6,9 @@ and so that Ctrl-C is quiet from the first moment on.
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -24,12 +26,27 @@ def main(arguments: list[str] | None = None) -> None:
 
             print(f"omnidrop {__version__}", flush=True)
             sys.exit(0)
-        from omnidrop_cli.guard import run
+        from omnidrop_cli.guard import run, watch_interrupts
 
+        watch_interrupts()
         code = run(words)
     except KeyboardInterrupt:
         code = 130
+    if code == 130:
+        _leave(code)
     sys.exit(code)
+
+
+def _leave(code: int) -> None:
+    """End the process now.
+
+    The usual way out unloads libraries for a second or more, and where a KeyboardInterrupt has
+    passed through one of them on its way, Python ends by a signal instead of with the exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 if __name__ == "__main__":

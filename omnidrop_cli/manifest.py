@@ -65,7 +65,8 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for row in reader:
             if "" in row or None in row.values():
                 raise UsageError(
-                    f"Line {reader.line_num} has more or fewer cells than the header.", path=path,
+                    f"Line {reader.line_num} has more or fewer cells than the header.",
+                    path=path,
                     hint="Put texts with commas in double quotes.",
                 )
             yield reader.line_num, dict(row)
@@ -88,7 +89,8 @@ def _item(path: Path, line: int, row: dict[str, Any], choices: str | None) -> It
     unknown = set(row) - COLUMNS
     if unknown:
         raise UsageError(
-            f"Line {line}: unknown column {sorted(unknown)[0]!r}.", path=path,
+            f"Line {line}: unknown column {sorted(unknown)[0]!r}.",
+            path=path,
             hint=f"Known: {', '.join(sorted(COLUMNS))}.",
         )
     for name in ("clip", "question"):
@@ -137,7 +139,8 @@ def done_before(path: Path) -> dict[str, bool]:
             if number == len(lines):
                 continue  # the last line of a call that was killed; it is asked again
             raise UsageError(
-                f"Line {number} of the output is not an answer.", path=path,
+                f"Line {number} of the output is not an answer.",
+                path=path,
                 hint="Give --out another file.",
             ) from None
     return found

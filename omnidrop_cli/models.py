@@ -21,20 +21,21 @@ Examples:
 def command(
     as_json: Annotated[
         bool,
-        typer.Option("--json", envvar="OMNIDROP_JSON", show_envvar=False,
-                     help="One JSON document on stdout."),
+        typer.Option(
+            "--json", envvar="OMNIDROP_JSON", show_envvar=False, help="One JSON document on stdout."
+        ),
     ] = False,
 ) -> int:
     """List models, methods and presets."""
-    from dataclasses import asdict, fields, is_dataclass
+    from dataclasses import asdict, fields
 
     from omnidrop_cli import backend
     from omnidrop_cli.out import to_json
     from omnidrop_cli.words import setting
 
     backend.hush(False)
-    models = [asdict(m) if is_dataclass(m) else dict(m) for m in backend.known_models()]
-    methods = [
+    models = [asdict(m) for m in backend.known_models()]
+    methods: list[dict[str, Any]] = [
         {
             "name": name,
             "about": backend.describe_method(kind),
@@ -64,10 +65,7 @@ def command(
     )
     _show(
         "Presets (--preset)",
-        [
-            (p["name"], f"{p['method']} " + ", ".join(_differences(p, methods)))
-            for p in presets
-        ],
+        [(p["name"], f"{p['method']} " + ", ".join(_differences(p, methods))) for p in presets],
     )
     return 0
 

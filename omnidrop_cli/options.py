@@ -1,38 +1,20 @@
 """The options people type, in groups: one frozen dataclass for each, shared by the commands.
 
-`@grouped` turns a function of option groups into the flat signature that typer reads, so that no
-function takes forty parameters. Every option has an environment variable, OMNIDROP_<OPTION>.
+What cannot be meant is refused when a group is made, before anything is imported or loaded.
 """
 
 from __future__ import annotations
 
-import inspect
-import os
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
-
-import typer
+from typing import Annotated
 
 from omnidrop.errors import MediaError, UsageError
+from omnidrop_cli.grouping import lines_of, option
 from omnidrop_cli.values import parse_choices, parse_save, parse_time
 
 DEFAULT_BUDGET = 0.3
-
-
-def option(*names: str, panel: str, **settings: Any) -> Any:
-    """Return a typer option that can also be set by OMNIDROP_<LONGEST NAME>."""
-    longest = max((n for n in names if n.startswith("--")), key=len)
-    variable = "OMNIDROP_" + longest.lstrip("-").replace("-", "_").upper()
-    settings = {"envvar": variable, "show_envvar": False, "show_default": False} | settings
-    return typer.Option(*names, rich_help_panel=panel, **settings)
-
-
-def lines_of(variable: str) -> tuple[str, ...]:
-    """Return the lines of an environment variable: a repeatable option's value holds spaces."""
-    return tuple(line for line in os.environ.get(variable, "").splitlines() if line.strip())
 
 
 class Report(StrEnum):
@@ -49,8 +31,13 @@ class ModelFlags:
 
     model: Annotated[
         str | None,
-        option("--model", "-m", panel="Model", metavar="NAME",
-               help="Hub name, folder or alias; see `omnidrop models`."),
+        option(
+            "--model",
+            "-m",
+            panel="Model",
+            metavar="NAME",
+            help="Hub name, folder or alias; see `omnidrop models`.",
+        ),
     ] = None
     device: Annotated[
         str,
@@ -58,8 +45,9 @@ class ModelFlags:
     ] = "auto"
     dtype: Annotated[
         str,
-        option("--dtype", panel="Model", metavar="NAME",
-               help="auto, float32, bfloat16 or float16."),
+        option(
+            "--dtype", panel="Model", metavar="NAME", help="auto, float32, bfloat16 or float16."
+        ),
     ] = "auto"
     four_bit: Annotated[
         bool, option("--4bit", panel="Model", help="Language model's weights in 4 bits (NF4).")
@@ -69,8 +57,12 @@ class ModelFlags:
     ] = False
     attention: Annotated[
         str,
-        option("--attn", panel="Model", metavar="NAME",
-               help="sdpa, or flash where flash-attention is installed."),
+        option(
+            "--attn",
+            panel="Model",
+            metavar="NAME",
+            help="sdpa, or flash where flash-attention is installed.",
+        ),
     ] = "sdpa"
     offline: Annotated[
         bool, option("--offline", panel="Model", help="Use local files only; never the network.")
@@ -92,8 +84,13 @@ class SpanFlags:
 
     start: Annotated[
         float | None,
-        option("--start", panel="Clip", metavar="TIME", parser=parse_time,
-               help="Begin here: 75, 1:15 or 0:01:15."),
+        option(
+            "--start",
+            panel="Clip",
+            metavar="TIME",
+            parser=parse_time,
+            help="Begin here: 75, 1:15 or 0:01:15.",
+        ),
     ] = None
     end: Annotated[
         float | None,
@@ -122,21 +119,29 @@ class ReadFlags:
     ] = None
     max_pixels: Annotated[
         int | None,
-        option("--max-pixels", panel="Clip", metavar="N",
-               help="Most pixels per frame; less takes less memory."),
+        option(
+            "--max-pixels",
+            panel="Clip",
+            metavar="N",
+            help="Most pixels per frame; less takes less memory.",
+        ),
     ] = None
     no_audio: Annotated[bool, option("--no-audio", panel="Clip", help="Ignore the sound.")] = False
-    no_video: Annotated[
-        bool, option("--no-video", panel="Clip", help="Ignore the picture.")
-    ] = False
+    no_video: Annotated[bool, option("--no-video", panel="Clip", help="Ignore the picture.")] = (
+        False
+    )
     audio_file: Annotated[
         Path | None,
         option("--audio", panel="Clip", metavar="FILE", help="Take the sound from this file."),
     ] = None
     audio_track: Annotated[
         int | None,
-        option("--audio-track", panel="Clip", metavar="N",
-               help="Which sound track of the clip, from 0."),
+        option(
+            "--audio-track",
+            panel="Clip",
+            metavar="N",
+            help="Which sound track of the clip, from 0.",
+        ),
     ] = None
 
     def __post_init__(self) -> None:
@@ -168,24 +173,42 @@ class DropFlags:
 
     budget: Annotated[
         float | None,
-        option("--budget", "-b", panel="Token dropping", metavar="SHARE",
-               help=f"Share of audio and video tokens kept, mean over the layers, above 0 and up "
-               f"to 1 ({DEFAULT_BUDGET}); 1 keeps all."),
+        option(
+            "--budget",
+            "-b",
+            panel="Token dropping",
+            metavar="SHARE",
+            help=f"Share of audio and video tokens kept, mean over the layers, above 0 and up "
+            f"to 1 ({DEFAULT_BUDGET}); 1 keeps all.",
+        ),
     ] = None
     method: Annotated[
         str | None,
-        option("--method", panel="Token dropping", metavar="NAME",
-               help="omnidrop, or another that `omnidrop models` lists; none keeps all."),
+        option(
+            "--method",
+            panel="Token dropping",
+            metavar="NAME",
+            help="omnidrop, or another that `omnidrop models` lists; none keeps all.",
+        ),
     ] = None
     preset: Annotated[
         str | None,
-        option("--preset", panel="Token dropping", metavar="NAME",
-               help="A published setting of OmniDrop; see `omnidrop models`."),
+        option(
+            "--preset",
+            panel="Token dropping",
+            metavar="NAME",
+            help="A published setting of OmniDrop; see `omnidrop models`.",
+        ),
     ] = None
     settings: Annotated[
         list[str] | None,
-        option("--set", panel="Token dropping", metavar="NAME=VALUE", envvar=None,
-               help="A setting of the method; repeatable."),
+        option(
+            "--set",
+            panel="Token dropping",
+            metavar="NAME=VALUE",
+            envvar=None,
+            help="A setting of the method; repeatable.",
+        ),
     ] = None
 
     def __post_init__(self) -> None:
@@ -213,13 +236,21 @@ class AnswerFlags:
 
     choices: Annotated[
         str | None,
-        option("--choices", panel="Answer", metavar="A,B,C",
-               help="Pick one of these; probabilities in the report. Quote one with a comma."),
+        option(
+            "--choices",
+            panel="Answer",
+            metavar="A,B,C",
+            help="Pick one of these; probabilities in the report. Quote one with a comma.",
+        ),
     ] = None
     system: Annotated[
         str | None,
-        option("--system", panel="Answer", metavar="TEXT",
-               help="System prompt instead of the model's own."),
+        option(
+            "--system",
+            panel="Answer",
+            metavar="TEXT",
+            help="System prompt instead of the model's own.",
+        ),
     ] = None
     max_new_tokens: Annotated[
         int,
@@ -227,13 +258,21 @@ class AnswerFlags:
     ] = 128
     temperature: Annotated[
         float,
-        option("--temperature", panel="Answer", metavar="T",
-               help="0 takes the likeliest token (default); more is more varied."),
+        option(
+            "--temperature",
+            panel="Answer",
+            metavar="T",
+            help="0 takes the likeliest token (default); more is more varied.",
+        ),
     ] = 0.0
     top_p: Annotated[
         float,
-        option("--top-p", panel="Answer", metavar="P",
-               help="Sample from the likeliest tokens that hold this share (1)."),
+        option(
+            "--top-p",
+            panel="Answer",
+            metavar="P",
+            help="Sample from the likeliest tokens that hold this share (1).",
+        ),
     ] = 1.0
     seed: Annotated[
         int, option("--seed", panel="Answer", metavar="N", help="Seed of everything random (0).")
@@ -256,25 +295,33 @@ class AnswerFlags:
 class OutputFlags:
     """Where the answer and the report go."""
 
-    json: Annotated[
-        bool, option("--json", panel="Output", help="One JSON document on stdout.")
-    ] = False
+    json: Annotated[bool, option("--json", panel="Output", help="One JSON document on stdout.")] = (
+        False
+    )
     jsonl: Annotated[
         bool, option("--jsonl", panel="Output", help="One line of JSON per answer on stdout.")
     ] = False
     report: Annotated[
         Report | None,
-        option("--report", panel="Output",
-               help="On stderr. On a terminal: full for one answer, brief for more; else none."),
+        option(
+            "--report",
+            panel="Output",
+            help="On stderr. On a terminal: full for one answer, brief for more; else none.",
+        ),
     ] = None
     save: Annotated[
         Path | None,
-        option("--save", panel="Output", metavar="FILE", parser=parse_save,
-               help="Write answers and full report to FILE.json, .html, .svg or .txt."),
+        option(
+            "--save",
+            panel="Output",
+            metavar="FILE",
+            parser=parse_save,
+            help="Write answers and full report to FILE.json, .html, .svg or .txt.",
+        ),
     ] = None
-    force: Annotated[
-        bool, option("--force", panel="Output", help="Let --save replace a file.")
-    ] = False
+    force: Annotated[bool, option("--force", panel="Output", help="Let --save replace a file.")] = (
+        False
+    )
     quiet: Annotated[
         bool, option("--quiet", panel="Output", help="No report, progress or notices.")
     ] = False
@@ -289,51 +336,3 @@ class OutputFlags:
             from omnidrop_cli.save import check_target
 
             check_target(self.save, self.force)
-
-
-def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give typer one parameter for each field of every option group that `function` takes.
-
-    Parameters
-    ----------
-    function : callable
-        Its parameters are option groups (dataclasses) or plain typer parameters.
-
-    Returns
-    -------
-    callable
-        The same command with a flat, keyword-only signature.
-    """
-    hints = get_type_hints(function, include_extras=True)
-    groups: dict[str, type] = {}
-    flat: list[inspect.Parameter] = []
-
-    def add(name: str, annotation: Any, default: Any) -> None:
-        flat.append(
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default
-            )
-        )
-
-    for name, parameter in inspect.signature(function).parameters.items():
-        kind = hints[name]
-        if not is_dataclass(kind):
-            add(name, kind, parameter.default)
-            continue
-        groups[name] = kind  # type: ignore[assignment]
-        inner = get_type_hints(kind, include_extras=True)
-        for f in fields(kind):
-            add(f.name, inner[f.name], f.default if f.default is not MISSING else f.default_factory)
-
-    def command(**values: Any) -> Any:
-        given = {
-            name: kind(**{f.name: values.pop(f.name) for f in fields(kind)})
-            for name, kind in groups.items()
-        }
-        return function(**given, **values)
-
-    command.__name__ = function.__name__
-    command.__doc__ = function.__doc__
-    command.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in flat}
-    return command

@@ -52,9 +52,7 @@ def check_target(path: Path, force: bool) -> None:
     if path.is_dir():
         raise UsageError("This is a folder.", path=path, hint="Give --save a file name.")
     if path.exists() and not force:
-        raise UsageError(
-            "The file to save exists.", path=path, hint="Add --force to replace it."
-        )
+        raise UsageError("The file to save exists.", path=path, hint="Add --force to replace it.")
     if not os.access(folder, os.W_OK):
         raise UsageError("The folder to save in cannot be written.", path=folder)
 

@@ -6,7 +6,7 @@ one under the other; without colour every difference is also a difference of gly
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
 from omnidrop.errors import printable
-from omnidrop_cli import blocks, words
+from omnidrop_cli import blocks, heat, words
 from omnidrop_cli.charts import Ink, bar
 
 if TYPE_CHECKING:
@@ -64,9 +64,10 @@ def full(answer: Answer, with_answer: bool = False, again: bool = False) -> View
     return View(make)
 
 
-def brief(answer: Answer) -> View:
-    """Return the report in a few lines."""
-    return View(lambda width, ink: _brief(answer, width, ink))
+def brief(answer: Answer, notices: Sequence[str] | None = None) -> View:
+    """Return the report in a few lines, with these notices or else the answer's own."""
+    said = answer.trace.notices if notices is None else notices
+    return View(lambda width, ink: _brief(answer, said, width, ink))
 
 
 def failed(outcome: Outcome) -> View:
@@ -97,12 +98,12 @@ def _full(answer: Answer, with_answer: bool, width: int, ink: Ink) -> Iterator[T
 
 
 def _stacked(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
-    rows = blocks.layer_bins(trace)
+    rows = heat.layer_bins(trace)
     yield from _column(
         (
-            blocks.layers(trace, rows, width, ink),
+            heat.layers(trace, rows, width, ink),
             blocks.shares(trace, width),
-            blocks.heatmap(trace, rows, width, ink),
+            heat.heatmap(trace, rows, width, ink),
             blocks.moments(trace, width, ink),
             blocks.stages(trace, width, ink),
             blocks.cost(trace, width, ink),
@@ -111,17 +112,17 @@ def _stacked(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
 
 
 def _wide(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
-    rows = blocks.layer_bins(trace)
+    rows = heat.layer_bins(trace)
     left = (width - GAP) // 2
     right = width - GAP - left
     columns = (
         (
-            blocks.layers(trace, rows, left, ink),
+            heat.layers(trace, rows, left, ink),
             blocks.shares(trace, left),
             blocks.stages(trace, left, ink),
         ),
         (
-            blocks.heatmap(trace, rows, right, ink),
+            heat.heatmap(trace, rows, right, ink),
             blocks.moments(trace, right, ink),
             blocks.cost(trace, right, ink),
         ),
@@ -147,7 +148,7 @@ def beside(columns: list[list[Text]], widths: list[int]) -> Iterator[Text]:
         yield line
 
 
-def _brief(answer: Answer, width: int, ink: Ink) -> Iterator[Text]:
+def _brief(answer: Answer, notices: Sequence[str], width: int, ink: Ink) -> Iterator[Text]:
     trace = answer.trace
     n = trace.av_tokens
     line = Text("  ")
@@ -172,7 +173,7 @@ def _brief(answer: Answer, width: int, ink: Ink) -> Iterator[Text]:
     if answer.choices:
         odds = " · ".join(f"{c.text} {words.share(c.probability)}" for c in answer.choices)
         yield from blocks.wrapped(Text(f"  {printable(odds)}"), width, indent=2)
-    for notice in trace.notices:
+    for notice in notices:
         yield from blocks.wrapped(Text(f"  ! {printable(notice)}", style="bold"), width, indent=4)
     yield Text()
 

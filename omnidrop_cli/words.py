@@ -41,12 +41,11 @@ def duration(seconds: float) -> str:
 
 
 def _scaled(value: float, step: float, units: tuple[str, ...]) -> str:
-    for unit in units[:-1]:
-        if abs(value) < 999.5:
-            break
+    place = 0
+    while abs(value) >= 999.5 and place < len(units) - 1:
         value /= step
-    else:
-        unit = units[-1]
+        place += 1
+    unit = units[place]
     digits = 0 if unit == units[0] or abs(value) >= 99.5 else 1 if abs(value) >= 9.95 else 2
     return f"{value:.{digits}f} {unit}"
 

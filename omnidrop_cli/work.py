@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ class Item:
     clip: Path
     question: str
     choices: tuple[str, ...] = ()
-    span: SpanFlags = SpanFlags()
+    span: SpanFlags = field(default_factory=SpanFlags)
     id: str = ""
 
 
@@ -69,6 +69,7 @@ def answers(items: Iterable[Item], job: Job) -> Iterator[Outcome]:
             job.progress("open", 0, None)
             session = backend.open_session(job.model, clip, span, job.read)
         except Exception as problem:
+            guard.stop_if_interrupted()
             yield from (Outcome(item, problem=problem) for item in group)
             continue
         finally:
@@ -93,6 +94,7 @@ def _answer(session: Any, item: Item, job: Job) -> Outcome:
     except BrokenPipeError:
         raise
     except Exception as problem:
+        guard.stop_if_interrupted()
         return Outcome(item, problem=problem)
     finally:
         job.progress.finish()

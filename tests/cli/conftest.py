@@ -9,16 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
-HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
-
-
-def environment(**extra: str) -> dict[str, str]:
-    """Return the environment of a child: UTF-8, no OMNIDROP_ variable of the person's own."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMNIDROP_", "COLUMNS"))}
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return kept | {"PYTHONPATH": paths, "PYTHONIOENCODING": "utf-8", "TERM": "xterm"} | extra
+from fakes import HERE, ROOT, environment
 
 
 @pytest.fixture(autouse=True)

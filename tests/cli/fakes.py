@@ -1,6 +1,6 @@
 """A model that answers at once without torch: it lets every command be tested, and looked at.
 
-    python tests/cli/fakes.py ask clip.mp4 "What plays?"     # the command line on the fake model
+python tests/cli/fakes.py ask clip.mp4 "What plays?"     # the command line on the fake model
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from omnidrop.errors import MediaError, MemoryShortError, UsageError
 from omnidrop.report.trace import Answer, Choice, ChunkTrace, Memory, Stage, Trace
 from omnidrop_cli import backend
 
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
 TEXT = "A piano plays first; the strings come in at 0:24."
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """Return the environment of a child: UTF-8, no OMNIDROP_ variable of the person's own."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMNIDROP_", "COLUMNS"))}
+    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return kept | {"PYTHONPATH": paths, "PYTHONIOENCODING": "utf-8", "TERM": "xterm"} | extra
 
 
 def make_trace(
@@ -41,8 +50,10 @@ def make_trace(
         for i in range(chunks)
     ]
     share = [w / sum(weights) for w in weights]
-    curve = [1.0 if budget >= 1 else 0.45 / (1 + math.exp(20 * (i / layers - 0.62))) + 0.03
-             for i in range(layers)]
+    curve = [
+        1.0 if budget >= 1 else 0.45 / (1 + math.exp(20 * (i / layers - 0.62))) + 0.03
+        for i in range(layers)
+    ]
     scale = 1.0 if budget >= 1 else budget * layers / sum(curve)
     parts = []
     for i in range(chunks):
@@ -52,35 +63,72 @@ def make_trace(
             if budget >= 1:
                 return (total,) * layers
             line = []
-            for l, c in enumerate(curve):
-                late = max(0.0, (l / layers - 0.45) / 0.55)
-                line.append(min(total, round(total * c * scale * gain * (1 - late + late * bend))))
-            return tuple(min(line[: l + 1]) for l in range(layers))
+            for layer, height in enumerate(curve):
+                late = max(0.0, (layer / layers - 0.45) / 0.55)
+                part = height * scale * gain * (1 - late + late * bend)
+                line.append(min(total, round(total * part)))
+            return tuple(min(line[: i + 1]) for i in range(layers))
 
         parts.append(
             ChunkTrace(
-                2.0 * i, 2.0 * i + 2.0, kept(audio, 1.25), kept(video, 0.93), audio, video,
+                2.0 * i,
+                2.0 * i + 2.0,
+                kept(audio, 1.25),
+                kept(video, 0.93),
+                audio,
+                video,
                 share[i] if relevance else None,
             )
         )
-    kept_audio = tuple(sum(c.audio[l] for c in parts) for l in range(layers))
-    kept_video = tuple(sum(c.video[l] for c in parts) for l in range(layers))
+    kept_audio = tuple(sum(c.audio[i] for c in parts) for i in range(layers))
+    kept_video = tuple(sum(c.video[i] for c in parts) for i in range(layers))
     total = (audio + video) * chunks
     both = [a + v for a, v in zip(kept_audio, kept_video, strict=True)]
     realised = sum(both) / (layers * total) if total else 1.0
     return Trace(
-        method={"name": "omnidrop", "budget": budget, "cache": "own", "diversity": 0.2,
-                "rows": "question", "schedule": "sigmoid", "entry": "paper",
-                "plan": {"p_init": 0.0, "p_final": 0.2031, "entry_ratio": 0.45, "t_mid": 0.5}},
-        model={"name": "Qwen/Qwen2.5-Omni-7B", "family": "qwen2_5_omni", "demo": False,
-               "layers": layers, "parameters": 8_930_000_000, "dtype": "bfloat16",
-               "device": "cuda:0", "attention": "sdpa", "quantization": None},
-        clip={"path": path, "duration": 2.0 * chunks, "start": 0.0, "end": 2.0 * chunks,
-              "fps": 2.0, "frames": 4 * chunks, "frame_size": [448, 252],
-              "max_pixels": 100352, "sample_rate": 16000, "identity": "5a3c9e1f"},
-        settings={"question": question, "system": None, "max_new_tokens": 128, "temperature": 0.0,
-                  "top_p": 1.0, "seed": 0, "omnidrop": "0.1.0", "torch": "2.13.0",
-                  "transformers": "5.23.0"},
+        method={
+            "name": "omnidrop",
+            "budget": budget,
+            "cache": "own",
+            "diversity": 0.2,
+            "rows": "question",
+            "schedule": "sigmoid",
+            "entry": "paper",
+            "plan": {"p_init": 0.0, "p_final": 0.2031, "entry_ratio": 0.45, "t_mid": 0.5},
+        },
+        model={
+            "name": "Qwen/Qwen2.5-Omni-7B",
+            "family": "Qwen2.5-Omni",
+            "demo": False,
+            "dtype": "bfloat16",
+            "device": "cuda:0",
+            "attention": "sdpa",
+            "quantization": None,
+            "text": {"layers": layers, "hidden": 3584, "heads": 28, "kv_heads": 4},
+            "parameters": 8_930_000_000,
+        },
+        clip={
+            "path": path,
+            "duration": 2.0 * chunks,
+            "start": 0.0,
+            "span": 2.0 * chunks,
+            "format": "mov,mp4",
+            "fps": 2.0,
+            "frames": 4 * chunks,
+            "size": (252, 448),
+            "grid": (2 * chunks, 18, 32),
+            "identity": "5a3c9e1f",
+            "sampling": {"fps": 2.0, "max_frames": 768, "max_pixels": None},
+        },
+        settings={
+            "question": question,
+            "system": None,
+            "max_new_tokens": 128,
+            "temperature": 0.0,
+            "top_p": 1.0,
+            "seed": 0,
+            "versions": {"omnidrop": "0.1.0", "torch": "2.13.0"},
+        },
         text_tokens=61,
         audio_tokens=audio * chunks,
         video_tokens=video * chunks,
@@ -92,15 +140,16 @@ def make_trace(
         chunks=tuple(parts),
         stages=(
             Stage("open", 0.031, reused=reused),
-            Stage("decode", 1.212, reused=reused),
-            Stage("features", 0.441, reused=reused),
-            Stage("vision tower", 0.982, reused=reused),
+            Stage("sound", 0.441, reused=reused),
             Stage("audio tower", 0.131, reused=reused),
+            Stage("frames", 1.612, reused=reused, overlapped=not reused),
+            Stage("waiting for frames", 0.712, reused=reused),
+            Stage("vision tower", 0.982, reused=reused),
+            Stage("prompt", 0.0042),
             Stage("entry", 0.0042),
             Stage("prefill", 0.563),
             Stage("selection", 0.041, within="prefill"),
-            Stage("first token", 0.018),
-            Stage("decode tokens", 0.411),
+            Stage("answer", 0.429),
         ),
         ttft=3.382 if not reused else 0.585,
         tokens_per_second=29.2,
@@ -151,10 +200,11 @@ class FakeSession:
             chunks=int(os.environ.get("FAKE_CHUNKS", "30")),
             layers=int(os.environ.get("FAKE_LAYERS", "28")),
             notices=("The file ends at 0:58 of 1:00; the answer is about what is there.",)
-            if "cut" in self.path.name else (),
+            if "cut" in self.path.name
+            else (),
         )
         self.asked.append(question)
-        odds = [2.0 ** -i for i in range(len(choices))]
+        odds = [2.0**-i for i in range(len(choices))]
         return Answer(
             text,
             tuple(range(12)),
@@ -175,6 +225,7 @@ class FakeModel:
     log: list[str] = field(default_factory=list)
 
     def open(self, path: Path) -> FakeSession:
+        backend.check_file(path)
         self.log.append(f"open {path.name}")
         return FakeSession(path, log=self.log)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import fakes
 import pytest
 
-import fakes
 from omnidrop.report.trace import SCHEMA
 
 
@@ -108,7 +108,8 @@ def test_the_same_failure_of_every_question_keeps_its_code(run, fake, clip) -> N
 
 
 def test_choices(run, fake, clip) -> None:
-    code, out, err = run("ask", clip, "Which?", "--choices", '"red, white",blue', "--report", "full")
+    flags = ("--choices", '"red, white",blue', "--report", "full")
+    code, out, err = run("ask", clip, "Which?", *flags)
     assert (code, out) == (0, "red, white\n")
     assert "red, white" in err
     assert "66.7 %" in err
@@ -118,7 +119,7 @@ def test_question_and_clips_from_stdin(child, clip) -> None:
     import subprocess
     import sys
 
-    from conftest import HERE, ROOT, environment
+    from fakes import HERE, ROOT, environment
 
     def ask(*words: object, text: bytes) -> str:
         return subprocess.run(

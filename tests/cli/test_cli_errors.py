@@ -100,7 +100,7 @@ def test_names_that_are_not_utf8(child, tmp_path) -> None:
         stream.write(b"x")
     import subprocess
 
-    from conftest import HERE, ROOT, environment
+    from fakes import HERE, ROOT, environment
 
     for flags in ((), ("--json",), ("--report", "full"), ("--save", str(tmp_path / "r.html"))):
         done = subprocess.run(
@@ -121,7 +121,7 @@ def test_names_that_are_not_utf8(child, tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("75", 75.0), ("1:15", 75.0), ("0:01:15", 75.0), ("1:15.5", 75.5), ("0", 0.0), ("90:00", 5400.0)],
+    [("75", 75.0), ("1:15", 75.0), ("0:01:15", 75.0), ("1:15.5", 75.5), ("90:00", 5400.0)],
 )
 def test_times(text, seconds) -> None:
     assert values.parse_time(text) == seconds

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 from dataclasses import replace
 
+import fakes
 import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
-import fakes
 from omnidrop.report.trace import Answer, Choice
 from omnidrop_cli import blocks, charts, views, words
 
@@ -72,14 +72,15 @@ def test_what_a_report_says() -> None:
         "Qwen/Qwen2.5-Omni-7B", "28 layers", "bfloat16", "cuda:0", "budget 0.3 asked → 0.297",
         "! notice  The file is cut.", "1,500", "5,040", "0:22–0:30", "×4.6", "vision tower",
         "    selection", "3.38 s", "29.2", "31.3 TFLOP of", "112 MB of", "2.91 GB host",
-        "19.4 GB device", "p_final 0.2031", "max_new_tokens 128", "torch 2.13.0", "0:00", "1:00",
+        "19.4 GB device", "p_final 0.2031", "max_new_tokens 128", "torch 2.13.0", "meanwhile",
+        "120 frames of 448×252", "0:00", "1:00",
     ):  # fmt: skip
         assert part in text
 
 
 def test_reused_stages_say_so() -> None:
     text = "\n".join(lines(views.full(answer(reused=True)), 80))
-    assert text.count("done before, not run again") == 5
+    assert text.count("done before, not run again") == 6
 
 
 def test_choices_are_shown_with_probabilities() -> None:

@@ -7,9 +7,8 @@ import re
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
-import pytest
-
 import fakes
+import pytest
 
 NASTY = '<script>alert("x")</script> & </pre> [red]?'
 

@@ -10,10 +10,9 @@ import subprocess
 import sys
 import time
 
-import pytest
-
 import fakes
-from conftest import HERE, ROOT, environment
+import pytest
+from fakes import HERE, ROOT, environment
 from rich.cells import cell_len
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a Unix terminal")
