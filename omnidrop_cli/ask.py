@@ -136,9 +136,9 @@ class Run:
         from omnidrop_cli.work import Outcome
 
         wrong: dict[Path, Exception] = {}
-        for clip in dict.fromkeys(item.clip for item in self.items):
+        for clip, span in dict.fromkeys((item.clip, item.span) for item in self.items):
             try:
-                backend.check_clip(clip)
+                backend.check_clip(clip, span, self.read)
             except Exception as problem:
                 wrong[clip] = problem
         if wrong and not self.several_clips:

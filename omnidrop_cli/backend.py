@@ -43,25 +43,26 @@ def hide_downloads() -> None:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
-def check_clip(path: Path) -> None:
+def check_clip(path: Path, span: SpanFlags, read: ReadFlags) -> None:
     """Raise what is wrong with a clip before a model is loaded for it.
 
     Raises
     ------
     MediaError
         If there is no such file, or it is no clip that can be read.
+    UsageError
+        If the options do not fit it, such as a start after its end.
     """
     check_file(path)
-    from omnidrop.clip.probe import probe
-
-    probe(path)
+    with open_clip(path, span, read):
+        pass
 
 
 def check_file(path: Path) -> None:
     """Raise MediaError if there is nothing at `path` that could be a clip."""
-    if not path.exists():
+    if not os.path.exists(path):  # unlike Path.exists, also False for a name too long to be one
         raise MediaError("There is no such file.", path=path, hint="Check the path.")
-    if path.is_dir():
+    if os.path.isdir(path):
         raise MediaError("This is a folder.", path=path, hint="Name the clips in it, like *.mp4.")
 
 

@@ -152,6 +152,7 @@ def _invoke(words: list[str]) -> int:
         where = getattr(problem, "ctx", None)
         path = where.command_path if where is not None else "omnidrop"
         said = problem.format_message().rstrip(".")  # type: ignore[attr-defined]
+        said = said.replace("Value error, ", "")  # pydantic's, under typer
         stop = "" if said.endswith(("?", "!")) else "."
         complain(f"{said}{stop} Type '{path} --help' for help.")
         return 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -109,13 +110,18 @@ def clips_and_questions(
     clips = list(words) if asked else list(words[:-1])
     questions = list(asked) if asked else list(words[-1:])
     if not words or (not asked and not clips):
-        if words and not Path(words[0]).exists() and words[0] != "-":
+        if words and not os.path.exists(words[0]) and words[0] != "-":
             raise UsageError(
                 "A clip is missing.", hint='Type: omnidrop ask clip.mp4 "What happens?"'
             )
         raise UsageError(
             "A question is missing." if words else "A clip and a question are missing.",
             hint='Type: omnidrop ask clip.mp4 "What happens?"',
+        )
+    if not asked and os.path.isfile(words[-1]) and not any(map(os.path.exists, clips)):
+        raise UsageError(
+            f"{printable(words[-1])!r} is a file, and stands where the question belongs.",
+            hint='Type clips first: omnidrop ask clip.mp4 "What happens?"',
         )
     if (clips + questions).count("-") > 1:
         raise UsageError("Stdin can be read once.", hint="Give - once, as a clip or a question.")

@@ -238,7 +238,7 @@ def install(set_attribute: Any = setattr) -> FakeModel:
         model.log.append(f"load {flags.model}")
         return model
 
-    def check_clip(path: Path) -> None:
+    def check_clip(path: Path, span: Any, read: Any) -> None:
         backend.check_file(path)
         if path.stat().st_size == 0:
             raise MediaError("The file is empty.", path=path, hint="Copy it again.")

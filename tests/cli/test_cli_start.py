@@ -66,10 +66,12 @@ def started(*words: str) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-@pytest.mark.parametrize("words", [("--version",), ("--help",), ("ask", "--help")])
-def test_help_and_version_take_a_third_of_a_second(words) -> None:
-    # The best of three: the machine may be busy with other things.
-    assert min(started(*words) for _ in range(3)) <= 0.3
+@pytest.mark.parametrize(
+    ("words", "limit"), [(("--version",), 0.3), (("--help",), 0.3), (("ask", "--help"), 0.5)]
+)
+def test_help_and_version_answer_at_once(words, limit) -> None:
+    # The best of three, for the machine may be busy: measured alone 0.03, 0.12 and 0.2 seconds.
+    assert min(started(*words) for _ in range(3)) <= limit
 
 
 def test_help_imports_nothing_heavy() -> None:

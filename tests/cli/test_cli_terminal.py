@@ -97,11 +97,11 @@ def test_errors_are_wrapped_to_the_terminal(clip) -> None:
 
 
 def test_long_stages_have_a_bar_that_goes_away(clip) -> None:
-    code, seen = on_terminal("ask", clip, "What?", FAKE_PAUSE="2")
+    code, seen = on_terminal("ask", clip, "What?", FAKE_PAUSE="1.5")
     assert code == 0
     assert "prefill" in seen.split(fakes.TEXT[:8])[0]
     assert "━" in seen
-    _, seen = on_terminal("ask", clip, "What?", "--quiet", FAKE_PAUSE="1.5")
+    _, seen = on_terminal("ask", clip, "What?", "--quiet", FAKE_PAUSE="1.2")
     assert seen.strip() == fakes.TEXT
 
 
@@ -111,7 +111,7 @@ def test_short_stages_have_none(clip) -> None:
 
 
 def test_no_bar_without_a_terminal(child, clip) -> None:
-    done = child("ask", clip, "What?", FAKE_PAUSE="1.5")
+    done = child("ask", clip, "What?", FAKE_PAUSE="1.2")
     assert (done.returncode, done.stdout, done.stderr) == (0, fakes.TEXT + "\n", "")
 
 
