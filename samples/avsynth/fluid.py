@@ -4,7 +4,7 @@
     python -m avsynth.fluid --out avsynth/bank/test.flac --split test --compact
 
 A bank is many single notes, cut into phrases later by `sound`. The two splits share no pitch: every
-fourth semitone is the test split's, and the drums come from another kit. FluidR3_GM is under the MIT
+fourth semitone is the test split's; the drums come from another kit, which shares some strokes. FluidR3_GM is under the MIT
 licence (c) Frank Wen; Debian packages `fluidsynth` and `fluid-soundfont-gm`.
 """
 

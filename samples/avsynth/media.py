@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from fractions import Fraction
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def render(clip: Clip, bank: Bank | None = None, fps: int = FPS,
     frames = None
     if clip.shapes is not None:
         ground = background(clip)
-        times = frame_times(clip.duration, fps)
+        times = np.arange(math.ceil(round(clip.duration * fps, 6))) / fps
         frames = np.stack([draw_frame(clip, float(t), ground) for t in times])
     return frames, render_sound(clip, bank or load_bank("test"))
 

@@ -20,8 +20,8 @@ GLYPHS = (  # two fonts of 5 x 7 dots, digits 1 to 6, rows as bits
 
 
 def frame_times(duration: float, fps: float = 2.0) -> np.ndarray:
-    """Times of the sampled frames, from 0 on."""
-    return np.arange(max(1, math.ceil(round(duration * fps, 6)))) / fps
+    """Times at which a model samples a clip: from 0 on, an even number of frames."""
+    return np.arange(2 * max(1, math.ceil(duration * fps / 2 - 0.5))) / fps
 
 
 def _star(points: int = 5, inner: float = 0.42) -> np.ndarray:

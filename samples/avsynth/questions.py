@@ -26,6 +26,8 @@ class Fact:
     answer: str
     choices: tuple[str, ...]
     sparse: bool
+    look: tuple[tuple[str, int], ...] = ()
+    """Where the answer stands: ("s", sound event), ("p", shape), ("d", 0) digit, ("q", 0) silence."""
 
     @property
     def family(self) -> str:
@@ -44,10 +46,15 @@ class Question:
     family: str
     sparse: bool
     seen: bool
+    look: tuple[tuple[str, int], ...] = ()
 
 
 YESNO = ("yes", "no")
 ORDER = ("before", "after")
+
+
+def _look(text: str) -> tuple[tuple[str, int], ...]:
+    return tuple((part[0], int(part[1:])) for part in text.split())
 
 
 def _overlap(a: Sound | Shape, b: Sound | Shape) -> float:
@@ -73,43 +80,48 @@ def _sound_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
     line = clip.sounds or ()
     facts: list[Fact] = []
 
-    def add(kind: str, answer: str, choices: tuple, sparse: bool, **slots: str) -> None:
-        facts.append(Fact(kind, tuple(slots.items()), answer, choices, sparse))
+    def add(kind: str, answer: str, choices: tuple, sparse: bool, look: str = "",
+            **slots: str) -> None:
+        facts.append(Fact(kind, tuple(slots.items()), answer, choices, sparse, _look(look)))
 
     names = [s.instrument for s in line]
     absent = [i for i in INSTRUMENTS if i not in names]
     short = clip.short
     brief = [s.short for s in line]
-    add("s_first", names[0], INSTRUMENTS, brief[0])
-    add("s_last", names[-1], INSTRUMENTS, brief[-1])
+    add("s_first", names[0], INSTRUMENTS, brief[0], "s0")
+    add("s_last", names[-1], INSTRUMENTS, brief[-1], f"s{len(line) - 1}")
     if len(line) > 1:
-        add("s_second", names[1], INSTRUMENTS, any(brief[:2]))
-        for a, b in zip(line, line[1:], strict=False):
-            add("s_after", b.instrument, INSTRUMENTS, a.short or b.short, x=a.instrument)
-            add("s_before", a.instrument, INSTRUMENTS, a.short or b.short, x=b.instrument)
+        add("s_second", names[1], INSTRUMENTS, any(brief[:2]), "s1")
+        for n, (a, b) in enumerate(zip(line, line[1:], strict=False)):
+            add("s_after", b.instrument, INSTRUMENTS, a.short or b.short, f"s{n + 1}",
+                x=a.instrument)
+            add("s_before", a.instrument, INSTRUMENTS, a.short or b.short, f"s{n}",
+                x=b.instrument)
         i, j = rng.permutation(len(line))[:2]
         add("s_order", "yes" if i < j else "no", YESNO, brief[i] or brief[j],
-            x=names[i], y=names[j])
+            f"s{i} s{j}", x=names[i], y=names[j])
     if len(line) > 2:
-        add("s_third", names[2], INSTRUMENTS, any(brief[:3]))
-    add("s_count", str(len(line)), ("1", "2", "3", "4"), any(brief))
+        add("s_third", names[2], INSTRUMENTS, any(brief[:3]), "s2")
+    add("s_count", str(len(line)), ("1", "2", "3", "4"), any(brief), f"s{len(line) - 1}")
     one = line[int(rng.integers(len(line)))]
-    add("s_is", "yes", YESNO, one.short, x=one.instrument)
+    add("s_is", "yes", YESNO, one.short, f"s{line.index(one)}", x=one.instrument)
     add("s_is", "no", YESNO, False, x=str(rng.choice(absent)))
     if short:
-        add("s_is", "yes", YESNO, True, x=short.instrument)
-        add("s_short", short.instrument, INSTRUMENTS, True)
-        add("s_short", short.instrument, INSTRUMENTS, True)
+        at = f"s{line.index(short)}"
+        add("s_is", "yes", YESNO, True, at, x=short.instrument)
+        add("s_short", short.instrument, INSTRUMENTS, True, at)
+        add("s_short", short.instrument, INSTRUMENTS, True, at)
         for other in (s for s in line if not s.short):
             add("s_short_order", "before" if short.end <= other.start else "after", ORDER, True,
-                x=other.instrument)
+                f"{at} s{line.index(other)}", x=other.instrument)
     if not clip.gaps:
-        add("s_silence", "yes" if clip.silence else "no", YESNO, True)
+        add("s_silence", "yes" if clip.silence else "no", YESNO, True,
+            "q0" if clip.silence else "")
         if clip.silence:
             after = next(s for s in line if s.start >= clip.silence[1] - 0.01)
             prior = [s for s in line if s.end <= clip.silence[0] + 0.12][-1]
-            add("s_after_silence", after.instrument, INSTRUMENTS, True)
-            add("s_before_silence", prior.instrument, INSTRUMENTS, True)
+            add("s_after_silence", after.instrument, INSTRUMENTS, True, f"s{line.index(after)}")
+            add("s_before_silence", prior.instrument, INSTRUMENTS, True, f"s{line.index(prior)}")
     return facts
 
 
@@ -117,49 +129,53 @@ def _picture_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
     line = clip.shapes or ()
     facts: list[Fact] = []
 
-    def add(kind: str, answer: str, choices: tuple, sparse: bool, **slots: str) -> None:
-        facts.append(Fact(kind, tuple(slots.items()), answer, choices, sparse))
+    def add(kind: str, answer: str, choices: tuple, sparse: bool, look: str = "",
+            **slots: str) -> None:
+        facts.append(Fact(kind, tuple(slots.items()), answer, choices, sparse, _look(look)))
 
     names, hues = [s.shape for s in line], [s.colour for s in line]
     absent = [s for s in SHAPES if s not in names]
     if line:
-        add("p_first", names[0], SHAPES, False)
-        add("p_last", names[-1], SHAPES, False)
-        add("p_first_colour", hues[0], COLOURS, False)
-        add("p_last_colour", hues[-1], COLOURS, False)
-        add("p_count", str(len(line)), ("1", "2", "3"), False)
+        add("p_first", names[0], SHAPES, False, "p0")
+        end = f"p{len(line) - 1}"
+        add("p_last", names[-1], SHAPES, False, end)
+        add("p_first_colour", hues[0], COLOURS, False, "p0")
+        add("p_last_colour", hues[-1], COLOURS, False, end)
+        add("p_count", str(len(line)), ("1", "2", "3"), False, end)
         one = line[int(rng.integers(len(line)))]
-        add("p_is", "yes", YESNO, False, x=one.shape)
-        for s in line:
-            add("p_colour_of", s.colour, COLOURS, False, x=s.shape)
-            add("p_shape_of", s.shape, SHAPES, False, x=s.colour)
-        for a, b in zip(line, line[1:], strict=False):
-            add("p_after", b.shape, SHAPES, False, x=a.shape)
-            add("p_before", a.shape, SHAPES, False, x=b.shape)
+        add("p_is", "yes", YESNO, False, f"p{line.index(one)}", x=one.shape)
+        for n, s in enumerate(line):
+            add("p_colour_of", s.colour, COLOURS, False, f"p{n}", x=s.shape)
+            add("p_shape_of", s.shape, SHAPES, False, f"p{n}", x=s.colour)
+        for n, (a, b) in enumerate(zip(line, line[1:], strict=False)):
+            add("p_after", b.shape, SHAPES, False, f"p{n + 1}", x=a.shape)
+            add("p_before", a.shape, SHAPES, False, f"p{n}", x=b.shape)
         if len(line) > 1:
-            add("p_second", names[1], SHAPES, False)
+            add("p_second", names[1], SHAPES, False, "p1")
             i, j = rng.permutation(len(line))[:2]
-            add("p_order", "yes" if i < j else "no", YESNO, False, x=names[i], y=names[j])
+            add("p_order", "yes" if i < j else "no", YESNO, False,
+                f"p{i} p{j}", x=names[i], y=names[j])
     add("p_is", "no", YESNO, False, x=str(rng.choice(absent)))
     flash = clip.flash
-    add("p_flash", "yes" if flash else "no", YESNO, True)
+    add("p_flash", "yes" if flash else "no", YESNO, True, "d0" if flash else "")
     if not flash:
         return facts
-    add("p_digit", flash.digit, DIGITS, True)
-    add("p_digit", flash.digit, DIGITS, True)
-    add("p_digit_colour", flash.colour, COLOURS, True)
-    add("p_digit_colour", flash.colour, COLOURS, True)
-    add("p_corner", flash.corner, CORNERS, True)
-    add("p_corner", flash.corner, CORNERS, True)
+    add("p_digit", flash.digit, DIGITS, True, "d0")
+    add("p_digit", flash.digit, DIGITS, True, "d0")
+    add("p_digit_colour", flash.colour, COLOURS, True, "d0")
+    add("p_digit_colour", flash.colour, COLOURS, True, "d0")
+    add("p_corner", flash.corner, CORNERS, True, "d0")
+    add("p_corner", flash.corner, CORNERS, True, "d0")
     host = _covering(line, flash.start, flash.end, clip.duration)
     if isinstance(host, Shape):
-        add("p_shape_at_flash", host.shape, SHAPES, True)
-        add("p_shape_at_flash", host.shape, SHAPES, True)
-        add("p_colour_at_flash", host.colour, COLOURS, True)
+        on = f"p{line.index(host)}"
+        add("p_shape_at_flash", host.shape, SHAPES, True, on)
+        add("p_shape_at_flash", host.shape, SHAPES, True, on)
+        add("p_colour_at_flash", host.colour, COLOURS, True, on)
     for s in line:
         if flash.end <= s.start - 0.5 or flash.start >= s.end + 0.5:
             add("p_flash_order", "before" if flash.end <= s.start else "after", ORDER, True,
-                x=s.shape)
+                f"d0 p{line.index(s)}", x=s.shape)
     return facts
 
 
@@ -167,16 +183,20 @@ def _both_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
     sounds, shapes = clip.sounds or (), clip.shapes or ()
     facts: list[Fact] = []
 
-    def add(kind: str, answer: str, choices: tuple, sparse: bool, **slots: str) -> None:
-        facts.append(Fact(kind, tuple(slots.items()), answer, choices, sparse))
+    def add(kind: str, answer: str, choices: tuple, sparse: bool, look: str = "",
+            **slots: str) -> None:
+        facts.append(Fact(kind, tuple(slots.items()), answer, choices, sparse, _look(look)))
 
     for s in (s for s in sounds if not s.short):
         if isinstance(partner := _main_partner(s, shapes), Shape):
-            add("b_shape_with", partner.shape, SHAPES, False, x=s.instrument)
-            add("b_colour_with", partner.colour, COLOURS, False, x=s.instrument)
+            add("b_shape_with", partner.shape, SHAPES, False, f"p{shapes.index(partner)}",
+                x=s.instrument)
+            add("b_colour_with", partner.colour, COLOURS, False, f"p{shapes.index(partner)}",
+                x=s.instrument)
     for shape in shapes:
         if isinstance(other := _main_partner(shape, sounds), Sound):
-            add("b_sound_with", other.instrument, INSTRUMENTS, False, x=shape.shape)
+            add("b_sound_with", other.instrument, INSTRUMENTS, False, f"s{sounds.index(other)}",
+                x=shape.shape)
     if shapes:
         pairs = [(a, b) for a in sounds if not a.short for b in shapes]
         together = [p for p in pairs if _overlap(*p) >= 1.2]
@@ -184,29 +204,32 @@ def _both_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
         for group, answer in ((together, "yes"), (apart, "no")):
             if group:
                 a, b = group[int(rng.integers(len(group)))]
-                add("b_together", answer, YESNO, False, x=a.instrument, y=b.shape)
+                add("b_together", answer, YESNO, False, f"s{sounds.index(a)} p{shapes.index(b)}",
+                    x=a.instrument, y=b.shape)
     flash, short = clip.flash, clip.short
     if flash:
         host = _covering(sounds, flash.start, flash.end, clip.duration)
         if isinstance(host, Sound):
-            add("b_sound_at_flash", host.instrument, INSTRUMENTS, True)
-            add("b_sound_at_flash", host.instrument, INSTRUMENTS, True)
+            add("b_sound_at_flash", host.instrument, INSTRUMENTS, True, f"s{sounds.index(host)}")
+            add("b_sound_at_flash", host.instrument, INSTRUMENTS, True, f"s{sounds.index(host)}")
         for s in sounds:
             if flash.end <= s.start - 0.5 or flash.start >= s.end + 0.5:
                 add("b_flash_order", "before" if flash.end <= s.start else "after", ORDER, True,
-                    x=s.instrument)
+                    f"d0 s{sounds.index(s)}", x=s.instrument)
     if short:
         host = _covering(shapes, short.start, short.end, clip.duration)
         if isinstance(host, Shape):
-            add("b_shape_at_short", host.shape, SHAPES, True)
-            add("b_shape_at_short", host.shape, SHAPES, True)
-            add("b_colour_at_short", host.colour, COLOURS, True)
-            add("b_colour_at_short", host.colour, COLOURS, True)
+            on = f"p{shapes.index(host)}"
+            add("b_shape_at_short", host.shape, SHAPES, True, on)
+            add("b_shape_at_short", host.shape, SHAPES, True, on)
+            add("b_colour_at_short", host.colour, COLOURS, True, on)
+            add("b_colour_at_short", host.colour, COLOURS, True, on)
     if clip.silence and not clip.gaps:
         host = _covering(shapes, *clip.silence, clip.duration)
         if isinstance(host, Shape):
-            add("b_shape_at_silence", host.shape, SHAPES, True)
-            add("b_colour_at_silence", host.colour, COLOURS, True)
+            on = f"p{shapes.index(host)}"
+            add("b_shape_at_silence", host.shape, SHAPES, True, on)
+            add("b_colour_at_silence", host.colour, COLOURS, True, on)
     return facts
 
 
@@ -240,4 +263,5 @@ def word(fact: Fact, rng: np.random.Generator, seen: bool = True) -> Question:
         text = text[0].upper() + text[1:]
     elif style > 0.92:
         text = text.upper()
-    return Question(text, fact.answer, choices, fact.kind, fact.family, fact.sparse, seen)
+    return Question(text, fact.answer, choices, fact.kind, fact.family, fact.sparse, seen,
+                    fact.look)

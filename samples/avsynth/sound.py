@@ -19,6 +19,14 @@ NOTE_SAMPLES = 17_600
 Bank = dict[str, np.ndarray]
 
 
+def _read_flac(path: Path) -> np.ndarray:
+    """Samples of a mono 16-bit FLAC, int16."""
+    import av
+
+    with av.open(str(path)) as box:
+        return np.concatenate([f.to_ndarray().reshape(-1) for f in box.decode(audio=0)])
+
+
 @lru_cache(maxsize=4)
 def load_bank(name: str = "test") -> Bank:
     """Notes per instrument, int16 (notes, samples).
@@ -30,11 +38,9 @@ def load_bank(name: str = "test") -> Bank:
     if name.endswith(".npz"):
         with np.load(name) as data:
             return {k: data[k] for k in INSTRUMENTS}
-    import soundfile
-
     path = next(FOLDER.glob(f"{name}-*.flac"))
     counts = [int(c) for c in path.stem.split("-")[1:]]
-    notes = soundfile.read(path, dtype="int16")[0].reshape(-1, NOTE_SAMPLES)
+    notes = _read_flac(path).reshape(-1, NOTE_SAMPLES)
     ends = np.cumsum(counts)
     return {k: notes[e - c : e] for k, c, e in zip(INSTRUMENTS, counts, ends, strict=True)}
 

@@ -175,7 +175,7 @@ def _place(
     rng: np.random.Generator, span: tuple[float, float], shape: str, colour: str, w: int, h: int
 ) -> Shape:
     side = min(w, h)
-    size = float(rng.uniform(0.15, 0.26))
+    size = float(rng.uniform(0.18, 0.3))
     x0, x1 = (rng.uniform(size, w / side - size) for _ in range(2))
     y0, y1 = (rng.uniform(size, h / side - size) for _ in range(2))
     length = span[1] - span[0]
@@ -195,7 +195,7 @@ def _flash(
         start = rng.uniform(host.start + 0.5, host.end - length - 0.5)
     else:
         start = rng.uniform(0.1, duration - length - 0.1)
-    start = min(max(float(start), 0.0), duration - length - 0.05)
+    start = min(max(float(start), 0.0), duration - max(length + 0.05, 1.0))  # sampled at 2 fps
     return Flash(str(rng.choice(DIGITS)), str(rng.choice(COLOURS)), str(rng.choice(CORNERS)),
                  round(start, 3), round(start + length, 3), round(float(rng.uniform(0.19, 0.22)), 4),
                  round(float(rng.uniform(0.01, 0.03)), 4), int(rng.integers(2)))

@@ -33,6 +33,13 @@ class Sample:
     layout: AvLayout
     vectors: np.ndarray
     probes: dict[str, np.ndarray]
+    owner: np.ndarray
+    """Per token, whose it is: 100 + sound event, 200 + shape, 300 silence, 400 digit, -1 nobody's."""
+
+    def where(self, look: tuple[tuple[str, int], ...]) -> np.ndarray:
+        """Tokens in which the answer to a question stands, (n,) bool."""
+        base = {"s": 100, "p": 200, "q": 300, "d": 400}
+        return np.isin(self.owner, [base[k] + i for k, i in look])
 
 
 def probe_labels(clip: Clip, lay: AvLayout, audio: dict | None, video: dict | None) -> dict:
@@ -63,6 +70,25 @@ def probe_labels(clip: Clip, lay: AvLayout, audio: dict | None, video: dict | No
         out["v_previous"][v_at] = np.where(on, before[e], -1)
         hue = np.array([0, *(1 + COLOURS.index(s.colour) for s in clip.shapes)])
         out["v_colour"][v_at] = np.where(on, hue[e], -1)
+    return out
+
+
+def owners(clip: Clip, lay: AvLayout, audio: dict | None, video: dict | None) -> np.ndarray:
+    """Whose each token is; see `Sample.owner`."""
+    out = np.full(len(lay.index), -1)
+    if audio is not None:
+        mid = lay.index * 0.04 + 0.02
+        for i, s in enumerate(clip.sounds):
+            out[lay.is_audio & (mid >= s.start) & (mid < s.end)] = 100 + i
+        if clip.silence:
+            out[lay.is_audio & (mid >= clip.silence[0]) & (mid < clip.silence[1])] = 300
+    if video is not None:
+        cells = video["rows"] * video["cols"]
+        at = ~lay.is_audio
+        g, c = lay.index[at] // cells, lay.index[at] % cells
+        event = np.where(video["event"][:, 0] >= 0, video["event"][:, 0], video["event"][:, 1])
+        code = np.where(video["cover"].max(1)[g, c] > 0.1, 200 + event[g], -1)
+        out[at] = np.where(video["digit"].max(1)[g, c] > 0, 400, code)
     return out
 
 
@@ -104,7 +130,8 @@ def make_sample(clip: Clip, speaker: Speaker, rng: np.random.Generator,
     vectors = np.empty((len(lay.index), a_vec.shape[1]), np.float32)
     vectors[lay.is_audio] = a_vec[lay.index[lay.is_audio]]
     vectors[~lay.is_audio] = v_vec[lay.index[~lay.is_audio]]
-    return Sample(clip, lay, vectors, probe_labels(clip, lay, audio, video))
+    return Sample(clip, lay, vectors, probe_labels(clip, lay, audio, video),
+                  owners(clip, lay, audio, video))
 
 
 class Asker:
@@ -150,6 +177,8 @@ class Batch:
     first: torch.Tensor
     probes: dict[str, torch.Tensor]
     questions: list[Question]
+    gaze: torch.Tensor  # (questions, A) bool, where each answer stands
+    real: torch.Tensor  # (B, A) bool, not padding
 
 
 class Collator:
@@ -221,7 +250,14 @@ class Collator:
         causal = torch.ones(total, total, dtype=torch.bool).tril()
         mask = causal & (s[:, None, :] >= 0) & ((s[:, None, :] == 0) | (s[:, None, :] == s[:, :, None]))
         mask |= torch.eye(total, dtype=torch.bool)  # padding sees itself, so that no row is empty
+        gaze = np.zeros((len(flat), a_len), bool)
+        n = 0
+        for sample, questions in zip(samples, asked, strict=True):
+            for q in questions:
+                gaze[n, : len(sample.owner)] = sample.where(q.look)
+                n += 1
         rows, cols, want, first = (torch.tensor(x) for x in zip(*answers, strict=True))
         return Batch(torch.from_numpy(ids), torch.from_numpy(av), torch.from_numpy(pos),
                      mask[:, None], (p_len, p_len + a_len), rows, cols + p_len + a_len, want, first,
-                     {k: torch.from_numpy(v) for k, v in probes.items()}, flat)
+                     {k: torch.from_numpy(v) for k, v in probes.items()}, flat,
+                     torch.from_numpy(gaze), s[:, p_len : p_len + a_len] >= 0)

@@ -38,6 +38,7 @@ class LanguageOptions:
     cut_after: float = 0.15
     probe_weight: float = 0.3
     probe_until: float = 0.7
+    gaze_weight: float = 2.0
     seed: int = 1
     min_s: float = 6.0
     max_s: float = 10.0
@@ -169,7 +170,7 @@ def train_language(trunk: Trunk, tok, speaker: Speaker, options: LanguageOptions
         if aux > 0:
             loss = loss + aux * sum(
                 F.cross_entropy(probed[k].flatten(0, 1), batch.probes[k].flatten(), ignore_index=-1)
-                for k in probed if (batch.probes[k] >= 0).any())
+                for k in probed if (batch.probes[k] >= 0).any()) + aux * o.gaze_weight * trunk.gaze_loss
         optim.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trunk.parameters(), 1.0)
@@ -181,7 +182,7 @@ def train_language(trunk: Trunk, tok, speaker: Speaker, options: LanguageOptions
         right_seen.append(hit.mean())
         if (step + 1) % 20 == 0:
             log(f"{tag} {step + 1} loss {np.mean(loss_seen[-20:]):.3f} right "
-                f"{np.mean(right_seen[-20:]):.3f} total {float(loss.detach()):.2f} "
+                f"{np.mean(right_seen[-20:]):.3f} gaze {float(trunk.gaze_loss.detach()):.2f} total {float(loss.detach()):.2f} "
                 f"{(time.time() - start) / (step + 1 - begin):.2f} s/step L {batch.ids.shape}")
         if (step + 1) % save_every == 0 or step + 1 == o.steps:
             worst = sorted(source.asker.error.items(), key=lambda kv: -kv[1])

@@ -59,6 +59,8 @@ class Trunk(nn.Module):
                  compiled: bool = False) -> None:
         super().__init__()
         self.text, self.head, self.probe_layer = text, head, probe_layer
+        self.gaze_layer = len(text.layers) // 2
+        self.gaze_loss = torch.zeros(())
         width = head.in_features
         self.probes = nn.ModuleDict({k: nn.Linear(width, n) for k, n in PROBES.items()})
         self.block = torch.compile(block, dynamic=True) if compiled else block
@@ -72,6 +74,25 @@ class Trunk(nn.Module):
                 a.v_proj.bias.to(cast), a.o_proj.weight.to(cast),
                 layer.post_attention_layernorm.weight, m.gate_proj.weight.to(cast),
                 m.up_proj.weight.to(cast), m.down_proj.weight.to(cast))
+
+    def gaze(self, x: torch.Tensor, layer: nn.Module, batch: Batch, cos: torch.Tensor,
+             sin: torch.Tensor) -> torch.Tensor:
+        """How much two heads of a layer, about to answer, look past the tokens that hold the answer.
+
+        Minus the log of the share of attention (among clip tokens) that those tokens get, averaged.
+        """
+        on = batch.gaze.any(1)
+        rows, cols = batch.rows[batch.first][on], batch.cols[batch.first][on]
+        a, b = batch.blocks
+        at = layer.self_attn
+        h = _norm(x, layer.input_layernorm.weight)
+        q = F.linear(h[rows, cols], at.q_proj.weight, at.q_proj.bias).unflatten(-1, (-1, 64))[:, :2]
+        q = _turn(q, cos[rows, :, cols].float(), sin[rows, :, cols].float()) / 8
+        k = F.linear(h[:, a:b], at.k_proj.weight, at.k_proj.bias)
+        k = _turn(k, cos[:, 0, a:b].float(), sin[:, 0, a:b].float())
+        score = torch.einsum("nhd,nad->nha", q, k[rows])
+        score = score.masked_fill(~batch.real[rows][:, None], -1e9).log_softmax(-1)
+        return -score.masked_fill(~batch.gaze[on][:, None], -1e9).logsumexp(-1).mean()
 
     def forward(self, batch: Batch, cut: int | None = None, keep: torch.Tensor | None = None,
                 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
@@ -102,6 +123,8 @@ class Trunk(nn.Module):
                 x, cos, sin = x[:, text], cos[:, :, text], sin[:, :, text]
                 clip, asked = clip[:, :, :a, :a], torch.cat([asked[..., :a], asked[..., b:]], -1)
                 cols = cols - (b - a)
+            if i == self.gaze_layer and self.training:
+                self.gaze_loss = self.gaze(x, layer, batch, cos, sin)
             x = self.block(x, *self.weights(layer), cos, sin, clip, asked)
             if i + 1 == self.probe_layer and self.training:
                 mid = F.layer_norm(x[:, a:b].float(), x.shape[-1:])
