@@ -198,7 +198,9 @@ def best_moments(trace: Trace, most: int) -> list[tuple[float, float, float, flo
             run.append(chunk)
     close()
     found.sort(key=lambda m: (-m[2], m[0]))
-    return [m for i, m in enumerate(found[:most]) if i == 0 or m[3] >= NOTABLE]
+    best = found[:1]
+    rest = [m for m in found[1:most] if m[3] >= NOTABLE and m[2] >= 0.05 * best[0][2]]
+    return best + rest
 
 
 def moments(trace: Trace, width: int, ink: Ink) -> list[Text]:
@@ -307,5 +309,7 @@ def settings(answer: Answer, width: int) -> list[Text]:
     for name, values, shown in groups:
         said = [f"{k} {words.setting(v)}" for k, v in values.items() if k not in shown]
         lines += field(name, " · ".join(said) or "–", width)
-    lines += field("stopped", f"{answer.stop} after {len(answer.token_ids)} tokens", width)
+    count = len(answer.token_ids)
+    after = f" after {count} token{'s' if count > 1 else ''}" if count else ""
+    lines += field("stopped", answer.stop + after, width)
     return lines
