@@ -155,7 +155,7 @@ def _brief(answer: Answer, notices: Sequence[str], width: int, ink: Ink) -> Iter
     line.append(f"{words.number(n)} tokens", style="bold")
     line.append(
         f" · {trace.method.get('name', '?')} kept {words.share(trace.realised_budget)}"
-        f" of {words.share(trace.asked_budget)} asked"
+        f", {words.share(trace.asked_budget)} asked"
     )
     yield line
     second = Text("  ", style="dim")

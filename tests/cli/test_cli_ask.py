@@ -34,7 +34,7 @@ def test_report_goes_to_stderr(run, fake, clip) -> None:
 def test_brief_report_is_a_few_lines(run, fake, clip) -> None:
     _, _, err = run("ask", clip, "What plays?", "--report", "brief")
     assert 2 <= len(err.strip().splitlines()) <= 5
-    assert "of 30.0 % asked" in err
+    assert ", 30.0 % asked" in err
 
 
 def test_notices_are_seen_without_a_report_and_not_when_quiet(run, fake, clip) -> None:

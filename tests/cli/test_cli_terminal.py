@@ -79,7 +79,7 @@ def test_several_answers_stand_under_their_names(clip) -> None:
     code, seen = on_terminal("ask", clip, "-q", "One?", "-q", "Two?", NO_COLOR="1")
     assert code == 0
     assert f"{clip} — One?\n{fakes.TEXT}" in seen
-    assert "of 30.0 % asked" in seen
+    assert ", 30.0 % asked" in seen
     assert "Settings" not in seen
 
 
