@@ -39,6 +39,7 @@ class LanguageOptions:
     probe_weight: float = 0.3
     probe_until: float = 0.7
     gaze_weight: float = 2.0
+    real_share: float = 0.8
     seed: int = 1
     min_s: float = 6.0
     max_s: float = 10.0
@@ -116,7 +117,7 @@ class Source:
             world = WorldOptions(min_s=o.min_s, max_s=o.max_s)
             samples = []
             while len(samples) < 4 * o.clips:
-                if self.pool is not None:
+                if self.pool is not None and self.rng.random() < o.real_share:
                     samples.append(self.pool[int(self.rng.integers(len(self.pool)))])
                 else:
                     self.seed += 1
