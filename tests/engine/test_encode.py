@@ -1,0 +1,139 @@
+"""Clips through the towers: streamed equals whole, faults surface, threads end."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import media
+import pytest
+import torch
+
+from omnidrop.clip.decode import Clip
+from omnidrop.clip.features import log_mel, patches
+from omnidrop.engine.decode import GenerateOptions
+from omnidrop.engine.encode import Features
+from omnidrop.engine.meter import Meter, host_peak
+from omnidrop.engine.session import Model
+from omnidrop.errors import MediaError, MemoryShortError
+from omnidrop.pruning.method import Method
+
+QUESTION = "What instrument plays first?"
+SHORT = GenerateOptions(max_new_tokens=6)
+
+
+@pytest.fixture(scope="session")
+def clip_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return media.mp4(tmp_path_factory.mktemp("clips") / "a.mp4", seconds=5.0)
+
+
+def frame_threads() -> list[threading.Thread]:
+    return [t for t in threading.enumerate() if t.name == "omnidrop-frames"]
+
+
+def test_streamed_equals_whole(model: Model, clip_path: Path) -> None:
+    with model.open(clip_path) as session:
+        encoded = session.encode()
+        assert session.clip is not None
+        data = session.clip.read()
+    assert data.audio is not None
+    rows, grid = patches(data.frames, model.adapter.video_spec)
+    video = model.adapter.vision_tower(rows, grid)
+    audio, attention = model.adapter.audio_tower(log_mel(data.audio), attention=True)
+    assert encoded.media.grid == grid
+    assert encoded.media.audio_tokens == len(audio)
+    torch.testing.assert_close(encoded.video, video)
+    torch.testing.assert_close(encoded.audio, audio)
+    torch.testing.assert_close(encoded.audio_attention, attention)
+    assert not frame_threads()
+
+
+def test_a_clip_and_its_features_give_the_same_answer(model: Model, clip_path: Path) -> None:
+    with model.open(clip_path) as session:
+        from_file = session.ask(QUESTION, method=Method(), options=SHORT)
+        assert session.clip is not None
+        data = session.clip.read()
+    assert data.audio is not None
+    rows, grid = patches(data.frames, model.adapter.video_spec)
+    ready = Features(patches=rows, grid=grid, second_per_grid=2 / data.fps, mel=log_mel(data.audio))
+    with model.features(ready) as session:
+        from_features = session.ask(QUESTION, method=Method(), options=SHORT)
+    assert from_file.token_ids == from_features.token_ids
+    assert from_file.trace.clip["grid"] == from_features.trace.clip["grid"]
+    assert from_features.trace.clip["path"] is None
+
+
+def test_stages_and_progress_are_told(model: Model, clip_path: Path) -> None:
+    told: list[tuple[str, float, float | None]] = []
+    with model.open(clip_path) as session:
+        answer = session.ask(QUESTION, options=SHORT, progress=lambda *step: told.append(step))
+    names = [stage.name for stage in answer.trace.stages]
+    for name in ("open", "sound", "audio tower", "frames", "patches", "vision tower", "prefill"):
+        assert name in names
+    by_name = {stage.name: stage for stage in answer.trace.stages}
+    assert by_name["selection"].within == "prefill"
+    assert by_name["selection"].seconds <= by_name["prefill"].seconds
+    assert by_name["frames"].overlapped
+    alone = [s for s in answer.trace.stages if not s.overlapped and s.within is None]
+    assert sum(s.seconds for s in alone if s.name != "answer") <= answer.trace.ttft + 0.05
+    frames = [step for step in told if step[0] == "frames"]
+    assert frames[-1][1] == frames[-1][2] == 10.0
+    assert [step[0] for step in told][-1] == "prefill"
+
+
+def test_a_fault_while_decoding_reaches_the_caller(
+    model: Model, clip_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(self: Clip) -> None:
+        raise MediaError("The frames are gone.", path=self.path)
+
+    monkeypatch.setattr(Clip, "frame_chunks", broken)
+    with model.open(clip_path) as session, pytest.raises(MediaError, match="frames are gone"):
+        session.ask(QUESTION)
+    assert not frame_threads()
+
+
+def test_a_fault_in_a_tower_ends_the_decoding_thread(
+    model: Model, clip_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(type(model.adapter), "vision_tower", full)
+    with model.open(clip_path) as session, pytest.raises(MemoryShortError, match="max-pixels"):
+        session.ask(QUESTION)
+    assert not frame_threads()
+
+
+def test_nothing_to_see_or_hear_is_refused(
+    model: Model, clip_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Clip, "log_mel", lambda self: None)
+    monkeypatch.setattr(Clip, "frame_chunks", lambda self: iter(()))
+    with model.open(clip_path) as session, pytest.raises(MediaError, match="nothing to look at"):
+        session.ask(QUESTION)
+
+
+def test_silent_and_sound_only_clips(model: Model, clip_path: Path, tmp_path: Path) -> None:
+    with model.open(media.wav(tmp_path / "a.wav", seconds=3.0)) as session:
+        heard = session.ask(QUESTION, options=SHORT).trace
+    with model.open(clip_path, audio=False, start=1.0, end=4.0) as session:
+        seen = session.ask(QUESTION, options=SHORT).trace
+    assert (heard.video_tokens, heard.audio_tokens) == (0, 75)
+    assert seen.audio_tokens == 0
+    assert seen.video_tokens > 0
+    assert (seen.chunks[0].start, seen.chunks[-1].end) == (1.0, 4.0)
+
+
+def test_meter_nests_adds_and_looks_back() -> None:
+    meter = Meter(torch.device("cpu"))
+    meter.begin_earlier("open", 2.0)
+    for _ in range(2):
+        with meter.stage("outer"), meter.stage("inner"):
+            pass
+    stages = {stage.name: stage for stage in meter.stages()}
+    assert stages["inner"].within == "outer"
+    assert stages["outer"].within is None
+    assert stages["outer"].seconds >= stages["inner"].seconds
+    assert meter.since_start() >= 2.0
+    assert host_peak() > 10_000_000
