@@ -2,7 +2,7 @@
 
 Both give the same positions (checked first). Median of several runs, one after the other in turn.
 
-    python benchmarks/prompt_positions.py [--seconds 10 60 180] [--repeats 5]
+    python benchmarks/prompt_positions.py [--seconds 10 60] [--repeats 5]
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
+from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.prompt import Media, build_prompt
@@ -27,8 +29,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--grid", type=int, nargs=2, default=[40, 72], help="patches of a frame")
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
     from tests.checkpoints import tiny_thinker
-    from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
