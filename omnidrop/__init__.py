@@ -37,7 +37,27 @@ _HOME = {
     "OmniDropError": "omnidrop.errors",
 }
 
-__all__ = ["__version__", *_HOME]
+__all__ = [
+    "Answer",
+    "ClipOptions",
+    "FastV",
+    "GenerateOptions",
+    "LoadOptions",
+    "Method",
+    "Model",
+    "OmniDrop",
+    "OmniDropError",
+    "Random",
+    "Session",
+    "Trace",
+    "Uniform",
+    "__version__",
+    "get_method",
+    "load",
+    "methods",
+    "open_clip",
+    "probe",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -86,6 +86,7 @@ def test_import_omnidrop_does_not_import_torch() -> None:
 def test_every_public_name_is_there() -> None:
     import omnidrop
 
+    assert set(omnidrop.__all__) == {"__version__", *omnidrop._HOME} == set(dir(omnidrop))
     for name in omnidrop.__all__:
         assert getattr(omnidrop, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
