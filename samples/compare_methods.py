@@ -73,12 +73,12 @@ def run(
     cells += [
         (label, name, fields, b) for label, (name, fields) in methods.items() for b in budgets
     ]
-    options = GenerateOptions(max_new_tokens=6)
     for done, (video, lines) in enumerate(by_clip.items()):
         with model.open(clips / video) as clip:
             for label, name, fields, budget in cells:
                 method = omnidrop.get_method(name, budget=budget, **fields)
-                for line in lines:
+                for number, line in enumerate(lines):
+                    options = GenerateOptions(max_new_tokens=6, seed=number)
                     try:
                         answer = clip.ask(line["question"], method=method, options=options)
                     except BudgetError:
