@@ -4,8 +4,8 @@
     python samples/evaluate_demo.py --clips /tmp/avsynth --out samples/results
     python samples/evaluate_demo.py --clips /tmp/avsynth --check 40       against `generate`
 
-Writes `demo.json` and `depth.png` into `--out`. The comparison of pruning methods is the project's own
-business: `omnidrop eval` on the same clips and questions.
+Writes `demo.json` and `depth.png` into `--out`. The comparison of pruning methods is the project's
+own business: `omnidrop eval` on the same clips and questions.
 """
 
 from __future__ import annotations
@@ -40,9 +40,16 @@ def depth_figure(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
     fig, ax = plt.subplots(figsize=(6.4, 3.8), layout="constrained")
     for name, curve in curves.items():
         for part, style in (("all", "-o"), ("sparse", "--s")):
-            ax.plot(range(len(curve[part])), [100 * v for v in curve[part]], style, ms=3.5,
-                    label=f"{name}, {part}")
-    ax.set(xlabel="clip tokens removed before layer (16 = never)", ylabel="accuracy, %", ylim=(0, 102))
+            ax.plot(
+                range(len(curve[part])),
+                [100 * v for v in curve[part]],
+                style,
+                ms=3.5,
+                label=f"{name}, {part}",
+            )
+    ax.set(
+        xlabel="clip tokens removed before layer (16 = never)", ylabel="accuracy, %", ylim=(0, 102)
+    )
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     fig.savefig(path, dpi=130)
@@ -65,9 +72,13 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=HERE / "demo-model")
     parser.add_argument("--clips", type=Path, required=True, help="folder written by make_clips.py")
     parser.add_argument("--out", type=Path, help="folder for the results")
-    parser.add_argument("--check", type=int, default=0, help="compare so many answers with generate")
+    parser.add_argument(
+        "--check", type=int, default=0, help="compare so many answers with generate"
+    )
     parser.add_argument("--quick", action="store_true", help="accuracy only")
-    parser.add_argument("--plain-curve", type=Path, help="demo.json of a model trained without the cut")
+    parser.add_argument(
+        "--plain-curve", type=Path, help="demo.json of a model trained without the cut"
+    )
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -99,15 +110,18 @@ def main() -> None:
         kinds: dict[tuple, list[str]] = {}
         for v, s in samples.items():
             kinds.setdefault((s.clip.sounds is None, s.clip.shapes is None), []).append(v)
-        other = {v: group[(i + 1) % len(group)] for group in kinds.values()
-                 for i, v in enumerate(group)}
+        other = {
+            v: group[(i + 1) % len(group)] for group in kinds.values() for i, v in enumerate(group)
+        }
         blind = answer_all(trunk, tok, [(samples[other[v]], q) for v, q in asked.items()])
         result["blind"] = table(blind)
         result["random"] = {}
         for keep in (0.5, 0.3, 0.2, 0.1):
             runs = [answer_all(trunk, tok, pairs, keep=keep, seed=s) for s in range(3)]
             result["random"][str(keep)] = {
-                "all": sum(map(overall, runs)) / 3, "sparse": sum(map(sparse_part, runs)) / 3}
+                "all": sum(map(overall, runs)) / 3,
+                "sparse": sum(map(sparse_part, runs)) / 3,
+            }
         curve: dict[str, list[float]] = {"all": [], "sparse": []}
         for cut in range(len(trunk.text.layers) + 1):
             run = answer_all(trunk, tok, pairs, cut=cut)
@@ -116,7 +130,10 @@ def main() -> None:
         result["depth"] = curve
         for key in ("random", "depth"):
             print(key, json.dumps(result[key]))
-        print("blind", {k: round(100 * v[0], 1) for k, v in result["blind"].items() if "kind" not in k})
+        print(
+            "blind",
+            {k: round(100 * v[0], 1) for k, v in result["blind"].items() if "kind" not in k},
+        )
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / "demo.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

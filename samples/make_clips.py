@@ -1,10 +1,10 @@
 """Make clips: the six ready ones, those of the question set, or any number from seeds.
 
-    python samples/make_clips.py --out DIR                  the clips of avsynth/test.jsonl
-    python samples/make_clips.py --ready samples            the six committed .mp4 files
-    python samples/make_clips.py --out DIR --seed 5 --count 3
-    python samples/make_clips.py --check                    fingerprints of the question set
-    python samples/make_clips.py --write-test               draw the question set anew
+python samples/make_clips.py --out DIR                  the clips of avsynth/test.jsonl
+python samples/make_clips.py --ready samples            the six committed .mp4 files
+python samples/make_clips.py --out DIR --seed 5 --count 3
+python samples/make_clips.py --check                    fingerprints of the question set
+python samples/make_clips.py --write-test               draw the question set anew
 """
 
 from __future__ import annotations

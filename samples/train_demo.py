@@ -6,10 +6,10 @@
 
 Stages: `towers` (each audio and video token learns to say what it shows), `language` (eight layers
 learn to answer from perfect towers' words with noise), `pool` (what the real towers say about a few
-thousand clips), `joint` (sixteen layers, grown from the eight, on that pool; clip tokens are taken out
-at a random layer from the 10th on), `export`. Each stage resumes from its last checkpoint in `--out`.
-Without FluidSynth's full bank (`--bank`, made by `python -m avsynth.fluid`) the small committed one is
-used, which is enough for a taste only.
+thousand clips), `joint` (sixteen layers, grown from the eight, on that pool; clip tokens are taken
+out at a random layer from the 10th on), `export`. Each stage resumes from its last checkpoint in
+`--out`. Without FluidSynth's full bank (`--bank`, made by `python -m avsynth.fluid`) the small
+committed one is used, which is enough for a taste only.
 """
 
 from __future__ import annotations
@@ -47,9 +47,13 @@ def say(text: str) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="checkpoints and the exported model")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="checkpoints and the exported model"
+    )
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
-    parser.add_argument("--steps", type=int, help="steps of each training stage, in place of the recipe's")
+    parser.add_argument(
+        "--steps", type=int, help="steps of each training stage, in place of the recipe's"
+    )
     parser.add_argument("--clips", type=int, default=3000, help="clips in the pool")
     parser.add_argument("--bank", default="train", help="note bank: train (committed) or an .npz")
     parser.add_argument("--device", default="cpu")
@@ -70,13 +74,21 @@ def main() -> None:
     if "towers" in stages:
         wake(vision)
         wake(audio)
-        train_towers(audio, vision, speaker, load_bank(args.bank), replace(TOWERS, **short), args.out,
-                     log=say)
+        train_towers(
+            audio,
+            vision,
+            speaker,
+            load_bank(args.bank),
+            replace(TOWERS, **short),
+            args.out,
+            log=say,
+        )
     elif (args.out / "towers.pt").exists():
         whole = torch.load(args.out / "towers.pt", weights_only=False)["whole"]
         for name, tower in (("audio.", audio), ("vision.", vision)):
-            tower.load_state_dict({k.removeprefix(name): v for k, v in whole.items()
-                                   if k.startswith(name)})
+            tower.load_state_dict(
+                {k.removeprefix(name): v for k, v in whole.items() if k.startswith(name)}
+            )
     small = build_model(tok, LAYERS // 2)
     half = Trunk(small.model.language_model, small.lm_head, probe_layer=3)
     if "language" in stages:
@@ -94,8 +106,16 @@ def main() -> None:
         model.lm_head.load_state_dict(small.lm_head.state_dict())
         trunk.probes.load_state_dict(half.probes.state_dict())
     if "joint" in stages:
-        train_language(trunk, tok, speaker, replace(JOINT, **short), args.out,
-                       load_pool(pool, speaker), log=say, tag="joint")
+        train_language(
+            trunk,
+            tok,
+            speaker,
+            replace(JOINT, **short),
+            args.out,
+            load_pool(pool, speaker),
+            log=say,
+            tag="joint",
+        )
     elif "export" in stages:
         trunk.load_state_dict(torch.load(args.out / "joint.pt", weights_only=False)["trunk"])
     if "export" in stages:

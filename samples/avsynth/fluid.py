@@ -1,10 +1,11 @@
-"""Render the note banks with FluidSynth and the FluidR3_GM sound font. Needed only to remake them.
+"""Render the note banks with FluidSynth and the sound font FluidR3_GM; only to remake them.
 
-    python -m avsynth.fluid --out /somewhere/train.npz                 (from samples/; training notes)
-    python -m avsynth.fluid --out avsynth/bank/test.flac --split test --compact
+    python -m avsynth.fluid --out /somewhere/train.npz                 (from samples/; training
+    notes) python -m avsynth.fluid --out avsynth/bank/test.flac --split test --compact
 
 A bank is many single notes, cut into phrases later by `sound`. The two splits share no pitch: every
-fourth semitone is the test split's; the drums come from another kit, which shares some strokes. FluidR3_GM is under the MIT
+fourth semitone is the test split's; the drums come from another kit, which shares some strokes.
+FluidR3_GM is under the MIT
 licence (c) Frank Wen; Debian packages `fluidsynth` and `fluid-soundfont-gm`.
 """
 
@@ -25,12 +26,23 @@ RATE = 16_000
 FONT = "/usr/share/sounds/sf2/FluidR3_GM.sf2"
 SLOT_S, HELD_S, KEPT_S = 2.0, 1.0, 1.1
 PROGRAMS = {  # general-MIDI programs (from 0); those of the test split come first
-    "piano": (0, 1), "guitar": (24, 25), "violin": (40,), "trumpet": (56,), "flute": (73,),
-    "organ": (16, 19, 17), "marimba": (12,), "drums": (8, 0, 16, 32),
+    "piano": (0, 1),
+    "guitar": (24, 25),
+    "violin": (40,),
+    "trumpet": (56,),
+    "flute": (73,),
+    "organ": (16, 19, 17),
+    "marimba": (12,),
+    "drums": (8, 0, 16, 32),
 }
 RANGES = {
-    "piano": (38, 90), "guitar": (40, 78), "violin": (55, 93), "trumpet": (54, 83),
-    "flute": (60, 94), "organ": (38, 86), "marimba": (47, 89),
+    "piano": (38, 90),
+    "guitar": (40, 78),
+    "violin": (55, 93),
+    "trumpet": (54, 83),
+    "flute": (60, 94),
+    "organ": (38, 86),
+    "marimba": (47, 89),
 }
 KIT = (35, 36, 38, 40, 41, 42, 43, 45, 46, 47, 48, 49, 50, 51)
 
@@ -41,7 +53,9 @@ def note_list(instrument: str, split: str, compact: bool) -> list[tuple[int, int
     if instrument == "drums":
         kits = programs[:1] if split == "test" else programs[1:2] if compact else programs[1:]
         pitches = (36, 38, 42, 45, 46, 48) if compact else KIT
-        return [(k, p, v) for k in kits for p in pitches for v in ((100,) if compact else (70, 115))]
+        return [
+            (k, p, v) for k in kits for p in pitches for v in ((100,) if compact else (70, 115))
+        ]
     low, high = RANGES[instrument]
     pitches = [p for p in range(low, high + 1) if (p % 4 == 1) == (split == "test")]
     if compact:
@@ -70,8 +84,9 @@ def midi_file(notes: list[tuple[int, int, int]], drums: bool) -> bytes:
     track += _quantity(wait) + b"\xff\x2f\x00"
     tempo = b"\x00\xff\x51\x03" + (1_000_000).to_bytes(3, "big")
     body = tempo + track
-    return (b"MThd" + struct.pack(">IHHH", 6, 0, 1, 480)
-            + b"MTrk" + struct.pack(">I", len(body)) + body)
+    return (
+        b"MThd" + struct.pack(">IHHH", 6, 0, 1, 480) + b"MTrk" + struct.pack(">I", len(body)) + body
+    )
 
 
 def render(instrument: str, split: str, compact: bool, font: str = FONT) -> np.ndarray:
@@ -80,8 +95,26 @@ def render(instrument: str, split: str, compact: bool, font: str = FONT) -> np.n
     with tempfile.TemporaryDirectory() as folder:
         mid, wav = Path(folder, "n.mid"), Path(folder, "n.wav")
         mid.write_bytes(midi_file(notes, instrument == "drums"))
-        subprocess.run(["fluidsynth", "-niq", "-R", "0", "-C", "0", "-g", "0.8", "-r", str(RATE),
-                        "-F", str(wav), font, str(mid)], check=True, capture_output=True)
+        subprocess.run(
+            [
+                "fluidsynth",
+                "-niq",
+                "-R",
+                "0",
+                "-C",
+                "0",
+                "-g",
+                "0.8",
+                "-r",
+                str(RATE),
+                "-F",
+                str(wav),
+                font,
+                str(mid),
+            ],
+            check=True,
+            capture_output=True,
+        )
         audio = soundfile.read(wav)[0].mean(axis=1)
     slot, kept = int(SLOT_S * RATE), int(KEPT_S * RATE)
     audio = np.pad(audio, (0, max(0, slot * len(notes) - len(audio))))

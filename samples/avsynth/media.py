@@ -17,8 +17,14 @@ FPS = 8
 SOUND_RATE = 48_000
 
 
-def write_mp4(path: Path, frames: np.ndarray | None, audio: np.ndarray | None, fps: int = FPS,
-              crf: int = 23, kbits: int = 96) -> None:
+def write_mp4(
+    path: Path,
+    frames: np.ndarray | None,
+    audio: np.ndarray | None,
+    fps: int = FPS,
+    crf: int = 23,
+    kbits: int = 96,
+) -> None:
     """Encode frames uint8 (T, H, W, 3) and mono sound at 16 kHz; either may be None."""
     import av
 
@@ -40,18 +46,54 @@ def write_mp4(path: Path, frames: np.ndarray | None, audio: np.ndarray | None, f
                 out.mux(video.encode(frame))
             out.mux(video.encode())
         if sound is not None:
-            resampler = av.AudioResampler(format="fltp", layout="mono", rate=SOUND_RATE,
-                                          frame_size=sound.frame_size or 1024)
-            raw = av.AudioFrame.from_ndarray(audio[None].astype(np.float32), format="fltp",
-                                             layout="mono")
+            resampler = av.AudioResampler(
+                format="fltp", layout="mono", rate=SOUND_RATE, frame_size=sound.frame_size or 1024
+            )
+            raw = av.AudioFrame.from_ndarray(
+                audio[None].astype(np.float32), format="fltp", layout="mono"
+            )
             raw.sample_rate, raw.pts, raw.time_base = RATE, 0, Fraction(1, RATE)
             for piece in (*resampler.resample(raw), *resampler.resample(None)):
                 out.mux(sound.encode(piece))
             out.mux(sound.encode())
 
 
-def render(clip: Clip, bank: Bank | None = None, fps: int = FPS,
-           ) -> tuple[np.ndarray | None, np.ndarray | None]:
+def through_aac(audio: np.ndarray, kbits: int = 96) -> np.ndarray:
+    """Sound as it comes back from a file: encoded, decoded, 16 kHz again, of the same length."""
+    import io
+
+    import av
+
+    box = io.BytesIO()
+    with av.open(box, "w", format="mp4") as out:
+        stream = out.add_stream("aac", rate=SOUND_RATE, layout="mono")
+        stream.bit_rate = kbits * 1000
+        resampler = av.AudioResampler(
+            format="fltp", layout="mono", rate=SOUND_RATE, frame_size=stream.frame_size or 1024
+        )
+        raw = av.AudioFrame.from_ndarray(
+            audio[None].astype(np.float32), format="fltp", layout="mono"
+        )
+        raw.sample_rate, raw.pts, raw.time_base = RATE, 0, Fraction(1, RATE)
+        for piece in (*resampler.resample(raw), *resampler.resample(None)):
+            out.mux(stream.encode(piece))
+        out.mux(stream.encode())
+    box.seek(0)
+    back = av.AudioResampler(format="flt", layout="mono", rate=RATE)
+    parts = []
+    with av.open(box) as got:
+        for frame in got.decode(audio=0):
+            parts += [f.to_ndarray().reshape(-1) for f in back.resample(frame)]
+        parts += [f.to_ndarray().reshape(-1) for f in back.resample(None)]
+    sound = np.concatenate(parts)[: len(audio)]
+    return np.pad(sound, (0, len(audio) - len(sound))).astype(np.float32)
+
+
+def render(
+    clip: Clip,
+    bank: Bank | None = None,
+    fps: int = FPS,
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Frames at `fps` and sound of a clip, before any coding."""
     frames = None
     if clip.shapes is not None:

@@ -8,14 +8,32 @@ import numpy as np
 
 from .world import COLOURS, Clip, Flash, Shape
 
-RGB = {"red": (222, 32, 38), "green": (34, 160, 60), "blue": (40, 70, 225),
-       "yellow": (244, 222, 40), "purple": (150, 50, 180), "orange": (250, 135, 20)}
+RGB = {
+    "red": (222, 32, 38),
+    "green": (34, 160, 60),
+    "blue": (40, 70, 225),
+    "yellow": (244, 222, 40),
+    "purple": (150, 50, 180),
+    "orange": (250, 135, 20),
+}
 PLATE = (8, 8, 10)
 GLYPHS = (  # two fonts of 5 x 7 dots, digits 1 to 6, rows as bits
-    ((4, 12, 4, 4, 4, 4, 14), (14, 17, 1, 2, 4, 8, 31), (31, 2, 4, 2, 1, 17, 14),
-     (2, 6, 10, 18, 31, 2, 2), (31, 16, 30, 1, 1, 17, 14), (6, 8, 16, 30, 17, 17, 14)),
-    ((2, 6, 2, 2, 2, 2, 2), (31, 1, 1, 31, 16, 16, 31), (31, 1, 1, 15, 1, 1, 31),
-     (17, 17, 17, 31, 1, 1, 1), (31, 16, 16, 31, 1, 1, 31), (31, 16, 16, 31, 17, 17, 31)),
+    (
+        (4, 12, 4, 4, 4, 4, 14),
+        (14, 17, 1, 2, 4, 8, 31),
+        (31, 2, 4, 2, 1, 17, 14),
+        (2, 6, 10, 18, 31, 2, 2),
+        (31, 16, 30, 1, 1, 17, 14),
+        (6, 8, 16, 30, 17, 17, 14),
+    ),
+    (
+        (2, 6, 2, 2, 2, 2, 2),
+        (31, 1, 1, 31, 16, 16, 31),
+        (31, 1, 1, 15, 1, 1, 31),
+        (17, 17, 17, 31, 1, 1, 1),
+        (31, 16, 16, 31, 1, 1, 31),
+        (31, 16, 16, 31, 17, 17, 31),
+    ),
 )
 
 
@@ -93,9 +111,21 @@ def background(clip: Clip) -> np.ndarray:
         level = ((x // int(period) + y // int(period)) % 2) * 2.0 - 1
     elif kind == "grain":
         level = rng.uniform(-1, 1, (h // 2 + 1, w // 2 + 1)).repeat(2, 0).repeat(2, 1)[:h, :w]
+    elif kind in ("blobs", "tiles"):  # random levels on a coarse grid, smooth or not
+        n = int(rng.integers(6, 22))
+        coarse = rng.uniform(-1, 1, (h // n + 2, w // n + 2))
+        if kind == "tiles":
+            level = coarse.repeat(n, 0).repeat(n, 1)[:h, :w]
+        else:
+            iy, ix = np.divmod(np.arange(h), n), np.divmod(np.arange(w), n)
+            fy, fx = iy[1][:, None] / n, ix[1][None, :] / n
+            top = coarse[iy[0]][:, ix[0]] * (1 - fx) + coarse[iy[0]][:, ix[0] + 1] * fx
+            low = coarse[iy[0] + 1][:, ix[0]] * (1 - fx) + coarse[iy[0] + 1][:, ix[0] + 1] * fx
+            level = 1.4 * (top * (1 - fy) + low * fy)
     elif kind == "dots":
-        level = (((x % period) - period / 2) ** 2 + ((y % period) - period / 2) ** 2
-                 < (period / 4) ** 2) * 2.0 - 1
+        level = (
+            ((x % period) - period / 2) ** 2 + ((y % period) - period / 2) ** 2 < (period / 4) ** 2
+        ) * 2.0 - 1
     elif kind == "waves":
         level = np.sin(along * 2 * math.pi / period + 2 * np.sin(y * 2 * math.pi / 40))
     else:
@@ -132,7 +162,8 @@ def draw_frame(clip: Clip, t: float, ground: np.ndarray | None = None) -> np.nda
         if s.start <= t < s.end:
             shade = np.random.default_rng([clip.seed, 5, COLOURS.index(s.colour)])
             frame[shape_mask(s, t, clip.width, clip.height)] = np.clip(
-                np.array(RGB[s.colour]) + shade.integers(-16, 17, 3), 0, 255)
+                np.array(RGB[s.colour]) + shade.integers(-16, 17, 3), 0, 255
+            )
     if clip.flash and clip.flash.start <= t < clip.flash.end:
         draw_plate(frame, clip.flash)
     return np.clip(np.rint(frame), 0, 255).astype(np.uint8)

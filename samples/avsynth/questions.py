@@ -1,12 +1,14 @@
 """Questions about a clip, with answers that are right by construction.
 
-A question is asked only where its answer is beyond doubt: events that overlap the asked moment partly,
-or begin within half a second of it, are passed over. Every kind has wordings that training sees and
-wordings kept for the test (`seen=False`), in lower and upper case, with and without question mark.
+A question is asked only where its answer is beyond doubt: events that overlap the asked moment
+partly, or begin within half a second of it, are passed over. Every kind has wordings that training
+sees and wordings kept for the test (`seen=False`), in lower and upper case, with and without
+question mark.
 """
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,7 +29,8 @@ class Fact:
     choices: tuple[str, ...]
     sparse: bool
     look: tuple[tuple[str, int], ...] = ()
-    """Where the answer stands: ("s", sound event), ("p", shape), ("d", 0) digit, ("q", 0) silence."""
+    """Where the answer stands: ("s", sound event), ("p", shape), ("d", 0) digit, ("q", 0) silence,
+    ("f", 0) what sounds while the digit is there, ("g", 0) the shape that is there with it."""
 
     @property
     def family(self) -> str:
@@ -69,8 +72,10 @@ def _covering(events: tuple, start: float, end: float, duration: float) -> objec
 
 def _main_partner(event: Sound | Shape, others: tuple) -> object | None:
     """The one event of the other timeline that goes with `event` for most of its time."""
-    shares = sorted(((_overlap(event, o) / (event.end - event.start), i)
-                     for i, o in enumerate(others)), reverse=True)
+    shares = sorted(
+        ((_overlap(event, o) / (event.end - event.start), i) for i, o in enumerate(others)),
+        reverse=True,
+    )
     if not shares or shares[0][0] < 0.7 or (len(shares) > 1 and shares[1][0] > 0.2):
         return None
     return others[shares[0][1]]
@@ -80,8 +85,9 @@ def _sound_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
     line = clip.sounds or ()
     facts: list[Fact] = []
 
-    def add(kind: str, answer: str, choices: tuple, sparse: bool, look: str = "",
-            **slots: str) -> None:
+    def add(
+        kind: str, answer: str, choices: tuple, sparse: bool, look: str = "", **slots: str
+    ) -> None:
         facts.append(Fact(kind, tuple(slots.items()), answer, choices, sparse, _look(look)))
 
     names = [s.instrument for s in line]
@@ -92,14 +98,26 @@ def _sound_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
     add("s_last", names[-1], INSTRUMENTS, brief[-1], f"s{len(line) - 1}")
     if len(line) > 1:
         add("s_second", names[1], INSTRUMENTS, any(brief[:2]), "s1")
-        for n, (a, b) in enumerate(zip(line, line[1:], strict=False)):
-            add("s_after", b.instrument, INSTRUMENTS, a.short or b.short, f"s{n + 1}",
-                x=a.instrument)
-            add("s_before", a.instrument, INSTRUMENTS, a.short or b.short, f"s{n}",
-                x=b.instrument)
+        for n, (a, b) in enumerate(itertools.pairwise(line)):
+            add(
+                "s_after",
+                b.instrument,
+                INSTRUMENTS,
+                a.short or b.short,
+                f"s{n + 1}",
+                x=a.instrument,
+            )
+            add("s_before", a.instrument, INSTRUMENTS, a.short or b.short, f"s{n}", x=b.instrument)
         i, j = rng.permutation(len(line))[:2]
-        add("s_order", "yes" if i < j else "no", YESNO, brief[i] or brief[j],
-            f"s{i} s{j}", x=names[i], y=names[j])
+        add(
+            "s_order",
+            "yes" if i < j else "no",
+            YESNO,
+            brief[i] or brief[j],
+            f"s{i} s{j}",
+            x=names[i],
+            y=names[j],
+        )
     if len(line) > 2:
         add("s_third", names[2], INSTRUMENTS, any(brief[:3]), "s2")
     add("s_count", str(len(line)), ("1", "2", "3", "4"), any(brief), f"s{len(line) - 1}")
@@ -112,11 +130,16 @@ def _sound_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
         add("s_short", short.instrument, INSTRUMENTS, True, at)
         add("s_short", short.instrument, INSTRUMENTS, True, at)
         for other in (s for s in line if not s.short):
-            add("s_short_order", "before" if short.end <= other.start else "after", ORDER, True,
-                f"{at} s{line.index(other)}", x=other.instrument)
+            add(
+                "s_short_order",
+                "before" if short.end <= other.start else "after",
+                ORDER,
+                True,
+                f"{at} s{line.index(other)}",
+                x=other.instrument,
+            )
     if not clip.gaps:
-        add("s_silence", "yes" if clip.silence else "no", YESNO, True,
-            "q0" if clip.silence else "")
+        add("s_silence", "yes" if clip.silence else "no", YESNO, True, "q0" if clip.silence else "")
         if clip.silence:
             after = next(s for s in line if s.start >= clip.silence[1] - 0.01)
             prior = [s for s in line if s.end <= clip.silence[0] + 0.12][-1]
@@ -129,8 +152,9 @@ def _picture_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
     line = clip.shapes or ()
     facts: list[Fact] = []
 
-    def add(kind: str, answer: str, choices: tuple, sparse: bool, look: str = "",
-            **slots: str) -> None:
+    def add(
+        kind: str, answer: str, choices: tuple, sparse: bool, look: str = "", **slots: str
+    ) -> None:
         facts.append(Fact(kind, tuple(slots.items()), answer, choices, sparse, _look(look)))
 
     names, hues = [s.shape for s in line], [s.colour for s in line]
@@ -147,14 +171,21 @@ def _picture_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
         for n, s in enumerate(line):
             add("p_colour_of", s.colour, COLOURS, False, f"p{n}", x=s.shape)
             add("p_shape_of", s.shape, SHAPES, False, f"p{n}", x=s.colour)
-        for n, (a, b) in enumerate(zip(line, line[1:], strict=False)):
+        for n, (a, b) in enumerate(itertools.pairwise(line)):
             add("p_after", b.shape, SHAPES, False, f"p{n + 1}", x=a.shape)
             add("p_before", a.shape, SHAPES, False, f"p{n}", x=b.shape)
         if len(line) > 1:
             add("p_second", names[1], SHAPES, False, "p1")
             i, j = rng.permutation(len(line))[:2]
-            add("p_order", "yes" if i < j else "no", YESNO, False,
-                f"p{i} p{j}", x=names[i], y=names[j])
+            add(
+                "p_order",
+                "yes" if i < j else "no",
+                YESNO,
+                False,
+                f"p{i} p{j}",
+                x=names[i],
+                y=names[j],
+            )
     add("p_is", "no", YESNO, False, x=str(rng.choice(absent)))
     flash = clip.flash
     add("p_flash", "yes" if flash else "no", YESNO, True, "d0" if flash else "")
@@ -168,14 +199,20 @@ def _picture_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
     add("p_corner", flash.corner, CORNERS, True, "d0")
     host = _covering(line, flash.start, flash.end, clip.duration)
     if isinstance(host, Shape):
-        on = f"p{line.index(host)}"
+        on = "g0"
         add("p_shape_at_flash", host.shape, SHAPES, True, on)
         add("p_shape_at_flash", host.shape, SHAPES, True, on)
         add("p_colour_at_flash", host.colour, COLOURS, True, on)
     for s in line:
         if flash.end <= s.start - 0.5 or flash.start >= s.end + 0.5:
-            add("p_flash_order", "before" if flash.end <= s.start else "after", ORDER, True,
-                f"d0 p{line.index(s)}", x=s.shape)
+            add(
+                "p_flash_order",
+                "before" if flash.end <= s.start else "after",
+                ORDER,
+                True,
+                f"d0 p{line.index(s)}",
+                x=s.shape,
+            )
     return facts
 
 
@@ -183,20 +220,32 @@ def _both_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
     sounds, shapes = clip.sounds or (), clip.shapes or ()
     facts: list[Fact] = []
 
-    def add(kind: str, answer: str, choices: tuple, sparse: bool, look: str = "",
-            **slots: str) -> None:
+    def add(
+        kind: str, answer: str, choices: tuple, sparse: bool, look: str = "", **slots: str
+    ) -> None:
         facts.append(Fact(kind, tuple(slots.items()), answer, choices, sparse, _look(look)))
 
     for s in (s for s in sounds if not s.short):
         if isinstance(partner := _main_partner(s, shapes), Shape):
-            add("b_shape_with", partner.shape, SHAPES, False, f"p{shapes.index(partner)}",
-                x=s.instrument)
-            add("b_colour_with", partner.colour, COLOURS, False, f"p{shapes.index(partner)}",
-                x=s.instrument)
+            add("b_shape_with", partner.shape, SHAPES, False, f"s{sounds.index(s)}", x=s.instrument)
+            add(
+                "b_colour_with",
+                partner.colour,
+                COLOURS,
+                False,
+                f"s{sounds.index(s)}",
+                x=s.instrument,
+            )
     for shape in shapes:
         if isinstance(other := _main_partner(shape, sounds), Sound):
-            add("b_sound_with", other.instrument, INSTRUMENTS, False, f"s{sounds.index(other)}",
-                x=shape.shape)
+            add(
+                "b_sound_with",
+                other.instrument,
+                INSTRUMENTS,
+                False,
+                f"s{sounds.index(other)}",
+                x=shape.shape,
+            )
     if shapes:
         pairs = [(a, b) for a in sounds if not a.short for b in shapes]
         together = [p for p in pairs if _overlap(*p) >= 1.2]
@@ -204,22 +253,35 @@ def _both_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
         for group, answer in ((together, "yes"), (apart, "no")):
             if group:
                 a, b = group[int(rng.integers(len(group)))]
-                add("b_together", answer, YESNO, False, f"s{sounds.index(a)} p{shapes.index(b)}",
-                    x=a.instrument, y=b.shape)
+                add(
+                    "b_together",
+                    answer,
+                    YESNO,
+                    False,
+                    f"s{sounds.index(a)} p{shapes.index(b)}",
+                    x=a.instrument,
+                    y=b.shape,
+                )
     flash, short = clip.flash, clip.short
     if flash:
         host = _covering(sounds, flash.start, flash.end, clip.duration)
         if isinstance(host, Sound):
-            add("b_sound_at_flash", host.instrument, INSTRUMENTS, True, f"s{sounds.index(host)}")
-            add("b_sound_at_flash", host.instrument, INSTRUMENTS, True, f"s{sounds.index(host)}")
+            add("b_sound_at_flash", host.instrument, INSTRUMENTS, True, "f0")
+            add("b_sound_at_flash", host.instrument, INSTRUMENTS, True, "f0")
         for s in sounds:
             if flash.end <= s.start - 0.5 or flash.start >= s.end + 0.5:
-                add("b_flash_order", "before" if flash.end <= s.start else "after", ORDER, True,
-                    f"d0 s{sounds.index(s)}", x=s.instrument)
+                add(
+                    "b_flash_order",
+                    "before" if flash.end <= s.start else "after",
+                    ORDER,
+                    True,
+                    f"d0 s{sounds.index(s)}",
+                    x=s.instrument,
+                )
     if short:
         host = _covering(shapes, short.start, short.end, clip.duration)
         if isinstance(host, Shape):
-            on = f"p{shapes.index(host)}"
+            on = f"s{sounds.index(short)}"
             add("b_shape_at_short", host.shape, SHAPES, True, on)
             add("b_shape_at_short", host.shape, SHAPES, True, on)
             add("b_colour_at_short", host.colour, COLOURS, True, on)
@@ -227,7 +289,7 @@ def _both_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
     if clip.silence and not clip.gaps:
         host = _covering(shapes, *clip.silence, clip.duration)
         if isinstance(host, Shape):
-            on = f"p{shapes.index(host)}"
+            on = "q0"
             add("b_shape_at_silence", host.shape, SHAPES, True, on)
             add("b_colour_at_silence", host.colour, COLOURS, True, on)
     return facts
@@ -246,7 +308,7 @@ def facts_of(clip: Clip, rng: np.random.Generator) -> list[Fact]:
 
 
 def word(fact: Fact, rng: np.random.Generator, seen: bool = True) -> Question:
-    """Put a fact into words: wording, case, question mark and, sometimes, choices, drawn at random."""
+    """Put a fact into words; wording, case, question mark and sometimes choices by chance."""
     forms = (SEEN if seen else UNSEEN)[fact.kind]
     text = forms[int(rng.integers(len(forms)))].format(**dict(fact.slots))
     mark = "?" if rng.random() < 0.75 else ""
@@ -263,5 +325,6 @@ def word(fact: Fact, rng: np.random.Generator, seen: bool = True) -> Question:
         text = text[0].upper() + text[1:]
     elif style > 0.92:
         text = text.upper()
-    return Question(text, fact.answer, choices, fact.kind, fact.family, fact.sparse, seen,
-                    fact.look)
+    return Question(
+        text, fact.answer, choices, fact.kind, fact.family, fact.sparse, seen, fact.look
+    )

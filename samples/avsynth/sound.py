@@ -1,7 +1,7 @@
 """The samples of a clip: phrases cut from a bank of single notes, noise, silence.
 
-No synthesiser is needed here. Two compact banks are committed as FLAC (see bank/LICENSE.md): one for
-the test split, whose notes training never hears, and one for making other clips.
+No synthesiser is needed here. Two compact banks are committed as FLAC (see bank/LICENSE.md): one
+for the test split, whose notes training never hears, and one for making other clips.
 """
 
 from __future__ import annotations
@@ -53,11 +53,18 @@ def _fade(x: np.ndarray, edge: int) -> np.ndarray:
     return out
 
 
-def phrase(sound: Sound, bank: Bank, rng: np.random.Generator) -> np.ndarray:
+def _bend(note: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The note up to two and a half semitones higher or lower, played faster or slower."""
+    ratio = 2 ** (rng.uniform(-2.5, 2.5) / 12)
+    at = np.arange(int(len(note) / ratio) - 1) * ratio
+    return np.interp(at, np.arange(len(note)), note)
+
+
+def phrase(sound: Sound, bank: Bank, rng: np.random.Generator, bend: bool = False) -> np.ndarray:
     """One instrument from start to end: notes, chords or strokes, float64 around +-0.4."""
-    n = int(round((sound.end - sound.start) * RATE))
+    n = round((sound.end - sound.start) * RATE)
     notes = bank[sound.instrument]
-    out = np.zeros(n + NOTE_SAMPLES)
+    out = np.zeros(n + 2 * NOTE_SAMPLES)
     beat = n / RATE if sound.short else float(rng.uniform(0.16, 0.5))
     chords = sound.instrument in ("piano", "guitar", "organ") and rng.random() < 0.35
     held = float(rng.uniform(0.9, 1.1))
@@ -68,6 +75,8 @@ def phrase(sound: Sound, bank: Bank, rng: np.random.Generator) -> np.ndarray:
             length = min(length, 0.3)
         for _ in range(2 if chords else 1):
             note = notes[int(rng.integers(len(notes)))]
+            if bend:
+                note = _bend(note, rng)
             size = min(len(note), max(2400, int(length * held * RATE)))
             piece = _fade(note[:size] / 32768.0, 160 if sound.instrument != "drums" else 24)
             at = int(t * RATE)
@@ -76,16 +85,19 @@ def phrase(sound: Sound, bank: Bank, rng: np.random.Generator) -> np.ndarray:
     return _fade(out[:n], min(320, n // 8))
 
 
-def render_sound(clip: Clip, bank: Bank) -> np.ndarray | None:
-    """The clip's sound track, float32 mono at 16 kHz, or None for a silent clip."""
+def render_sound(clip: Clip, bank: Bank, bend: bool = False) -> np.ndarray | None:
+    """The clip's sound track, float32 mono at 16 kHz, or None for a silent clip.
+
+    `bend` (training only) puts every note at a pitch of its own, so that pitch tells nothing.
+    """
     if clip.sounds is None:
         return None
     rng = np.random.default_rng([clip.seed, 4])
-    out = np.zeros(int(round(clip.duration * RATE)))
+    out = np.zeros(round(clip.duration * RATE))
     loud = 10 ** (rng.uniform(-14, 0) / 20)
     for s in clip.sounds:
-        at = int(round(s.start * RATE))
-        piece = phrase(s, bank, rng) * loud * 10 ** (rng.uniform(-4, 0) / 20)
+        at = round(s.start * RATE)
+        piece = phrase(s, bank, rng, bend) * loud * 10 ** (rng.uniform(-4, 0) / 20)
         piece = piece[: len(out) - at]
         out[at : at + len(piece)] += piece
     out += rng.normal(0, 10 ** (clip.noise_db / 20), len(out))

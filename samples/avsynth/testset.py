@@ -35,8 +35,11 @@ def _pick(facts: list[Fact], rng: np.random.Generator, used: dict[str, int]) -> 
         want_sparse = rng.random() < 0.62
         family = families[k % len(families)]
         rest = [f for f in pool if f not in chosen and f.kind not in {c.kind for c in chosen}]
-        good = [f for f in rest if f.family == family and f.sparse == want_sparse] or [
-            f for f in rest if f.family == family] or rest
+        good = (
+            [f for f in rest if f.family == family and f.sparse == want_sparse]
+            or [f for f in rest if f.family == family]
+            or rest
+        )
         if not good:
             break
         least = min(used.get(f.kind, 0) for f in good)
@@ -60,17 +63,29 @@ def build() -> tuple[list[dict], dict[str, str]]:
         for k, fact in enumerate(_pick(facts_of(clip, rng), rng, used)):
             seen = bool((k + seed) % 2)
             q = word(fact, rng, seen)
-            lines.append({"id": f"avs_{seed - TEST_SEEDS:03d}_{k}", "video": clip_name(seed),
-                          "question": q.text, "choices": list(q.choices), "answer": q.answer,
-                          "category": q.kind, "family": q.family, "sparse": q.sparse,
-                          "wording": "seen" if seen else "unseen", "seed": seed})
+            lines.append(
+                {
+                    "id": f"avs_{seed - TEST_SEEDS:03d}_{k}",
+                    "video": clip_name(seed),
+                    "question": q.text,
+                    "choices": list(q.choices),
+                    "answer": q.answer,
+                    "category": q.kind,
+                    "family": q.family,
+                    "sparse": q.sparse,
+                    "wording": "seen" if seen else "unseen",
+                    "seed": seed,
+                }
+            )
     return lines, prints
 
 
 def write(folder: Path = FOLDER) -> int:
     """Write test.jsonl and fingerprints.json; returns the number of questions."""
     lines, prints = build()
-    (folder / "test.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines), encoding="utf-8")
+    (folder / "test.jsonl").write_text(
+        "".join(json.dumps(x) + "\n" for x in lines), encoding="utf-8"
+    )
     (folder / "fingerprints.json").write_text(json.dumps(prints, indent=0) + "\n", encoding="utf-8")
     return len(lines)
 

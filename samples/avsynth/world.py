@@ -1,8 +1,9 @@
 """What happens in a clip: instruments on one timeline, shapes on another, and a few brief things.
 
-A clip is drawn from its seed alone, so a question set can be shipped as seeds. Long events (1.5-4 s)
-repeat themselves in dozens of tokens; the brief ones - a single short note, a digit flashing in a
-corner, a short silence - live in a few tokens only, and most questions are about those.
+A clip is drawn from its seed alone, so a question set can be shipped as seeds. Long events
+(1.5-4 s) repeat themselves in dozens of tokens; the brief ones - a single short note, a digit
+flashing in a corner, a short silence - live in a few tokens only, and most questions are about
+those.
 
     >>> clip = draw_clip(7)
     >>> [s.instrument for s in clip.sounds], clip.flash
@@ -10,6 +11,7 @@ corner, a short silence - live in a few tokens only, and most questions are abou
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +21,7 @@ SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 DIGITS = ("1", "2", "3", "4", "5", "6")
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
-TRAIN_BACKGROUNDS = ("plain", "gradient", "stripes", "checks", "grain")
+TRAIN_BACKGROUNDS = ("plain", "gradient", "stripes", "checks", "grain", "blobs", "tiles")
 TEST_BACKGROUNDS = ("plain", "dots", "waves")  # the last two are never drawn in training
 TEST_SEEDS = 900_000_000
 """Seeds from here on belong to the test split; training never draws them."""
@@ -154,7 +156,7 @@ def _shape_line(
     if sounds and rng.random() < 0.5:
         borders = [s.start for s in sounds if not s.short]
         borders = [max(0.0, b + rng.uniform(-0.3, 0.3)) for b in borders] + [duration]
-        spans = [(a, b) for a, b in zip(borders, borders[1:], strict=False) if b - a >= 1.5]
+        spans = [(a, b) for a, b in itertools.pairwise(borders) if b - a >= 1.5]
     else:
         spans = []
         t = float(rng.uniform(0.0, 0.5))
@@ -181,8 +183,14 @@ def _place(
     length = span[1] - span[0]
     slow = float(rng.uniform(0.0, 0.5))  # of the way across
     vx, vy = ((x1 - x0) * slow / length, (y1 - y0) * slow / length)
-    return Shape(shape, colour, span[0], span[1], *(round(float(v), 4) for v in (x0, y0, vx, vy)),
-                 round(size, 4))
+    return Shape(
+        shape,
+        colour,
+        span[0],
+        span[1],
+        *(round(float(v), 4) for v in (x0, y0, vx, vy)),
+        round(size, 4),
+    )
 
 
 def _flash(
@@ -196,9 +204,16 @@ def _flash(
     else:
         start = rng.uniform(0.1, duration - length - 0.1)
     start = min(max(float(start), 0.0), duration - max(length + 0.05, 1.0))  # sampled at 2 fps
-    return Flash(str(rng.choice(DIGITS)), str(rng.choice(COLOURS)), str(rng.choice(CORNERS)),
-                 round(start, 3), round(start + length, 3), round(float(rng.uniform(0.19, 0.22)), 4),
-                 round(float(rng.uniform(0.01, 0.03)), 4), int(rng.integers(2)))
+    return Flash(
+        str(rng.choice(DIGITS)),
+        str(rng.choice(COLOURS)),
+        str(rng.choice(CORNERS)),
+        round(start, 3),
+        round(start + length, 3),
+        round(float(rng.uniform(0.19, 0.22)), 4),
+        round(float(rng.uniform(0.01, 0.03)), 4),
+        int(rng.integers(2)),
+    )
 
 
 def draw_clip(seed: int, options: WorldOptions = WorldOptions()) -> Clip:
@@ -224,7 +239,7 @@ def draw_clip(seed: int, options: WorldOptions = WorldOptions()) -> Clip:
         sounds, silence, duration, gaps = _sound_line(rng, options)
     else:
         duration = float(rng.uniform(options.min_s, options.max_s))
-    duration = round(min(duration, 12.0), 2)
+    duration = round(duration, 2)
     shapes: list[Shape] | None = None
     flash = None
     if mode != 2:
@@ -236,5 +251,17 @@ def draw_clip(seed: int, options: WorldOptions = WorldOptions()) -> Clip:
     grounds = TEST_BACKGROUNDS if options.test else TRAIN_BACKGROUNDS
     level = int(rng.choice([18, 60, 110, 165, 225]))
     tint = tuple(int(np.clip(level + rng.integers(-14, 15), 0, 255)) for _ in range(3))
-    return Clip(seed, duration, w, h, sounds, tuple(shapes) if shapes is not None else None, flash,
-                silence, str(rng.choice(grounds)), tint, round(float(rng.uniform(-70, -42)), 1), gaps)
+    return Clip(
+        seed,
+        duration,
+        w,
+        h,
+        sounds,
+        tuple(shapes) if shapes is not None else None,
+        flash,
+        silence,
+        str(rng.choice(grounds)),
+        tint,
+        round(float(rng.uniform(-70, -42)), 1),
+        gaps,
+    )

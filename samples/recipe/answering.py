@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from avsynth.questions import Question
 from avsynth.world import Clip
-from omnidrop.clip.decode import open_clip
-from omnidrop.clip.features import VideoSpec
 from tokenizers import Tokenizer
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+
+from omnidrop.clip.decode import open_clip
+from omnidrop.clip.features import VideoSpec
 
 from .batches import PROBES, Sample
 from .layout import audio_tokens, av_layout
@@ -41,8 +42,11 @@ def decode(path: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
     return frames, audio
 
 
-def media_sample(model: torch.nn.Module, frames: np.ndarray | None, audio: np.ndarray | None,
-                 ) -> Sample:
+def media_sample(
+    model: torch.nn.Module,
+    frames: np.ndarray | None,
+    audio: np.ndarray | None,
+) -> Sample:
     """A sample for `measure.answer_all`, made of media alone: no labels are known."""
     width = model.lm_head.in_features
     a = v = np.zeros((0, width), np.float32)
@@ -62,19 +66,43 @@ def media_sample(model: torch.nn.Module, frames: np.ndarray | None, audio: np.nd
     vectors[lay.is_audio] = a[lay.index[lay.is_audio]]
     vectors[~lay.is_audio] = v[lay.index[~lay.is_audio]]
     blank = np.full(len(lay.index), -1)
-    shell = Clip(0, 0.0, cols * 28, rows * 28, None if audio is None else (),
-                 None if frames is None else (), None, None, "plain", (0, 0, 0), 0.0, False)
-    return Sample(shell, lay, vectors, {k: blank for k in PROBES}, blank)
+    shell = Clip(
+        0,
+        0.0,
+        cols * 28,
+        rows * 28,
+        None if audio is None else (),
+        None if frames is None else (),
+        None,
+        None,
+        "plain",
+        (0, 0, 0),
+        0.0,
+        False,
+    )
+    return Sample(shell, lay, vectors, dict.fromkeys(PROBES, blank), blank)
 
 
 def as_question(line: dict) -> Question:
     """A line of test.jsonl as a question."""
-    return Question(line["question"], line["answer"], tuple(line["choices"]), line["category"],
-                    line["family"], line["sparse"], line["wording"] == "seen")
+    return Question(
+        line["question"],
+        line["answer"],
+        tuple(line["choices"]),
+        line["category"],
+        line["family"],
+        line["sparse"],
+        line["wording"] == "seen",
+    )
 
 
-def generate_one(model: torch.nn.Module, tok: Tokenizer, frames: np.ndarray | None,
-                 audio: np.ndarray | None, question: str) -> str:
+def generate_one(
+    model: torch.nn.Module,
+    tok: Tokenizer,
+    frames: np.ndarray | None,
+    audio: np.ndarray | None,
+    question: str,
+) -> str:
     """The same question through the library's own `generate`."""
     from omnidrop.clip.features import log_mel, patches
 
@@ -82,25 +110,40 @@ def generate_one(model: torch.nn.Module, tok: Tokenizer, frames: np.ndarray | No
     body = ""
     if audio is not None:
         mel = log_mel(audio)
-        given |= {"input_features": mel[None],
-                  "feature_attention_mask": torch.ones(1, mel.shape[1], dtype=torch.long)}
+        given |= {
+            "input_features": mel[None],
+            "feature_attention_mask": torch.ones(1, mel.shape[1], dtype=torch.long),
+        }
     if frames is not None:
         p, grid = patches(torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous(), SPEC)
-        given |= {"pixel_values_videos": p, "video_grid_thw": torch.tensor([grid]),
-                  "video_second_per_grid": torch.tensor([1.0])}
+        given |= {
+            "pixel_values_videos": p,
+            "video_grid_thw": torch.tensor([grid]),
+            "video_second_per_grid": torch.tensor([1.0]),
+        }
     if frames is not None:
         n_audio = audio_tokens(len(audio)) if audio is not None else 0
         lay = av_layout(n_audio, grid[0], grid[1] // 2, grid[2] // 2)
         marks = "".join("<|AUDIO|>" if x else "<|VIDEO|>" for x in lay.is_audio)
-        body = (f"<|vision_bos|><|audio_bos|>{marks}<|audio_eos|><|vision_eos|>" if audio is not None
-                else f"<|vision_bos|>{marks}<|vision_eos|>")
+        body = (
+            f"<|vision_bos|><|audio_bos|>{marks}<|audio_eos|><|vision_eos|>"
+            if audio is not None
+            else f"<|vision_bos|>{marks}<|vision_eos|>"
+        )
     elif audio is not None:
         body = "<|audio_bos|>" + "<|AUDIO|>" * audio_tokens(len(audio)) + "<|audio_eos|>"
-    text = ("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
-            f"{body}{question}<|im_end|>\n<|im_start|>assistant\n")
+    text = (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+        f"{body}{question}<|im_end|>\n<|im_start|>assistant\n"
+    )
     ids = torch.tensor([tok.encode(text, add_special_tokens=False).ids])
     with torch.no_grad():
-        out = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False,
-                             use_audio_in_video=frames is not None and audio is not None,
-                             max_new_tokens=6, **given)
-    return tok.decode(out[0, ids.shape[1]:].tolist(), skip_special_tokens=True).strip()
+        out = model.generate(
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            do_sample=False,
+            use_audio_in_video=frames is not None and audio is not None,
+            max_new_tokens=6,
+            **given,
+        )
+    return tok.decode(out[0, ids.shape[1] :].tolist(), skip_special_tokens=True).strip()

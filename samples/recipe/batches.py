@@ -1,8 +1,8 @@
 """Batches for the language part: one clip, many questions, in one row.
 
 Row layout, padded block by block: [system text and bos tokens | audio and video tokens | eos tokens
-and questions]. A question sees the clip and itself, never another question, and its positions restart
-at the clip's end - exactly what it would see if it were asked alone.
+and questions]. A question sees the clip and itself, never another question, and its positions
+restart at the clip's end - exactly what it would see if it were asked alone.
 """
 
 from __future__ import annotations
@@ -17,11 +17,21 @@ from tokenizers import Tokenizer
 
 from .labels import Speaker, audio_labels, video_labels
 from .layout import AvLayout, audio_tokens, av_layout
+from .vocab import SAME
 
 SYSTEM = "You are a helpful assistant."
 OTHER_SYSTEMS = ("", "answer the question about the clip with one word.", "You are helpful.")
-PROBES = {"order": 6, "previous": 9, "was_short": 2, "shape": 7, "colour": 7, "digit": 2,
-          "v_order": 5, "v_previous": 7, "v_colour": 7}
+PROBES = {
+    "order": 6,
+    "previous": 9,
+    "was_short": 2,
+    "shape": 7,
+    "colour": 7,
+    "digit": 2,
+    "v_order": 5,
+    "v_previous": 7,
+    "v_colour": 7,
+}
 """Auxiliary questions put to every audio or video token half-way through: name -> classes."""
 
 
@@ -34,12 +44,30 @@ class Sample:
     vectors: np.ndarray
     probes: dict[str, np.ndarray]
     owner: np.ndarray
-    """Per token, whose it is: 100 + sound event, 200 + shape, 300 silence, 400 digit, -1 nobody's."""
+    """Per token: 100 + sound event, 200 + shape, 300 silence, 400 digit, -1 nobody's."""
 
     def where(self, look: tuple[tuple[str, int], ...]) -> np.ndarray:
         """Tokens in which the answer to a question stands, (n,) bool."""
         base = {"s": 100, "p": 200, "q": 300, "d": 400}
-        return np.isin(self.owner, [base[k] + i for k, i in look])
+        out = np.isin(self.owner, [base[k] + i for k, i in look if k in base])
+        for kind, _ in look:
+            if kind in "fg" and (digit := self.owner == 400).any():
+                grids = np.unique(self.layout.positions[0][digit])
+                t = self.layout.positions[0]
+                out |= np.isin(t // 25 * 25, grids) & (
+                    self.layout.is_audio
+                    if kind == "f"
+                    else (self.owner >= 200) & (self.owner < 300)
+                )
+        return out
+
+    def about(self, word: str) -> np.ndarray:
+        """Tokens that show what a word of a question names, (n,) bool."""
+        clip = self.clip
+        look = [("s", i) for i, s in enumerate(clip.sounds or ()) if s.instrument == word]
+        look += [("p", i) for i, s in enumerate(clip.shapes or ()) if word in (s.shape, s.colour)]
+        look += [("d", 0)] if word == "digit" else [("q", 0)] if word == "silence" else []
+        return self.where(tuple(look))
 
 
 def probe_labels(clip: Clip, lay: AvLayout, audio: dict | None, video: dict | None) -> dict:
@@ -101,15 +129,19 @@ def blur(x: np.ndarray, rng: np.random.Generator, near: np.ndarray | None) -> np
     return (x + rng.normal(0, rng.uniform(0.05, 0.22), x.shape)).astype(np.float32)
 
 
-def make_sample(clip: Clip, speaker: Speaker, rng: np.random.Generator,
-                towers: tuple[np.ndarray | None, np.ndarray | None] | None = None) -> Sample:
+def make_sample(
+    clip: Clip,
+    speaker: Speaker,
+    rng: np.random.Generator,
+    towers: tuple[np.ndarray | None, np.ndarray | None] | None = None,
+) -> Sample:
     """A sample with the towers' real output if given, else with a blurred perfect one."""
     audio = video = None
     a_vec = v_vec = np.zeros((0, len(speaker.silence)), np.float32)
     n_audio = grids = 0
     rows, cols = 4, 4
     if clip.sounds is not None:
-        n_audio = audio_tokens(int(round(clip.duration * 16_000)))
+        n_audio = audio_tokens(round(clip.duration * 16_000))
         audio = audio_labels(clip, n_audio)
         if towers is None:
             near = np.clip(np.arange(n_audio) + rng.integers(-1, 2, n_audio), 0, n_audio - 1)
@@ -130,8 +162,9 @@ def make_sample(clip: Clip, speaker: Speaker, rng: np.random.Generator,
     vectors = np.empty((len(lay.index), a_vec.shape[1]), np.float32)
     vectors[lay.is_audio] = a_vec[lay.index[lay.is_audio]]
     vectors[~lay.is_audio] = v_vec[lay.index[~lay.is_audio]]
-    return Sample(clip, lay, vectors, probe_labels(clip, lay, audio, video),
-                  owners(clip, lay, audio, video))
+    return Sample(
+        clip, lay, vectors, probe_labels(clip, lay, audio, video), owners(clip, lay, audio, video)
+    )
 
 
 class Asker:
@@ -179,6 +212,9 @@ class Batch:
     questions: list[Question]
     gaze: torch.Tensor  # (questions, A) bool, where each answer stands
     real: torch.Tensor  # (B, A) bool, not padding
+    named: tuple[
+        torch.Tensor, torch.Tensor, torch.Tensor
+    ]  # words that name things: row, column, gaze
 
 
 class Collator:
@@ -186,6 +222,12 @@ class Collator:
 
     def __init__(self, tok: Tokenizer) -> None:
         self.tok, self.memo = tok, {}
+        self.names: dict[int, str] = {}
+        for name in (*INSTRUMENTS, *SHAPES, *COLOURS, "digit", "number", "silence", "pause"):
+            for form in (name, name.capitalize(), name.upper()):
+                for text in (form, " " + form):
+                    ids = tok.encode(text, add_special_tokens=False).ids
+                    self.names[ids[0]] = SAME.get(name, name)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, remembered."""
@@ -196,29 +238,38 @@ class Collator:
     def head(self, system: str | None, clip: Clip) -> tuple[list[int], list[int]]:
         """Text before the clip and its positions."""
         text = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
-        ids = self.encode(text + "<|im_start|>user\n") if text else self.encode("<|im_start|>user\n")
+        ids = (
+            self.encode(text + "<|im_start|>user\n") if text else self.encode("<|im_start|>user\n")
+        )
         bos = (["<|vision_bos|>"] if clip.shapes is not None else []) + (
-            ["<|audio_bos|>"] if clip.sounds is not None else [])
+            ["<|audio_bos|>"] if clip.sounds is not None else []
+        )
         n = len(ids)
         return ids + [self.tok.token_to_id(b) for b in bos], [*range(n), *([n] * len(bos))]
 
-    def __call__(self, samples: list[Sample], asked: list[list[Question]],
-                 systems: list[str | None]) -> Batch:
+    def __call__(
+        self, samples: list[Sample], asked: list[list[Question]], systems: list[str | None]
+    ) -> Batch:
         """Build the batch."""
         heads = [self.head(s, x.clip) for s, x in zip(systems, samples, strict=True)]
         p_len = max(len(h[0]) for h in heads)
         a_len = -(-max(len(s.layout.index) for s in samples) // 16) * 16
         tails, answers, flat = [], [], []
+        named: list[tuple[int, int, np.ndarray]] = []
         for r, (sample, questions) in enumerate(zip(samples, asked, strict=True)):
             start = heads[r][1][-1] + 1
             end = start + sample.layout.end
             eos = (["<|audio_eos|>"] if sample.clip.sounds is not None else []) + (
-                ["<|vision_eos|>"] if sample.clip.shapes is not None else [])
+                ["<|vision_eos|>"] if sample.clip.shapes is not None else []
+            )
             ids = [self.tok.token_to_id(e) for e in eos]
             pos, seg = [end] * len(ids), [0] * len(ids)
             for k, q in enumerate(questions):
-                ask = (self.encode(q.text) + self.encode("<|im_end|>\n<|im_start|>assistant\n"))
+                ask = self.encode(q.text) + self.encode("<|im_end|>\n<|im_start|>assistant\n")
                 say = self.encode(q.answer + "<|im_end|>")
+                for j, token in enumerate(ask):
+                    if token in self.names and (seen := sample.about(self.names[token])).any():
+                        named.append((r, len(ids) + j, seen))
                 for j, wanted in enumerate(say):
                     answers.append((r, len(ids) + len(ask) - 1 + j, wanted, j == 0))
                 flat.append(q)
@@ -248,7 +299,11 @@ class Collator:
             ids[r, at], pos[:, r, at], seg[r, at] = t_ids, t_pos, t_seg
         s = torch.from_numpy(seg)
         causal = torch.ones(total, total, dtype=torch.bool).tril()
-        mask = causal & (s[:, None, :] >= 0) & ((s[:, None, :] == 0) | (s[:, None, :] == s[:, :, None]))
+        mask = (
+            causal
+            & (s[:, None, :] >= 0)
+            & ((s[:, None, :] == 0) | (s[:, None, :] == s[:, :, None]))
+        )
         mask |= torch.eye(total, dtype=torch.bool)  # padding sees itself, so that no row is empty
         gaze = np.zeros((len(flat), a_len), bool)
         n = 0
@@ -256,8 +311,28 @@ class Collator:
             for q in questions:
                 gaze[n, : len(sample.owner)] = sample.where(q.look)
                 n += 1
+        shown = np.zeros((len(named), a_len), bool)
+        for i, (_, _, seen) in enumerate(named):
+            shown[i, : len(seen)] = seen
+        at_names = (
+            torch.tensor([n[0] for n in named], dtype=torch.long),
+            torch.tensor([n[1] for n in named], dtype=torch.long) + p_len + a_len,
+            torch.from_numpy(shown),
+        )
         rows, cols, want, first = (torch.tensor(x) for x in zip(*answers, strict=True))
-        return Batch(torch.from_numpy(ids), torch.from_numpy(av), torch.from_numpy(pos),
-                     mask[:, None], (p_len, p_len + a_len), rows, cols + p_len + a_len, want, first,
-                     {k: torch.from_numpy(v) for k, v in probes.items()}, flat,
-                     torch.from_numpy(gaze), s[:, p_len : p_len + a_len] >= 0)
+        return Batch(
+            torch.from_numpy(ids),
+            torch.from_numpy(av),
+            torch.from_numpy(pos),
+            mask[:, None],
+            (p_len, p_len + a_len),
+            rows,
+            cols + p_len + a_len,
+            want,
+            first,
+            {k: torch.from_numpy(v) for k, v in probes.items()},
+            flat,
+            torch.from_numpy(gaze),
+            s[:, p_len : p_len + a_len] >= 0,
+            at_names,
+        )

@@ -34,9 +34,15 @@ You are a helpful assistant.<|im_end|>
 <|im_start|>assistant
 {% endif -%}
 """
-NAMES = {"image_token": "<|IMAGE|>", "audio_token": "<|AUDIO|>", "video_token": "<|VIDEO|>",
-         "vision_bos_token": "<|vision_bos|>", "vision_eos_token": "<|vision_eos|>",
-         "audio_bos_token": "<|audio_bos|>", "audio_eos_token": "<|audio_eos|>"}
+NAMES = {
+    "image_token": "<|IMAGE|>",
+    "audio_token": "<|AUDIO|>",
+    "video_token": "<|VIDEO|>",
+    "vision_bos_token": "<|vision_bos|>",
+    "vision_eos_token": "<|vision_eos|>",
+    "audio_bos_token": "<|audio_bos|>",
+    "audio_eos_token": "<|audio_eos|>",
+}
 LIMITS = {"shortest_edge": 3136, "longest_edge": 50176}
 
 
@@ -51,36 +57,103 @@ def write_files(tok: Tokenizer, folder: Path) -> None:
     vocab = json.loads(tok.to_str())["model"]
     _dump(folder / "vocab.json", vocab["vocab"])
     pairs = [m if isinstance(m, str) else " ".join(m) for m in vocab["merges"]]
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(pairs) + "\n", encoding="utf-8")
-    added = {str(tok.token_to_id(t)): {"content": t, "lstrip": False, "normalized": False,
-                                       "rstrip": False, "single_word": False, "special": True}
-             for t in SPECIAL}
-    _dump(folder / "tokenizer_config.json", {
-        "added_tokens_decoder": added, "additional_special_tokens": list(SPECIAL[1:]),
-        "extra_special_tokens": NAMES, **NAMES, "add_bos_token": False, "add_prefix_space": False,
-        "bos_token": None, "clean_up_tokenization_spaces": False, "eos_token": "<|im_end|>",
-        "errors": "replace", "model_max_length": 32768, "pad_token": "<|endoftext|>",
-        "processor_class": "Qwen2_5OmniProcessor", "split_special_tokens": False,
-        "tokenizer_class": "Qwen2Tokenizer", "unk_token": None})
+    (folder / "merges.txt").write_text(
+        "#version: 0.2\n" + "\n".join(pairs) + "\n", encoding="utf-8"
+    )
+    added = {
+        str(tok.token_to_id(t)): {
+            "content": t,
+            "lstrip": False,
+            "normalized": False,
+            "rstrip": False,
+            "single_word": False,
+            "special": True,
+        }
+        for t in SPECIAL
+    }
+    _dump(
+        folder / "tokenizer_config.json",
+        {
+            "added_tokens_decoder": added,
+            "additional_special_tokens": list(SPECIAL[1:]),
+            "extra_special_tokens": NAMES,
+            **NAMES,
+            "add_bos_token": False,
+            "add_prefix_space": False,
+            "bos_token": None,
+            "clean_up_tokenization_spaces": False,
+            "eos_token": "<|im_end|>",
+            "errors": "replace",
+            "model_max_length": 32768,
+            "pad_token": "<|endoftext|>",
+            "processor_class": "Qwen2_5OmniProcessor",
+            "split_special_tokens": False,
+            "tokenizer_class": "Qwen2Tokenizer",
+            "unk_token": None,
+        },
+    )
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
     _dump(folder / "chat_template.json", {"chat_template": TEMPLATE})
-    vision = {"do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True,
-              "image_mean": [0.48145466, 0.4578275, 0.40821073],
-              "image_std": [0.26862954, 0.26130258, 0.27577711], "merge_size": 2, "patch_size": 14,
-              "temporal_patch_size": 2, "resample": 3, "rescale_factor": 1 / 255, "size": LIMITS,
-              "min_pixels": LIMITS["shortest_edge"], "max_pixels": LIMITS["longest_edge"]}
-    sound = {"feature_size": 128, "sampling_rate": 16000, "hop_length": 160, "n_fft": 400,
-             "chunk_length": 300, "n_samples": 4800000, "nb_max_frames": 30000, "padding_side": "right",
-             "padding_value": 0.0, "dither": 0.0, "return_attention_mask": True}
-    _dump(folder / "preprocessor_config.json", {
-        **vision, **sound, "feature_extractor_type": "WhisperFeatureExtractor",
-        "image_processor_type": "Qwen2VLImageProcessor", "processor_class": "Qwen2_5OmniProcessor"})
-    _dump(folder / "video_preprocessor_config.json", {
-        **vision, "fps": 2.0, "min_frames": 2, "max_frames": 768,
-        "video_processor_type": "Qwen2VLVideoProcessor", "processor_class": "Qwen2_5OmniProcessor"})
-    _dump(folder / "generation_config.json", {
-        "bos_token_id": tok.token_to_id("<|im_start|>"), "eos_token_id": tok.token_to_id("<|im_end|>"),
-        "pad_token_id": tok.token_to_id("<|endoftext|>"), "do_sample": False, "max_new_tokens": 8})
+    vision = {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "merge_size": 2,
+        "patch_size": 14,
+        "temporal_patch_size": 2,
+        "resample": 3,
+        "rescale_factor": 1 / 255,
+        "size": LIMITS,
+        "min_pixels": LIMITS["shortest_edge"],
+        "max_pixels": LIMITS["longest_edge"],
+    }
+    sound = {
+        "feature_size": 128,
+        "sampling_rate": 16000,
+        "hop_length": 160,
+        "n_fft": 400,
+        "chunk_length": 300,
+        "n_samples": 4800000,
+        "nb_max_frames": 30000,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "dither": 0.0,
+        "return_attention_mask": True,
+    }
+    _dump(
+        folder / "preprocessor_config.json",
+        {
+            **vision,
+            **sound,
+            "feature_extractor_type": "WhisperFeatureExtractor",
+            "image_processor_type": "Qwen2VLImageProcessor",
+            "processor_class": "Qwen2_5OmniProcessor",
+        },
+    )
+    _dump(
+        folder / "video_preprocessor_config.json",
+        {
+            **vision,
+            "fps": 2.0,
+            "min_frames": 2,
+            "max_frames": 768,
+            "video_processor_type": "Qwen2VLVideoProcessor",
+            "processor_class": "Qwen2_5OmniProcessor",
+        },
+    )
+    _dump(
+        folder / "generation_config.json",
+        {
+            "bos_token_id": tok.token_to_id("<|im_start|>"),
+            "eos_token_id": tok.token_to_id("<|im_end|>"),
+            "pad_token_id": tok.token_to_id("<|endoftext|>"),
+            "do_sample": False,
+            "max_new_tokens": 8,
+        },
+    )
     _dump(folder / "world.json", {"instruments": INSTRUMENTS, "shapes": SHAPES, "colours": COLOURS})
 
 

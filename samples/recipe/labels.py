@@ -1,4 +1,4 @@
-"""What each audio and video token of a clip is about: the teacher of the towers and of the probes."""
+"""What each audio and video token of a clip is about: the teacher of towers and probes."""
 
 from __future__ import annotations
 
@@ -24,15 +24,21 @@ def audio_labels(clip: Clip, n: int) -> dict[str, np.ndarray]:
     was_short = np.zeros(n, np.int64)
     for k, s in enumerate(clip.sounds or ()):
         i = INSTRUMENTS.index(s.instrument)
-        share[:, i] += np.clip((np.minimum(s.end, starts + 0.04) - np.maximum(s.start, starts))
-                               / 0.04, 0, 1)
+        share[:, i] += np.clip(
+            (np.minimum(s.end, starts + 0.04) - np.maximum(s.start, starts)) / 0.04, 0, 1
+        )
         order[starts >= s.start - 0.02] = k + 1
         nxt = clip.sounds[k + 1].start if k + 1 < len(clip.sounds) else s.end
         later = starts >= nxt - 0.02
         previous[later], was_short[later] = i, int(s.short)
     current = np.where(share.max(1) > 0.5, share.argmax(1), NONE)
-    return {"share": share, "order": order, "previous": previous, "was_short": was_short,
-            "current": current}
+    return {
+        "share": share,
+        "order": order,
+        "previous": previous,
+        "was_short": was_short,
+        "current": current,
+    }
 
 
 def video_labels(clip: Clip) -> dict[str, np.ndarray]:
@@ -40,9 +46,9 @@ def video_labels(clip: Clip) -> dict[str, np.ndarray]:
 
     Returns
     -------
-    dict with `cover` (n, frames=2), `event` (n, 2) index of the shape event or -1, `digit` (n,) share
-    of the two frames with the plate in this cell, and the same per grid: `grid_event` (g,) or -1
-    (none) or -2 (two events), `grid_digit` (g,) bool.
+    dict with `cover` (n, frames=2), `event` (n, 2) index of the shape event or -1, `digit` (n,)
+    share of the two frames with the plate in this cell, and the same per grid: `grid_event` (g,)
+    or -1 (none) or -2 (two events), `grid_digit` (g,) bool.
     """
     times = frame_times(clip.duration)
     if len(times) % 2:
@@ -64,9 +70,16 @@ def video_labels(clip: Clip) -> dict[str, np.ndarray]:
             c = 0 if "left" in flash.corner else cols - 1
             digit[g, k, r * cols + c] = 1
     a, b = event[:, 0], event[:, 1]
-    return {"cover": cover, "event": event, "digit": digit, "rows": rows, "cols": cols,
-            "grids": grids, "grid_event": np.where(a == b, a, -2),
-            "grid_digit": digit.any((1, 2))}
+    return {
+        "cover": cover,
+        "event": event,
+        "digit": digit,
+        "rows": rows,
+        "cols": cols,
+        "grids": grids,
+        "grid_event": np.where(a == b, a, -2),
+        "grid_digit": digit.any((1, 2)),
+    }
 
 
 class Speaker:
@@ -91,8 +104,11 @@ class Speaker:
     def plate(self, digit: str, colour: str, corner: str) -> np.ndarray:
         """What a token that shows the digit says."""
         a, b = corner.split()
-        return (self.digit[DIGITS.index(digit)] + self.colour[COLOURS.index(colour)]
-                + 0.8 * (self.words[a] + self.words[b]))
+        return (
+            self.digit[DIGITS.index(digit)]
+            + self.colour[COLOURS.index(colour)]
+            + 0.8 * (self.words[a] + self.words[b])
+        )
 
     def video(self, clip: Clip, labels: dict[str, np.ndarray], least: float = 0.06) -> np.ndarray:
         """(n, width) target of the video tokens."""

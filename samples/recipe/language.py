@@ -45,7 +45,7 @@ class LanguageOptions:
     max_s: float = 10.0
 
 
-def teach_words(trunk: Trunk, tok, seed: int = 11) -> Speaker:  # noqa: ANN001
+def teach_words(trunk: Trunk, tok, seed: int = 11) -> Speaker:
     """Write the first word vectors into the embeddings and the head; return the towers' speaker."""
     width = trunk.head.in_features
     table = torch.from_numpy(word_vectors(tok, width, seed))
@@ -61,8 +61,9 @@ def teach_words(trunk: Trunk, tok, seed: int = 11) -> Speaker:  # noqa: ANN001
 def start_layer(layer: torch.nn.Module, residuals: int) -> None:
     """First weights of a decoder layer: heads that look for like content and copy what they find.
 
-    In the half of each head's dimensions that rotary positions hardly turn, query and key share their
-    weights ("mimetic" start, Trockman & Kolter 2023), and the output undoes the value's projection.
+    In the half of each head's dimensions that rotary positions hardly turn, query and key share
+    their weights ("mimetic" start, Trockman & Kolter 2023), and the output undoes the value's
+    projection.
     """
     a, m = layer.self_attn, layer.mlp
     width, dim = a.k_proj.weight.shape[1], a.head_dim
@@ -81,15 +82,16 @@ def start_layer(layer: torch.nn.Module, residuals: int) -> None:
         bias.normal_(0, 0.3)
     back = v.T * (1.5 / math.sqrt(residuals))
     out = torch.randn(width, heads, dim) * scale / math.sqrt(residuals)
-    a.o_proj.weight.copy_((out * 0.5 + back[:, None] * torch.tensor([1.0, 1.0, 0.5])[:heads, None])
-                          .flatten(1))
+    a.o_proj.weight.copy_(
+        (out * 0.5 + back[:, None] * torch.tensor([1.0, 1.0, 0.5])[:heads, None]).flatten(1)
+    )
     for w in (m.gate_proj.weight, m.up_proj.weight):
         w.normal_(0, scale)
     m.down_proj.weight.normal_(0, 1 / math.sqrt(m.down_proj.weight.shape[1] * residuals))
 
 
 def grow(small: torch.nn.Module, large: torch.nn.Module) -> None:
-    """Fill a text model of twice the layers: after each trained layer comes one that does nothing yet."""
+    """Fill a text model of twice the layers: each trained layer, then one that does nothing yet."""
     large.embed_tokens.load_state_dict(small.embed_tokens.state_dict())
     large.norm.load_state_dict(small.norm.state_dict())
     with torch.no_grad():
@@ -104,14 +106,20 @@ def grow(small: torch.nn.Module, large: torch.nn.Module) -> None:
 class Source:
     """Endless training batches, clips of like length together."""
 
-    def __init__(self, tok, speaker: Speaker, options: LanguageOptions,  # noqa: ANN001
-                 pool: list[Sample] | None = None, first_seed: int = 0) -> None:
+    def __init__(
+        self,
+        tok,
+        speaker: Speaker,
+        options: LanguageOptions,
+        pool: list[Sample] | None = None,
+        first_seed: int = 0,
+    ) -> None:
         self.options, self.speaker, self.pool = options, speaker, pool
         self.rng = np.random.default_rng([options.seed, first_seed])
         self.asker, self.collate = Asker(self.rng), Collator(tok)
         self.seed, self.queue = 1000 + options.seed * 50_000_000 + first_seed, []
 
-    def __next__(self):  # noqa: ANN204
+    def __next__(self):
         o = self.options
         if not self.queue:
             world = WorldOptions(min_s=o.min_s, max_s=o.max_s)
@@ -127,22 +135,35 @@ class Source:
             self.queue = [groups[i] for i in self.rng.permutation(len(groups))]
         samples = self.queue.pop()
         asked = [self.asker.draw(s.clip, o.questions) for s in samples]
-        systems = [SYSTEM if self.rng.random() < 0.85 else str(self.rng.choice(OTHER_SYSTEMS))
-                   for _ in samples]
+        systems = [
+            SYSTEM if self.rng.random() < 0.85 else str(self.rng.choice(OTHER_SYSTEMS))
+            for _ in samples
+        ]
         return self.collate(samples, asked, systems)
 
 
-def train_language(trunk: Trunk, tok, speaker: Speaker, options: LanguageOptions,  # noqa: ANN001
-                   folder: Path, pool: list[Sample] | None = None, save_every: int = 100,
-                   log=print, tag: str = "language") -> float:  # noqa: ANN001
+def train_language(
+    trunk: Trunk,
+    tok,
+    speaker: Speaker,
+    options: LanguageOptions,
+    folder: Path,
+    pool: list[Sample] | None = None,
+    save_every: int = 100,
+    log=print,
+    tag: str = "language",
+) -> float:
     """Train; resumes from `folder/<tag>.pt` if there is one. Returns the last loss."""
     torch.manual_seed(options.seed)
     o = options
     decay = [p for p in trunk.parameters() if p.ndim > 1]
     plain = [p for p in trunk.parameters() if p.ndim < 2]
-    optim = torch.optim.AdamW([{"params": decay, "weight_decay": 0.02},
-                               {"params": plain, "weight_decay": 0.0}],
-                              lr=o.rate, betas=(0.9, 0.97), fused=True)
+    optim = torch.optim.AdamW(
+        [{"params": decay, "weight_decay": 0.02}, {"params": plain, "weight_decay": 0.0}],
+        lr=o.rate,
+        betas=(0.9, 0.97),
+        fused=True,
+    )
     path, begin = folder / f"{tag}.pt", 0
     if path.exists():
         state = torch.load(path, weights_only=False)
@@ -157,8 +178,11 @@ def train_language(trunk: Trunk, tok, speaker: Speaker, options: LanguageOptions
     start, loss_seen, right_seen = time.time(), [], []
     for step in range(begin, o.steps):
         done = step / o.steps
-        rate = o.rate * min(1.0, (step + 1) / o.warmup) * (
-            0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * done)))
+        rate = (
+            o.rate
+            * min(1.0, (step + 1) / o.warmup)
+            * (0.04 + 0.96 * 0.5 * (1 + math.cos(math.pi * done)))
+        )
         for group in optim.param_groups:
             group["lr"] = rate
         batch = next(source)
@@ -169,9 +193,18 @@ def train_language(trunk: Trunk, tok, speaker: Speaker, options: LanguageOptions
         loss = answer_loss = F.cross_entropy(logits, batch.want)
         aux = o.probe_weight * max(0.0, 1 - done / o.probe_until)
         if aux > 0:
-            loss = loss + aux * sum(
-                F.cross_entropy(probed[k].flatten(0, 1), batch.probes[k].flatten(), ignore_index=-1)
-                for k in probed if (batch.probes[k] >= 0).any()) + aux * o.gaze_weight * trunk.gaze_loss
+            loss = (
+                loss
+                + aux
+                * sum(
+                    F.cross_entropy(
+                        probed[k].flatten(0, 1), batch.probes[k].flatten(), ignore_index=-1
+                    )
+                    for k in probed
+                    if (batch.probes[k] >= 0).any()
+                )
+                + aux * o.gaze_weight * (trunk.gaze_loss + trunk.name_loss)
+            )
         optim.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trunk.parameters(), 1.0)
@@ -182,14 +215,24 @@ def train_language(trunk: Trunk, tok, speaker: Speaker, options: LanguageOptions
         loss_seen.append(float(answer_loss.detach()))
         right_seen.append(hit.mean())
         if (step + 1) % 20 == 0:
-            log(f"{tag} {step + 1} loss {np.mean(loss_seen[-20:]):.3f} right "
-                f"{np.mean(right_seen[-20:]):.3f} gaze {float(trunk.gaze_loss.detach()):.2f} total {float(loss.detach()):.2f} "
-                f"{(time.time() - start) / (step + 1 - begin):.2f} s/step L {batch.ids.shape}")
+            log(
+                f"{tag} {step + 1} loss {np.mean(loss_seen[-20:]):.3f} right "
+                f"{np.mean(right_seen[-20:]):.3f} gaze {float(trunk.gaze_loss.detach()):.2f} "
+                f"{float(trunk.name_loss.detach()):.2f} total {float(loss.detach()):.2f} "
+                f"{(time.time() - start) / (step + 1 - begin):.2f} s/step L {batch.ids.shape}"
+            )
         if (step + 1) % save_every == 0 or step + 1 == o.steps:
             worst = sorted(source.asker.error.items(), key=lambda kv: -kv[1])
             log("  errors: " + " ".join(f"{k}={v:.2f}" for k, v in worst))
             tmp = path.with_suffix(".tmp")
-            torch.save({"trunk": trunk.state_dict(), "optim": optim.state_dict(), "step": step + 1,
-                        "error": source.asker.error}, tmp)
+            torch.save(
+                {
+                    "trunk": trunk.state_dict(),
+                    "optim": optim.state_dict(),
+                    "step": step + 1,
+                    "error": source.asker.error,
+                },
+                tmp,
+            )
             tmp.rename(path)
     return float(np.mean(loss_seen[-20:]))

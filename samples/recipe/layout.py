@@ -54,5 +54,6 @@ def av_layout(n_audio: int, grids: int, rows: int, cols: int) -> AvLayout:
                 flags.append(np.full(len(sub), flag))
                 places.append(part[:, sub])
                 last = int(part[:, sub].max())
-    return AvLayout(np.concatenate(flags), np.concatenate(order), np.concatenate(places, 1),
-                    last + 1)
+    return AvLayout(
+        np.concatenate(flags), np.concatenate(order), np.concatenate(places, 1), last + 1
+    )

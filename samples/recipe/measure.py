@@ -27,9 +27,16 @@ class Scored:
     said: str
 
 
-def answer_all(trunk: Trunk, tok: Tokenizer, pairs: Iterable[tuple[Sample, list[Question]]], *,
-               cut: int | None = None, keep: float | None = None, seed: int = 0,
-               batch: int = 8) -> list[Scored]:
+def answer_all(
+    trunk: Trunk,
+    tok: Tokenizer,
+    pairs: Iterable[tuple[Sample, list[Question]]],
+    *,
+    cut: int | None = None,
+    keep: float | None = None,
+    seed: int = 0,
+    batch: int = 8,
+) -> list[Scored]:
     """Ask every question about its clip.
 
     Parameters
@@ -55,8 +62,9 @@ def answer_all(trunk: Trunk, tok: Tokenizer, pairs: Iterable[tuple[Sample, list[
         said, want = logits.argmax(-1).tolist(), made.want.tolist()
         first = [k for k, f in enumerate(made.first.tolist()) if f] + [len(want)]
         for q, a, b in zip(made.questions, first, first[1:], strict=False):
-            out.append(Scored(q, said[a:b] == want[a:b],
-                              tok.decode(said[a:b], skip_special_tokens=True)))
+            out.append(
+                Scored(q, said[a:b] == want[a:b], tok.decode(said[a:b], skip_special_tokens=True))
+            )
     return out
 
 
@@ -65,7 +73,12 @@ def table(scored: list[Scored]) -> dict[str, tuple[float, int]]:
     groups: dict[str, list[bool]] = {"all": []}
     for s in scored:
         q = s.question
-        for key in ("all", f"family:{q.family}", f"sparse:{q.sparse}",
-                    f"wording:{'seen' if q.seen else 'unseen'}", f"kind:{q.kind}"):
+        for key in (
+            "all",
+            f"family:{q.family}",
+            f"sparse:{q.sparse}",
+            f"wording:{'seen' if q.seen else 'unseen'}",
+            f"kind:{q.kind}",
+        ):
             groups.setdefault(key, []).append(s.right)
     return {k: (float(np.mean(v)), len(v)) for k, v in groups.items()}

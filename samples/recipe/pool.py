@@ -1,7 +1,8 @@
 """What the trained towers say about many clips, kept so that the language part can train on it.
 
 A tower never looks across two seconds of sound or one grid of frames, so its output can be computed
-once per clip; the language part then costs only itself. Kept in half precision, in memory and on disk.
+once per clip; the language part then costs only itself. Kept in half precision, in memory and on
+disk.
 """
 
 from __future__ import annotations
@@ -19,16 +20,24 @@ from avsynth.world import Clip, WorldOptions, draw_clip
 
 from .batches import Sample, make_sample
 from .labels import Speaker
-from .towers import hear, see, worn
+from .towers import hear, see, worn, worn_sound
+
+WORLD = WorldOptions()
 
 
-def tower_vectors(audio: torch.nn.Module, vision: torch.nn.Module, clip: Clip, bank: Bank,
-                  rng: np.random.Generator | None) -> tuple[np.ndarray | None, np.ndarray | None]:
+def tower_vectors(
+    audio: torch.nn.Module,
+    vision: torch.nn.Module,
+    clip: Clip,
+    bank: Bank,
+    rng: np.random.Generator | None,
+) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Both towers' tokens of a clip; with `rng`, frames are worn as by a codec."""
     a = v = None
     with torch.no_grad():
         if clip.sounds is not None:
-            a = hear(audio, render_sound(clip, bank)).numpy()
+            sound = render_sound(clip, bank, bend=rng is not None)
+            a = hear(audio, sound if rng is None else worn_sound(sound, rng)).numpy()
         if clip.shapes is not None:
             frames = draw_frames(clip, frame_times(clip.duration))
             if rng is not None and rng.random() < 0.8:
@@ -37,17 +46,30 @@ def tower_vectors(audio: torch.nn.Module, vision: torch.nn.Module, clip: Clip, b
     return a, v
 
 
-def build_pool(audio: torch.nn.Module, vision: torch.nn.Module, speaker: Speaker, bank: Bank,
-               count: int, path: Path, first_seed: int = 600_000_000,
-               options: WorldOptions = WorldOptions(), log: Callable[[str], None] = print) -> None:
+def build_pool(
+    audio: torch.nn.Module,
+    vision: torch.nn.Module,
+    speaker: Speaker,
+    bank: Bank,
+    count: int,
+    path: Path,
+    first_seed: int = 600_000_000,
+    options: WorldOptions = WORLD,
+    log: Callable[[str], None] = print,
+) -> None:
     """Write `count` clips with their towers' tokens to `path` (a pickle of our own)."""
     rng = np.random.default_rng(first_seed)
     items, start = [], time.time()
     for i in range(count):
         clip = draw_clip(first_seed + i, options)
         a, v = tower_vectors(audio, vision, clip, bank, rng)
-        items.append((clip, None if a is None else a.astype(np.float16),
-                      None if v is None else v.astype(np.float16)))
+        items.append(
+            (
+                clip,
+                None if a is None else a.astype(np.float16),
+                None if v is None else v.astype(np.float16),
+            )
+        )
         if (i + 1) % 250 == 0:
             log(f"pool {i + 1} {(time.time() - start) / (i + 1):.3f} s/clip")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,6 +79,15 @@ def build_pool(audio: torch.nn.Module, vision: torch.nn.Module, speaker: Speaker
 def load_pool(path: Path, speaker: Speaker) -> list[Sample]:
     """Samples of a pool written by `build_pool`."""
     rng = np.random.default_rng(0)
-    return [make_sample(clip, speaker, rng, (None if a is None else a.astype(np.float32),
-                                             None if v is None else v.astype(np.float32)))
-            for clip, a, v in pickle.loads(path.read_bytes())]
+    return [
+        make_sample(
+            clip,
+            speaker,
+            rng,
+            (
+                None if a is None else a.astype(np.float32),
+                None if v is None else v.astype(np.float32),
+            ),
+        )
+        for clip, a, v in pickle.loads(path.read_bytes())
+    ]

@@ -2,9 +2,9 @@
 
     python samples/train_demo.py --stage towers --steps 1500
 
-Windows of sound (2 s) and grids of two frames go through the library's own layers in batches of equal
-shape, which the library's forward would run window by window. Each token is pulled towards the vector
-that `labels.Speaker` gives it, and throw-away heads classify it.
+Windows of sound (2 s) and grids of two frames go through the library's own layers in batches of
+equal shape, which the library's forward would run window by window. Each token is pulled towards
+the vector that `labels.Speaker` gives it, and throw-away heads classify it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,22 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from avsynth.media import through_aac
 from avsynth.picture import draw_frames, frame_times
 from avsynth.sound import Bank, render_sound
-from avsynth.world import COLOURS, CORNERS, DIGITS, INSTRUMENTS, SHAPES, Clip, WorldOptions, draw_clip
-from omnidrop.clip.features import log_mel, patches
+from avsynth.world import (
+    COLOURS,
+    CORNERS,
+    DIGITS,
+    INSTRUMENTS,
+    SHAPES,
+    Clip,
+    WorldOptions,
+    draw_clip,
+)
 from torch import Tensor, nn
+
+from omnidrop.clip.features import log_mel, patches
 
 from .labels import Speaker, audio_labels, video_labels
 from .layout import audio_tokens
@@ -52,8 +63,10 @@ def audio_forward(tower: nn.Module, windows: Tensor, lengths: Tensor) -> Tensor:
     for layer in tower.layers:
         h = layer.self_attn_layer_norm(x)
         a = layer.self_attn
-        q, k, v = (p(h).unflatten(-1, (a.num_heads, -1)).transpose(1, 2)
-                   for p in (a.q_proj, a.k_proj, a.v_proj))
+        q, k, v = (
+            p(h).unflatten(-1, (a.num_heads, -1)).transpose(1, 2)
+            for p in (a.q_proj, a.k_proj, a.v_proj)
+        )
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         x = x + a.out_proj(y.transpose(1, 2).flatten(2))
         x = x + layer.fc2(F.gelu(layer.fc1(layer.final_layer_norm(x))))
@@ -99,8 +112,10 @@ def vision_forward(tower: nn.Module, grids: Tensor, rows: int, cols: int) -> Ten
     for i, blk in enumerate(tower.blocks):
         h, a = blk.norm1(x), blk.attn
         q, k, v = (p(h).unflatten(-1, (a.num_heads, -1)).transpose(1, 2) for p in (a.q, a.k, a.v))
-        q, k = ((t * cos + torch.cat((-t.chunk(2, -1)[1], t.chunk(2, -1)[0]), -1) * sin).to(v.dtype)
-                for t in (q, k))
+        q, k = (
+            (t * cos + torch.cat((-t.chunk(2, -1)[1], t.chunk(2, -1)[0]), -1) * sin).to(v.dtype)
+            for t in (q, k)
+        )
         full = i in tower.fullatt_block_indexes or bool(same.all())
         y = F.scaled_dot_product_attention(q, k, v, attn_mask=None if full else same)
         x = x + a.proj(y.transpose(1, 2).flatten(2))
@@ -156,13 +171,29 @@ def worn(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.clip(np.rint(x), 0, 255).astype(np.uint8)
 
 
+def worn_sound(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Sound as files have it: another tone balance, and in half of the cases AAC."""
+    if rng.random() < 0.5:
+        a = float(rng.uniform(-0.5, 0.6))  # brighter or duller
+        audio = audio + a * np.concatenate([[0.0], audio[:-1]]).astype(np.float32)
+    if rng.random() < 0.5:
+        audio = through_aac(np.clip(audio, -1, 1), int(rng.choice([32, 64, 96, 128])))
+    return audio.astype(np.float32)
+
+
 class Heads(nn.Module):
     """Throw-away classifiers on what the towers say."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        sizes = {"sound": len(INSTRUMENTS) + 1, "shape": len(SHAPES) + 1, "colour": len(COLOURS) + 1,
-                 "digit": len(DIGITS) + 1, "hue": len(COLOURS), "corner": len(CORNERS)}
+        sizes = {
+            "sound": len(INSTRUMENTS) + 1,
+            "shape": len(SHAPES) + 1,
+            "colour": len(COLOURS) + 1,
+            "digit": len(DIGITS) + 1,
+            "hue": len(COLOURS),
+            "corner": len(CORNERS),
+        }
         self.items = nn.ModuleDict({k: nn.Linear(width, n) for k, n in sizes.items()})
 
 
@@ -178,12 +209,16 @@ class TowerOptions:
     seed: int = 3
 
 
-def audio_batch(clips: list[Clip], bank: Bank, speaker: Speaker,
-                wear: Callable[[np.ndarray], np.ndarray] | None = None):  # noqa: ANN201
+def audio_batch(
+    clips: list[Clip],
+    bank: Bank,
+    speaker: Speaker,
+    wear: Callable[[np.ndarray], np.ndarray] | None = None,
+):
     """Windows, lengths, target vectors, classes (8 = silence, -1 = mixed) and validity."""
     parts = []
     for clip in clips:
-        audio = render_sound(clip, bank)
+        audio = render_sound(clip, bank, bend=True)
         if wear is not None:
             audio = wear(audio)
         w, lengths = windows_of(log_mel(audio))
@@ -195,13 +230,19 @@ def audio_batch(clips: list[Clip], bank: Bank, speaker: Speaker,
         kind = np.where(share.max(1) > 0.9, share.argmax(1), np.where(share.sum(1) < 0.1, 8, -1))
         kind = np.pad(kind, (0, room), constant_values=-1)
         valid = np.arange(len(w) * 50) < n
-        parts.append((w, lengths, torch.from_numpy(target), torch.from_numpy(kind),
-                      torch.from_numpy(valid)))
+        parts.append(
+            (w, lengths, torch.from_numpy(target), torch.from_numpy(kind), torch.from_numpy(valid))
+        )
     return tuple(torch.cat(p) for p in zip(*parts, strict=True))
 
 
-def video_batch(clips: list[Clip], speaker: Speaker, rng: np.random.Generator, limit: int,
-                still_share: float = 0.0):  # noqa: ANN201
+def video_batch(
+    clips: list[Clip],
+    speaker: Speaker,
+    rng: np.random.Generator,
+    limit: int,
+    still_share: float = 0.0,
+):
     """Patches of `limit` grids of one size, targets and classes; grids with a digit come first."""
     grids, targets, classes = [], [], []
     count = 0
@@ -212,7 +253,11 @@ def video_batch(clips: list[Clip], speaker: Speaker, rng: np.random.Generator, l
         if still := bool(rng.random() < still_share):  # both frames of a grid alike
             for k in ("cover", "event", "digit"):
                 lab[k][:, 1] = lab[k][:, 0]
-        times = times[np.minimum(np.stack([2 * order, 2 * order + (not still)], 1), len(times) - 1).reshape(-1)]
+        times = times[
+            np.minimum(np.stack([2 * order, 2 * order + (not still)], 1), len(times) - 1).reshape(
+                -1
+            )
+        ]
         frames = draw_frames(clip, times)
         if rng.random() < 0.8:
             frames = worn(frames, rng)
@@ -241,22 +286,33 @@ def video_batch(clips: list[Clip], speaker: Speaker, rng: np.random.Generator, l
         count += len(order)
         if count >= limit:
             break
-    return (torch.cat(grids), torch.from_numpy(np.concatenate(targets)),
-            {k: torch.from_numpy(np.concatenate([c[k] for c in classes])) for k in classes[0]},
-            rows, cols)
+    return (
+        torch.cat(grids),
+        torch.from_numpy(np.concatenate(targets)),
+        {k: torch.from_numpy(np.concatenate([c[k] for c in classes])) for k in classes[0]},
+        rows,
+        cols,
+    )
 
 
-def train_towers(audio: nn.Module, vision: nn.Module, speaker: Speaker, bank: Bank,
-                 options: TowerOptions, folder: Path, save_every: int = 100,
-                 log: Callable[[str], None] = print,
-                 wear: Callable[[np.ndarray, np.random.Generator], np.ndarray] | None = None) -> float:
+def train_towers(
+    audio: nn.Module,
+    vision: nn.Module,
+    speaker: Speaker,
+    bank: Bank,
+    options: TowerOptions,
+    folder: Path,
+    save_every: int = 100,
+    log: Callable[[str], None] = print,
+) -> float:
     """Train both towers; resumes from `folder/towers.pt`. Returns the last loss."""
     torch.manual_seed(options.seed)
     o = options
     heads = Heads(len(speaker.silence))
     whole = nn.ModuleDict({"audio": audio, "vision": vision, "heads": heads})
-    optim = torch.optim.AdamW(whole.parameters(), lr=o.rate, betas=(0.9, 0.97), weight_decay=0.02,
-                              fused=True)
+    optim = torch.optim.AdamW(
+        whole.parameters(), lr=o.rate, betas=(0.9, 0.97), weight_decay=0.02, fused=True
+    )
     path, begin = folder / "towers.pt", 0
     if path.exists():
         state = torch.load(path, weights_only=False)
@@ -270,8 +326,11 @@ def train_towers(audio: nn.Module, vision: nn.Module, speaker: Speaker, bank: Ba
     square = WorldOptions(odd_sizes=0.0)
     whole.train()
     for step in range(begin, o.steps):
-        rate = o.rate * min(1.0, (step + 1) / o.warmup) * (
-            0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / o.steps)))
+        rate = (
+            o.rate
+            * min(1.0, (step + 1) / o.warmup)
+            * (0.03 + 0.97 * 0.5 * (1 + math.cos(math.pi * step / o.steps)))
+        )
         for group in optim.param_groups:
             group["lr"] = rate
         heard: list[Clip] = []
@@ -289,20 +348,27 @@ def train_towers(audio: nn.Module, vision: nn.Module, speaker: Speaker, bank: Ba
                     seen.append(clip)
             if seed % 97 == 0:
                 size = size or None
-        w, lengths, a_target, a_kind, valid = audio_batch(
-            heard, bank, speaker, None if wear is None else lambda x: wear(x, rng))
-        g, v_target, v_kind, rows, cols = video_batch(seen, speaker, rng, o.grids, 0.8 if step < 0.3 * o.steps else 0.1)
-        with torch.autocast("cpu", torch.bfloat16):
-            a_out = audio_forward(audio, w, lengths).float().flatten(0, 1)[valid]
-            v_out = vision_forward(vision, g, rows, cols).float()
-        a_kind, a_target = a_kind[valid], a_target[valid]
-        loss = (a_out - a_target).pow(2).mean() * 4
-        weight = 1 + 6 * (v_kind["hue"] >= 0).float()
-        loss = loss + ((v_out - v_target).pow(2).mean(-1) * weight).mean() * 4
-        logits = {"sound": heads.items["sound"](a_out)}
-        wanted = {"sound": a_kind}
-        for k, labels in v_kind.items():
-            logits[k], wanted[k] = heads.items[k](v_out).flatten(0, 1), labels.flatten()
+        heard_parts = (
+            audio_batch(heard, bank, speaker, lambda x: worn_sound(x, rng)) if heard else ()
+        )
+        loss = torch.zeros(())
+        logits: dict[str, Tensor] = {}
+        wanted: dict[str, Tensor] = {}
+        if heard:
+            w, lengths, a_target, a_kind, valid = heard_parts
+            with torch.autocast("cpu", torch.bfloat16):
+                a_out = audio_forward(audio, w, lengths).float().flatten(0, 1)[valid]
+            loss = loss + (a_out - a_target[valid]).pow(2).mean() * 4
+            logits["sound"], wanted["sound"] = heads.items["sound"](a_out), a_kind[valid]
+        if seen:
+            still = 0.8 if step < 0.3 * o.steps else 0.1
+            g, v_target, v_kind, rows, cols = video_batch(seen, speaker, rng, o.grids, still)
+            with torch.autocast("cpu", torch.bfloat16):
+                v_out = vision_forward(vision, g, rows, cols).float()
+            weight = 1 + 6 * (v_kind["hue"] >= 0).float()
+            loss = loss + ((v_out - v_target).pow(2).mean(-1) * weight).mean() * 4
+            for k, labels in v_kind.items():
+                logits[k], wanted[k] = heads.items[k](v_out).flatten(0, 1), labels.flatten()
         score = {}
         for k in logits:
             on = wanted[k] >= 0
@@ -325,12 +391,15 @@ def train_towers(audio: nn.Module, vision: nn.Module, speaker: Speaker, bank: Ba
         scores.append(score)
         if (step + 1) % 20 == 0:
             mean = {k: np.mean([s[k] for s in scores[-20:] if k in s] or [0]) for k in logits}
-            log(f"towers {step + 1} loss {np.mean(losses[-20:]):.3f} "
+            log(
+                f"towers {step + 1} loss {np.mean(losses[-20:]):.3f} "
                 + " ".join(f"{k} {v:.3f}" for k, v in mean.items())
-                + f" {(time.time() - start) / (step + 1 - begin):.2f} s/step")
+                + f" {(time.time() - start) / (step + 1 - begin):.2f} s/step"
+            )
         if (step + 1) % save_every == 0 or step + 1 == o.steps:
             tmp = path.with_suffix(".tmp")
-            torch.save({"whole": whole.state_dict(), "optim": optim.state_dict(),
-                        "step": step + 1}, tmp)
+            torch.save(
+                {"whole": whole.state_dict(), "optim": optim.state_dict(), "step": step + 1}, tmp
+            )
             tmp.rename(path)
     return float(np.mean(losses[-20:]))

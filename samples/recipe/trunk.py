@@ -1,4 +1,4 @@
-"""The language part's forward pass for training: packed rows, and clip tokens that can be taken out.
+"""The language part's forward pass for training: packed rows, clip tokens that can go.
 
 It uses the weights of the library's own layers; tests compare it with the library's forward.
 """
@@ -22,12 +22,13 @@ def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor
     return x * cos + torch.cat((-b, a), -1) * sin
 
 
-def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, clip: torch.Tensor,
-           text: torch.Tensor) -> torch.Tensor:
+def attend(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, clip: torch.Tensor, text: torch.Tensor
+) -> torch.Tensor:
     """Attention of packed rows: the clip among itself, then the questions over everything.
 
-    `clip` (B, 1, P, P) and `text` (B, 1, T, P + T) are added to the scores. Plain matrix products: on a
-    CPU their backward is several times faster than the fused kernel's.
+    `clip` (B, 1, P, P) and `text` (B, 1, T, P + T) are added to the scores. Plain matrix products:
+    on a CPU their backward is several times faster than the fused kernel's.
     """
     prefix = clip.shape[-1]
     q = q * 0.125
@@ -36,7 +37,7 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, clip: torch.Tensor
     return torch.cat([here @ v[:, :, :prefix], there @ v], 2)
 
 
-def block(x, n1, wq, bq, wk, bk, wv, bv, wo, n2, wg, wu, wd, cos, sin, clip, text):  # noqa: ANN001, ANN201
+def block(x, n1, wq, bq, wk, bk, wv, bv, wo, n2, wg, wu, wd, cos, sin, clip, text):
     """One decoder layer as a function of its weights, so that one compilation serves all layers."""
     b, n, _ = x.shape
     h = _norm(x, n1).to(torch.bfloat16)
@@ -55,12 +56,13 @@ def block(x, n1, wq, bq, wk, bk, wv, bv, wo, n2, wg, wu, wd, cos, sin, clip, tex
 class Trunk(nn.Module):
     """Language model of the demo model plus the probes that are thrown away."""
 
-    def __init__(self, text: nn.Module, head: nn.Module, probe_layer: int = 6,
-                 compiled: bool = False) -> None:
+    def __init__(
+        self, text: nn.Module, head: nn.Module, probe_layer: int = 6, compiled: bool = False
+    ) -> None:
         super().__init__()
         self.text, self.head, self.probe_layer = text, head, probe_layer
         self.gaze_layer = len(text.layers) // 2
-        self.gaze_loss = torch.zeros(())
+        self.gaze_loss = self.name_loss = torch.zeros(())
         width = head.in_features
         self.probes = nn.ModuleDict({k: nn.Linear(width, n) for k, n in PROBES.items()})
         self.block = torch.compile(block, dynamic=True) if compiled else block
@@ -69,20 +71,36 @@ class Trunk(nn.Module):
         """The weights of a layer in `block`'s order, matrices in bfloat16."""
         a, m = layer.self_attn, layer.mlp
         cast = torch.bfloat16
-        return (layer.input_layernorm.weight, a.q_proj.weight.to(cast), a.q_proj.bias.to(cast),
-                a.k_proj.weight.to(cast), a.k_proj.bias.to(cast), a.v_proj.weight.to(cast),
-                a.v_proj.bias.to(cast), a.o_proj.weight.to(cast),
-                layer.post_attention_layernorm.weight, m.gate_proj.weight.to(cast),
-                m.up_proj.weight.to(cast), m.down_proj.weight.to(cast))
+        return (
+            layer.input_layernorm.weight,
+            a.q_proj.weight.to(cast),
+            a.q_proj.bias.to(cast),
+            a.k_proj.weight.to(cast),
+            a.k_proj.bias.to(cast),
+            a.v_proj.weight.to(cast),
+            a.v_proj.bias.to(cast),
+            a.o_proj.weight.to(cast),
+            layer.post_attention_layernorm.weight,
+            m.gate_proj.weight.to(cast),
+            m.up_proj.weight.to(cast),
+            m.down_proj.weight.to(cast),
+        )
 
-    def gaze(self, x: torch.Tensor, layer: nn.Module, batch: Batch, cos: torch.Tensor,
-             sin: torch.Tensor) -> torch.Tensor:
-        """How much two heads of a layer, about to answer, look past the tokens that hold the answer.
+    def gaze(
+        self,
+        x: torch.Tensor,
+        layer: nn.Module,
+        batch: Batch,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        where: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    ) -> torch.Tensor:
+        """How much two heads of a layer look past the clip tokens that they should look at.
 
-        Minus the log of the share of attention (among clip tokens) that those tokens get, averaged.
+        `where`: row and column of the looking tokens and, per clip token, whether it should be
+        seen. Minus the log of the share of attention (among clip tokens) that those get, averaged.
         """
-        on = batch.gaze.any(1)
-        rows, cols = batch.rows[batch.first][on], batch.cols[batch.first][on]
+        rows, cols, seen = where
         a, b = batch.blocks
         at = layer.self_attn
         h = _norm(x, layer.input_layernorm.weight)
@@ -92,10 +110,14 @@ class Trunk(nn.Module):
         k = _turn(k, cos[:, 0, a:b].float(), sin[:, 0, a:b].float())
         score = torch.einsum("nhd,nad->nha", q, k[rows])
         score = score.masked_fill(~batch.real[rows][:, None], -1e9).log_softmax(-1)
-        return -score.masked_fill(~batch.gaze[on][:, None], -1e9).logsumexp(-1).mean()
+        return -score.masked_fill(~seen[:, None], -1e9).logsumexp(-1).mean()
 
-    def forward(self, batch: Batch, cut: int | None = None, keep: torch.Tensor | None = None,
-                ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def forward(
+        self,
+        batch: Batch,
+        cut: int | None = None,
+        keep: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Answer logits (answers, vocabulary) and probe logits.
 
         Parameters
@@ -124,7 +146,21 @@ class Trunk(nn.Module):
                 clip, asked = clip[:, :, :a, :a], torch.cat([asked[..., :a], asked[..., b:]], -1)
                 cols = cols - (b - a)
             if i == self.gaze_layer and self.training:
-                self.gaze_loss = self.gaze(x, layer, batch, cos, sin)
+                on = batch.gaze.any(1)
+                self.gaze_loss = self.gaze(
+                    x,
+                    layer,
+                    batch,
+                    cos,
+                    sin,
+                    (batch.rows[batch.first][on], batch.cols[batch.first][on], batch.gaze[on]),
+                )
+            if (
+                i == self.gaze_layer - len(self.text.layers) // 8
+                and self.training
+                and len(batch.named[0])
+            ):
+                self.name_loss = self.gaze(x, layer, batch, cos, sin, batch.named)
             x = self.block(x, *self.weights(layer), cos, sin, clip, asked)
             if i + 1 == self.probe_layer and self.training:
                 mid = F.layer_norm(x[:, a:b].float(), x.shape[-1:])

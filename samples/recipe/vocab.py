@@ -14,14 +14,56 @@ from avsynth.wordings import words
 from avsynth.world import COLOURS, DIGITS, INSTRUMENTS, SHAPES
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
-SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|AUDIO|>", "<|audio_bos|>",
-           "<|audio_eos|>", "<|vision_bos|>", "<|vision_eos|>", "<|vision_pad|>", "<|IMAGE|>",
-           "<|VIDEO|>")
-EXTRA = ("system", "user", "assistant", "you", "are", "a", "helpful", "an", "answer", "the",
-         "question", "with", "one", "word", "choices", "yes", "no", "before", "after", "about",
-         "clip", "top", "bottom", "left", "right", "and", "or", "of", "in", "background", "short")
-SPLIT = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-         r"|\s*[\r\n]+|\s+(?!\S)|\s+")
+SPECIAL = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|AUDIO|>",
+    "<|audio_bos|>",
+    "<|audio_eos|>",
+    "<|vision_bos|>",
+    "<|vision_eos|>",
+    "<|vision_pad|>",
+    "<|IMAGE|>",
+    "<|VIDEO|>",
+)
+EXTRA = (
+    "system",
+    "user",
+    "assistant",
+    "you",
+    "are",
+    "a",
+    "helpful",
+    "an",
+    "answer",
+    "the",
+    "question",
+    "with",
+    "one",
+    "word",
+    "choices",
+    "yes",
+    "no",
+    "before",
+    "after",
+    "about",
+    "clip",
+    "top",
+    "bottom",
+    "left",
+    "right",
+    "and",
+    "or",
+    "of",
+    "in",
+    "background",
+    "short",
+)
+SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 SAME = {"colour": "color", "number": "digit", "pause": "silence"}
 
 
@@ -35,16 +77,23 @@ def build_tokenizer() -> Tokenizer:
     """Learn the merges; the same input gives the same tokenizer."""
     tok = Tokenizer(models.BPE())
     tok.normalizer = normalizers.NFC()
-    tok.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SPLIT), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    tok.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tok.decoder = decoders.ByteLevel()
     forms = []
     for w in all_words():
         for form in (w, w.capitalize(), w.upper()):
             forms += [form] * 3 + [" " + form] * 4
-    trainer = trainers.BpeTrainer(vocab_size=3000, min_frequency=2, show_progress=False,
-                                  initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()))
+    trainer = trainers.BpeTrainer(
+        vocab_size=3000,
+        min_frequency=2,
+        show_progress=False,
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+    )
     tok.train_from_iterator(forms, trainer)
     tok.add_special_tokens(list(SPECIAL))
     return tok

@@ -1,4 +1,4 @@
-"""AVSynth: drawn from seeds, the same everywhere, with answers that are right and wordings kept apart."""
+"""AVSynth: the same from seeds everywhere, right answers, and wordings kept apart."""
 
 from __future__ import annotations
 
