@@ -7,7 +7,7 @@ restart at the clip's end - exactly what it would see if it were asked alone.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -215,6 +215,20 @@ class Batch:
     named: tuple[
         torch.Tensor, torch.Tensor, torch.Tensor
     ]  # words that name things: row, column, gaze
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on a device."""
+
+        def move(value: object) -> object:
+            if isinstance(value, torch.Tensor):
+                return value.to(device)
+            if isinstance(value, dict):
+                return {k: move(v) for k, v in value.items()}
+            if isinstance(value, tuple) and value and isinstance(value[0], torch.Tensor):
+                return tuple(move(v) for v in value)
+            return value
+
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self)})
 
 
 class Collator:

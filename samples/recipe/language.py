@@ -26,7 +26,19 @@ from .vocab import concept_vectors, word_vectors
 
 @dataclass(frozen=True)
 class LanguageOptions:
-    """Settings of the stage."""
+    """Settings of the stage.
+
+    Attributes
+    ----------
+    clips, questions : clips a step, and questions about each
+    cut_from, cut_share, cut_after : in so many of the steps (share), once so much of the run is
+    done,
+        all clip tokens are taken out at a random layer from `cut_from` on
+    probe_weight, probe_until, gaze_weight : auxiliary losses, fading out by that part of the run
+    min_s, max_s : length of the clips that are drawn
+    real_share : share of clips from the pool of the towers' real output, if there is a pool
+    horizon : steps over which rate and auxiliary losses fall, if not `steps`
+    """
 
     steps: int = 2000
     clips: int = 16
@@ -40,6 +52,7 @@ class LanguageOptions:
     probe_until: float = 0.7
     gaze_weight: float = 2.0
     real_share: float = 0.8
+    horizon: int | None = None
     seed: int = 1
     min_s: float = 6.0
     max_s: float = 10.0
@@ -48,7 +61,7 @@ class LanguageOptions:
 def teach_words(trunk: Trunk, tok, seed: int = 11) -> Speaker:
     """Write the first word vectors into the embeddings and the head; return the towers' speaker."""
     width = trunk.head.in_features
-    table = torch.from_numpy(word_vectors(tok, width, seed))
+    table = torch.from_numpy(word_vectors(tok, width, seed)).to(trunk.head.weight.device)
     with torch.no_grad():
         trunk.text.embed_tokens.weight[: len(table)] = table
         trunk.head.weight.normal_(0, 0.02)
@@ -68,11 +81,11 @@ def start_layer(layer: torch.nn.Module, residuals: int) -> None:
     a, m = layer.self_attn, layer.mlp
     width, dim = a.k_proj.weight.shape[1], a.head_dim
     scale = 1 / math.sqrt(width)
-    k = torch.randn(dim, width) * scale
-    slow = torch.arange(dim) % (dim // 2) >= dim // 4
-    v = torch.randn(dim, width) * scale
+    k = torch.randn(dim, width, device=a.k_proj.weight.device) * scale
+    slow = torch.arange(dim, device=k.device) % (dim // 2) >= dim // 4
+    v = torch.randn(dim, width, device=a.k_proj.weight.device) * scale
     heads = a.q_proj.weight.shape[0] // dim
-    q = torch.randn(heads, dim, width) * scale
+    q = torch.randn(heads, dim, width, device=k.device) * scale
     for h, share in enumerate([1.3, 0.7, 0.0][:heads]):
         q[h, slow] = share * k[slow] + (1 - min(share, 1)) * q[h, slow]
     a.q_proj.weight.copy_(q.flatten(0, 1))
@@ -81,9 +94,11 @@ def start_layer(layer: torch.nn.Module, residuals: int) -> None:
     for bias in (a.q_proj.bias, a.k_proj.bias):
         bias.normal_(0, 0.3)
     back = v.T * (1.5 / math.sqrt(residuals))
-    out = torch.randn(width, heads, dim) * scale / math.sqrt(residuals)
+    out = torch.randn(width, heads, dim, device=k.device) * scale / math.sqrt(residuals)
     a.o_proj.weight.copy_(
-        (out * 0.5 + back[:, None] * torch.tensor([1.0, 1.0, 0.5])[:heads, None]).flatten(1)
+        (
+            out * 0.5 + back[:, None] * torch.tensor([1.0, 1.0, 0.5], device=k.device)[:heads, None]
+        ).flatten(1)
     )
     for w in (m.gate_proj.weight, m.up_proj.weight):
         w.normal_(0, scale)
@@ -155,6 +170,7 @@ def train_language(
 ) -> float:
     """Train; resumes from `folder/<tag>.pt` if there is one. Returns the last loss."""
     torch.manual_seed(options.seed)
+    device = trunk.head.weight.device
     o = options
     decay = [p for p in trunk.parameters() if p.ndim > 1]
     plain = [p for p in trunk.parameters() if p.ndim < 2]
@@ -166,7 +182,7 @@ def train_language(
     )
     path, begin = folder / f"{tag}.pt", 0
     if path.exists():
-        state = torch.load(path, weights_only=False)
+        state = torch.load(path, weights_only=False, map_location=device)
         trunk.load_state_dict(state["trunk"])
         optim.load_state_dict(state["optim"])
         begin = state["step"]
@@ -177,7 +193,7 @@ def train_language(
     picks = np.random.default_rng([o.seed, begin, 7])
     start, loss_seen, right_seen = time.time(), [], []
     for step in range(begin, o.steps):
-        done = step / o.steps
+        done = step / (o.horizon or o.steps)
         rate = (
             o.rate
             * min(1.0, (step + 1) / o.warmup)
@@ -185,7 +201,7 @@ def train_language(
         )
         for group in optim.param_groups:
             group["lr"] = rate
-        batch = next(source)
+        batch = next(source).to(device)
         cut = None
         if done >= o.cut_after and picks.random() < o.cut_share:
             cut = int(picks.integers(o.cut_from, len(trunk.text.layers)))
@@ -210,13 +226,13 @@ def train_language(
         torch.nn.utils.clip_grad_norm_(trunk.parameters(), 1.0)
         optim.step()
         with torch.no_grad():
-            hit = (logits.argmax(-1) == batch.want)[batch.first].numpy()
+            hit = (logits.argmax(-1) == batch.want)[batch.first].cpu().numpy()
         source.asker.note([q.kind for q in batch.questions], hit)
         loss_seen.append(float(answer_loss.detach()))
         right_seen.append(hit.mean())
-        if (step + 1) % 20 == 0:
+        if (step + 1) % 20 == 0 or step - begin in (0, 4, 9):
             log(
-                f"{tag} {step + 1} loss {np.mean(loss_seen[-20:]):.3f} right "
+                f"{tag} {step + 1} loss {np.mean(loss_seen[-10:]):.3f} right "
                 f"{np.mean(right_seen[-20:]):.3f} gaze {float(trunk.gaze_loss.detach()):.2f} "
                 f"{float(trunk.name_loss.detach()):.2f} total {float(loss.detach()):.2f} "
                 f"{(time.time() - start) / (step + 1 - begin):.2f} s/step L {batch.ids.shape}"

@@ -53,12 +53,13 @@ def audio_forward(tower: nn.Module, windows: Tensor, lengths: Tensor) -> Tensor:
     -------
     (W, 50, width); rows past a window's tokens are meaningless.
     """
-    frames = torch.arange(windows.shape[2])
+    device = windows.device
+    frames = torch.arange(windows.shape[2], device=device)
     inside = (frames < lengths[:, None])[:, None]
     x = F.gelu(tower.conv1(windows)) * inside
     x = F.gelu(tower.conv2(x)).transpose(1, 2)
     x = x + tower.positional_embedding.positional_embedding[: x.shape[1]].to(x.dtype)
-    valid = torch.arange(x.shape[1]) < ((lengths - 1) // 2 + 1)[:, None]
+    valid = torch.arange(x.shape[1], device=device) < ((lengths - 1) // 2 + 1)[:, None]
     mask = valid[:, None, None, :]
     for layer in tower.layers:
         h = layer.self_attn_layer_norm(x)
@@ -105,9 +106,9 @@ def vision_forward(tower: nn.Module, grids: Tensor, rows: int, cols: int) -> Ten
 
     n = grids.shape[1]
     x = tower.patch_embed(grids.flatten(0, 1)).view(len(grids), n, -1)
-    places = get_vision_position_ids(torch.tensor([[1, rows * 2, cols * 2]]), 2)
+    places = get_vision_position_ids(torch.tensor([[1, rows * 2, cols * 2]], device=x.device), 2)
     cos, sin = (t[None, None] for t in tower.rotary_pos_emb(x, places))
-    ids = window_ids(rows, cols, tower.window_size // 28)
+    ids = window_ids(rows, cols, tower.window_size // 28).to(x.device)
     same = ids[:, None] == ids[None, :]
     for i, blk in enumerate(tower.blocks):
         h, a = blk.norm1(x), blk.attn
@@ -135,8 +136,8 @@ def windows_of(mel: Tensor) -> tuple[Tensor, Tensor]:
 
 def hear(tower: nn.Module, audio: np.ndarray) -> Tensor:
     """Audio tower's tokens of a whole clip, (n, width)."""
-    windows, lengths = windows_of(log_mel(audio))
-    out = audio_forward(tower, windows, lengths).float()
+    windows, lengths = (t.to(tower.proj.weight.device) for t in windows_of(log_mel(audio)))
+    out = audio_forward(tower, windows, lengths).float().cpu()
     n = audio_tokens(len(audio))
     return out.flatten(0, 1)[:n]
 
@@ -150,7 +151,8 @@ def grids_of(frames: np.ndarray) -> tuple[Tensor, int, int]:
 def see(tower: nn.Module, frames: np.ndarray) -> Tensor:
     """Vision tower's tokens of sampled frames, (n, width)."""
     grids, rows, cols = grids_of(frames)
-    return vision_forward(tower, grids, rows, cols).float().flatten(0, 1)
+    grids = grids.to(tower.patch_embed.proj.weight.device)
+    return vision_forward(tower, grids, rows, cols).float().flatten(0, 1).cpu()
 
 
 def worn(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -308,14 +310,15 @@ def train_towers(
     """Train both towers; resumes from `folder/towers.pt`. Returns the last loss."""
     torch.manual_seed(options.seed)
     o = options
-    heads = Heads(len(speaker.silence))
+    device = audio.proj.weight.device
+    heads = Heads(len(speaker.silence)).to(device)
     whole = nn.ModuleDict({"audio": audio, "vision": vision, "heads": heads})
     optim = torch.optim.AdamW(
         whole.parameters(), lr=o.rate, betas=(0.9, 0.97), weight_decay=0.02, fused=True
     )
     path, begin = folder / "towers.pt", 0
     if path.exists():
-        state = torch.load(path, weights_only=False)
+        state = torch.load(path, weights_only=False, map_location=device)
         whole.load_state_dict(state["whole"])
         optim.load_state_dict(state["optim"])
         begin = state["step"]
@@ -351,19 +354,21 @@ def train_towers(
         heard_parts = (
             audio_batch(heard, bank, speaker, lambda x: worn_sound(x, rng)) if heard else ()
         )
-        loss = torch.zeros(())
+        loss = torch.zeros((), device=device)
         logits: dict[str, Tensor] = {}
         wanted: dict[str, Tensor] = {}
         if heard:
-            w, lengths, a_target, a_kind, valid = heard_parts
-            with torch.autocast("cpu", torch.bfloat16):
+            w, lengths, a_target, a_kind, valid = (t.to(device) for t in heard_parts)
+            with torch.autocast(device.type, torch.bfloat16):
                 a_out = audio_forward(audio, w, lengths).float().flatten(0, 1)[valid]
             loss = loss + (a_out - a_target[valid]).pow(2).mean() * 4
             logits["sound"], wanted["sound"] = heads.items["sound"](a_out), a_kind[valid]
         if seen:
             still = 0.8 if step < 0.3 * o.steps else 0.1
             g, v_target, v_kind, rows, cols = video_batch(seen, speaker, rng, o.grids, still)
-            with torch.autocast("cpu", torch.bfloat16):
+            g, v_target = g.to(device), v_target.to(device)
+            v_kind = {k: v.to(device) for k, v in v_kind.items()}
+            with torch.autocast(device.type, torch.bfloat16):
                 v_out = vision_forward(vision, g, rows, cols).float()
             weight = 1 + 6 * (v_kind["hue"] >= 0).float()
             loss = loss + ((v_out - v_target).pow(2).mean(-1) * weight).mean() * 4
@@ -375,7 +380,7 @@ def train_towers(
             if on.any():
                 weights = None
                 if k in ("shape", "colour", "digit"):  # most tokens show nothing
-                    weights = torch.ones(logits[k].shape[-1])
+                    weights = torch.ones(logits[k].shape[-1], device=device)
                     weights[-1] = 0.05 if k == "digit" else 0.3
                 part = F.cross_entropy(logits[k][on], wanted[k][on], weight=weights)
                 loss = loss + (3 * part if k == "shape" else part)  # by far the slowest to come
@@ -389,10 +394,10 @@ def train_towers(
         optim.step()
         losses.append(float(loss.detach()))
         scores.append(score)
-        if (step + 1) % 20 == 0:
+        if (step + 1) % 20 == 0 or step - begin in (0, 4, 9):
             mean = {k: np.mean([s[k] for s in scores[-20:] if k in s] or [0]) for k in logits}
             log(
-                f"towers {step + 1} loss {np.mean(losses[-20:]):.3f} "
+                f"towers {step + 1} loss {np.mean(losses[-10:]):.3f} "
                 + " ".join(f"{k} {v:.3f}" for k, v in mean.items())
                 + f" {(time.time() - start) / (step + 1 - begin):.2f} s/step"
             )

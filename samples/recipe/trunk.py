@@ -132,16 +132,18 @@ class Trunk(nn.Module):
         if keep is not None:
             mask = mask.clone()
             mask[:, 0, :, a:b] &= keep[:, None, :]
-            mask |= torch.eye(mask.shape[-1], dtype=torch.bool)
+            mask |= torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
         cos, sin = self.text.rotary_emb(x, batch.positions)
         cos, sin = cos[:, None].to(torch.bfloat16), sin[:, None].to(torch.bfloat16)
-        bias = torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill_(~mask, -1e9)
+        bias = torch.zeros(mask.shape, dtype=torch.bfloat16, device=mask.device).masked_fill_(
+            ~mask, -1e9
+        )
         clip, asked = bias[:, :, :b, :b], bias[:, :, b:]
         probed: dict[str, torch.Tensor] = {}
         cols = batch.cols
         for i, layer in enumerate(self.text.layers):
             if cut is not None and i == cut:
-                text = torch.cat([torch.arange(a), torch.arange(b, x.shape[1])])
+                text = torch.cat([torch.arange(a), torch.arange(b, x.shape[1])]).to(x.device)
                 x, cos, sin = x[:, text], cos[:, :, text], sin[:, :, text]
                 clip, asked = clip[:, :, :a, :a], torch.cat([asked[..., :a], asked[..., b:]], -1)
                 cols = cols - (b - a)
