@@ -63,12 +63,12 @@ def run(
     methods: dict[str, tuple[str, dict[str, object]]],
     budgets: tuple[float, ...],
     limit: int | None,
-) -> dict[str, dict[str, float | int]]:
-    """Answer everything; rows keyed "method @ budget"."""
+) -> list[dict[str, float | int | str]]:
+    """Answer everything; one row per method and budget."""
     by_clip: dict[str, list[dict]] = defaultdict(list)
     for line in testset.read()[:limit]:
         by_clip[line["video"]].append(line)
-    hits: dict[str, list[tuple[bool, bool, float]]] = defaultdict(list)
+    hits: dict[tuple[str, float], list[tuple[bool, bool, float]]] = defaultdict(list)
     cells = [("unpruned", "none", {}, 1.0)]
     cells += [
         (label, name, fields, b) for label, (name, fields) in methods.items() for b in budgets
@@ -84,22 +84,23 @@ def run(
                     except BudgetError:
                         break
                     hit = right(answer.text, line["answer"])
-                    hits[f"{label} @ {budget:g}"].append(
-                        (hit, line["sparse"], answer.trace.realised_budget)
-                    )
+                    hits[label, budget].append((hit, line["sparse"], answer.trace.realised_budget))
         print(f"\r{done + 1} of {len(by_clip)} clips", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    rows: dict[str, dict[str, float | int]] = {}
-    for key, marks in hits.items():
+    rows: list[dict[str, float | int | str]] = []
+    for (label, budget), marks in hits.items():
         sparse = [hit for hit, is_sparse, _ in marks if is_sparse]
         dense = [hit for hit, is_sparse, _ in marks if not is_sparse]
-        rows[key] = {
+        row: dict[str, float | int | str] = {
+            "method": label,
+            "budget": budget,
             "all": sum(hit for hit, _, _ in marks) / len(marks),
             "sparse": sum(sparse) / max(1, len(sparse)),
             "rest": sum(dense) / max(1, len(dense)),
             "realised": sum(share for _, _, share in marks) / len(marks),
             "questions": len(marks),
         }
+        rows.append(row)
     return rows
 
 
@@ -120,11 +121,13 @@ def main() -> None:
     methods |= variants(args.variant)
     model = omnidrop.load(args.model, device="cpu", offline=True)
     rows = run(model, args.clips, methods, tuple(args.budgets), args.limit)
-    width = max(map(len, rows))
-    print(f"{'method @ budget':{width}}  realised    all  sparse   rest  questions")
-    for key, row in rows.items():
-        shares = f"{100 * row['all']:5.1f}% {100 * row['sparse']:6.1f}% {100 * row['rest']:5.1f}%"
-        print(f"{key:{width}}  {row['realised']:8.3f} {shares} {row['questions']:10}")
+    width = max(len(str(row["method"])) for row in rows)
+    print(f"{'method':{width}} budget  realised    all  sparse   rest  questions")
+    for row in rows:
+        parts = (100 * float(row[name]) for name in ("all", "sparse", "rest"))
+        shares = "{:5.1f}% {:6.1f}% {:5.1f}%".format(*parts)
+        head = f"{row['method']:{width}} {row['budget']:6.2f}  {row['realised']:8.3f}"
+        print(f"{head} {shares} {row['questions']:10}")
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
         text = json.dumps(rows, indent=1) + "\n"

@@ -5,7 +5,7 @@
     python samples/evaluate_demo.py --clips /tmp/avsynth --check 40       against `generate`
 
 Writes `demo.json` and `depth.png` into `--out`. The comparison of pruning methods is the project's
-own business: `omnidrop eval` on the same clips and questions.
+own business: `samples/compare_methods.py` on the same clips and questions.
 """
 
 from __future__ import annotations

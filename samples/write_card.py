@@ -4,7 +4,7 @@
     python samples/write_card.py
 
 Reads `results/demo.json` (measured), `results/training.json` (what was run) and, once there,
-`results/methods.json` (`omnidrop eval`, see `method_table`). No number is written here by hand.
+`results/methods.json` (`compare_methods.py`). No number is written here by hand.
 """
 
 from __future__ import annotations
@@ -113,9 +113,7 @@ def method_table() -> str:
     """Pruning methods at equal realised budget, if they were measured (a list of rows)."""
     path = RESULTS / "methods.json"
     if not path.exists():
-        return (
-            "Not measured yet with these weights; `omnidrop eval` on the same clips fills this in."
-        )
+        return "Not measured yet with these weights; `samples/compare_methods.py` fills this in."
     rows = ["| method | budget | realised | all, % | sparse half, % |", "|---|---:|---:|---:|---:|"]
     for r in json.loads(path.read_text(encoding="utf-8")):
         rows.append(
