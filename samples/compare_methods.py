@@ -30,6 +30,7 @@ BUDGETS = (0.3, 0.2, 0.1)
 #: Name in the table → method name and fields besides the budget.
 METHODS: dict[str, tuple[str, dict[str, object]]] = {
     "omnidrop": ("omnidrop", {}),
+    "omnidrop, uniform entry": ("omnidrop", {"entry": "uniform"}),
     "random at entry": ("random", {}),
     "random, omnidrop's schedule": ("random", {"schedule": "sigmoid"}),
     "uniform": ("uniform", {}),

@@ -18,7 +18,7 @@ from omnidrop.pruning import checks
 from omnidrop.pruning import schedule as schedules
 from omnidrop.pruning.merging import merge_video, natural_count
 from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan, Rows
-from omnidrop.pruning.select import diversify, even, top
+from omnidrop.pruning.select import diversify, even, spread_by_chunk, top
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,9 @@ class OmniDrop(Method):
         depth (paper: layer 14 of 28, 19 of 36).
     diversity_form : {"scaled", "raw"}, default "scaled"
         Relevance min-max scaled over the candidates (ours), or as it is (paper).
-    entry : {"paper", "none"}, default "paper"
-        Reduction before the LLM: audio by encoder attention and video by temporal merging, or none.
+    entry : {"paper", "uniform", "none"}, default "paper"
+        Reduction before the LLM: audio by encoder attention and video by temporal merging; evenly
+        spaced tokens of every chunk (ours, a control of the entry stage alone); or none.
     entry_ratio : float, optional
         Share of the N tokens that enter layer 0 (paper: 0.45).
     p_init, p_final, t_mid : float, optional
@@ -75,7 +76,7 @@ class OmniDrop(Method):
     diversity: float = 0.2
     diversity_from: int | float = 0.5
     diversity_form: Literal["scaled", "raw"] = "scaled"
-    entry: Literal["paper", "none"] = "paper"
+    entry: Literal["paper", "uniform", "none"] = "paper"
     entry_ratio: float | None = None
     p_init: float | None = None
     p_final: float | None = None
@@ -91,7 +92,7 @@ class OmniDrop(Method):
         checks.one_of("schedule", self.schedule, schedules.SHAPES)
         checks.one_of("rows", self.rows, ("question", "last", "all-text"))
         checks.one_of("diversity_form", self.diversity_form, ("scaled", "raw"))
-        checks.one_of("entry", self.entry, ("paper", "none"))
+        checks.one_of("entry", self.entry, ("paper", "uniform", "none"))
         checks.switch("solve", self.solve)
         checks.number("diversity", self.diversity, low=0)
         if isinstance(self.diversity_from, float):
@@ -181,6 +182,8 @@ class OmniDrop(Method):
         total, count = plan.total, plan.counts[0]
         if count == total:
             return Entry(torch.arange(total))
+        if self.entry == "uniform":
+            return Entry(spread_by_chunk(view.tokens, count))
         audio = view.tokens.audio.cpu().nonzero().flatten()
         video = view.tokens.video.cpu().nonzero().flatten()
         seen = view.tokens.select(video)

@@ -24,6 +24,7 @@ SOLVED: dict[str, Make] = {
     "omnidrop-exponential": partial(OmniDrop, schedule="exponential"),
     "omnidrop-step": partial(OmniDrop, schedule="step"),
     "omnidrop-no-entry": partial(OmniDrop, entry="none"),
+    "omnidrop-uniform-entry": partial(OmniDrop, entry="uniform"),
     "omnidrop-last-cut": partial(OmniDrop, rows="last", cache="cut"),
     "random": Random,
     "random-sigmoid": partial(Random, schedule="sigmoid"),
