@@ -116,7 +116,7 @@ def encode_clip(
         If neither a picture nor a sound long enough for one token can be decoded.
     """
     tell = progress or _silent
-    frames = _ahead(clip, meter) if clip.has_video else None
+    frames = _Ahead(clip, meter) if clip.has_video else None
     try:
         audio, attention = _sound(adapter, clip, meter, tell) if clip.has_audio else (None, None)
         video, grid = _pictures(adapter, clip, meter, tell, frames) if frames else (None, None)
@@ -249,7 +249,3 @@ class _Ahead(Iterator[_Item]):
         """Stop decoding and wait for the thread."""
         self._stop.set()
         self._thread.join(timeout=10.0)
-
-
-def _ahead(clip: Clip, meter: Meter) -> _Ahead:
-    return _Ahead(clip, meter)

@@ -126,8 +126,6 @@ class Method:
     """
 
     name: ClassVar[str] = "none"
-    #: True if `enter` wants `EntryView.audio_attention`.
-    needs_audio_attention: ClassVar[bool] = False
 
     budget: float = 1.0
     cache: CachePolicy = "own"

@@ -69,7 +69,6 @@ class OmniDrop(Method):
     """
 
     name: ClassVar[str] = "omnidrop"
-    needs_audio_attention: ClassVar[bool] = True
 
     schedule: schedules.Shape = "sigmoid"
     rows: Rows = "question"

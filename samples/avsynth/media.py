@@ -6,6 +6,7 @@ import hashlib
 import math
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -46,16 +47,21 @@ def write_mp4(
                 out.mux(video.encode(frame))
             out.mux(video.encode())
         if sound is not None:
-            resampler = av.AudioResampler(
-                format="fltp", layout="mono", rate=SOUND_RATE, frame_size=sound.frame_size or 1024
-            )
-            raw = av.AudioFrame.from_ndarray(
-                audio[None].astype(np.float32), format="fltp", layout="mono"
-            )
-            raw.sample_rate, raw.pts, raw.time_base = RATE, 0, Fraction(1, RATE)
-            for piece in (*resampler.resample(raw), *resampler.resample(None)):
-                out.mux(sound.encode(piece))
-            out.mux(sound.encode())
+            _mux_sound(out, sound, audio)
+
+
+def _mux_sound(out: Any, stream: Any, audio: np.ndarray) -> None:
+    """Encode 16 kHz mono sound into a stream of an open PyAV output."""
+    import av
+
+    resampler = av.AudioResampler(
+        format="fltp", layout="mono", rate=SOUND_RATE, frame_size=stream.frame_size or 1024
+    )
+    raw = av.AudioFrame.from_ndarray(audio[None].astype(np.float32), format="fltp", layout="mono")
+    raw.sample_rate, raw.pts, raw.time_base = RATE, 0, Fraction(1, RATE)
+    for piece in (*resampler.resample(raw), *resampler.resample(None)):
+        out.mux(stream.encode(piece))
+    out.mux(stream.encode())
 
 
 def through_aac(audio: np.ndarray, kbits: int = 96) -> np.ndarray:
@@ -68,16 +74,7 @@ def through_aac(audio: np.ndarray, kbits: int = 96) -> np.ndarray:
     with av.open(box, "w", format="mp4") as out:
         stream = out.add_stream("aac", rate=SOUND_RATE, layout="mono")
         stream.bit_rate = kbits * 1000
-        resampler = av.AudioResampler(
-            format="fltp", layout="mono", rate=SOUND_RATE, frame_size=stream.frame_size or 1024
-        )
-        raw = av.AudioFrame.from_ndarray(
-            audio[None].astype(np.float32), format="fltp", layout="mono"
-        )
-        raw.sample_rate, raw.pts, raw.time_base = RATE, 0, Fraction(1, RATE)
-        for piece in (*resampler.resample(raw), *resampler.resample(None)):
-            out.mux(stream.encode(piece))
-        out.mux(stream.encode())
+        _mux_sound(out, stream, audio)
     box.seek(0)
     back = av.AudioResampler(format="flt", layout="mono", rate=RATE)
     parts = []
