@@ -22,6 +22,7 @@ DOORS = {
     "report": {"errors", "prompt"},
     "models": {"errors", "prompt", "clip"},
     "engine": {"errors", "prompt", "clip", "pruning", "models", "report", "omnidrop"},
+    "evaluation": {"errors", "prompt", "clip", "pruning", "models", "report", "engine", "omnidrop"},
 }
 
 

@@ -1,0 +1,1 @@
+"""Question sets, scoring, and the paired comparison of methods."""
