@@ -64,12 +64,15 @@ class Encoded:
         Audio embeddings in the order of time.
     audio_attention : Tensor or None, (Na,) float32
         Attention each audio token received in the audio tower's last layer.
+    video_attention : Tensor or None, (Nv,) float32
+        The same for video tokens and the vision tower, where it was asked for.
     """
 
     media: Media
     video: torch.Tensor | None
     audio: torch.Tensor | None
     audio_attention: torch.Tensor | None
+    video_attention: torch.Tensor | None = None
 
     def in_prompt_order(self, video_mask: torch.Tensor) -> torch.Tensor:
         """Interleave both as the prompt does.
@@ -95,7 +98,12 @@ class Encoded:
 
 
 def encode_clip(
-    adapter: Adapter, clip: Clip, meter: Meter, progress: Progress | None = None
+    adapter: Adapter,
+    clip: Clip,
+    meter: Meter,
+    progress: Progress | None = None,
+    *,
+    video_attention: bool = False,
 ) -> Encoded:
     """Decode a clip and run both towers over it.
 
@@ -109,6 +117,8 @@ def encode_clip(
         Receives the stages' times.
     progress : callable, optional
         Told (stage, done, total) as work goes on.
+    video_attention : bool
+        Also gather the attention that video tokens received.
 
     Raises
     ------
@@ -119,7 +129,11 @@ def encode_clip(
     frames = _Ahead(clip, meter) if clip.has_video else None
     try:
         audio, attention = _sound(adapter, clip, meter, tell) if clip.has_audio else (None, None)
-        video, grid = _pictures(adapter, clip, meter, tell, frames) if frames else (None, None)
+        video, seen, grid = (
+            _pictures(adapter, clip, meter, tell, frames, video_attention)
+            if frames
+            else (None, None, None)
+        )
     finally:
         if frames is not None:
             frames.close()
@@ -135,15 +149,25 @@ def encode_clip(
         second_per_grid=adapter.video_spec.temporal_patch_size / fps if grid and fps else None,
         audio_tokens=0 if audio is None else int(audio.shape[0]),
     )
-    return Encoded(media=media, video=video, audio=audio, audio_attention=attention)
+    return Encoded(
+        media=media,
+        video=video,
+        audio=audio,
+        audio_attention=attention,
+        video_attention=seen,
+    )
 
 
-def encode_features(adapter: Adapter, features: Features, meter: Meter) -> Encoded:
+def encode_features(
+    adapter: Adapter, features: Features, meter: Meter, *, video_attention: bool = False
+) -> Encoded:
     """Run both towers over ready features; no media library is needed."""
-    video = audio = attention = None
+    video = audio = attention = seen = None
     if features.patches is not None and features.grid is not None:
         with meter.stage("vision tower"):
-            video = adapter.vision_tower(features.patches, features.grid)
+            video, seen = adapter.vision_tower(
+                features.patches, features.grid, attention=video_attention
+            )
     if features.mel is not None and audio_token_count(int(features.mel.shape[1])) > 0:
         with meter.stage("audio tower"):
             audio, attention = adapter.audio_tower(features.mel, attention=True)
@@ -152,7 +176,13 @@ def encode_features(adapter: Adapter, features: Features, meter: Meter) -> Encod
         second_per_grid=features.second_per_grid,
         audio_tokens=0 if audio is None else int(audio.shape[0]),
     )
-    return Encoded(media=media, video=video, audio=audio, audio_attention=attention)
+    return Encoded(
+        media=media,
+        video=video,
+        audio=audio,
+        audio_attention=attention,
+        video_attention=seen,
+    )
 
 
 def _silent(stage: str, done: float, total: float | None) -> None:
@@ -165,6 +195,7 @@ def _sound(
     tell("sound", 0.0, None)
     with meter.stage("sound"):
         mel = clip.log_mel()
+        meter.add("log-mel", clip.transforming.seconds, within="sound")
     if mel is None or audio_token_count(int(mel.shape[1])) <= 0:
         return None, None
     tell("audio tower", 0.0, None)
@@ -173,9 +204,15 @@ def _sound(
 
 
 def _pictures(
-    adapter: Adapter, clip: Clip, meter: Meter, tell: Progress, frames: _Ahead
-) -> tuple[torch.Tensor | None, tuple[int, int, int] | None]:
+    adapter: Adapter,
+    clip: Clip,
+    meter: Meter,
+    tell: Progress,
+    frames: _Ahead,
+    attention: bool,
+) -> tuple[torch.Tensor | None, torch.Tensor | None, tuple[int, int, int] | None]:
     parts: list[torch.Tensor] = []
+    received: list[torch.Tensor] = []
     grids = height = width = 0
     total = float(len(clip.plan.times)) if clip.plan is not None else None
     done = 0
@@ -186,14 +223,17 @@ def _pictures(
             break
         rows, grid, count = item
         with meter.stage("vision tower"):
-            parts.append(adapter.vision_tower(rows, grid))
+            part, scores = adapter.vision_tower(rows, grid, attention=attention)
+        parts.append(part)
+        if scores is not None:
+            received.append(scores)
         grids += grid[0]
         height, width = grid[1], grid[2]
         done += count
         tell("frames", float(done), total)
     if not parts:
-        return None, None
-    return torch.cat(parts), (grids, height, width)
+        return None, None, None
+    return torch.cat(parts), torch.cat(received) if received else None, (grids, height, width)
 
 
 _Item = tuple[torch.Tensor, tuple[int, int, int], int]
@@ -221,6 +261,7 @@ class _Ahead(Iterator[_Item]):
                 with meter.stage("patches", overlapped=True):
                     rows, grid = patches(chunk.frames, clip.video_spec)
                 self._put((rows, grid, int(chunk.frames.shape[0])))
+            meter.add("resize", clip.resizing.seconds, within="frames", overlapped=True)
             self._put(None)
         except BaseException as error:  # handed to the reader, who raises it
             self._put(error)

@@ -7,7 +7,9 @@ the rotary rows of the survivors are gathered.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -16,8 +18,9 @@ from omnidrop.engine.encode import Encoded
 from omnidrop.engine.meter import Meter
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import Prompt, TokenMap
-from omnidrop.pruning.method import EntryView, Method, Plan, Rows
+from omnidrop.pruning.method import Entry, EntryView, Method, Plan, Rows
 from omnidrop.pruning.relevance import relevance as relevance_of
+from omnidrop.pruning.relevance import row_relevance
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class _View:
     layers: int
     generator: torch.Generator
     tokens: TokenMap
+    memo: dict[str, Any]
     _adapter: Adapter
     _cache: KVCache
     _entered: torch.Tensor
@@ -90,13 +94,22 @@ class _View:
 
     def attention(self, rows: Rows) -> torch.Tensor:
         if rows not in self._known:
-            self._known[rows] = self._attention(rows)
+            self._known[rows] = self._scored(relevance_of, rows)
         return self._known[rows]
 
-    def hidden(self) -> torch.Tensor:
-        return self._state.hidden[0].index_select(0, self._av.to(self._state.hidden.device))
+    def row_attention(self, rows: Rows) -> torch.Tensor:
+        return self._scored(row_relevance, rows)
 
-    def _attention(self, rows: Rows) -> torch.Tensor:
+    def hidden(self) -> torch.Tensor:
+        return self._left(self._av)
+
+    def text_hidden(self, rows: Rows) -> torch.Tensor:
+        return self._left(query_rows(self._state.tokens, rows))
+
+    def _left(self, index: torch.Tensor) -> torch.Tensor:
+        return self._state.hidden[0].index_select(0, index.to(self._state.hidden.device))
+
+    def _scored(self, score: Callable[..., torch.Tensor], rows: Rows) -> torch.Tensor:
         index = query_rows(self._state.tokens, rows)
         device = self._entered.device
         on_device = index.to(device)
@@ -106,7 +119,7 @@ class _View:
             self._entered.index_select(1, on_device),
             (cos.index_select(1, on_device), sin.index_select(1, on_device)),
         )
-        scores = relevance_of(
+        scores = score(
             queries,
             self._cache.keys(self.layer)[0],
             rows=on_device,
@@ -178,8 +191,9 @@ def prefill(
     generator = torch.Generator().manual_seed(seed)
     av = torch.nonzero(prompt.tokens.av).squeeze(1)
     plan = method.plan(prompt.tokens.select(av), layers)
+    memo: dict[str, Any] = {}
     with meter.stage("entry"):
-        state = _enter(adapter, prompt, encoded, method, plan, av, generator)
+        state = _enter(adapter, prompt, encoded, method, plan, av, generator, memo)
     cache = KVCache(layers)
     survivors: list[torch.Tensor] = []
     relevance = relevance_tokens = None
@@ -196,6 +210,7 @@ def prefill(
                 layers=layers,
                 generator=generator,
                 tokens=state.tokens.select(here),
+                memo=memo,
                 _adapter=adapter,
                 _cache=cache,
                 _entered=entered,
@@ -205,9 +220,15 @@ def prefill(
             with meter.stage("selection"):
                 if layer == layers // 2:
                     relevance, relevance_tokens = view.attention("question"), survivors[-1]
-                if layer + 1 < layers and plan.counts[layer + 1] < len(here):
-                    kept = here[method.keep(view, plan.counts[layer + 1]).cpu()]
-                    _drop(state, kept, cache, layer, method.cache == "cut")
+                if layer + 1 < layers and (plan.adaptive or plan.counts[layer + 1] < len(here)):
+                    _apply(
+                        method.keep(view, plan.counts[layer + 1]),
+                        here,
+                        state,
+                        cache,
+                        layer,
+                        method.cache == "cut",
+                    )
         logits = adapter.logits(state.hidden[:, -1:])
     return Prefilled(
         cache=cache,
@@ -228,6 +249,7 @@ def _enter(
     plan: Plan,
     av: torch.Tensor,
     generator: torch.Generator,
+    memo: dict[str, Any],
 ) -> _State:
     device = adapter.device
     tokens = prompt.tokens
@@ -243,6 +265,8 @@ def _enter(
                 embeds=own,
                 audio_attention=encoded.audio_attention,
                 generator=generator,
+                video_attention=encoded.video_attention,
+                memo=memo,
             ),
             plan,
         )
@@ -256,6 +280,23 @@ def _enter(
         hidden=hidden.unsqueeze(0),
         rotary=adapter.rotary(prompt.positions[:, alive].to(device)),
     )
+
+
+def _apply(
+    chosen: torch.Tensor | Entry,
+    here: torch.Tensor,
+    state: _State,
+    cache: KVCache,
+    layer: int,
+    cut: bool,
+) -> None:
+    """Let the chosen of the AV tokens at `here` go on, with new states where there are any."""
+    entry = chosen if isinstance(chosen, Entry) else Entry(chosen)
+    kept = here[entry.keep.cpu()]
+    if entry.embeds is not None:
+        state.hidden[0, kept.to(state.hidden.device)] = entry.embeds.to(state.hidden)
+    if len(kept) < len(here):
+        _drop(state, kept, cache, layer, cut)
 
 
 def _drop(state: _State, kept: torch.Tensor, cache: KVCache, layer: int, cut: bool) -> None:

@@ -17,7 +17,7 @@ from omnidrop.clip.decode import Clip, ClipOptions, open_clip
 from omnidrop.engine.decode import Generated, GenerateOptions, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
 from omnidrop.engine.meter import Meter, reset_device_peak
-from omnidrop.engine.prefill import prefill
+from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.tracing import Account, build_trace
 from omnidrop.errors import UsageError
 from omnidrop.models.adapter import Adapter, ModelInfo
@@ -30,6 +30,9 @@ from omnidrop.report.trace import Answer, Choice, Stage
 
 #: Share of AV tokens kept when nobody says otherwise (the paper's main setting).
 DEFAULT_BUDGET = 0.3
+
+#: What a method names in `wants` to be given the vision tower's attention.
+VIDEO_ATTENTION = "video attention"
 
 TOO_BIG = "Lower --max-pixels, --fps or --max-frames, ask about a shorter span, or use --4bit."
 
@@ -167,22 +170,41 @@ class Session:
         if self.clip is not None:
             self.clip.close()
 
-    def encode(self, progress: Progress | None = None) -> Encoded:
-        """Run the towers now, or return what they gave before."""
-        return self._encode(Meter(self.adapter.device), progress)
+    def encode(self, progress: Progress | None = None, *, video_attention: bool = False) -> Encoded:
+        """Run the towers now, or return what they gave before.
 
-    def _encode(self, meter: Meter, progress: Progress | None) -> Encoded:
-        if self._encoded is not None:
+        Parameters
+        ----------
+        progress : callable, optional
+            Told (stage, done, total) as work goes on.
+        video_attention : bool
+            Also gather the attention that video tokens received, for the methods whose `wants`
+            names it. If the towers ran without, they run again.
+        """
+        return self._encode(Meter(self.adapter.device), progress, video_attention)
+
+    def _encode(self, meter: Meter, progress: Progress | None, video_attention: bool) -> Encoded:
+        known = self._encoded
+        if known is not None and (
+            not video_attention or known.video is None or known.video_attention is not None
+        ):
             for stage in self._stages:
                 meter.add(stage.name, 0.0, reused=True)
-            return self._encoded
+            return known
         if self.clip is not None:
             meter.begin_earlier("open", self._opened)
         with out_of_memory(TOO_BIG):
             if self.clip is not None:
-                self._encoded = encode_clip(self.adapter, self.clip, meter, progress)
+                self._encoded = encode_clip(
+                    self.adapter, self.clip, meter, progress, video_attention=video_attention
+                )
             else:
-                self._encoded = encode_features(self.adapter, self._features or Features(), meter)
+                self._encoded = encode_features(
+                    self.adapter,
+                    self._features or Features(),
+                    meter,
+                    video_attention=video_attention,
+                )
         self._stages = meter.stages()
         return self._encoded
 
@@ -196,6 +218,7 @@ class Session:
         system: str | None = None,
         on_text: Callable[[str], None] | None = None,
         progress: Progress | None = None,
+        on_prefill: Callable[[Prefilled], None] | None = None,
     ) -> Answer:
         """Ask one question.
 
@@ -214,6 +237,8 @@ class Session:
             Receives pieces of the answer as they come.
         progress : callable, optional
             Told (stage, done, total).
+        on_prefill : callable, optional
+            Receives what the prefill gave, before a token is chosen; it must not change it.
 
         Returns
         -------
@@ -229,7 +254,7 @@ class Session:
         options = options or GenerateOptions()
         meter = Meter(self.adapter.device)
         reset_device_peak(self.adapter.device)
-        encoded = self._encode(meter, progress)
+        encoded = self._encode(meter, progress, VIDEO_ATTENTION in method.wants)
         with out_of_memory(TOO_BIG):
             with meter.stage("prompt"):
                 prompt = build_prompt(
@@ -239,6 +264,8 @@ class Session:
                 progress("prefill", 0.0, None)
             prefilled = prefill(self.adapter, prompt, encoded, method, meter, seed=options.seed)
             kv_bytes = prefilled.cache.bytes()
+            if on_prefill is not None:
+                on_prefill(prefilled)
             ticks: list[float] = []
             scored: tuple[Choice, ...] = ()
             if choices:
@@ -256,6 +283,7 @@ class Session:
                         options,
                         on_text,
                         lambda: ticks.append(meter.since_start()),
+                        meter,
                     )
         notices = list(self.clip.notices) if self.clip is not None else []
         if self.info.demo:

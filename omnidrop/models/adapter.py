@@ -176,7 +176,9 @@ class Adapter(ABC):
     scaling: float
 
     @abstractmethod
-    def vision_tower(self, patches: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
+    def vision_tower(
+        self, patches: torch.Tensor, grid: tuple[int, int, int], *, attention: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Embed frames.
 
         Parameters
@@ -185,11 +187,16 @@ class Adapter(ABC):
             As `omnidrop.clip.features.patches` makes them, on any device.
         grid : tuple of int
             (t, h, w) in patches.
+        attention : bool
+            Also return the attention each token received.
 
         Returns
         -------
-        Tensor, (t·h/merge·w/merge, D)
+        embeds : Tensor, (t·h/merge·w/merge, D)
             In the order of time, rows, columns. The same whether grids come one by one or all.
+        received : Tensor, (t·h/merge·w/merge,) float32, or None
+            Attention received in the last layer: mean over heads, summed over the queries of the
+            frame or window, averaged over the patches merged into a token.
         """
 
     @abstractmethod

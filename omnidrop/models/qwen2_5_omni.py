@@ -143,8 +143,10 @@ class QwenOmniAdapter(Adapter):
             parameters=parameters or sum(p.numel() for p in thinker.parameters()),
         )
 
-    def vision_tower(self, patches: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
-        return self._vision(patches, grid)
+    def vision_tower(
+        self, patches: torch.Tensor, grid: tuple[int, int, int], *, attention: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return self._vision(patches, grid, attention=attention)
 
     def audio_tower(
         self, mel: torch.Tensor, *, attention: bool = False

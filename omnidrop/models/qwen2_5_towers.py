@@ -52,6 +52,27 @@ def attend(module: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return out.reshape(out.shape[0], out.shape[1], -1)
 
 
+def attention_received(query: Tensor, key: Tensor, scaling: float) -> Tensor:
+    """Return what each token of a window is given: mean over heads, summed over queries.
+
+    Parameters
+    ----------
+    query, key : Tensor, (b, n, heads, head_dim)
+    scaling : float
+
+    Returns
+    -------
+    Tensor, (b, n) float32
+    """
+    heads = query.shape[2]
+    # One head at a time: the weights of all heads of a batch would be the largest tensor here.
+    total = torch.zeros(query.shape[:2], dtype=torch.float32, device=query.device)
+    for head in range(heads):
+        scores = query[:, :, head].float() @ key[:, :, head].float().transpose(1, 2)
+        total += (scores * scaling).softmax(-1).sum(1)
+    return total / heads
+
+
 class Windows(NamedTuple):
     """How the patches of one frame fall into windows.
 
@@ -91,7 +112,9 @@ class VisionTower:
         self._plans: dict[tuple[int, int, torch.device], Windows] = {}
 
     @torch.inference_mode()
-    def __call__(self, patches: Tensor, grid: tuple[int, int, int]) -> Tensor:
+    def __call__(
+        self, patches: Tensor, grid: tuple[int, int, int], *, attention: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """Embed frames; see `Adapter.vision_tower`."""
         frames, height, width = grid
         size = height * width
@@ -100,13 +123,20 @@ class VisionTower:
         weight = self._module.patch_embed.proj.weight
         plan = self._plan(height, width, weight.device)
         step = max(1, VISION_BATCH // size)
-        parts = []
+        parts, received = [], []
         for first in range(0, frames, step):
             rows = patches[first * size : (first + step) * size]
-            parts.append(self._frames(rows.to(weight.device, weight.dtype), size, plan))
-        return torch.cat(parts)
+            embeds, scores = self._frames(
+                rows.to(weight.device, weight.dtype), size, plan, attention
+            )
+            parts.append(embeds)
+            if scores is not None:
+                received.append(scores)
+        return torch.cat(parts), torch.cat(received) if received else None
 
-    def _frames(self, rows: Tensor, size: int, plan: Windows) -> Tensor:
+    def _frames(
+        self, rows: Tensor, size: int, plan: Windows, attention: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """Run a batch of whole frames, (b · size, channels · pixels) in the tower's dtype."""
         module, unit = self._module, self._merge**2
         # A matrix product would do, but in bfloat16 it rounds otherwise now and then.
@@ -114,32 +144,47 @@ class VisionTower:
         frames, width = hidden.shape[0] // size, hidden.shape[1]
         hidden = hidden.view(frames, size // unit, unit * width)
         hidden = hidden.index_select(1, plan.tokens).view(frames, size, width)
+        received = None
         for number, block in enumerate(module.blocks):
             groups = ((1, size),) if number in self._full else plan.groups
-            hidden = hidden + self._attention(block.attn, block.norm1(hidden), plan, groups)
+            last = attention and number == len(module.blocks) - 1
+            out, received = self._attention(block.attn, block.norm1(hidden), plan, groups, last)
+            hidden = hidden + out
             hidden = hidden + block.mlp(block.norm2(hidden))
         merged = module.merger(hidden.reshape(frames * size, width))
         merged = merged.view(frames, size // unit, -1).index_select(1, plan.back)
-        return merged.flatten(0, 1)
+        if received is not None:
+            received = received.view(frames, size // unit, unit).mean(-1)
+            received = received.index_select(1, plan.back).flatten()
+        return merged.flatten(0, 1), received
 
     @staticmethod
     def _attention(
-        attn: Any, hidden: Tensor, plan: Windows, groups: tuple[tuple[int, int], ...]
-    ) -> Tensor:
+        attn: Any,
+        hidden: Tensor,
+        plan: Windows,
+        groups: tuple[tuple[int, int], ...],
+        weights: bool,
+    ) -> tuple[Tensor, Tensor | None]:
         frames, size, _ = hidden.shape
         shape = (frames, size, attn.num_heads, -1)
         query, key = reference.apply_rotary_pos_emb_vision(
             attn.q(hidden).view(shape), attn.k(hidden).view(shape), plan.cos, plan.sin
         )
         value = attn.v(hidden).view(shape)
-        parts, first = [], 0
+        parts, scores, first = [], [], 0
         for count, length in groups:
             span = slice(first, first + count * length)
             first = span.stop
             batch = (frames * count, length, attn.num_heads, -1)
-            out = attend(attn, *(x[:, span].reshape(batch) for x in (query, key, value)))
+            inside = [x[:, span].reshape(batch) for x in (query, key, value)]
+            out = attend(attn, *inside)
             parts.append(out.view(frames, count * length, -1))
-        return attn.proj(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+            if weights:
+                got = attention_received(inside[0], inside[1], attn.scaling)
+                scores.append(got.view(frames, count * length))
+        out = attn.proj(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+        return out, torch.cat(scores, dim=1) if weights else None
 
     def _plan(self, height: int, width: int, device: torch.device) -> Windows:
         """Plan the windows of a frame of height x width patches."""
@@ -255,9 +300,4 @@ class AudioTower:
         out = attn.out_proj(attend(attn, query, key, value))
         if not weights:
             return out, None
-        # One head at a time: the weights of all heads of a batch would be the largest tensor here.
-        total = torch.zeros(hidden.shape[:2], dtype=torch.float32, device=hidden.device)
-        for head in range(attn.num_heads):
-            scores = query[:, :, head].float() @ key[:, :, head].float().transpose(1, 2)
-            total += (scores * attn.scaling).softmax(-1).sum(1)
-        return out, total / attn.num_heads
+        return out, attention_received(query, key, attn.scaling)

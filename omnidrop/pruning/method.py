@@ -37,11 +37,15 @@ class Plan:
         AV tokens entering each layer; never rises.
     settings : dict
         What the solver chose (p_final, entry ratio, …), for the report.
+    adaptive : bool
+        The method decides as it goes: `keep` is asked after every layer but the last, and any
+        number may survive. `counts` is then what is expected.
     """
 
     total: int
     counts: tuple[int, ...]
     settings: dict[str, Any] = field(default_factory=dict)
+    adaptive: bool = False
 
     @property
     def realised(self) -> float:
@@ -65,24 +69,31 @@ class EntryView:
         Attention each audio token received in the last audio-encoder layer, in order of time.
     generator : torch.Generator
         Seeded CPU generator, for methods that draw.
+    video_attention : Tensor or None, (Nv,) float32
+        Attention each video token received in the last vision-encoder layer, in order of time,
+        rows, columns; there only for a method whose `wants` names it.
+    memo : dict
+        Whatever the method wants to remember; lives for one prefill and is shared with `keep`.
     """
 
     tokens: TokenMap
     embeds: torch.Tensor
     audio_attention: torch.Tensor | None
     generator: torch.Generator
+    video_attention: torch.Tensor | None = None
+    memo: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Which AV tokens enter layer 0.
+    """Which AV tokens go on, and what they carry where that is not their own.
 
     Attributes
     ----------
     keep : Tensor, (n,) int64
-        Ascending indices into the N AV tokens.
+        Ascending indices into the view's AV tokens.
     embeds : Tensor or None, (n, D)
-        Embeddings to use instead of the kept tokens' own (merging); None keeps them.
+        States to use instead of the kept tokens' own (merging); None keeps them.
     """
 
     keep: torch.Tensor
@@ -96,6 +107,7 @@ class LayerView(Protocol):
     layers: int
     tokens: TokenMap
     generator: torch.Generator
+    memo: dict[str, Any]
 
     def attention(self, rows: Rows) -> torch.Tensor:
         """Post-softmax attention of this layer from text rows to each surviving AV token.
@@ -107,8 +119,22 @@ class LayerView(Protocol):
         """
         ...
 
+    def row_attention(self, rows: Rows) -> torch.Tensor:
+        """The same attention, row by row.
+
+        Returns
+        -------
+        Tensor, (r, n) float32
+            Mean over heads; rows in the order of the prompt.
+        """
+        ...
+
     def hidden(self) -> torch.Tensor:
         """Hidden states of the surviving AV tokens that left this layer, (n, D)."""
+        ...
+
+    def text_hidden(self, rows: Rows) -> torch.Tensor:
+        """Hidden states of text rows that left this layer, (r, D)."""
         ...
 
 
@@ -126,6 +152,8 @@ class Method:
     """
 
     name: ClassVar[str] = "none"
+    #: What the method needs that costs extra: "video attention".
+    wants: ClassVar[frozenset[str]] = frozenset()
 
     budget: float = 1.0
     cache: CachePolicy = "own"
@@ -170,12 +198,12 @@ class Method:
         """Choose the `plan.counts[0]` tokens that enter layer 0."""
         return Entry(torch.arange(len(view.tokens)))
 
-    def keep(self, view: LayerView, count: int) -> torch.Tensor:
+    def keep(self, view: LayerView, count: int) -> torch.Tensor | Entry:
         """Choose which `count` survivors of `view` enter the next layer.
 
         Returns
         -------
-        Tensor, (count,) int64
-            Ascending indices into `view.tokens`.
+        Tensor, (count,) int64, or Entry
+            Ascending indices into `view.tokens`; an `Entry` where states are replaced too.
         """
         raise NotImplementedError

@@ -6,6 +6,8 @@ rows against the keys already in the layer's cache.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
 #: Scores held at once, in elements: 16 Mi of float32 are 64 MiB.
@@ -53,6 +55,45 @@ def relevance(
     ValueError
         If there is no row: a mean over nothing would order the tokens by chance.
     """
+    received = torch.zeros(keys.shape[1], dtype=torch.float32, device=keys.device)
+    for weights in _weights(queries, keys, rows, scaling, block_elements):
+        received += weights.sum(dim=(0, 1, 2))
+    return received[columns.to(keys.device)] / (queries.shape[0] * queries.shape[1])
+
+
+def row_relevance(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    scaling: float,
+    *,
+    block_elements: int = BLOCK_ELEMENTS,
+) -> torch.Tensor:
+    """Return the attention that each row pays to some columns, averaged over heads.
+
+    Arguments and errors as for `relevance`.
+
+    Returns
+    -------
+    Tensor, (r, m) float32
+    """
+    columns = columns.to(keys.device)
+    parts = [
+        weights.sum(dim=(0, 1))[:, columns]
+        for weights in _weights(queries, keys, rows, scaling, block_elements)
+    ]
+    return torch.cat(parts) / queries.shape[0]
+
+
+def _weights(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    rows: torch.Tensor,
+    scaling: float,
+    block_elements: int,
+) -> Iterator[torch.Tensor]:
+    """Yield softmax weights of blocks of rows, (Hkv, H / Hkv, rows, n) float32."""
     heads, count, width = queries.shape
     kv_heads, length, _ = keys.shape
     if count == 0:
@@ -64,12 +105,10 @@ def relevance(
     transposed = keys.transpose(1, 2)
     places = torch.arange(length, device=keys.device)
     rows = rows.to(keys.device)
-    received = torch.zeros(length, dtype=torch.float32, device=keys.device)
     block = max(1, block_elements // (heads * length))
     for start in range(0, count, block):
         part = grouped[:, :, start : start + block]
         seen = places <= rows[start : start + block, None]
         scores = torch.matmul(part.reshape(kv_heads, -1, width), transposed).float().mul_(scaling)
         scores = scores.view(kv_heads, group, -1, length).masked_fill_(~seen, -torch.inf)
-        received += scores.softmax(dim=-1).sum(dim=(0, 1, 2))
-    return received[columns.to(keys.device)] / (heads * count)
+        yield scores.softmax(dim=-1)

@@ -38,7 +38,7 @@ def test_streamed_equals_whole(model: Model, clip_path: Path) -> None:
         data = session.clip.read()
     assert data.audio is not None
     rows, grid = patches(data.frames, model.adapter.video_spec)
-    video = model.adapter.vision_tower(rows, grid)
+    video, _ = model.adapter.vision_tower(rows, grid)
     audio, attention = model.adapter.audio_tower(log_mel(data.audio), attention=True)
     assert encoded.media.grid == grid
     assert encoded.media.audio_tokens == len(audio)
@@ -96,7 +96,7 @@ def test_a_fault_while_decoding_reaches_the_caller(
 def test_a_fault_in_a_tower_ends_the_decoding_thread(
     model: Model, clip_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
     monkeypatch.setattr(type(model.adapter), "vision_tower", full)

@@ -144,7 +144,7 @@ def test_only_the_decoder_is_quantised(hub_folder, kind):
     # Towers are untouched, and the decoder is close to what it was.
     patches = torch.randn(64, 1176)
     torch.testing.assert_close(
-        adapter.vision_tower(patches, (1, 8, 8)), plain.vision_tower(patches, (1, 8, 8))
+        adapter.vision_tower(patches, (1, 8, 8))[0], plain.vision_tower(patches, (1, 8, 8))[0]
     )
     hidden, rotary = torch.randn(1, 9, 64), plain.rotary(torch.arange(9).expand(3, -1))
     wanted = plain.layer(0, hidden, rotary, KVCache(6))

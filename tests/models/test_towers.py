@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from transformers import AutoConfig, Qwen2_5OmniThinkerForConditionalGeneration
+from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
 from omnidrop.clip.features import audio_token_count
 from omnidrop.models import qwen2_5_towers
@@ -35,7 +36,9 @@ def test_vision_equals_the_library(towers, grid):
     patches = torch.randn(torch.Size(grid).numel(), 1176)
     with torch.inference_mode():
         wanted = visual(patches.to(visual.dtype), grid_thw=torch.tensor([grid])).pooler_output
-    close(VisionTower(visual)(patches, grid), wanted)
+    out, received = VisionTower(visual)(patches, grid)
+    assert received is None
+    close(out, wanted)
 
 
 @pytest.mark.parametrize("frames", SOUNDS)
@@ -54,12 +57,14 @@ def test_vision_is_the_same_grid_by_grid(towers, monkeypatch):
     visual, _ = towers
     tower, grid = VisionTower(visual), (5, 10, 12)
     patches = torch.randn(600, 1176)
-    whole = tower(patches, grid)
-    close(torch.cat([tower(patches[i : i + 120], (1, 10, 12)) for i in range(0, 600, 120)]), whole)
+    whole, seen = tower(patches, grid, attention=True)
+    parts = [tower(patches[i : i + 120], (1, 10, 12), attention=True) for i in range(0, 600, 120)]
+    close(torch.cat([embeds for embeds, _ in parts]), whole)
+    close(torch.cat([scores for _, scores in parts]), seen)
     monkeypatch.setattr(qwen2_5_towers, "VISION_BATCH", 250)
-    close(tower(patches, grid), whole)
+    close(tower(patches, grid)[0], whole)
     monkeypatch.setattr(qwen2_5_towers, "VISION_BATCH", 1)
-    close(tower(patches, grid), whole)
+    close(tower(patches, grid)[0], whole)
 
 
 def test_sound_is_the_same_window_by_window(towers, monkeypatch):
@@ -89,6 +94,36 @@ def test_windows_are_batched(towers, monkeypatch):
     calls.clear()
     AudioTower(audio)(torch.randn(128, 1130))
     assert calls == [5, 5, 5, 1, 1, 1]
+
+
+@pytest.mark.parametrize("grid", [(2, 10, 12), (1, 16, 16)], ids=str)
+def test_video_attention_equals_eager_weights(thinker_folder, monkeypatch, grid):
+    model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
+        thinker_folder, dtype=torch.float32, attn_implementation="eager"
+    )
+    visual = (model.model if hasattr(model.model, "language_model") else model).visual
+    last, given, order = visual.blocks[-1].attn, [], []
+    plan, eager = reference.get_vision_window_index, reference.eager_attention_forward
+
+    def note(module, *args, **kwargs):
+        out, weights = eager(module, *args, **kwargs)
+        if module is last:
+            given.append(weights[0].mean(0).sum(0))
+        return out, weights
+
+    def remember(*args, **kwargs):
+        out = plan(*args, **kwargs)
+        order.append(out[0])
+        return out
+
+    monkeypatch.setattr(reference, "eager_attention_forward", note)
+    monkeypatch.setattr(reference, "get_vision_window_index", remember)
+    patches = torch.randn(torch.Size(grid).numel(), 1176)
+    with torch.inference_mode():
+        visual(patches, grid_thw=torch.tensor([grid]))
+    wanted = torch.cat(given).view(-1, 4).mean(1)[order[0].argsort()]
+    _, received = VisionTower(visual)(patches, grid, attention=True)
+    torch.testing.assert_close(received, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_attention_received_equals_eager_weights(thinker_folder):

@@ -5,7 +5,7 @@ It also stands in for a clip: `clip` makes the TokenMap of any mix of sound and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -66,14 +66,23 @@ class View:
     tokens: TokenMap
     generator: torch.Generator
     scores: torch.Tensor
+    memo: dict = field(default_factory=dict)
 
     def attention(self, rows: str) -> torch.Tensor:
         """Return the drawn attention, whatever the rows."""
         return self.scores
 
+    def row_attention(self, rows: str) -> torch.Tensor:
+        """Return the drawn attention for each of three rows, in different strength."""
+        return self.scores[None] * torch.tensor([[0.5], [1.0], [1.5]])
+
     def hidden(self) -> torch.Tensor:
         """Return hidden states of width 4."""
         return self.scores[:, None].expand(-1, 4)
+
+    def text_hidden(self, rows: str) -> torch.Tensor:
+        """Return hidden states of three text rows, width 4."""
+        return torch.arange(12.0).view(3, 4)
 
 
 @dataclass
@@ -92,6 +101,7 @@ def entry_view(tokens: TokenMap, seed: int = 0, width: int = 8) -> EntryView:
         tokens=tokens,
         embeds=torch.randn(len(tokens), width, generator=draw),
         audio_attention=torch.rand(int(tokens.audio.sum()), generator=draw),
+        video_attention=torch.rand(int(tokens.video.sum()), generator=draw),
         generator=torch.Generator().manual_seed(seed),
     )
 
@@ -108,13 +118,19 @@ def prefill(method: Method, tokens: TokenMap, layers: int, seed: int = 0) -> Run
     survivors = []
     for layer in range(layers):
         survivors.append(alive)
-        if layer + 1 < layers and plan.counts[layer + 1] < len(alive):
+        if layer + 1 < layers and (plan.adaptive or plan.counts[layer + 1] < len(alive)):
             seen = View(
                 layer=layer,
                 layers=layers,
                 tokens=tokens.select(alive),
                 generator=view.generator,
+                memo=view.memo,
                 scores=torch.rand(len(alive), generator=draw) / len(alive),
             )
-            alive = alive[method.keep(seen, plan.counts[layer + 1])]
+            chosen = method.keep(seen, plan.counts[layer + 1])
+            if isinstance(chosen, Entry):
+                if chosen.embeds is not None:
+                    assert chosen.embeds.shape == (len(chosen.keep), 4)
+                chosen = chosen.keep
+            alive = alive[chosen]
     return Run(plan, entry, survivors)

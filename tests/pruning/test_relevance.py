@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from omnidrop.pruning.relevance import relevance
+from omnidrop.pruning.relevance import relevance, row_relevance
 
 
 def eager(queries, keys, rows, columns, scaling):
@@ -63,3 +63,14 @@ def test_no_rows_is_an_error():
     queries, keys, rows, columns, scaling = problem()
     with pytest.raises(ValueError, match="at least one"):
         relevance(queries[:, :0], keys, rows[:0], columns, scaling)
+
+
+@pytest.mark.parametrize("block", [1, 300, 10**6])
+def test_rows_average_to_the_whole(block):
+    queries, keys, rows, columns, scaling = problem()
+    each = row_relevance(queries, keys, rows, columns, scaling, block_elements=block)
+    assert each.shape == (3, 26)
+    torch.testing.assert_close(each.mean(0), relevance(queries, keys, rows, columns, scaling))
+    for i, row in enumerate(rows):
+        alone = eager(queries[:, i : i + 1], keys, row[None], columns, scaling)
+        torch.testing.assert_close(each[i], alone, atol=1e-6, rtol=1e-5)

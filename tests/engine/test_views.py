@@ -1,0 +1,103 @@
+"""What the engine shows a method, and what a method may do with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+
+from omnidrop.engine.encode import Features
+from omnidrop.engine.session import Model
+from omnidrop.pruning.method import Entry, Method, Plan
+
+QUESTION = "What instrument plays first?"
+
+
+@dataclass(frozen=True)
+class Looking(Method):
+    """Keeps everything, and looks at everything."""
+
+    name: ClassVar[str] = "looking"
+    wants: ClassVar[frozenset[str]] = frozenset({"video attention"})
+
+    def plan(self, tokens, layers):
+        return Plan(len(tokens), (len(tokens),) * layers, adaptive=True)
+
+    def enter(self, view, plan):
+        assert view.video_attention is not None
+        assert len(view.video_attention) == int(view.tokens.video.sum())
+        view.memo["asked"] = []
+        return Entry(torch.arange(len(view.tokens)))
+
+    def keep(self, view, count):
+        n = len(view.tokens)
+        for rows in ("question", "last", "all-text"):
+            each = view.row_attention(rows)
+            assert view.text_hidden(rows).shape == (len(each), view.hidden().shape[1])
+            torch.testing.assert_close(each.mean(0), view.attention(rows))
+        view.memo["asked"].append(view.layer)
+        self.seen.append(list(view.memo["asked"]))
+        return torch.arange(n)
+
+    seen: ClassVar[list[list[int]]] = []
+
+
+@dataclass(frozen=True)
+class Halving(Method):
+    """Decides as it goes: half of the tokens after layer 0, their states set to `fill` if given."""
+
+    name: ClassVar[str] = "halving"
+    fill: float | None = None
+
+    def plan(self, tokens, layers):
+        return Plan(len(tokens), (len(tokens),) * layers, adaptive=True)
+
+    def keep(self, view, count):
+        n = len(view.tokens)
+        if view.layer:
+            return torch.arange(n)
+        index = torch.arange(0, n, 2)
+        if self.fill is None:
+            return index
+        hidden = view.hidden()
+        return Entry(index, torch.full((len(index), hidden.shape[1]), self.fill))
+
+
+def test_a_method_sees_all_that_the_contract_names(model: Model, features: Features) -> None:
+    Looking.seen.clear()
+    with model.features(features) as clip:
+        looked = clip.ask(QUESTION, method=Looking())
+        plain = clip.ask(QUESTION, method=Method())
+    assert looked.token_ids == plain.token_ids
+    layers = model.info.text.layers
+    assert Looking.seen[-1] == list(range(layers - 1))
+
+
+def test_towers_run_again_when_attention_is_wanted_late(model: Model, features: Features) -> None:
+    with model.features(features) as clip:
+        first = clip.encode()
+        assert first.video_attention is None
+        second = clip.encode(video_attention=True)
+        assert second.video_attention is not None
+        assert clip.encode() is second
+        torch.testing.assert_close(first.video, second.video)
+
+
+def test_an_adaptive_method_decides_how_many_stay(model: Model, features: Features) -> None:
+    with model.features(features) as clip:
+        trace = clip.ask(QUESTION, method=Halving()).trace
+    half = -(-trace.av_tokens // 2)
+    assert trace.kept_per_layer == (trace.av_tokens, *(half,) * (trace.layers - 1))
+    assert trace.realised_budget == pytest.approx(
+        (1 + (trace.layers - 1) * half / trace.av_tokens) / trace.layers
+    )
+
+
+def test_states_given_by_a_method_go_on(model: Model, features: Features) -> None:
+    with model.features(features) as clip:
+        plain = clip.ask(QUESTION, method=Halving())
+        filled = clip.ask(QUESTION, method=Halving(fill=3.0))
+    assert filled.trace.kept_per_layer == plain.trace.kept_per_layer
+    assert filled.token_ids != plain.token_ids
