@@ -34,8 +34,8 @@ from omnidrop.clip.features import (
     target_size,
 )
 from omnidrop.clip.probe import AudioStream, MediaInfo, probe
-from omnidrop.clip.source import as_path, media_errors, open_file
-from omnidrop.clip.values import ClipData, ClipOptions, FrameChunk, SamplingPlan
+from omnidrop.clip.source import as_path, hash_file
+from omnidrop.clip.values import ClipData, ClipOptions, FrameChunk, SamplingPlan, Stopwatch
 from omnidrop.clip.video import Damage, FrameReader
 from omnidrop.errors import MediaError, UsageError
 
@@ -91,6 +91,9 @@ class Clip:
         Seconds; of the selected span.
     notices : list of str
         What a person should know; grows while the clip is read.
+    resizing, transforming : Stopwatch
+        Seconds spent on resizing frames and on log-mel: parts of what `frame_chunks` and `log_mel`
+        take, the rest of which is seeking and decoding.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class Clip:
         self.info = probe(path)
         self.notices: list[str] = list(self.info.notices)
         self._closed = False
+        self.resizing, self.transforming = Stopwatch(), Stopwatch()
         self._audio_info = self._sound_source()
         self._track = self._choose_track()
         whole = self._whole_duration()
@@ -295,7 +299,8 @@ class Clip:
         taken = 0
         for _, image in reader.frames((plan.times + clock).tolist()):
             if image is not source:  # the same tensor means the same frame again
-                source, resized = image, resize_frames(image[None], plan.size)
+                with self.resizing:
+                    source, resized = image, resize_frames(image[None], plan.size)
             frames.append(resized)
             taken += 1
             if len(frames) == per_chunk:
@@ -389,7 +394,8 @@ class Clip:
             return None
         stream = LogMel(self.audio_spec)
         for block in self.audio_blocks():
-            stream.push(block)
+            with self.transforming:
+                stream.push(block)
         if not self._tokens(stream.samples):
             if not self.has_video:
                 raise MediaError(
@@ -397,7 +403,8 @@ class Clip:
                 )
             self.has_audio = False
             return None
-        return stream.finish()
+        with self.transforming:
+            return stream.finish()
 
     def read(self) -> ClipData:
         """Read the whole clip into memory."""
@@ -425,24 +432,7 @@ class Clip:
         names["audio_file"] = None
         settings = [names, asdict(self.video_spec), asdict(self.audio_spec), self.chunk_seconds]
         digest = hashlib.sha256(repr(settings).encode())
-        _hash_file(digest, self.path)
+        hash_file(digest, self.path)
         if self.options.audio_file is not None:
-            _hash_file(digest, as_path(self.options.audio_file))
+            hash_file(digest, as_path(self.options.audio_file))
         return digest.hexdigest()
-
-
-_BLOCK, _BLOCKS = 1 << 20, 64
-
-
-def _hash_file(digest: Any, path: Path) -> None:
-    with open_file(path) as handle, media_errors(path):
-        status = path.stat()
-        digest.update(f"{status.st_size}|".encode())
-        if status.st_size <= _BLOCK * _BLOCKS:
-            while block := handle.read(_BLOCK):
-                digest.update(block)
-            return
-        digest.update(f"{status.st_mtime_ns}|".encode())
-        for number in range(_BLOCKS):
-            handle.seek((status.st_size - _BLOCK) * number // (_BLOCKS - 1))
-            digest.update(handle.read(_BLOCK))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from omnidrop.errors import UsageError
 
-__all__ = ["ClipData", "ClipOptions", "FrameChunk", "SamplingPlan"]
+__all__ = ["ClipData", "ClipOptions", "FrameChunk", "SamplingPlan", "Stopwatch"]
 
 
 @dataclass(frozen=True)
@@ -147,3 +148,17 @@ class ClipData:
     start: float
     end: float
     identity: str
+
+
+class Stopwatch:
+    """Adds up the ``seconds`` spent inside it; a context manager, entered any number of times."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._began = 0.0
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds += time.perf_counter() - self._began

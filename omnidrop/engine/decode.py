@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from omnidrop.engine.cache import KVCache
+from omnidrop.engine.meter import Meter
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.errors import UsageError
 from omnidrop.models.adapter import Adapter
@@ -118,6 +120,7 @@ def generate(
     options: GenerateOptions,
     on_text: Callable[[str], None] | None = None,
     on_token: Callable[[], None] | None = None,
+    meter: Meter | None = None,
 ) -> Generated:
     """Generate an answer after a prefill.
 
@@ -131,7 +134,10 @@ def generate(
         Receives each new piece of text; pieces joined are the answer.
     on_token : callable, optional
         Called once a token is chosen, the stop token included.
+    meter : Meter, optional
+        Receives the times of the steps (decode) and of turning ids into text (detokenise).
     """
+    stage = meter.stage if meter is not None else _untimed
     generator = torch.Generator().manual_seed(options.seed)
     stream = TextStream(adapter.text.decode, on_text)
     ids: list[int] = []
@@ -147,12 +153,20 @@ def generate(
         ids.append(token)
         if options.logprobs:
             logprobs.append(float(logits.log_softmax(-1)[token]))
-        stream.push(token)
+        with stage("detokenise"):
+            stream.push(token)
         if len(ids) >= options.max_new_tokens:
             break
         position = prefilled.next_position + len(ids) - 1
-        logits = step(adapter, prefilled.cache, [token], position)[-1]
-    return Generated(tuple(ids), stream.finish(), stop, tuple(logprobs))
+        with stage("decode"):
+            logits = step(adapter, prefilled.cache, [token], position)[-1]
+    with stage("detokenise"):
+        text = stream.finish()
+    return Generated(tuple(ids), text, stop, tuple(logprobs))
+
+
+def _untimed(name: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 @torch.inference_mode()

@@ -123,7 +123,7 @@ def test_identity_is_of_contents_and_settings(kind, tmp_path):
 
 
 def test_identity_of_a_large_file(kind, monkeypatch):
-    monkeypatch.setattr("omnidrop.clip.decode._BLOCK", 64)
+    monkeypatch.setattr("omnidrop.clip.source._BLOCK", 64)
     path = kind("mov")
     with open_clip(path) as clip:
         assert len(clip.identity) == 64
