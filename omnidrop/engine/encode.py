@@ -196,7 +196,6 @@ def _sound(
     with meter.stage("sound"):
         mel = clip.log_mel()
         meter.add("log-mel", clip.transforming.seconds, within="sound")
-        meter.add("log-mel", clip.transforming.seconds, within="sound")
     if mel is None or audio_token_count(int(mel.shape[1])) <= 0:
         return None, None
     tell("audio tower", 0.0, None)
@@ -262,7 +261,6 @@ class _Ahead(Iterator[_Item]):
                 with meter.stage("patches", overlapped=True):
                     rows, grid = patches(chunk.frames, clip.video_spec)
                 self._put((rows, grid, int(chunk.frames.shape[0])))
-            meter.add("resize", clip.resizing.seconds, within="frames", overlapped=True)
             meter.add("resize", clip.resizing.seconds, within="frames", overlapped=True)
             self._put(None)
         except BaseException as error:  # handed to the reader, who raises it
