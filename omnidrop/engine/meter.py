@@ -1,20 +1,31 @@
 """Stage times and peak memory, measured where the work is done.
 
 A stage's time includes the device's work (it is synchronised on leaving), and stages may nest:
-what is measured inside another stage names it.
+what is measured inside another stage names it. Peak memory per stage costs time to watch, so it is
+watched only where a `MemoryWatch` is open.
 """
 
 from __future__ import annotations
 
+import os
+import statistics
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from omnidrop.report.trace import Stage
+
+#: Seconds between two looks at the process's resident set.
+LOOK = 0.002
+
+_watch: ContextVar[MemoryWatch | None] = ContextVar("omnidrop memory watch", default=None)
 
 
 class Meter:
@@ -32,6 +43,7 @@ class Meter:
         self._stages: dict[str, Stage] = {}
         self._open = threading.local()
         self._lock = threading.Lock()
+        self._watch = _watch.get()
 
     def begin_earlier(self, name: str, seconds: float) -> None:
         """Count a stage that ended before this meter was made, such as opening the file."""
@@ -45,6 +57,8 @@ class Meter:
         self._open.stack = stack
         within = stack[-1] if stack else None
         stack.append(name)
+        if self._watch is not None:
+            self._watch.enter(name, overlapped)
         start = time.perf_counter()
         try:
             yield
@@ -53,6 +67,8 @@ class Meter:
                 synchronize(self.device)
             stack.pop()
             self.add(name, time.perf_counter() - start, within=within, overlapped=overlapped)
+            if self._watch is not None:
+                self._watch.leave(name, overlapped)
 
     def add(
         self,
@@ -113,3 +129,145 @@ def host_peak() -> int:
         return 0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
+
+
+@dataclass(frozen=True)
+class StageMemory:
+    """Peak bytes while a stage was open; None where nothing tells.
+
+    Attributes
+    ----------
+    host : int or None
+        Resident set of the process.
+    device : int or None
+        Allocated on the device.
+    """
+
+    host: int | None = None
+    device: int | None = None
+
+
+class MemoryWatch:
+    """Peak memory of every stage that a meter measures while the watch is open.
+
+    A thread looks at the resident set every two milliseconds and credits every open stage with it;
+    the device's own peak counter is read and reset whenever a stage begins or ends. Both slow the
+    work down: watch in a pass of its own, not in one that is timed.
+
+    Parameters
+    ----------
+    device : torch.device
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._peaks: dict[str, StageMemory] = {}
+        self._open: list[str] = []
+        self._on_device: list[str] = []
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> MemoryWatch:
+        self._token = _watch.set(self)
+        reset_device_peak(self.device)
+        if resident() is not None:
+            self._thread = threading.Thread(target=self._look, name="omnidrop-memory", daemon=True)
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _watch.reset(self._token)
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    @property
+    def peaks(self) -> dict[str, StageMemory]:
+        """Peak memory by stage."""
+        with self._lock:
+            return dict(self._peaks)
+
+    def enter(self, name: str, overlapped: bool) -> None:
+        """Note that a stage begins; an overlapped one never touches the device."""
+        with self._lock:
+            self._open.append(name)
+            self._credit_host()
+            if not overlapped:
+                self._credit_device()
+                self._on_device.append(name)
+
+    def leave(self, name: str, overlapped: bool) -> None:
+        """Note that a stage ends."""
+        with self._lock:
+            self._credit_host()
+            self._open.remove(name)
+            if not overlapped:
+                self._credit_device()
+                self._on_device.remove(name)
+
+    def _look(self) -> None:
+        while not self._stop.wait(LOOK):
+            with self._lock:
+                self._credit_host()
+
+    def _credit_host(self) -> None:
+        held = resident()
+        if held is None:
+            return
+        for name in self._open:
+            before = self._peaks.get(name, StageMemory())
+            self._peaks[name] = replace(before, host=max(before.host or 0, held))
+
+    def _credit_device(self) -> None:
+        """Credit the peak since the last call to the stages open since then."""
+        peak = device_peak(self.device)
+        if peak is None:
+            return
+        for name in self._on_device:
+            before = self._peaks.get(name, StageMemory())
+            self._peaks[name] = replace(before, device=max(before.device or 0, peak))
+        reset_device_peak(self.device)
+
+
+def resident() -> int | None:
+    """Return this process's resident set in bytes now; None where the system does not tell."""
+    try:
+        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def matmul_speed(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
+    """Measure how many operations a second a large square matrix product reaches.
+
+    Parameters
+    ----------
+    device : torch.device
+    dtype : torch.dtype
+    seconds : float
+        About how long to measure, once the size is found.
+
+    Returns
+    -------
+    float
+        FLOP/s: the median of several products.
+    """
+    size, took = 256, 0.0
+    while True:
+        a = torch.ones(size, size, dtype=dtype, device=device)
+        took = _matmul_seconds(a)
+        if took > seconds / 20 or size >= 8192:
+            break
+        size *= 2
+    rounds = max(3, min(50, int(seconds / max(took, 1e-6))))
+    return 2 * size**3 / statistics.median(_matmul_seconds(a) for _ in range(rounds))
+
+
+def _matmul_seconds(a: torch.Tensor) -> float:
+    synchronize(a.device)
+    start = time.perf_counter()
+    torch.mm(a, a)
+    synchronize(a.device)
+    return time.perf_counter() - start

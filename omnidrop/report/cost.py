@@ -52,6 +52,34 @@ class EncoderShape(Protocol):
     def intermediate(self) -> int: ...
 
 
+class VisionSizes(EncoderShape, Protocol):
+    """Sizes of a vision tower, as `omnidrop.models.adapter.VisionShape` has them."""
+
+    @property
+    def patch(self) -> int: ...
+    @property
+    def temporal_patch(self) -> int: ...
+    @property
+    def merge(self) -> int: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def full_attention(self) -> tuple[int, ...]: ...
+    @property
+    def output(self) -> int: ...
+
+
+class AudioSizes(EncoderShape, Protocol):
+    """Sizes of an audio tower, as `omnidrop.models.adapter.AudioShape` has them."""
+
+    @property
+    def mel_bins(self) -> int: ...
+    @property
+    def window(self) -> int: ...
+    @property
+    def output(self) -> int: ...
+
+
 def layer_weights(shape: DecoderShape) -> int:
     """Return the weights of one decoder layer's matrices: q, k, v, o, and the gated MLP."""
     attention = 2 * shape.heads + 2 * shape.kv_heads
@@ -203,3 +231,38 @@ def tower_flops(
     pairs = (shape.layers - full_layers) * sum(n * n for n in windows)
     pairs += full_layers * sum(n * n for n in full)
     return float(linear + 4 * shape.hidden * pairs)
+
+
+def vision_flops(shape: VisionSizes, grid: tuple[int, int, int]) -> float:
+    """Return the operations of a vision tower over a grid of (t, h, w) patches."""
+    steps, height, width = grid
+    side = shape.window // shape.patch
+    windows = [
+        min(side, height - top) * min(side, width - left)
+        for top in range(0, height, side)
+        for left in range(0, width, side)
+    ]
+    group = shape.merge**2
+    embedding = 3 * shape.temporal_patch * shape.patch**2 * shape.hidden
+    merger = group * shape.hidden * (group * shape.hidden + shape.output) // group
+    frame = tower_flops(
+        shape,
+        windows,
+        full=(height * width,),
+        full_layers=len(shape.full_attention),
+        gated=True,
+        other_weights=embedding + merger,
+    )
+    return steps * frame
+
+
+def audio_flops(shape: AudioSizes, tokens: int) -> float:
+    """Return the operations of an audio tower that makes `tokens` tokens.
+
+    A token is two positions of the tower, a position two mel frames.
+    """
+    positions, span = 2 * tokens, shape.window // 2
+    windows = [min(span, positions - at) for at in range(0, positions, span)]
+    convolutions = 3 * shape.hidden * (2 * shape.mel_bins + shape.hidden)
+    projection = shape.hidden * shape.output // 2
+    return tower_flops(shape, windows, other_weights=convolutions + projection)

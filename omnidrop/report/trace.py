@@ -18,8 +18,8 @@ class Stage:
     Attributes
     ----------
     name : str
-        open, sound, audio tower, frames, patches, waiting for frames, vision tower, prompt, entry,
-        prefill, selection, answer, choices.
+        open, sound, log-mel, audio tower, frames, resize, patches, waiting for frames, vision
+        tower, prompt, entry, prefill, selection, answer, decode, detokenise, choices.
     seconds : float
         Wall-clock seconds spent in it (device synchronised).
     within : str or None

@@ -1,0 +1,283 @@
+"""Every stage timed, unpruned and pruned, in one process and in turns.
+
+    from omnidrop.engine.profiling import profile
+    found = profile(model, "clip.mp4", "What plays first?", [omnidrop.OmniDrop(budget=0.2)])
+    print(found.runs[0].ttft.median, found.runs[0].stage("LLM prefill").achieved)
+
+Each turn opens the file anew and goes all the way to the answer, so that nothing is left out.
+Memory, survivors and the first token's distribution are taken in one more round that is not timed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from omnidrop.clip.decode import ClipOptions
+from omnidrop.engine.decode import GenerateOptions
+from omnidrop.engine.meter import MemoryWatch, StageMemory, matmul_speed
+from omnidrop.engine.prefill import Prefilled
+from omnidrop.engine.session import Model
+from omnidrop.errors import UsageError
+from omnidrop.models.adapter import ModelInfo
+from omnidrop.pruning.method import Method
+from omnidrop.report.cost import audio_flops, decode_flops, vision_flops
+from omnidrop.report.profile import (
+    FURTHER,
+    PREFILL,
+    Line,
+    Profile,
+    RunProfile,
+    StageStat,
+    Timing,
+    compared,
+    lines,
+    stage_memory,
+)
+from omnidrop.report.trace import Answer, Trace
+
+Progress = Callable[[str, float, float | None], None]
+
+CONTROL = "none"
+
+
+@dataclass
+class _Run:
+    """What is gathered about one method."""
+
+    label: str
+    method: Method
+    answers: list[Answer] = field(default_factory=list)
+    totals: list[float] = field(default_factory=list)
+    lines: list[dict[str, Line]] = field(default_factory=list)
+    peaks: dict[str, StageMemory] = field(default_factory=dict)
+    survivors: tuple[tuple[int, ...], ...] = ()
+    logits: torch.Tensor | None = None
+
+    @property
+    def trace(self) -> Trace:
+        return replace(self.answers[-1].trace, survivors=self.survivors)
+
+
+def profile(
+    model: Model,
+    path: str | os.PathLike[str],
+    question: str,
+    methods: Sequence[Method],
+    *,
+    clip: ClipOptions | None = None,
+    options: GenerateOptions | None = None,
+    system: str | None = None,
+    repeats: int = 5,
+    warmup: int = 1,
+    progress: Progress | None = None,
+) -> Profile:
+    """Measure the unpruned control and every method, in turns.
+
+    Parameters
+    ----------
+    model : Model
+        As `omnidrop.load` returns it.
+    path : path-like
+        A local media file.
+    question : str
+    methods : sequence of Method
+        What is compared with the control, which is always measured too.
+    clip : ClipOptions, optional
+        Span, rates and limits.
+    options : GenerateOptions, optional
+    system : str, optional
+        System prompt; default the model family's own.
+    repeats, warmup : int
+        Timed rounds (at least 1), and rounds before them that are not timed.
+    progress : callable, optional
+        Told (stage, done, total).
+
+    Returns
+    -------
+    Profile
+
+    Raises
+    ------
+    UsageError, BudgetError, MediaError, MemoryShortError
+        As `Session.ask`.
+    """
+    if repeats < 1 or warmup < 0:
+        raise UsageError(
+            f"{repeats} repeats after {warmup} warm-up rounds cannot be measured.",
+            hint="Measure at least once.",
+        )
+    chosen = options or GenerateOptions()
+    runs = [_Run(CONTROL, Method())]
+    runs += [_Run(f"{m.name} {m.budget:g}", m) for m in methods]
+    rounds = warmup + repeats + 1
+    done = 0
+
+    def tell() -> None:
+        if progress is not None:
+            progress("profile", float(done), float(rounds * len(runs)))
+
+    tell()
+    for number in range(rounds):
+        for run in runs:
+            if number < warmup:
+                _once(model, path, question, run.method, clip, chosen, system)
+            elif number < warmup + repeats:
+                answer, total = _once(model, path, question, run.method, clip, chosen, system)
+                run.answers.append(answer)
+                run.totals.append(total)
+                run.lines.append(lines(answer.trace.stages, total))
+            else:
+                _look(model, path, question, run, clip, chosen, system)
+            done += 1
+            tell()
+    control = _summed(model.info, runs[0], None, runs[0])
+    found = tuple(_summed(model.info, run, control, runs[0]) for run in runs[1:])
+    trace = control.trace
+    return Profile(
+        clip=os.fspath(path),
+        question=question,
+        model=dict(trace.model),
+        machine=machine(model.adapter.device, model.adapter.dtype),
+        repeats=repeats,
+        warmup=warmup,
+        control=control,
+        runs=found,
+        notices=_notices(runs),
+    )
+
+
+def machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Describe where the work is done, with the speed of a large matrix product there."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": str(device),
+        "name": name,
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "matmul": matmul_speed(device, dtype),
+    }
+
+
+def first_token_kl(unpruned: torch.Tensor, pruned: torch.Tensor) -> float:
+    """Return KL(unpruned || pruned) of two rows of logits, in nats."""
+    p, q = (row.double().cpu().log_softmax(-1) for row in (unpruned, pruned))
+    return max(0.0, float((p.exp() * (p - q)).sum()))
+
+
+def _once(
+    model: Model,
+    path: str | os.PathLike[str],
+    question: str,
+    method: Method,
+    clip: ClipOptions | None,
+    options: GenerateOptions,
+    system: str | None,
+    on_prefill: Callable[[Prefilled], None] | None = None,
+) -> tuple[Answer, float]:
+    """Ask once, from the closed file; the seconds are of a clock outside all stages."""
+    start = time.perf_counter()
+    with model.open(path, clip) as session:
+        answer = session.ask(
+            question,
+            method=method,
+            options=options,
+            system=system,
+            on_text=lambda piece: None,
+            on_prefill=on_prefill,
+        )
+        return answer, time.perf_counter() - start
+
+
+def _look(
+    model: Model,
+    path: str | os.PathLike[str],
+    question: str,
+    run: _Run,
+    clip: ClipOptions | None,
+    options: GenerateOptions,
+    system: str | None,
+) -> None:
+    """Ask once more for what would disturb the times."""
+
+    def keep(prefilled: Prefilled) -> None:
+        run.logits = prefilled.logits.detach().float().cpu()
+
+    with MemoryWatch(model.adapter.device) as watch:
+        answer, _ = _once(
+            model, path, question, run.method, clip, replace(options, survivors=True), system, keep
+        )
+    run.peaks = watch.peaks
+    run.survivors = answer.trace.survivors
+
+
+def _summed(info: ModelInfo, run: _Run, control: RunProfile | None, unpruned: _Run) -> RunProfile:
+    answer, trace = run.answers[-1], run.trace
+    flops = _flops(info, trace, len(answer.token_ids) - (answer.stop == "max new tokens"))
+    stages = []
+    for name in dict.fromkeys(name for turn in run.lines for name in turn):
+        turns = [turn[name] for turn in run.lines if name in turn]
+        host, device = stage_memory(name, run.peaks)
+        stat = StageStat(
+            name=name,
+            seconds=Timing.of(turn.seconds for turn in turns),
+            within=turns[0].within,
+            overlapped=turns[0].overlapped,
+            flops=flops.get(name),
+            host_peak=host,
+            device_peak=device,
+        )
+        stages.append(compared(stat, control.stage(name) if control is not None else None))
+    ttft = Timing.of(a.trace.ttft for a in run.answers)
+    rates = [a.trace.tokens_per_second for a in run.answers]
+    assert run.logits is not None
+    assert unpruned.logits is not None
+    return RunProfile(
+        label=run.label,
+        method=run.method.name,
+        budget=float(run.method.budget),
+        realised=trace.realised_budget,
+        stages=tuple(stages),
+        total=Timing.of(run.totals),
+        ttft=ttft,
+        further=Timing.of(1 / r for r in rates if r) if any(rates) else None,
+        ttft_speedup=1.0 if control is None else control.ttft.median / ttft.median,
+        answer=answer.text,
+        same_answer=answer.token_ids == unpruned.answers[-1].token_ids,
+        kl=first_token_kl(unpruned.logits, run.logits),
+        trace=trace,
+    )
+
+
+def _flops(info: ModelInfo, trace: Trace, steps: int) -> dict[str, float]:
+    """Return what the cost model says of each line of a run, `steps` tokens fed after prefill."""
+    found = {PREFILL: trace.flops_prefill}
+    grid = trace.clip.get("grid")
+    if grid is not None:
+        found["vision tower"] = vision_flops(info.vision, tuple(grid))
+    if trace.audio_tokens:
+        found["audio tower"] = audio_flops(info.audio, trace.audio_tokens)
+    if steps > 0:
+        kept = trace.kept_per_layer
+        if trace.method.get("cache") == "cut":
+            kept = (kept[-1],) * len(kept)
+        lengths = [trace.text_tokens + count for count in kept]
+        found[FURTHER] = decode_flops(info.text, lengths, steps)
+    return found
+
+
+def _notices(runs: Sequence[_Run]) -> tuple[str, ...]:
+    """Return each run's notices once, and what the measuring itself could not do."""
+    found = [notice for run in runs for notice in run.trace.notices]
+    for run in runs:
+        if len({answer.token_ids for answer in run.answers}) > 1:
+            found.append(f"{run.label} did not give the same answer every time.")
+    if not any(p.host is not None for run in runs for p in run.peaks.values()):
+        found.append("This system does not tell a process's memory; host peaks are not measured.")
+    return tuple(dict.fromkeys(found))
