@@ -31,6 +31,7 @@ class Random(Method):
     """
 
     name: ClassVar[str] = "random"
+    question_free: ClassVar[bool] = True
 
     schedule: Literal["entry"] | schedules.Shape = "entry"
 

@@ -29,6 +29,7 @@ class Uniform(Method):
     """
 
     name: ClassVar[str] = "uniform"
+    question_free: ClassVar[bool] = True
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""
