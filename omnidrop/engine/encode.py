@@ -11,15 +11,18 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
-from omnidrop.clip.decode import Clip
 from omnidrop.clip.features import audio_token_count, patches
 from omnidrop.engine.meter import Meter
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import Media
+
+if TYPE_CHECKING:  # ready features need no media library
+    from omnidrop.clip.decode import Clip
 
 #: Called with (stage, done, total or None); what a progress bar needs.
 Progress = Callable[[str, float, float | None], None]

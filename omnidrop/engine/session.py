@@ -12,8 +12,9 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from omnidrop.clip.decode import Clip, ClipOptions, open_clip
+from omnidrop.clip.values import ClipOptions
 from omnidrop.engine.decode import Generated, GenerateOptions, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
 from omnidrop.engine.meter import Meter, reset_device_peak
@@ -27,6 +28,9 @@ from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.omnidrop import OmniDrop
 from omnidrop.report.trace import Answer, Choice, Stage
+
+if TYPE_CHECKING:  # ready features need no media library
+    from omnidrop.clip.decode import Clip
 
 #: Share of AV tokens kept when nobody says otherwise (the paper's main setting).
 DEFAULT_BUDGET = 0.3
@@ -116,6 +120,8 @@ class Model:
         except TypeError as error:
             known = ", ".join(ClipOptions.__dataclass_fields__)
             raise UsageError(f"{error}.", hint=f"open() takes: {known}.") from None
+        from omnidrop.clip.decode import open_clip
+
         meter = Meter(self.adapter.device)
         with meter.stage("open"):
             clip = open_clip(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 import omnidrop
-from omnidrop.clip.decode import Clip
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Encoded
 from omnidrop.engine.meter import Meter, device_peak, host_peak
@@ -19,6 +18,9 @@ from omnidrop.prompt import Prompt, TokenMap
 from omnidrop.pruning.method import Method
 from omnidrop.report.cost import kv_bytes, prefill_flops
 from omnidrop.report.trace import ChunkTrace, Memory, Trace
+
+if TYPE_CHECKING:
+    from omnidrop.clip.decode import Clip
 
 
 @dataclass(frozen=True)
