@@ -83,6 +83,8 @@ class QuestionSet:
         What a reader of results should know; may be empty.
     style : {"plain", "letters"}
         How this set's questions are meant to be put to a model.
+    apart : tuple of (str, str)
+        Groups, as (name, label), that results show beside the whole.
     """
 
     name: str
@@ -90,6 +92,7 @@ class QuestionSet:
     source: Path
     note: str = ""
     style: Style = "letters"
+    apart: tuple[tuple[str, str], ...] = ()
 
     @property
     def videos(self) -> tuple[Path, ...]:
@@ -303,7 +306,7 @@ def _avsynth(folder: Path | None, videos: Path | None) -> QuestionSet:
             "then `omnidrop eval avsynth --videos avsynth`.",
         )
     note = "Synthetic clips; answers of the demo model are words."
-    return QuestionSet(AVSYNTH, tuple(items), path, note, style="plain")
+    return QuestionSet(AVSYNTH, tuple(items), path, note, "plain", (("evidence", "sparse"),))
 
 
 def _avsynth_item(item: Item, base: Path) -> Item:

@@ -1,0 +1,213 @@
+"""Accuracy over FLOPs: one line per method, the unpruned model as the mark to reach.
+
+FLOPs fall from left to right, because that is where methods part and their names find room.
+matplotlib is imported when a figure is drawn and not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnidrop.evaluation.runner import UNPRUNED
+from omnidrop.evaluation.summary import ALL, CellRow, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Colours that colour-blind readers can tell apart (Okabe and Ito, 2008), without the pale yellow.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
+GREY = "#666666"
+
+
+def draw(
+    summary: Summary, groups: Sequence[tuple[str, str]] | None = None, title: str = ""
+) -> Figure:
+    """Draw accuracy over the share of FLOPs, one panel for each group of questions.
+
+    Parameters
+    ----------
+    summary : Summary
+    groups : sequence of (str, str), optional
+        As (axis, label); default all questions, then those the set shows apart.
+    title : str
+    """
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    groups = [ALL, *summary.apart] if groups is None else list(groups)
+    labels = [label for label in summary.labels if label != UNPRUNED]
+    height = max(4.2, 0.24 * len(labels) + 1.6)
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "omnidrop"}):
+        figure = Figure(figsize=(6.4 * len(groups), height), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
+        for ax, group in zip(axes, groups, strict=True):
+            _panel(ax, summary, labels, group)
+        axes[0].set_ylabel("accuracy, %")
+        if title:
+            figure.suptitle(title, fontsize=11)
+        figure.draw_without_rendering()  # limits are final now: labels can be put apart
+        for ax, group in zip(axes, groups, strict=True):
+            _name_lines(ax, summary, labels, group)
+    return figure
+
+
+def save(summary: Summary, stem: Path, title: str = "") -> tuple[Path, Path]:
+    """Write the figure as PNG and SVG.
+
+    Parameters
+    ----------
+    stem : Path
+        Name without a suffix.
+
+    Returns
+    -------
+    png, svg : Path
+    """
+    import matplotlib
+
+    figure = draw(summary, title=title)
+    png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "omnidrop"}):
+        figure.savefig(png, dpi=160)
+        figure.savefig(svg, metadata={"Date": None})
+    return png, svg
+
+
+def look(labels: Sequence[str], label: str) -> dict[str, Any]:
+    """Return how a method's line looks; no two of the first 147 are alike."""
+    number = list(labels).index(label)
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+        "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
+    }
+
+
+def _points(summary: Summary, label: str, group: tuple[str, str]) -> list[CellRow]:
+    """Return the cells of a line, cheapest first."""
+    found = [
+        cell
+        for cell in summary.cells
+        if (cell.label, cell.axis, cell.group) == (label, *group)
+        and cell.accuracy is not None
+        and cell.flops is not None
+    ]
+    return sorted(found, key=lambda cell: cell.flops or 0.0)
+
+
+def _panel(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[str, str]) -> None:
+    for cell in _points(summary, UNPRUNED, group):
+        ax.axhline(100 * (cell.accuracy or 0), color=GREY, ls=(0, (6, 4)), lw=1.2, zorder=1)
+        ax.axhspan(100 * (cell.low or 0), 100 * (cell.high or 0), color=GREY, alpha=0.1, lw=0)
+        ax.annotate(
+            f"unpruned {100 * (cell.accuracy or 0):.1f}",
+            (0.01, 100 * (cell.accuracy or 0)),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            color=GREY,
+            fontsize=8,
+        )
+    for label in labels:
+        cells = _points(summary, label, group)
+        if not cells:
+            continue
+        style = look(labels, label)
+        x = [100 * (cell.flops or 0) for cell in cells]
+        y = [100 * (cell.accuracy or 0) for cell in cells]
+        ax.plot(x, y, lw=1.5, ms=4.5, zorder=3, **style)
+        below = [v - 100 * (cell.low or 0) for v, cell in zip(y, cells, strict=True)]
+        above = [100 * (cell.high or 0) - v for v, cell in zip(y, cells, strict=True)]
+        ax.errorbar(x, y, [below, above], fmt="none", ecolor=style["color"], alpha=0.22, zorder=2)
+    ax.set_xscale("log")
+    ax.set_xlabel("LLM prefill FLOPs, % of unpruned (cheaper to the right)")
+    _ticks(ax)
+    ax.invert_xaxis()
+    ax.set_title("all questions" if group == ALL else f"{group[0]}: {group[1]}", fontsize=10)
+    ax.grid(color="#dddddd", lw=0.6, zorder=0)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _ticks(ax: Axes) -> None:
+    """Write plain percentages on the logarithmic axis, inside what is drawn."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    low, high = ax.get_xlim()
+    steps = [1, 2, 3, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100]
+    ax.xaxis.set_major_locator(FixedLocator([s for s in steps if low <= s <= high]))
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _name_lines(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[str, str]) -> None:
+    """Write each method's name right of the panel, level with its line where there is room."""
+    ends = {}
+    for label in labels:
+        if cells := _points(summary, label, group):
+            cheapest = cells[0]
+            ends[label] = (100 * (cheapest.flops or 0), 100 * (cheapest.accuracy or 0))
+    if not ends:
+        return
+    low, high = ax.get_ylim()
+    panel = ax.get_window_extent()
+    room = 10.5 * ax.figure.dpi / 72 / panel.height * (high - low)
+    names = sorted(ends, key=lambda name: (ends[name][1], name))
+    heights = spread([ends[name][1] for name in names], room, low, high)
+    for name, height in zip(names, heights, strict=True):
+        colour = look(labels, name)["color"]
+        ax.annotate(
+            name,
+            xy=ends[name],
+            xytext=(1.05, height),
+            textcoords=("axes fraction", "data"),
+            va="center",
+            fontsize=8,
+            color=colour,
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "lw": 0.6,
+                "alpha": 0.7,
+                "relpos": (0, 0.5),
+                "shrinkA": 1,
+                "shrinkB": 4,
+            },
+        )
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Move rising heights apart until they are `gap` from each other, as little as need be.
+
+    They stay between `low` and `high` as long as there is room.
+    """
+    groups: list[list[float]] = []  # each: sum of (wanted - its own offset), how many
+    for height in wanted:
+        groups.append([height, 1])
+        while len(groups) > 1 and _bottom(groups[-1], gap) < _top(groups[-2], gap) + gap:
+            upper = groups.pop()
+            lower = groups[-1]
+            lower[0] += upper[0] - upper[1] * lower[1] * gap
+            lower[1] += upper[1]
+    placed = [_bottom(g, gap) + i * gap for g in groups for i in range(int(g[1]))]
+    over = placed[-1] - high if placed else 0.0
+    if over > 0:
+        placed = [min(h, high - (len(placed) - 1 - i) * gap) for i, h in enumerate(placed)]
+    return [max(h, low + i * gap) if over <= 0 else h for i, h in enumerate(placed)]
+
+
+def _bottom(group: list[float], gap: float) -> float:
+    """Return where a group's first height goes: `group` is [sum of wanted starts, how many]."""
+    return group[0] / group[1]
+
+
+def _top(group: list[float], gap: float) -> float:
+    return _bottom(group, gap) + (group[1] - 1) * gap

@@ -1,0 +1,418 @@
+"""Run a question set: every clip encoded once, then every method at every budget on its questions.
+
+The unpruned model always runs as the control. What goes wrong is a record of its own, never a wrong
+answer; a budget that a method cannot reach on a clip is a refusal, not an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from omnidrop.clip.decode import ClipOptions
+from omnidrop.engine.decode import GenerateOptions
+from omnidrop.engine.session import VIDEO_ATTENTION, Model, Session
+from omnidrop.errors import BudgetError, OmniDropError, UsageError
+from omnidrop.evaluation.records import (
+    ANSWERED,
+    FAILED,
+    REFUSED,
+    SCHEMA,
+    Folder,
+    Record,
+    key_of,
+)
+from omnidrop.evaluation.scoring import Score, offered, put, read
+from omnidrop.evaluation.sets import Item, QuestionSet, Style
+from omnidrop.pruning.method import Method
+from omnidrop.pruning.registry import get_method
+from omnidrop.report.trace import Answer
+
+#: Label of the control that keeps every token.
+UNPRUNED = "unpruned"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method at one budget, under the name it has in tables.
+
+    Attributes
+    ----------
+    label : str
+        The method's name, or a variant's.
+    method : Method
+    """
+
+    label: str
+    method: Method
+
+    @property
+    def budget(self) -> float:
+        """Return the budget asked for."""
+        return float(self.method.budget)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return the method's name and every field."""
+        return {"name": self.method.name, **self.method.settings()}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the questions are put.
+
+    Attributes
+    ----------
+    seed : int
+        Every question draws from a seed of its own, made from this and its id, the same for all
+        methods.
+    score : {"text", "logits"}
+    style : {"plain", "letters"} or None
+        None takes the set's own.
+    max_new_tokens : int
+        Longest reply.
+    system : str or None
+        System prompt; None takes the model family's own.
+    clip : ClipOptions
+        Sampling; a question's own span goes before it.
+    """
+
+    seed: int = 0
+    score: Score = "text"
+    style: Style | None = None
+    max_new_tokens: int = 16
+    system: str | None = None
+    clip: ClipOptions = field(default_factory=ClipOptions)
+
+    def __post_init__(self) -> None:
+        if self.score not in ("text", "logits"):
+            raise UsageError(f"Unknown score {self.score!r}.", hint="Use text or logits.")
+        if self.style not in (None, "plain", "letters"):
+            raise UsageError(f"Unknown style {self.style!r}.", hint="Use plain or letters.")
+
+
+@dataclass
+class Tally:
+    """What a run did.
+
+    Attributes
+    ----------
+    answered, refused, failed : int
+        Questions times cells, in this run.
+    before : int
+        Settled in an earlier run.
+    """
+
+    answered: int = 0
+    refused: int = 0
+    failed: int = 0
+    before: int = 0
+
+    @property
+    def total(self) -> int:
+        """Return how many are done, whatever became of them."""
+        return self.answered + self.refused + self.failed + self.before
+
+
+def cells(
+    methods: Sequence[str],
+    budgets: Sequence[float],
+    *,
+    settings: dict[str, dict[str, Any]] | None = None,
+    variants: dict[str, tuple[str, dict[str, Any]]] | None = None,
+) -> tuple[Cell, ...]:
+    """Return the unpruned control, then every method and variant at every budget.
+
+    Parameters
+    ----------
+    methods : sequence of str
+        Names; "none" is the control, which is there anyway.
+    budgets : sequence of float
+    settings : mapping, optional
+        Method name → fields besides the budget.
+    variants : mapping, optional
+        Label → method name and fields; a variant that sets `budget` runs at that one alone.
+
+    Raises
+    ------
+    UsageError
+        If a method, a field or a value is unknown, or a label is used twice.
+    """
+    settings, variants = settings or {}, variants or {}
+    found = [Cell(UNPRUNED, Method())]
+    entrants = {name: (name, settings.get(name, {})) for name in methods if name != Method.name}
+    for name in settings:
+        if name not in entrants:
+            raise UsageError(
+                f"A setting is given for {name!r}, which does not run.", hint="Add it to --method."
+            )
+    for label in variants:
+        if label in entrants or label in (UNPRUNED, Method.name):
+            raise UsageError(f"The label {label!r} is taken.", hint="Give the variant another.")
+    for label, (name, fields) in (entrants | variants).items():
+        own = [fields["budget"]] if "budget" in fields else list(dict.fromkeys(budgets))
+        rest = {key: value for key, value in fields.items() if key != "budget"}
+        found += [Cell(label, get_method(name, budget=budget, **rest)) for budget in own]
+    return tuple(found)
+
+
+def setup_of(questions: QuestionSet, model: Model, options: RunOptions) -> dict[str, Any]:
+    """Return what all records of a run have in common."""
+    info = model.info
+    clip = {
+        key: str(v) if key == "audio_file" and v else v for key, v in asdict(options.clip).items()
+    }
+    return {
+        "set": questions.name,
+        "style": options.style or questions.style,
+        "score": options.score,
+        "seed": options.seed,
+        "max_new_tokens": options.max_new_tokens,
+        "system": options.system,
+        "clip": clip,
+        "apart": [list(pair) for pair in questions.apart],
+        "model": {
+            "name": info.name,
+            "family": info.family,
+            "demo": info.demo,
+            "dtype": info.dtype,
+            "device": info.device,
+            "attention": info.attention,
+            "quantization": info.quantization,
+            "parameters": info.parameters,
+            "weights": fingerprint(model),
+        },
+    }
+
+
+def fingerprint(model: Model) -> str:
+    """Return a name for a model's weights: the SHA-256 of its first token embeddings."""
+    count = min(256, model.info.text.vocab)
+    with torch.inference_mode():
+        rows = model.adapter.embed(torch.arange(count, device=model.adapter.device))
+    return hashlib.sha256(rows.float().cpu().numpy().tobytes()).hexdigest()[:16]
+
+
+def run(
+    model: Model,
+    questions: QuestionSet,
+    entrants: Sequence[Cell],
+    out: Path,
+    options: RunOptions | None = None,
+    *,
+    on_record: Callable[[Tally, Record | None], None] | None = None,
+    on_problem: Callable[[], None] | None = None,
+) -> Tally:
+    """Answer every question by every cell; what `out` holds already is not asked again.
+
+    Parameters
+    ----------
+    model : Model
+    questions : QuestionSet
+    entrants : sequence of Cell
+        See `cells`.
+    out : Path
+        Folder of records; made if needed, added to.
+    options : RunOptions, optional
+    on_record : callable, optional
+        Told after every record, and with None when a clip's questions were settled before.
+    on_problem : callable, optional
+        Called inside the handler of every exception; may raise to stop.
+
+    Raises
+    ------
+    UsageError
+        If the folder belongs to another setup, or a label to other settings.
+    """
+    options = options or RunOptions()
+    setup = setup_of(questions, model, options)
+    tally = Tally()
+    with Folder(out, setup) as folder:
+        for cell in entrants:
+            folder.check_label(cell.label, cell.budget, cell.settings)
+        job = _Job(model, questions, tuple(entrants), options, setup, folder, on_problem)
+        for record in job.records(tally):
+            if on_record is not None:
+                on_record(tally, record)
+    return tally
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """One question by one cell, and the key its record goes by."""
+
+    item: Item
+    cell: Cell
+    key: str
+    seed: int
+
+
+@dataclass
+class _Job:
+    model: Model
+    questions: QuestionSet
+    cells: tuple[Cell, ...]
+    options: RunOptions
+    setup: dict[str, Any]
+    folder: Folder
+    on_problem: Callable[[], None] | None
+
+    def __post_init__(self) -> None:
+        self.style: Style = self.options.style or self.questions.style
+        self.common = key_of(self.setup)
+
+    def records(self, tally: Tally) -> Iterator[Record | None]:
+        """Yield each record once it is on the disk; None for each clip that had all of its own."""
+        spans: dict[tuple[Path, float | None, float | None], list[Item]] = {}
+        for item in self.questions.items:
+            spans.setdefault((item.video, item.start, item.end), []).append(item)
+        for (video, start, end), items in spans.items():
+            began = time.perf_counter()
+            try:
+                session = self._open(video, start, end)
+                identity = session.clip.identity if session.clip is not None else ""
+            except Exception as problem:
+                self._stop()
+                asks = self._asks(items, "")
+                yield from self._write((self._failed(ask, problem) for ask in asks), tally)
+                continue
+            with session:
+                asks = self._asks(items, identity)
+                left = [ask for ask in asks if not self.folder.settled(ask.key)]
+                tally.before += len(asks) - len(left)
+                if not left:
+                    yield None
+                    continue
+                yield from self._write(self._answers(session, left, began), tally)
+
+    def _open(self, video: Path, start: float | None, end: float | None) -> Session:
+        if start is None and end is None:
+            return self.model.open(video, self.options.clip)
+        return self.model.open(video, self.options.clip, start=start, end=end)
+
+    def _asks(self, items: Sequence[Item], identity: str) -> list[_Ask]:
+        """Return the clip's questions by every cell, cell by cell."""
+        found = []
+        for cell in self.cells:
+            for item in items:
+                seed = (self.options.seed + zlib.crc32(item.id.encode())) % (1 << 31)
+                what = (item.id, item.question, item.choices, item.answer)
+                clip = identity or str(item.video)
+                key = key_of(self.common, cell.label, cell.settings, what, clip)
+                found.append(_Ask(item, cell, key, seed))
+        return found
+
+    def _write(self, made: Iterable[Record], tally: Tally) -> Iterator[Record]:
+        for record in made:
+            self.folder.add(record)
+            tally.answered += record["status"] == ANSWERED
+            tally.refused += record["status"] == REFUSED
+            tally.failed += record["status"] == FAILED
+            yield record
+
+    def _answers(self, session: Session, asks: list[_Ask], began: float) -> Iterator[Record]:
+        wants = any(VIDEO_ATTENTION in ask.cell.method.wants for ask in asks)
+        try:
+            session.encode(video_attention=wants)
+        except Exception as problem:
+            self._stop()
+            yield from (self._failed(ask, problem) for ask in asks)
+            return
+        clip_seconds = time.perf_counter() - began
+        refused: dict[Cell, BudgetError] = {}
+        for ask in asks:
+            if ask.cell in refused:  # a plan sees the clip and the model, not the question
+                yield self._refused(ask, refused[ask.cell])
+                continue
+            try:
+                yield self._answered(ask, self._ask(session, ask), clip_seconds)
+            except BudgetError as problem:
+                refused[ask.cell] = problem
+                yield self._refused(ask, problem)
+            except Exception as problem:
+                self._stop()
+                yield self._failed(ask, problem)
+
+    def _ask(self, session: Session, ask: _Ask) -> Answer:
+        return session.ask(
+            put(ask.item, self.style),
+            method=ask.cell.method,
+            choices=offered(ask.item, self.style, self.options.score),
+            options=GenerateOptions(max_new_tokens=self.options.max_new_tokens, seed=ask.seed),
+            system=self.options.system,
+        )
+
+    def _stop(self) -> None:
+        if self.on_problem is not None:
+            self.on_problem()
+
+    def _record(self, ask: _Ask, status: str, method: dict[str, Any]) -> Record:
+        item = ask.item
+        return {
+            "schema": SCHEMA,
+            "key": ask.key,
+            "status": status,
+            "set": self.questions.name,
+            "id": item.id,
+            "video": item.video.name,
+            "category": item.category,
+            "groups": dict(item.groups),
+            "label": ask.cell.label,
+            "asked": ask.cell.budget,
+            "method": method,
+            "seed": ask.seed,
+        }
+
+    def _refused(self, ask: _Ask, problem: BudgetError) -> Record:
+        record = self._record(ask, REFUSED, ask.cell.settings)
+        return record | {"reachable": problem.reachable, "message": str(problem)}
+
+    def _failed(self, ask: _Ask, problem: Exception) -> Record:
+        code = problem.exit_code if isinstance(problem, OmniDropError) else 1
+        record = self._record(ask, FAILED, ask.cell.settings)
+        return record | {
+            "error": type(problem).__name__,
+            "message": str(problem),
+            "exit_code": code,
+        }
+
+    def _answered(self, ask: _Ask, answer: Answer, clip_seconds: float) -> Record:
+        trace, item = answer.trace, ask.item
+        seconds = {stage.name: round(stage.seconds, 6) for stage in trace.stages}
+        reading = read(answer.text, item, self.style)
+        record = self._record(ask, ANSWERED, trace.method)
+        return record | {
+            "clip": trace.clip.get("identity"),
+            "reply": answer.text,
+            "said": reading.said,
+            "answer": item.answer,
+            "right": reading.right,
+            "probability": answer.choices[0].probability if answer.choices else None,
+            "realised": round(trace.realised_budget, 6),
+            "tokens": {
+                "text": trace.text_tokens,
+                "audio": trace.audio_tokens,
+                "video": trace.video_tokens,
+            },
+            "flops": trace.flops_prefill,
+            "flops_unpruned": trace.flops_prefill_unpruned,
+            "seconds": {
+                "clip": round(clip_seconds, 6),
+                "entry": seconds.get("entry", 0.0),
+                "prefill": seconds.get("prefill", 0.0),
+                "selection": seconds.get("selection", 0.0),
+                "first_token": round(trace.ttft, 6),
+            },
+            "kv_bytes": trace.memory.kv_cache,
+            "kv_bytes_unpruned": trace.memory.kv_cache_unpruned,
+            "peak_bytes": {"host": trace.memory.host, "device": trace.memory.device},
+            "model": self.setup["model"]["name"],
+            "versions": trace.settings["versions"],
+        }

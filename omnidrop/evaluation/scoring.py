@@ -1,0 +1,127 @@
+"""How a question is put, and whether a reply is right.
+
+A question with choices is put in one fixed form:
+
+    What plays first?
+    A. piano
+    B. flute
+    Answer with the letter of the right choice and nothing else.
+
+or, in the plain style, as it stands in its set. A reply is right only if it says one thing and
+that thing is the answer: a letter in one of the ways models write it, or the choice itself word for
+word. Nothing is searched for inside a longer text, so that nonsense stays wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from omnidrop.evaluation.sets import LETTERS, Item, Style
+
+#: "text" reads what the model writes; "logits" takes the likeliest of the choices.
+Score = Literal["text", "logits"]
+
+INSTRUCTION = "Answer with the letter of the right choice and nothing else."
+
+_BARE = re.compile(r"\(?([A-Za-z])\)?[.:)]?")
+_MARKED = re.compile(r"(?:\(([A-Z])\)|([A-Z])[.:)])\s*(.+)", re.DOTALL)
+_SAID = re.compile(
+    r"(?:the\s+)?(?:(?i:correct|right|best|final)\s+)?(?i:answer|option|choice)"
+    r"(?:\s+(?i:is))?\s*:?\s*(.+)",
+    re.DOTALL | re.IGNORECASE,
+)
+_OTHER = re.compile(r"(?<![A-Za-z])(?:\(([A-Z])\)|([A-Z])[.:)])(?!\w)")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reply says.
+
+    Attributes
+    ----------
+    said : str or None
+        The choice it names, or its words if there are no choices; None if it names no choice.
+    right : bool
+    """
+
+    said: str | None
+    right: bool
+
+
+def put(item: Item, style: Style) -> str:
+    """Return the question as the model is asked it."""
+    if style == "plain" or not item.choices:
+        return item.question
+    lines = [f"{letter}. {text}" for letter, text in zip(LETTERS, item.choices, strict=False)]
+    return "\n".join([item.question, *lines, INSTRUCTION])
+
+
+def offered(item: Item, style: Style, score: Score) -> tuple[str, ...]:
+    """Return the answers to weigh by their logits; none if the reply is to be read as text."""
+    if score == "text" or not item.choices:
+        return ()
+    return tuple(LETTERS[: len(item.choices)]) if style == "letters" else item.choices
+
+
+def read(reply: str, item: Item, style: Style) -> Reading:
+    """Return what a reply to `item` says, and whether that is right."""
+    if not item.choices:
+        return Reading(reply.strip(), same(reply, item.answer))
+    said = chosen(reply, item.choices) if style == "letters" else word_for_word(reply, item.choices)
+    return Reading(said, said == item.answer)
+
+
+def normal(text: str) -> str:
+    """Return a text without case, repeated spaces and one final full stop."""
+    return " ".join(text.casefold().split()).removesuffix(".").rstrip()
+
+
+def same(one: str, other: str) -> bool:
+    """Return whether two texts are the same words, case and a final full stop aside."""
+    return bool(normal(one)) and normal(one) == normal(other)
+
+
+def word_for_word(reply: str, choices: Sequence[str]) -> str | None:
+    """Return the choice that a reply is, or None."""
+    found = [choice for choice in choices if same(reply, choice)]
+    return found[0] if len(found) == 1 else None
+
+
+def chosen(reply: str, choices: Sequence[str]) -> str | None:
+    """Return the choice that a reply names by letter or word for word, or None.
+
+    Read as B, of piano and flute: `B`, `b`, `(B)`, `B.`, `B. flute`, `B) It is the flute`,
+    `Answer: B`, `The correct answer is (B).`, `flute`, and `B` on a line of its own before a
+    reason. Not read: a letter inside a sentence (`A dog`), a letter beyond the choices, two letters
+    (`A. or B.`), a letter with another choice's words (`A. flute`).
+    """
+    text = reply.strip()
+    exact = word_for_word(text, choices)
+    if exact is not None:
+        return exact
+    announced = _SAID.fullmatch(text)
+    if announced:
+        text = announced[1].strip()
+    first, _, reason = text.partition("\n")
+    bare = _BARE.fullmatch(first.strip())
+    if bare:
+        return _pick(bare[1], reason, choices)
+    marked = _MARKED.fullmatch(text)
+    if marked:
+        return _pick(marked[1] or marked[2], marked[3], choices)
+    return word_for_word(text, choices) if announced else None
+
+
+def _pick(letter: str, rest: str, choices: Sequence[str]) -> str | None:
+    """Return the choice of `letter`, unless what follows names another one."""
+    index = LETTERS.index(letter.upper())
+    if index >= len(choices):
+        return None
+    named = {(m[1] or m[2]) for m in _OTHER.finditer(rest)} & set(LETTERS[: len(choices)])
+    words = word_for_word(rest, choices)
+    if named - {letter.upper()} or (words is not None and words != choices[index]):
+        return None
+    return choices[index]

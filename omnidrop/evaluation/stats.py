@@ -1,0 +1,146 @@
+"""Intervals and tests: how sure a difference between two methods is.
+
+Methods answer the same questions, so they are compared question by question: only those that one
+gets right and the other wrong say anything. Questions about one clip are not independent, so the
+bootstrap draws clips, not questions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Z95 = 1.959963984540054
+DRAWS = 10_000
+_BLOCK = 1 << 22  # numbers drawn at once, to bound the memory
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two methods on the same questions.
+
+    Attributes
+    ----------
+    questions, clips : int
+        Answered by both.
+    only_first, only_second : int
+        Right in one and wrong in the other: McNemar's b and c.
+    difference : float
+        Accuracy of the first minus accuracy of the second.
+    low, high : float
+        95 % bootstrap interval of the difference, clips drawn with replacement.
+    p : float
+        Exact two-sided McNemar test.
+    """
+
+    questions: int
+    clips: int
+    only_first: int
+    only_second: int
+    difference: float
+    low: float
+    high: float
+    p: float
+
+
+def wilson(right: int, total: int, z: float = Z95) -> tuple[float, float]:
+    """Return Wilson's interval of a share; (0, 1) where nothing was counted.
+
+    Source: Wilson, 1927, "Probable inference, the law of succession, and statistical inference".
+    """
+    if total <= 0:
+        return 0.0, 1.0
+    share = right / total
+    centre = share + z * z / (2 * total)
+    half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
+    scale = 1 + z * z / total
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Return the exact two-sided p of `only_first` against `only_second` discordant pairs."""
+    total, fewer = only_first + only_second, min(only_first, only_second)
+    term = tail = 1  # binomial coefficients, exact however many
+    for k in range(fewer):
+        term = term * (total - k) // (k + 1)
+        tail += term
+    return min(1.0, float(2 * tail / (1 << total)))
+
+
+def bootstrap(
+    differences: Sequence[float] | np.ndarray,
+    clusters: Sequence[object],
+    *,
+    seed: int = 0,
+    draws: int = DRAWS,
+) -> tuple[float, float]:
+    """Return a 95 % interval of a mean whose terms come in clusters.
+
+    Parameters
+    ----------
+    differences : sequence of float, (n,)
+        One per question.
+    clusters : sequence, (n,)
+        The clip of each question; clips are drawn, with all their questions.
+    seed : int
+        Of the draw.
+    draws : int
+
+    Returns
+    -------
+    low, high : float
+        2.5 and 97.5 percentiles; 0, 0 where there is no question.
+    """
+    values = np.asarray(differences, dtype=np.float64)
+    if not len(values):
+        return 0.0, 0.0
+    names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
+    index = np.array([names[name] for name in clusters])
+    sums = np.bincount(index, weights=values, minlength=len(names))
+    sizes = np.bincount(index, minlength=len(names)).astype(np.float64)
+    generator = np.random.default_rng(seed)
+    means: list[np.ndarray] = []
+    step = max(1, _BLOCK // len(names))
+    for begin in range(0, draws, step):
+        shape = (min(step, draws - begin), len(names))
+        drawn = generator.integers(0, len(names), shape)
+        means.append(sums[drawn].sum(1) / sizes[drawn].sum(1))
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def paired(
+    first: Sequence[bool], second: Sequence[bool], clips: Sequence[object], *, seed: int = 0
+) -> Paired:
+    """Compare two methods' marks on the same questions, in the same order."""
+    one, two = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    only_first, only_second = int((one & ~two).sum()), int((two & ~one).sum())
+    differences = one.astype(np.float64) - two
+    low, high = bootstrap(differences, clips, seed=seed)
+    return Paired(
+        questions=len(one),
+        clips=len(set(clips)),
+        only_first=only_first,
+        only_second=only_second,
+        difference=float(differences.mean()) if len(one) else 0.0,
+        low=low,
+        high=high,
+        p=mcnemar(only_first, only_second),
+    )
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Return p values corrected for how many there are, in the order given.
+
+    Source: Holm, 1979, "A simple sequentially rejective multiple test procedure".
+    """
+    count = len(values)
+    corrected = [0.0] * count
+    worst = 0.0
+    for rank, index in enumerate(sorted(range(count), key=lambda i: values[i])):
+        worst = max(worst, min(1.0, (count - rank) * values[index]))
+        corrected[index] = worst
+    return corrected

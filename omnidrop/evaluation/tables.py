@@ -1,0 +1,210 @@
+"""A summary as rows of words, for terminals, Markdown and CSV alike."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from omnidrop.evaluation.summary import ALL, CellRow, PairRow, Summary
+
+DASH = "–"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A title, a header, and rows as long as the header."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+
+
+def overview(summary: Summary) -> Table:
+    """Return one row per method and budget: accuracy, and what it cost."""
+    header = [
+        "method",
+        "budget",
+        "realised",
+        "right, %",
+        *(f"{group}, %" for _, group in summary.apart),
+        "LLM FLOPs, %",
+        "KV cache, %",
+        "prefill, ms",
+        "errors",
+    ]
+    rows = []
+    for cell in (c for c in summary.cells if (c.axis, c.group) == ALL):
+        parts = [summary.row(cell.label, cell.budget, group) for group in summary.apart]
+        rows.append(
+            (
+                cell.label,
+                share(cell.budget),
+                percent(cell.realised) if cell.answered else reach(cell),
+                interval(cell),
+                *(DASH if part is None else interval(part) for part in parts),
+                percent(cell.flops),
+                percent(cell.kv),
+                DASH if cell.prefill_seconds is None else f"{1000 * cell.prefill_seconds:.1f}",
+                str(cell.failed or ""),
+            )
+        )
+    notes = ["95 % intervals (Wilson) in brackets; a dash is a budget that cannot be reached."]
+    partly = [c for c in summary.cells if (c.axis, c.group) == ALL and c.refused and c.answered]
+    if partly:
+        named = ", ".join(f"{c.label} at {share(c.budget)} ({c.refused})" for c in partly)
+        notes.append(f"Refused on some clips, and counted on the others only: {named}.")
+    if summary.failed:
+        notes.append(f"{summary.failed} errors, not counted as answers.")
+    return Table("Accuracy and cost", tuple(header), tuple(rows), " ".join(notes))
+
+
+def by_category(summary: Summary) -> Table:
+    """Return one row per method and budget, one column per category and further group."""
+    groups = list(dict.fromkeys((c.axis, c.group) for c in summary.cells))
+    header = ("method", "budget", *(f"{group}" for _, group in groups))
+    rows = []
+    for cell in (c for c in summary.cells if (c.axis, c.group) == ALL):
+        found = [summary.row(cell.label, cell.budget, group) for group in groups]
+        rows.append(
+            (
+                cell.label,
+                share(cell.budget),
+                *(DASH if part is None else interval(part) for part in found),
+            )
+        )
+    return Table("Right by category, %", header, tuple(rows))
+
+
+def differences(summary: Summary, group: tuple[str, str] = ALL) -> Table:
+    """Return one row per compared pair of a group."""
+    rows = [
+        (
+            pair.label,
+            share(pair.budget),
+            against(pair),
+            str(pair.questions),
+            f"{100 * pair.difference:+.1f} [{100 * pair.low:+.1f}, {100 * pair.high:+.1f}]",
+            f"{pair.only_first} : {pair.only_second}",
+            p_value(pair.p),
+            p_value(pair.p_holm),
+        )
+        for pair in summary.pairs
+        if (pair.axis, pair.group) == group
+    ]
+    header = ("method", "budget", "against", "questions", "points", "better : worse", "p", "p Holm")
+    where = "all questions" if group == ALL else f"{group[0]}: {group[1]}"
+    note = (
+        "Points of accuracy on the same questions with a 95 % bootstrap interval over clips; "
+        "p is McNemar's exact test, and corrected by Holm for all pairs of this table."
+    )
+    return Table(f"Paired differences, {where}", header, tuple(rows), note)
+
+
+def against(pair: PairRow) -> str:
+    """Return the baseline of a pair, with its budget where that is not the same."""
+    if pair.matched == "flops":
+        return f"{pair.baseline} at {share(pair.baseline_budget)} (no cheaper)"
+    return pair.baseline
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """Return a share as a percentage; a dash for None."""
+    return DASH if value is None else f"{100 * value:.{digits}f}"
+
+
+def share(value: float) -> str:
+    """Return a budget as a percentage, without digits that say nothing."""
+    return f"{100 * value:.3g}"
+
+
+def interval(cell: CellRow) -> str:
+    """Return a cell's accuracy and interval."""
+    if cell.accuracy is None:
+        return DASH
+    return f"{percent(cell.accuracy)} [{percent(cell.low)}, {percent(cell.high)}]"
+
+
+def reach(cell: CellRow) -> str:
+    """Return what a refused budget could be instead."""
+    if cell.reachable is None:
+        return DASH
+    return f"{DASH} ({percent(cell.reachable[0])} to {percent(cell.reachable[1])})"
+
+
+def p_value(value: float) -> str:
+    """Return a p value as it is usually written."""
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def all_tables(summary: Summary) -> list[Table]:
+    """Return the tables of a report, in order."""
+    groups = list(dict.fromkeys((pair.axis, pair.group) for pair in summary.pairs))
+    shown = [group for group in groups if group == ALL or group in summary.apart]
+    return [
+        overview(summary),
+        by_category(summary),
+        *(differences(summary, group) for group in shown),
+    ]
+
+
+def to_markdown(summary: Summary) -> str:
+    """Return all tables as Markdown."""
+    setup = summary.setup
+    model = setup.get("model", {})
+    lines = [
+        f"# {cell_text(str(setup.get('set', 'evaluation')))}",
+        "",
+        f"Model {cell_text(str(model.get('name')))} ({model.get('dtype')}, {model.get('device')}), "
+        f"seed {setup.get('seed')}, questions put {setup.get('style')}, "
+        f"scored by {setup.get('score')}.",
+        "",
+    ]
+    for table in all_tables(summary):
+        lines += [f"## {table.title}", "", *_markdown(table), ""]
+        if table.note:
+            lines += [table.note, ""]
+    if summary.errors:
+        lines += ["## Errors", ""]
+        lines += [f"- {count} × {cell_text(text)}" for text, count in summary.errors]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def cell_text(text: str) -> str:
+    """Return text that cannot break out of a Markdown cell or become markup."""
+    one_line = " ".join(text.split())
+    for mark in "\\|<>`*_[]":
+        one_line = one_line.replace(mark, f"\\{mark}")
+    return one_line
+
+
+def _markdown(table: Table) -> list[str]:
+    rows = [
+        [cell_text(cell).replace("\\[", "[").replace("\\]", "]") for cell in row]
+        for row in (table.header, *table.rows)
+    ]
+    marks = ["---"] + ["---:"] * (len(table.header) - 1)
+    return ["| " + " | ".join(row) + " |" for row in (rows[0], marks, *rows[1:])]
+
+
+def to_csv(summary: Summary) -> str:
+    """Return every cell of every group as CSV, numbers in full."""
+    return _csv([field.name for field in fields(CellRow)], summary.cells)
+
+
+def pairs_csv(summary: Summary) -> str:
+    """Return every pair of every group as CSV, numbers in full."""
+    return _csv([field.name for field in fields(PairRow)], summary.pairs)
+
+
+def _csv(names: Sequence[str], rows: Sequence[CellRow] | Sequence[PairRow]) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        values = [getattr(row, name) for name in names]
+        writer.writerow([" to ".join(map(str, v)) if isinstance(v, tuple) else v for v in values])
+    return out.getvalue()
