@@ -26,6 +26,8 @@ from omnidrop_cli.values import parse_pairs
 
 if TYPE_CHECKING:
     from omnidrop import Answer, Method, Session
+    from omnidrop.report.profile import Profile
+    from omnidrop_cli.profile_options import RoundFlags
 
 
 def hush(debug: bool) -> None:
@@ -170,6 +172,35 @@ def export_chunks(clip: Any, folder: Path) -> Any:
     from omnidrop.clip.chunks import export_chunks as export
 
     return export(clip, folder)
+
+
+def profile(
+    model: Any,
+    path: Path,
+    question: str,
+    methods: list[Method],
+    *,
+    span: SpanFlags,
+    read: ReadFlags,
+    rounds: RoundFlags,
+    progress: Callable[[str, float, float | None], None] | None,
+) -> Profile:
+    """Measure the unpruned control and methods; see `omnidrop.engine.profiling.profile`."""
+    import omnidrop
+    from omnidrop.engine.profiling import profile as measure
+
+    return measure(
+        model,
+        path,
+        question,
+        methods,
+        clip=clip_options(span, read),
+        options=omnidrop.GenerateOptions(max_new_tokens=rounds.max_new_tokens, seed=rounds.seed),
+        system=rounds.system,
+        repeats=rounds.repeats,
+        warmup=rounds.warmup,
+        progress=progress,
+    )
 
 
 def known_models() -> list[Any]:

@@ -62,12 +62,12 @@ def header(answer: Answer, with_answer: bool, width: int) -> list[Text]:
     """Return clip, question, model, method and notices."""
     trace = answer.trace
     lines = [title("OmniDrop", width)]
-    lines += field("clip", _clip(trace), width)
+    lines += field("clip", clip_line(trace), width)
     question = answer.question or str(trace.settings.get("question", ""))
     lines += field("question", question, width)
     if with_answer:
         lines += field("answer", answer.text, width, "bold")
-    lines += field("model", _model(trace), width)
+    lines += field("model", model_line(trace), width)
     name = str(trace.method.get("name", "?"))
     preset = trace.method.get("preset")
     asked = f"{name}{f' {preset}' if preset else ''} · budget {_budget(trace.asked_budget)} asked"
@@ -81,7 +81,8 @@ def _budget(value: float) -> str:
     return f"{value:.3f}".rstrip("0").rstrip(".") if value else "0"
 
 
-def _clip(trace: Trace) -> str:
+def clip_line(trace: Trace) -> str:
+    """Return path, span and sampling of the clip."""
     clip = trace.clip
     said = [printable(clip.get("path") or "ready features")]
     if trace.chunks:
@@ -104,7 +105,8 @@ def _clip(trace: Trace) -> str:
     return " · ".join(said)
 
 
-def _model(trace: Trace) -> str:
+def model_line(trace: Trace) -> str:
+    """Return name, size and precision of the model."""
     model = trace.model
     said = [str(model.get("name", "?"))]
     if model.get("demo"):

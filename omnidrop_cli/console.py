@@ -35,15 +35,15 @@ class AsciiStream:
         return getattr(self._stream, name)
 
 
-def terminal() -> Console:
-    """Return a console on stderr: as wide as the terminal, in colour where it has any."""
+def terminal(stream: Any = None) -> Console:
+    """Return a console on stderr, or another stream: as wide as the terminal, in its colours."""
     from rich.console import Console
 
-    stream: Any = sys.stderr
+    stream = sys.stderr if stream is None else stream
     if "utf" not in (getattr(stream, "encoding", None) or "utf").lower():
         stream = AsciiStream(stream)
     dumb = os.environ.get("TERM") in ("dumb", "unknown")
-    width = None if is_terminal(sys.stderr) or "COLUMNS" in os.environ else 100
+    width = None if is_terminal(stream) or "COLUMNS" in os.environ else 100
     console = Console(
         file=stream,
         width=width,

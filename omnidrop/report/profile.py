@@ -32,6 +32,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "entry reduction": ("entry",),
     PREFILL: ("prefill",),
     SELECTION: ("selection",),
+    "choose tokens": ("answer",),
     FURTHER: ("decode",),
     "detokenise": ("detokenise",),
 }

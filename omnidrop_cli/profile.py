@@ -1,0 +1,105 @@
+"""`omnidrop profile CLIP [QUESTION]`: every stage timed, pruned beside unpruned, in one process."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from omnidrop_cli.grouping import grouped, option
+from omnidrop_cli.options import ModelFlags, ReadFlags, SpanFlags
+from omnidrop_cli.profile_options import (
+    QUESTION,
+    CompareFlags,
+    EstimateFlags,
+    FileFlags,
+    RoundFlags,
+    SightFlags,
+)
+
+if TYPE_CHECKING:
+    from omnidrop.report.profile import Profile
+
+NAME = "profile"
+HELP = """Measure every stage of answering, unpruned and pruned, on the same clip and question.
+
+\b
+Examples:
+  omnidrop profile clip.mp4 --budget 0.2
+  omnidrop profile clip.mp4 "Who speaks?" --method omnidrop,fastv --budget .5,.3,.2
+  omnidrop profile clip.mp4 --sweep --save sweep.html --save sweep.png
+  omnidrop profile clip.mp4 --overlay seen.mp4
+  omnidrop profile clip.mp4 --model 7b --dry-run
+
+The unpruned control and each method at each budget take turns, after a warm-up, from opening the
+file to the last token. The report goes to stdout, the files written are named on stderr.
+
+--save FILE.png or .svg writes one figure for each of heatmap, stages, sweep and contact sheet, as
+FILE-heatmap.png and so on; a name that ends in one of these words gets that figure alone.
+"""
+
+
+@grouped
+def command(
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A local media file.")],
+    question: Annotated[
+        str, typer.Argument(metavar="[QUESTION]", help=f"What is asked ({QUESTION!r}).")
+    ] = QUESTION,
+    dry_run: Annotated[
+        bool,
+        option("--dry-run", panel="Estimate", help="Estimate only, as `omnidrop estimate` does."),
+    ] = False,
+    *,
+    compare: CompareFlags,
+    rounds: RoundFlags,
+    estimate: EstimateFlags,
+    sight: SightFlags,
+    files: FileFlags,
+    span: SpanFlags,
+    read: ReadFlags,
+    model: ModelFlags,
+) -> int:
+    """Measure every stage of answering."""
+    from omnidrop_cli import backend, guard
+    from omnidrop_cli.progress import Progress
+
+    backend.hush(files.debug)
+    backend.check_clip(clip, span, read)
+    methods = [backend.method(drop) for drop in compare.drops()]
+    with Progress(guard.is_terminal(sys.stderr) and not files.quiet) as progress:
+        if not progress.shown:
+            backend.hide_downloads()
+        progress("load the model", 0, None)
+        loaded = backend.load(model)
+        progress.finish()
+        found = backend.profile(
+            loaded,
+            clip,
+            question,
+            methods,
+            span=span,
+            read=read,
+            rounds=rounds,
+            progress=progress,
+        )
+        progress.finish()
+        _show(found, files)
+    return 0
+
+
+def _show(found: Profile, files: FileFlags) -> None:
+    """Write the report, or the document, to stdout."""
+    if files.json:
+        from omnidrop_cli.out import to_json
+
+        print(to_json(found.to_dict(), indent=2), flush=True)
+    elif not files.quiet:
+        from omnidrop_cli import profile_views
+        from omnidrop_cli.console import terminal
+
+        terminal(sys.stdout).print(profile_views.report(found))
+
+
+__all__ = ["HELP", "NAME", "command"]
