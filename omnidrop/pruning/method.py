@@ -154,8 +154,8 @@ class Method:
     name: ClassVar[str] = "none"
     #: What the method needs that costs extra: "video attention".
     wants: ClassVar[frozenset[str]] = frozenset()
-    #: `keep` asks nothing of the text (no attention, no `text_hidden`), so that every question about
-    #: a clip finds the same tokens chosen and the clip's way through the layers is gone only once.
+    #: `keep` asks nothing of the text (no attention, no `text_hidden`): every question about a clip
+    #: finds the same tokens chosen, so the clip's way through the layers is gone only once.
     question_free: ClassVar[bool] = False
 
     budget: float = 1.0
