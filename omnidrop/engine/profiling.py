@@ -24,7 +24,7 @@ from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.meter import MemoryWatch, StageMemory, matmul_speed
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.session import Model
-from omnidrop.errors import UsageError
+from omnidrop.errors import BudgetError, UsageError
 from omnidrop.models.adapter import ModelInfo
 from omnidrop.pruning.method import Method
 from omnidrop.report.cost import audio_flops, decode_flops, vision_flops
@@ -59,6 +59,12 @@ class _Run:
     peaks: dict[str, StageMemory] = field(default_factory=dict)
     survivors: tuple[tuple[int, ...], ...] = ()
     logits: torch.Tensor | None = None
+
+    def add(self, answer: Answer, total: float) -> None:
+        """Take in one timed turn."""
+        self.answers.append(answer)
+        self.totals.append(total)
+        self.lines.append(lines(answer.trace.stages, total))
 
     @property
     def trace(self) -> Trace:
@@ -106,37 +112,36 @@ def profile(
     Raises
     ------
     UsageError, BudgetError, MediaError, MemoryShortError
-        As `Session.ask`.
+        As `Session.ask`; of several methods, one that cannot reach its budget is left out with a
+        notice instead.
     """
     if repeats < 1 or warmup < 0:
         raise UsageError(
             f"{repeats} repeats after {warmup} warm-up rounds cannot be measured.",
             hint="Measure at least once.",
         )
-    chosen = options or GenerateOptions()
     runs = [_Run(CONTROL, Method())]
     runs += [_Run(f"{m.name} {m.budget:g}", m) for m in methods]
     rounds = warmup + repeats + 1
-    done = 0
-
-    def tell() -> None:
-        if progress is not None:
-            progress("profile", float(done), float(rounds * len(runs)))
-
-    tell()
+    asking = _Asking(model, path, question, clip, options or GenerateOptions(), system)
+    refused: list[str] = []
     for number in range(rounds):
-        for run in runs:
-            if number < warmup:
-                _once(model, path, question, run.method, clip, chosen, system)
-            elif number < warmup + repeats:
-                answer, total = _once(model, path, question, run.method, clip, chosen, system)
-                run.answers.append(answer)
-                run.totals.append(total)
-                run.lines.append(lines(answer.trace.stages, total))
-            else:
-                _look(model, path, question, run, clip, chosen, system)
-            done += 1
-            tell()
+        for run in tuple(runs):
+            if progress is not None:
+                done = number * len(runs) + runs.index(run)
+                progress("profile", float(done), float(rounds * len(runs)))
+            try:
+                if number == warmup + repeats:
+                    asking.look(run)
+                else:
+                    answer, total = asking.once(run.method)
+                    if number >= warmup:
+                        run.add(answer, total)
+            except BudgetError as error:
+                if len(methods) == 1:
+                    raise
+                runs.remove(run)  # one that cannot be measured leaves the others be
+                refused.append(f"{run.label} was not measured: {error}")
     control = _summed(model.info, runs[0], None, runs[0])
     found = tuple(_summed(model.info, run, control, runs[0]) for run in runs[1:])
     trace = control.trace
@@ -149,7 +154,7 @@ def profile(
         warmup=warmup,
         control=control,
         runs=found,
-        notices=_notices(runs),
+        notices=(*_notices(runs), *refused),
     )
 
 
@@ -171,50 +176,44 @@ def first_token_kl(unpruned: torch.Tensor, pruned: torch.Tensor) -> float:
     return max(0.0, float((p.exp() * (p - q)).sum()))
 
 
-def _once(
-    model: Model,
-    path: str | os.PathLike[str],
-    question: str,
-    method: Method,
-    clip: ClipOptions | None,
-    options: GenerateOptions,
-    system: str | None,
-    on_prefill: Callable[[Prefilled], None] | None = None,
-) -> tuple[Answer, float]:
-    """Ask once, from the closed file; the seconds are of a clock outside all stages."""
-    start = time.perf_counter()
-    with model.open(path, clip) as session:
-        answer = session.ask(
-            question,
-            method=method,
-            options=options,
-            system=system,
-            on_text=lambda piece: None,
-            on_prefill=on_prefill,
-        )
-        return answer, time.perf_counter() - start
+@dataclass(frozen=True)
+class _Asking:
+    """One clip and one question, asked from the closed file each time."""
 
+    model: Model
+    path: str | os.PathLike[str]
+    question: str
+    clip: ClipOptions | None
+    options: GenerateOptions
+    system: str | None
 
-def _look(
-    model: Model,
-    path: str | os.PathLike[str],
-    question: str,
-    run: _Run,
-    clip: ClipOptions | None,
-    options: GenerateOptions,
-    system: str | None,
-) -> None:
-    """Ask once more for what would disturb the times."""
+    def once(
+        self, method: Method, on_prefill: Callable[[Prefilled], None] | None = None
+    ) -> tuple[Answer, float]:
+        """Ask; the seconds are of a clock outside all stages."""
+        start = time.perf_counter()
+        with self.model.open(self.path, self.clip) as session:
+            answer = session.ask(
+                self.question,
+                method=method,
+                options=self.options,
+                system=self.system,
+                on_text=lambda piece: None,
+                on_prefill=on_prefill,
+            )
+            return answer, time.perf_counter() - start
 
-    def keep(prefilled: Prefilled) -> None:
-        run.logits = prefilled.logits.detach().float().cpu()
+    def look(self, run: _Run) -> None:
+        """Ask once more for what would disturb the times."""
 
-    with MemoryWatch(model.adapter.device) as watch:
-        answer, _ = _once(
-            model, path, question, run.method, clip, replace(options, survivors=True), system, keep
-        )
-    run.peaks = watch.peaks
-    run.survivors = answer.trace.survivors
+        def keep(prefilled: Prefilled) -> None:
+            run.logits = prefilled.logits.detach().float().cpu()
+
+        asking = replace(self, options=replace(self.options, survivors=True))
+        with MemoryWatch(self.model.adapter.device) as watch:
+            answer, _ = asking.once(run.method, keep)
+        run.peaks = watch.peaks
+        run.survivors = answer.trace.survivors
 
 
 def _summed(info: ModelInfo, run: _Run, control: RunProfile | None, unpruned: _Run) -> RunProfile:

@@ -133,7 +133,8 @@ class RunProfile:
     kl : float
         KL(unpruned || pruned) of the first token's distribution, in nats.
     trace : Trace
-        Of one timed run: kept tokens per layer, chunk and modality, and every setting.
+        Of one timed run: kept tokens per layer, chunk and modality, and every setting; with the
+        survivors of each layer.
     """
 
     label: str
@@ -190,8 +191,15 @@ class Profile:
         return (self.control, *self.runs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return nested plain values, ready for JSON, `schema` first."""
-        return {"schema": SCHEMA, **asdict(self)}
+        """Return nested plain values, ready for JSON, `schema` first; survivors are left out."""
+        return {
+            "schema": SCHEMA,
+            **asdict(replace(self, control=_lean(self.control), runs=tuple(map(_lean, self.runs)))),
+        }
+
+
+def _lean(run: RunProfile) -> RunProfile:
+    return replace(run, trace=replace(run.trace, survivors=()))
 
 
 @dataclass(frozen=True)
