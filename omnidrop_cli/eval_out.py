@@ -1,0 +1,177 @@
+"""What `omnidrop eval` shows and writes: tables on stdout, files beside the records."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnidrop.errors import UsageError
+from omnidrop_cli import guard
+from omnidrop_cli.progress import Progress
+
+if TYPE_CHECKING:
+    from omnidrop.evaluation.runner import Tally
+    from omnidrop.evaluation.summary import Summary
+    from omnidrop.evaluation.tables import Table
+
+FIGURE = "accuracy"
+FILES = ("summary.json", "summary.md", "summary.csv", "pairs.csv", "accuracy.png", "accuracy.svg")
+#: Seconds between lines of progress where there is no terminal.
+EVERY = 30.0
+
+
+class Watch:
+    """Shows how far a run is: a bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, total: int, *, quiet: bool) -> None:
+        terminal = guard.is_terminal(sys.stderr)
+        self.total, self.quiet = total, quiet
+        self.bar = Progress(terminal and not quiet)
+        self._lines = not terminal and not quiet
+        self._told = time.monotonic()
+        self._said: set[str] = set()
+
+    def __call__(self, tally: Tally, record: dict[str, Any] | None) -> None:
+        if record is not None and record["status"] == "error":
+            self._complain(record)
+        self.bar(self._words(tally), tally.total, self.total)
+        if self._lines and time.monotonic() - self._told >= EVERY:
+            self._told = time.monotonic()
+            print(f"omnidrop: {tally.total} of {self.total}{_errors(tally)}", file=sys.stderr)
+
+    def close(self, tally: Tally) -> None:
+        """Take the bar away and say what was done."""
+        self.bar.finish()
+        if self.quiet:
+            return
+        parts = [f"{tally.answered} answered"]
+        parts += [f"{tally.refused} refused (budget out of reach)"] if tally.refused else []
+        parts += [f"{tally.failed} failed"] if tally.failed else []
+        parts += [f"{tally.before} done before"] if tally.before else []
+        print(f"omnidrop: {', '.join(parts)}", file=sys.stderr, flush=True)
+
+    def _words(self, tally: Tally) -> str:
+        return f"questions{_errors(tally)}"
+
+    def _complain(self, record: dict[str, Any]) -> None:
+        """Say each kind of error once; the records have them all."""
+        if record["message"] not in self._said:
+            self._said.add(record["message"])
+            self.bar.finish()
+            guard.complain(f"{record['label']}, {record['id']}: {record['message']}")
+
+
+def _errors(tally: Tally) -> str:
+    return f", {tally.failed} errors" if tally.failed else ""
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder where a file of ours would replace somebody else's.
+
+    Raises
+    ------
+    UsageError
+        If it holds a file with a name of ours and no results of ours.
+    """
+    if (folder / "setup.json").exists() or (folder / "summary.json").exists():
+        return
+    for name in FILES:
+        if (folder / name).exists():
+            raise UsageError(
+                f"{name} is there, and is not from an evaluation.",
+                path=folder,
+                hint="Give --out another folder.",
+            )
+
+
+def write_files(summary: Summary, folder: Path) -> tuple[Path, ...]:
+    """Write every table and figure of a summary into a folder; return their names."""
+    from omnidrop.evaluation import figures, tables
+    from omnidrop_cli.out import to_json
+
+    texts = {
+        "summary.json": to_json(summary.to_dict(), indent=1) + "\n",
+        "summary.md": tables.to_markdown(summary),
+        "summary.csv": tables.to_csv(summary),
+        "pairs.csv": tables.pairs_csv(summary),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        drawn = figures.save(summary, folder / FIGURE, title=title(summary))
+    except OSError as problem:
+        raise UsageError(
+            f"Results cannot be written ({problem.strerror}).", path=folder
+        ) from problem
+    return (*(folder / name for name in texts), *drawn)
+
+
+def title(summary: Summary) -> str:
+    """Return what was run, in a few words."""
+    model = summary.setup.get("model", {})
+    return f"{summary.setup.get('set')}, model {model.get('name')}"
+
+
+def show(summary: Summary, *, as_json: bool) -> None:
+    """Write the summary to stdout: rich tables, or one JSON document."""
+    from omnidrop.evaluation import tables
+    from omnidrop_cli.out import to_json
+
+    if as_json:
+        print(to_json(summary.to_dict(), indent=1), flush=True)
+        return
+    console = _stdout()
+    found = [tables.overview(summary), tables.differences(summary)]
+    for table in found:
+        if table.rows:
+            console.print(_rich(table))
+            if table.note:
+                console.print(table.note, style="dim")
+            console.print()
+
+
+def _rich(table: Table) -> Any:
+    from rich import box
+    from rich.table import Table as RichTable
+
+    shown = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(table.header):
+        shown.add_column(name, justify="right" if number else "left", no_wrap=number == 0)
+    before = ""
+    for row in table.rows:
+        if before and row[0] != before:
+            shown.add_section() if len(table.rows) < 40 else None
+        before = row[0]
+        shown.add_row(*row)
+    return shown
+
+
+def _stdout() -> Any:
+    """Return a console on stdout, as wide as its terminal or as the tables need."""
+    import os
+
+    from rich.console import Console
+
+    from omnidrop_cli.console import AsciiStream
+
+    stream: Any = sys.stdout
+    if "utf" not in (getattr(stream, "encoding", None) or "utf").lower():
+        stream = AsciiStream(stream)
+    return Console(
+        file=stream,
+        width=None if guard.is_terminal(sys.stdout) else 160,
+        no_color=True if os.environ.get("NO_COLOR") else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Return the summary.json of a folder."""
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    return found
