@@ -20,11 +20,14 @@ from omnidrop.pruning.method import Method
 GROUP = "omnidrop.methods"
 
 _OURS = {
+    "divprune": "omnidrop.pruning.divprune:DivPrune",
     "fastv": "omnidrop.pruning.fastv:FastV",
     "none": "omnidrop.pruning.method:Method",
     "omnidrop": "omnidrop.pruning.omnidrop:OmniDrop",
     "random": "omnidrop.pruning.random:Random",
+    "seats": "omnidrop.pruning.seats:Seats",
     "uniform": "omnidrop.pruning.uniform:Uniform",
+    "visionzip": "omnidrop.pruning.visionzip:VisionZip",
 }
 
 

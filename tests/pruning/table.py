@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from omnidrop.pruning.divprune import DivPrune
 from omnidrop.pruning.fastv import FastV
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.omnidrop import OmniDrop
 from omnidrop.pruning.random import Random
+from omnidrop.pruning.seats import Seats
 from omnidrop.pruning.uniform import Uniform
+from omnidrop.pruning.visionzip import VisionZip
 
 Make = Callable[..., Method]
 
@@ -30,13 +33,24 @@ SOLVED: dict[str, Make] = {
     "random-sigmoid": partial(Random, schedule="sigmoid"),
     "uniform": Uniform,
     "fastv": FastV,
+    "divprune": DivPrune,
+    "divprune-chunk": partial(DivPrune, scope="chunk"),
+    "visionzip": VisionZip,
+    "seats": Seats,
+    "seats-own": partial(Seats, cache="own", split="mass", after=(0.4, 0.6), late=1.0),
 }
 
 #: Methods whose counts do not follow from their budget alone.
 GIVEN: dict[str, Make] = {
     "none": Method,
-    **{name: partial(lambda preset: preset, preset) for name, preset in OmniDrop.presets().items()},
+    **{
+        name: partial(lambda preset: preset, preset)
+        for kind in (OmniDrop, Seats)
+        for name, preset in kind.presets().items()
+    },
 }
 
 #: Those of `SOLVED` that can be met at any budget from 0.02 to 1 on any depth from 4 layers.
-UNLIMITED = [name for name in SOLVED if name not in ("omnidrop-no-entry", "fastv")]
+UNLIMITED = [
+    name for name in SOLVED if name not in ("omnidrop-no-entry", "fastv", "seats", "seats-own")
+]

@@ -1,0 +1,98 @@
+"""Farthest-point selection inside windows, all windows of one length at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+#: Pairwise distances held at once (64 MB in float32).
+_PAIRS = 16_000_000
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Tokens in windows.
+
+    Attributes
+    ----------
+    labels : Tensor, (w,) int64
+        What sets each window apart, ascending.
+    sizes : Tensor, (w,) int64
+        Tokens per window.
+    order : Tensor, (n,) int64
+        Token indices, window by window, ascending inside each.
+    """
+
+    labels: torch.Tensor
+    sizes: torch.Tensor
+    order: torch.Tensor
+
+    @classmethod
+    def of(cls, label: torch.Tensor) -> Windows:
+        """Put tokens with equal labels, (n,) int64 on the CPU, into one window."""
+        labels, sizes = torch.unique(label, return_counts=True)
+        return cls(labels, sizes, torch.sort(label, stable=True).indices)
+
+    def alike(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Return the windows by length: their numbers, (b,), and their tokens, (b, length)."""
+        starts = self.sizes.cumsum(0) - self.sizes
+        found = []
+        for size in torch.unique(self.sizes).tolist():
+            which = (self.sizes == size).nonzero().flatten()
+            rows = self.order[starts[which, None] + torch.arange(size)]
+            step = max(_PAIRS // (size * size), 1)
+            found += list(zip(which.split(step), rows.split(step), strict=True))
+        return found
+
+
+def spread_out(
+    embeds: torch.Tensor, weights: torch.Tensor, windows: Windows, quotas: torch.Tensor
+) -> torch.Tensor:
+    """Keep the tokens of each window that lie farthest apart.
+
+    Greedy max-min selection on `(1 − cosine) · weight`: the first token is the one whose nearest
+    neighbour is farthest, each next one the token farthest from all chosen ones. The distance to a
+    token carries that token's weight. Of equals the first is taken.
+
+    Parameters
+    ----------
+    embeds : Tensor, (N, D)
+    weights : Tensor, (N,) float32
+    windows : Windows
+        Of the N tokens.
+    quotas : Tensor, (w,) int64
+        Tokens to keep per window, from 1 to its size.
+
+    Returns
+    -------
+    Tensor, (n,) int64
+        Ascending, on the CPU.
+    """
+    kept = []
+    for which, rows in windows.alike():
+        quota = quotas[which]
+        if bool((quota == rows.shape[1]).all()):
+            kept.append(rows.flatten())
+            continue
+        there = rows.to(embeds.device)
+        chosen = _greedy(embeds[there], weights[there], int(quota.max())).cpu()
+        taken = torch.arange(chosen.shape[1]) < quota[:, None]
+        kept.append(torch.gather(rows, 1, chosen)[taken])
+    return torch.cat(kept).sort().values
+
+
+def _greedy(points: torch.Tensor, weights: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the first `count` choices of each window, (b, n, D) → (b, count), in order."""
+    unit = torch.nn.functional.normalize(points.float(), dim=-1)
+    apart = (1 - unit @ unit.transpose(1, 2)).clamp_min_(0) * weights[:, None, :]
+    apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    nearest = apart.amin(dim=1)
+    lane = torch.arange(len(points), device=points.device)
+    chosen = []
+    for step in range(count):
+        best = nearest.argmax(dim=1)
+        chosen.append(best)
+        nearest = torch.minimum(nearest, apart[lane, best]) if step else apart[lane, best]
+        nearest[lane, best] = -1.0  # distances are never negative, so it stays the least
+    return torch.stack(chosen, dim=1)
