@@ -21,6 +21,7 @@ GROUP = "omnidrop.methods"
 
 _OURS = {
     "divprune": "omnidrop.pruning.divprune:DivPrune",
+    "dycoke": "omnidrop.pruning.dycoke:DyCoke",
     "fastv": "omnidrop.pruning.fastv:FastV",
     "none": "omnidrop.pruning.method:Method",
     "omnidrop": "omnidrop.pruning.omnidrop:OmniDrop",

@@ -94,6 +94,27 @@ def rank_within(place: torch.Tensor, sizes: torch.Tensor) -> torch.Tensor:
     return ranks
 
 
+def top_within(scores: torch.Tensor, place: torch.Tensor, quota: torch.Tensor) -> torch.Tensor:
+    """Return the highest scores of every bin, ascending; ties keep the earlier.
+
+    Parameters
+    ----------
+    scores : Tensor, (n,)
+    place : Tensor, (n,) int64
+        Bin of each token, 0..b-1.
+    quota : Tensor, (b,) int64
+        How many to keep of each bin.
+
+    Returns
+    -------
+    Tensor, (sum of quota,) int64
+    """
+    order = torch.sort(scores, descending=True, stable=True).indices
+    ranks = torch.empty_like(order)
+    ranks[order] = rank_within(place[order], torch.bincount(place, minlength=len(quota)))
+    return (ranks < quota[place]).nonzero().flatten()
+
+
 def spread_by_chunk(tokens: TokenMap, count: int) -> torch.Tensor:
     """Return `count` tokens evenly spaced per chunk and modality, ascending."""
     return spread(2 * tokens.chunk.long() + tokens.audio.long(), count)

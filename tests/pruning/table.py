@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 
 from omnidrop.pruning.divprune import DivPrune
+from omnidrop.pruning.dycoke import DyCoke
 from omnidrop.pruning.fastv import FastV
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.omnidrop import OmniDrop
@@ -38,6 +39,7 @@ SOLVED: dict[str, Make] = {
     "visionzip": VisionZip,
     "seats": Seats,
     "seats-own": partial(Seats, cache="own", split="mass", after=(0.4, 0.6), late=1.0),
+    "dycoke": DyCoke,
 }
 
 #: Methods whose counts do not follow from their budget alone.
@@ -45,7 +47,7 @@ GIVEN: dict[str, Make] = {
     "none": Method,
     **{
         name: partial(lambda preset: preset, preset)
-        for kind in (OmniDrop, Seats)
+        for kind in (DyCoke, OmniDrop, Seats)
         for name, preset in kind.presets().items()
     },
 }
