@@ -37,3 +37,14 @@ def switch(field: str, value: Any) -> None:
     """Refuse what is neither true nor false."""
     if not isinstance(value, bool):
         raise UsageError(f"{field} must be true or false, not {value!r}.")
+
+
+def shares(field: str, value: Any) -> tuple[float, ...]:
+    """Return ascending shares of the depth as a tuple; refuse anything else."""
+    if not isinstance(value, (list, tuple)) or not value:
+        raise UsageError(f"{field} must be a list of shares of the depth, not {value!r}.")
+    for share in value:
+        number(field, share, low=0, high=1)
+    if sorted(value) != list(value):
+        raise UsageError(f"{field} {list(value)} must ascend.", hint="Give the first one first.")
+    return tuple(value)

@@ -56,6 +56,25 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class Backbone:
+    """Whose embeddings a method sees, for methods with weights of their own.
+
+    Attributes
+    ----------
+    name : str
+        Of the model.
+    fingerprint : str or None
+        Models with equal fingerprints embed sound and pictures alike.
+    folder : Path or None
+        Where the model is.
+    """
+
+    name: str
+    fingerprint: str | None = None
+    folder: Path | None = None
+
+
+@dataclass(frozen=True)
 class EntryView:
     """What a method sees before the LLM.
 
@@ -135,6 +154,10 @@ class LayerView(Protocol):
 
     def text_hidden(self, rows: Rows) -> torch.Tensor:
         """Hidden states of text rows that left this layer, (r, D)."""
+        ...
+
+    def text_embeds(self, rows: Rows) -> torch.Tensor:
+        """Embeddings with which text rows entered layer 0, (r, D)."""
         ...
 
 

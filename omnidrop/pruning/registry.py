@@ -25,8 +25,10 @@ _OURS = {
     "fastv": "omnidrop.pruning.fastv:FastV",
     "none": "omnidrop.pruning.method:Method",
     "omnidrop": "omnidrop.pruning.omnidrop:OmniDrop",
+    "pyramiddrop": "omnidrop.pruning.pyramiddrop:PyramidDrop",
     "random": "omnidrop.pruning.random:Random",
     "seats": "omnidrop.pruning.seats:Seats",
+    "sparsevlm": "omnidrop.pruning.sparsevlm:SparseVLM",
     "uniform": "omnidrop.pruning.uniform:Uniform",
     "visionzip": "omnidrop.pruning.visionzip:VisionZip",
 }

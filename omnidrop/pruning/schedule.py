@@ -48,6 +48,9 @@ class Curve:
     - step: `p_l = p_final` after one layer, so that the layers from `round(t_mid · L)` (at least 1,
       0-based) on see the smaller set; 0 after every other layer. `p_init` is not used.
 
+    - step with `stages`: `p_final` of what is left goes at each of these shares of the depth, as
+      for one step; the counts are `floor((1 − p_final)^i · entering)`, i stages passed.
+
     Nothing is dropped after the last layer: `l` runs from 0 to L−2.
 
     Parameters
@@ -61,6 +64,8 @@ class Curve:
         Turning point, as a share of the depth.
     beta : float
         Steepness of the sigmoid.
+    stages : tuple of float
+        Shares of the depth, for a step at each; then `t_mid` is not used.
     """
 
     shape: Shape = "sigmoid"
@@ -69,11 +74,12 @@ class Curve:
     p_final: float = 0.0
     t_mid: float = T_MID
     beta: float = BETA
+    stages: tuple[float, ...] = ()
 
     def rates(self, layers: int) -> tuple[float, ...]:
         """Return p_l for the `layers - 1` layers after which tokens may be dropped."""
         if self.shape == "step":
-            last_full = min(max(round(self.t_mid * layers), 1), max(layers - 1, 1)) - 1
+            last_full = first_smaller(self.t_mid, layers) - 1
             return tuple(self.p_final if i == last_full else 0.0 for i in range(layers - 1))
         if self.shape == "exponential":
             span = max(layers - 2, 1)
@@ -88,6 +94,11 @@ class Curve:
     def counts(self, total: int, layers: int) -> tuple[int, ...]:
         """Return how many of `total` AV tokens enter each layer; at least one enters layer 0."""
         current = min(max(round(self.entry_ratio * total), 1), total)
+        if self.stages:
+            turns = [first_smaller(share, layers) for share in self.stages]
+            passed = [sum(turn <= i for turn in turns) for i in range(layers)]
+            share = 1.0 - self.p_final
+            return tuple(math.floor(share**i * current + 1e-9) for i in passed)
         counts = [current]
         for rate in self.rates(layers):
             current -= math.floor(rate * current)
@@ -107,6 +118,11 @@ class Curve:
             p_final=between(self.p_final, other.p_final),
             t_mid=between(self.t_mid, other.t_mid),
         )
+
+
+def first_smaller(share: float, layers: int) -> int:
+    """Return the first layer, 0-based, that sees fewer tokens after a step at a share of depth."""
+    return min(max(round(share * layers), 1), max(layers - 1, 1))
 
 
 def _sigmoid(x: float) -> float:
@@ -264,6 +280,45 @@ def solve_flat(budget: float, total: int, layers: int) -> Plan:
     return solve(budget, total, layers, path, settle=TOLERANCE)
 
 
+def staged_path(stages: Sequence[float]) -> tuple[Curve, ...]:
+    """Return the path of a method that keeps one share at each of some stages of the depth."""
+    start = Curve("step", stages=tuple(stages))
+    return start, replace(start, p_final=1.0)
+
+
+def complete(
+    alive: int, left: int, spend: int, layers: int, *, shape: Shape, beta: float = BETA
+) -> tuple[int, ...]:
+    """Return the counts of the layers left, for a schedule whose turning point is here.
+
+    Parameters
+    ----------
+    alive : int
+        Tokens that have just passed a layer.
+    left : int
+        Layers still to come.
+    spend : int
+        Tokens, summed over those layers, that may still enter; kept exactly.
+    layers : int
+        Depth of the model, which sets how fast a sigmoid or an exponential rises.
+    shape : {"sigmoid", "exponential", "step"}
+        "step" drops now and once; the others let their drop rate rise from here on.
+    """
+    if not alive or not left:
+        return (0,) * left
+    depth = left + 1
+    low = _P_INIT_EXPONENTIAL if shape == "exponential" else 0.0
+    start = Curve(shape, p_init=low, p_final=low, t_mid=0.0, beta=beta * depth / layers)
+    path = (
+        Curve(shape, t_mid=0.0),
+        start,
+        replace(start, p_final=1.0),
+        replace(start, p_init=1.0, p_final=1.0),
+    )
+    spend = min(max(spend, 0), alive * left)
+    return solve((alive + spend) / (alive * depth), alive, depth, path).counts[1:]
+
+
 def fixed(curve: Curve, total: int, layers: int, budget: float) -> Plan:
     """Return the plan a curve makes; nothing is solved.
 
@@ -282,7 +337,10 @@ def fixed(curve: Curve, total: int, layers: int, budget: float) -> Plan:
 
 def describe(curve: Curve) -> dict[str, Any]:
     """Return a curve's constants as plain values, rounded for a report."""
-    return {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(curve).items()}
+    constants = asdict(curve)
+    if not curve.stages:
+        del constants["stages"]
+    return {k: round(v, 6) if isinstance(v, float) else v for k, v in constants.items()}
 
 
 def blend(upper: Sequence[int], lower: Sequence[int], target: int) -> tuple[int, ...]:

@@ -84,6 +84,10 @@ class View:
         """Return hidden states of three text rows, width 4."""
         return torch.arange(12.0).view(3, 4)
 
+    def text_embeds(self, rows: str) -> torch.Tensor:
+        """Return embeddings of three text rows, width 8."""
+        return torch.arange(24.0).sub(8).div(24).view(3, 8)
+
 
 @dataclass
 class Run:
@@ -92,6 +96,11 @@ class Run:
     plan: Plan
     entry: Entry
     survivors: list[torch.Tensor]
+
+    @property
+    def realised(self) -> float:
+        """Mean over layers of the share of tokens that entered."""
+        return sum(map(len, self.survivors)) / (len(self.survivors) * self.plan.total)
 
 
 def entry_view(tokens: TokenMap, seed: int = 0, width: int = 8) -> EntryView:

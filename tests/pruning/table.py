@@ -13,8 +13,10 @@ from omnidrop.pruning.dycoke import DyCoke
 from omnidrop.pruning.fastv import FastV
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.omnidrop import OmniDrop
+from omnidrop.pruning.pyramiddrop import PyramidDrop
 from omnidrop.pruning.random import Random
 from omnidrop.pruning.seats import Seats
+from omnidrop.pruning.sparsevlm import SparseVLM
 from omnidrop.pruning.uniform import Uniform
 from omnidrop.pruning.visionzip import VisionZip
 
@@ -37,9 +39,12 @@ SOLVED: dict[str, Make] = {
     "divprune": DivPrune,
     "divprune-chunk": partial(DivPrune, scope="chunk"),
     "visionzip": VisionZip,
+    "dycoke": DyCoke,
     "seats": Seats,
     "seats-own": partial(Seats, cache="own", split="mass", after=(0.4, 0.6), late=1.0),
-    "dycoke": DyCoke,
+    "pyramiddrop": PyramidDrop,
+    "sparsevlm": SparseVLM,
+    "sparsevlm-plain": partial(SparseVLM, recycle=0),
 }
 
 #: Methods whose counts do not follow from their budget alone.
@@ -47,12 +52,16 @@ GIVEN: dict[str, Make] = {
     "none": Method,
     **{
         name: partial(lambda preset: preset, preset)
-        for kind in (DyCoke, OmniDrop, Seats)
+        for kind in (DyCoke, OmniDrop, PyramidDrop, Seats, SparseVLM)
         for name, preset in kind.presets().items()
     },
 }
 
-#: Those of `SOLVED` that can be met at any budget from 0.02 to 1 on any depth from 4 layers.
-UNLIMITED = [
-    name for name in SOLVED if name not in ("omnidrop-no-entry", "fastv", "seats", "seats-own")
-]
+#: Those of `SOLVED` whose first layers see everything, which sets their lowest budget.
+LIMITED = {
+    *("omnidrop-no-entry", "fastv", "seats", "seats-own"),
+    *("pyramiddrop", "sparsevlm", "sparsevlm-plain"),
+}
+
+#: Those that can be met at any budget from 0.02 to 1 on any depth from 4 layers.
+UNLIMITED = [name for name in SOLVED if name not in LIMITED]

@@ -36,7 +36,8 @@ def check(method, tokens, layers, seed=0):
     plan, entry = run.plan, run.entry
     assert plan.total == len(tokens)
     assert len(plan.counts) == layers
-    assert [len(s) for s in run.survivors] == list(plan.counts)
+    if not plan.adaptive:
+        assert [len(s) for s in run.survivors] == list(plan.counts)
     before = torch.arange(len(tokens))
     for alive in run.survivors:
         assert alive.dtype == torch.int64
@@ -67,7 +68,7 @@ def test_every_method_on_every_kind_of_clip(name, kind):
                     check(SOLVED[name](budget=end), tokens, layers)
                 continue
             if name in SOLVED and len(tokens):
-                assert abs(run.plan.realised - budget) <= 0.01 + 1e-9
+                assert abs(run.realised - budget) <= 0.01 + 1e-9
 
 
 @pytest.mark.parametrize("total", [7, 60, 328, 5000])
@@ -102,7 +103,8 @@ def test_same_seed_same_tokens(name):
     assert all(torch.equal(a, b) for a, b in zip(first.survivors, again.survivors, strict=True))
     if first.entry.embeds is not None:
         assert torch.equal(first.entry.embeds, again.entry.embeds)
-    assert [len(s) for s in first.survivors] == [len(s) for s in other.survivors]
+    if not first.plan.adaptive:
+        assert [len(s) for s in first.survivors] == [len(s) for s in other.survivors]
 
 
 @settings(max_examples=120, deadline=None)
@@ -132,7 +134,7 @@ def test_any_clip_any_budget(name, budget, layers, chunks, grids, height, width,
         assert layers <= 2
         return
     if len(tokens):
-        assert abs(run.plan.realised - budget) <= 0.01 + 1e-9
+        assert abs(run.realised - budget) <= 0.01 + 1e-9
 
 
 @pytest.mark.parametrize("name", [*SOLVED, *GIVEN])
