@@ -60,7 +60,10 @@ def make(name: str, folder: Path) -> Path:
     return media.write(folder / "a.avi", codec="mpeg4", seconds=9, options={"bf": "2", "g": "18"})
 
 
-NAMES = "b_frames open_gop vfr odd_start missing_keys one_key intra_refresh vp9 mpeg4".split()
+NAMES = [
+    "b_frames", "open_gop", "vfr", "odd_start", "missing_keys", "one_key", "intra_refresh", "vp9",
+    "mpeg4",
+]  # fmt: skip
 
 
 @pytest.fixture(scope="module", params=NAMES)
