@@ -7,7 +7,8 @@ A question with choices is put in one fixed form:
     B. flute
     Answer with the letter of the right choice and nothing else.
 
-or, in the plain style, as it stands in its set. A reply is right only if it says one thing and
+one without choices with "Answer with one word or a short phrase and nothing else." below it. In the
+plain style both stand as they are in the set. A reply is right only if it says one thing and
 that thing is the answer: a letter in one of the ways models write it, or the choice itself word for
 word. Nothing is searched for inside a longer text, so that nonsense stays wrong.
 """
@@ -25,7 +26,15 @@ from omnidrop.evaluation.sets import LETTERS, Item, Style
 Score = Literal["text", "logits"]
 
 INSTRUCTION = "Answer with the letter of the right choice and nothing else."
+SHORT = "Answer with one word or a short phrase and nothing else."
 
+_NUMBERS = dict(
+    zip(
+        map(str, range(11)),
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"],
+        strict=True,
+    )
+)
 _BARE = re.compile(r"\(?([A-Za-z])\)?[.:)]?")
 _MARKED = re.compile(r"(?:\(([A-Z])\)|([A-Z])[.:)])\s*(.+)", re.DOTALL)
 _SAID = re.compile(
@@ -33,7 +42,9 @@ _SAID = re.compile(
     r"(?:\s+(?i:is))?\s*:?\s*(.+)",
     re.DOTALL | re.IGNORECASE,
 )
+#: A letter that stands before something else, and one that begins a line or is all of it.
 _OTHER = re.compile(r"(?<![A-Za-z])(?:\(([A-Z])\)|([A-Z])[.:)])(?!\w)")
+_LINE = re.compile(r"^\s*(?:\(([A-Z])\)|([A-Z])[.:)]|([A-Z])\s*$)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -53,8 +64,10 @@ class Reading:
 
 def put(item: Item, style: Style) -> str:
     """Return the question as the model is asked it."""
-    if style == "plain" or not item.choices:
+    if style == "plain":
         return item.question
+    if not item.choices:
+        return f"{item.question}\n{SHORT}"
     lines = [f"{letter}. {text}" for letter, text in zip(LETTERS, item.choices, strict=False)]
     return "\n".join([item.question, *lines, INSTRUCTION])
 
@@ -75,12 +88,13 @@ def read(reply: str, item: Item, style: Style) -> Reading:
 
 
 def normal(text: str) -> str:
-    """Return a text without case, repeated spaces and one final full stop."""
-    return " ".join(text.casefold().split()).removesuffix(".").rstrip()
+    """Return a text without case, repeated spaces and one final full stop; 2 is written "two"."""
+    words = " ".join(text.casefold().split()).removesuffix(".").rstrip()
+    return _NUMBERS.get(words, words)
 
 
 def same(one: str, other: str) -> bool:
-    """Return whether two texts are the same words, case and a final full stop aside."""
+    """Return whether two texts are the same words; case and a final full stop are nothing."""
     return bool(normal(one)) and normal(one) == normal(other)
 
 
@@ -108,20 +122,24 @@ def chosen(reply: str, choices: Sequence[str]) -> str | None:
     first, _, reason = text.partition("\n")
     bare = _BARE.fullmatch(first.strip())
     if bare:
-        return _pick(bare[1], reason, choices)
+        others = [m[1] or m[2] or m[3] for m in _LINE.finditer(reason)]
+        return _pick(bare[1], others, "", choices)
     marked = _MARKED.fullmatch(text)
     if marked:
-        return _pick(marked[1] or marked[2], marked[3], choices)
+        others = [m[1] or m[2] for m in _OTHER.finditer(marked[3])]
+        return _pick(marked[1] or marked[2], others, marked[3], choices)
     return word_for_word(text, choices) if announced else None
 
 
-def _pick(letter: str, rest: str, choices: Sequence[str]) -> str | None:
-    """Return the choice of `letter`, unless what follows names another one."""
-    index = LETTERS.index(letter.upper())
+def _pick(letter: str, others: Sequence[str], rest: str, choices: Sequence[str]) -> str | None:
+    """Return the choice of `letter`, unless the rest names another by letter or word for word."""
+    letter = letter.upper()
+    index = LETTERS.index(letter)
     if index >= len(choices):
         return None
-    named = {(m[1] or m[2]) for m in _OTHER.finditer(rest)} & set(LETTERS[: len(choices)])
-    words = word_for_word(rest, choices)
-    if named - {letter.upper()} or (words is not None and words != choices[index]):
+    if same(rest, choices[index]):
+        return choices[index]
+    known = set(LETTERS[: len(choices)]) - {letter}
+    if known & set(others) or word_for_word(rest, choices) is not None:
         return None
     return choices[index]

@@ -57,7 +57,9 @@ def wilson(right: int, total: int, z: float = Z95) -> tuple[float, float]:
     centre = share + z * z / (2 * total)
     half = z * math.sqrt(share * (1 - share) / total + z * z / (4 * total * total))
     scale = 1 + z * z / total
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    low = (centre - half) / scale if right else 0.0  # both are exact at the ends
+    high = (centre + half) / scale if right < total else 1.0
+    return low, high
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
