@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -114,14 +115,16 @@ def build_trace(
 
 def versions() -> dict[str, str]:
     """Versions that an answer depends on."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    """Read once: looking a version up costs as much as a small model's prefill."""
     from importlib.metadata import version
 
-    names = ("torch", "transformers", "av", "numpy")
-    return {
-        "omnidrop": omnidrop.__version__,
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-    }
+    found = [(name, version(name)) for name in ("torch", "transformers", "av", "numpy")]
+    return ("omnidrop", omnidrop.__version__), ("python", platform.python_version()), *found
 
 
 def _chunks(
