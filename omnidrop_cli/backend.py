@@ -26,7 +26,8 @@ from omnidrop_cli.values import parse_pairs
 
 if TYPE_CHECKING:
     from omnidrop import Answer, Method, Session
-    from omnidrop.report.profile import Profile
+    from omnidrop.report.profile import Profile, RunProfile
+    from omnidrop.report.survivors import Sight
     from omnidrop_cli.profile_options import RoundFlags
 
 
@@ -201,6 +202,32 @@ def profile(
         warmup=rounds.warmup,
         progress=progress,
     )
+
+
+def look(
+    model: Any, path: Path, run: RunProfile, span: SpanFlags, read: ReadFlags, layer: int | None
+) -> Sight:
+    """Gather what a run still saw and heard; see `omnidrop.engine.looking.look`."""
+    from omnidrop.engine.looking import look as gather
+
+    return gather(model, path, run, clip=clip_options(span, read), layer=layer)
+
+
+def overlay(
+    model: Any,
+    path: Path,
+    run: RunProfile,
+    target: Path,
+    *,
+    span: SpanFlags,
+    read: ReadFlags,
+    layer: int | None,
+    force: bool,
+) -> None:
+    """Write a clip with what was dropped dimmed; see `omnidrop.engine.looking.overlay`."""
+    from omnidrop.engine.looking import overlay as write
+
+    write(model, path, run, target, clip=clip_options(span, read), layer=layer, force=force)
 
 
 def known_models() -> list[Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from omnidrop.errors import printable
 from omnidrop_cli.grouping import grouped, option
 from omnidrop_cli.options import ModelFlags, ReadFlags, SpanFlags
 from omnidrop_cli.profile_options import (
@@ -36,8 +37,9 @@ Examples:
 The unpruned control and each method at each budget take turns, after a warm-up, from opening the
 file to the last token. The report goes to stdout, the files written are named on stderr.
 
---save FILE.png or .svg writes one figure for each of heatmap, stages, sweep and contact sheet, as
-FILE-heatmap.png and so on; a name that ends in one of these words gets that figure alone.
+--save FILE.png or .svg writes the figures as FILE-heatmap.png, FILE-stages.png, FILE-sweep.png and
+FILE-contact.png; a name that ends in one of these words gets that figure alone. --overlay shows the
+run that keeps least.
 """
 
 
@@ -62,12 +64,17 @@ def command(
     model: ModelFlags,
 ) -> int:
     """Measure every stage of answering."""
-    from omnidrop_cli import backend, guard
+    from omnidrop_cli import backend, guard, profile_save
     from omnidrop_cli.progress import Progress
+    from omnidrop_cli.save import check_target
 
     backend.hush(files.debug)
     backend.check_clip(clip, span, read)
-    methods = [backend.method(drop) for drop in compare.drops()]
+    drops = compare.drops()
+    methods = [backend.method(drop) for drop in drops]
+    profile_save.check(files.targets, [f"{d.method} {d.budget:g}" for d in drops], files.force)
+    if sight.overlay is not None:
+        check_target(sight.overlay, files.force)
     with Progress(guard.is_terminal(sys.stderr) and not files.quiet) as progress:
         if not progress.shown:
             backend.hide_downloads()
@@ -86,6 +93,31 @@ def command(
         )
         progress.finish()
         _show(found, files)
+        written: list[Path] = []
+        progress("draw", 0, None)
+        for target in files.targets:
+            written += profile_save.save(
+                target,
+                found,
+                lambda run: backend.look(loaded, clip, run, span, read, sight.layer),
+                files.force,
+            )
+        if sight.overlay is not None:
+            backend.overlay(
+                loaded,
+                clip,
+                min(found.runs or (found.control,), key=lambda run: run.realised),
+                sight.overlay,
+                span=span,
+                read=read,
+                layer=sight.layer,
+                force=files.force,
+            )
+            written.append(sight.overlay)
+        progress.finish()
+    if not files.quiet:
+        for path in written:
+            guard.complain(printable(path), "wrote")
     return 0
 
 

@@ -196,6 +196,11 @@ class FileFlags:
         bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
     ] = False
 
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """Return the files to write, each once."""
+        return tuple(dict.fromkeys(self.save or ()))
+
 
 @dataclass(frozen=True)
 class SightFlags:
@@ -216,7 +221,8 @@ class SightFlags:
             "--layer",
             panel="Output",
             metavar="N",
-            help="Layer whose survivors contact sheet and overlay show (two thirds up).",
+            help="Layer whose survivors contact sheet and overlay show; by default the first "
+            "with at most half of what entered the first layer.",
         ),
     ] = None
 

@@ -30,13 +30,13 @@ PAGE = """<!DOCTYPE html>
 body {{ background: #14161b; color: #d8dbe2; margin: 2rem; font: 16px/1.5 system-ui, sans-serif; }}
 h1 {{ font-size: 1.2rem; font-weight: normal; margin: 0 1rem; opacity: .75; }}
 p {{ font-size: 1.5rem; margin: .2rem 1rem 1rem; white-space: pre-wrap; max-width: 60rem; }}
-svg {{ max-width: 100%; height: auto; display: block; margin-bottom: 2rem; }}
+svg, img {{ max-width: 100%; height: auto; display: block; margin-bottom: 2rem; }}
 @media print {{ body {{ margin: 0; color: #111; background: #fff; }} }}
 </style>
 </head>
 <body>
 {body}
-<script type="application/json" id="answers">{data}</script>
+<script type="application/json" id="{name}">{data}</script>
 </body>
 </html>
 """
@@ -75,14 +75,15 @@ def save(path: Path, outcomes: list[Outcome], *, alone: bool, force: bool) -> No
     write_whole(path, text, force)
 
 
-def write_whole(path: Path, text: str, force: bool) -> None:
+def write_whole(path: Path, content: str | bytes, force: bool) -> None:
     """Write a file in one step: it appears complete, or not at all."""
     check_target(path, force)
+    data = content if isinstance(content, bytes) else content.encode("utf-8")
     try:
         handle, draft = tempfile.mkstemp(prefix=".omnidrop-", dir=path.parent)
         try:
-            with open(handle, "w", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
+            with open(handle, "wb") as stream:
+                stream.write(data)
             mask = os.umask(0)
             os.umask(mask)
             os.chmod(draft, 0o666 & ~mask)
@@ -137,9 +138,17 @@ def _report(suffix: str, outcomes: list[Outcome], data: str) -> str:
         parts.append(f"<h1>{html.escape(plain(outcome.item.question))}</h1>")
         parts.append(f"<p>{html.escape(plain(said))}</p>")
         parts.append(to_svg(lines, SAVED_WIDTH, plain(outcome.item.question)))
+    return page(title, parts, data, "answers")
+
+
+def page(title: str, parts: list[str], data: str, name: str) -> str:
+    """Return a page of its own: parts of HTML, and `data`, JSON text, under the id `name`."""
     # `</` and `<!--` inside a script element would end it.
     return PAGE.format(
-        title=html.escape(title), body="\n".join(parts), data=data.replace("<", "\\u003c")
+        title=html.escape(title),
+        body="\n".join(parts),
+        data=data.replace("<", "\\u003c"),
+        name=name,
     )
 
 

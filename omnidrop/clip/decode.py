@@ -171,6 +171,13 @@ class Clip:
             )
         return info
 
+    @property
+    def sound_source(self) -> tuple[MediaInfo, AudioStream]:
+        """The file and the track that the sound comes from; only where `has_audio`."""
+        assert self._audio_info is not None
+        assert self._track is not None
+        return self._audio_info, self._track
+
     def _choose_track(self) -> AudioStream | None:
         info = self._audio_info
         if info is None:
