@@ -3,21 +3,37 @@
     python samples/train_demo.py --out /tmp/run                  everything, hours on two CPU cores
     python samples/train_demo.py --out /tmp/run --steps 20       a taste: 20 steps of each stage
     python samples/train_demo.py --out /tmp/run --device cuda    the same on a GPU
+    python samples/train_demo.py --out /tmp/run --plain          clip tokens are never taken out
 
-Stages: `towers` (each audio and video token learns to say what it shows), `language` (eight layers
-learn to answer from perfect towers' words with noise), `pool` (what the real towers say about some
-thousand clips), `mixed` (the eight layers go on, two thirds of the clips from the pool), `joint`
-(sixteen layers, grown from the eight; clip tokens are taken out at a random layer from the 11th
-on), `export`. Each stage resumes from its last checkpoint in `--out`. Without FluidSynth's full
-bank (`--bank`, made by `python -m avsynth.fluid`) the small committed one is used, which is enough
-for a taste only.
+Stages, in this order:
+
+towers    each audio and video token learns to say what it shows
+audio     the audio tower goes on alone
+vision    the vision tower goes on alone
+language  eight layers learn to answer, from perfect towers' words with noise
+pool      what the real towers say about some thousand clips
+mixed     the eight layers go on, two thirds of the clips from the pool
+joint     sixteen layers, grown from the eight; in most steps all clip tokens are taken out before
+          a random layer from the 11th on
+export    the folder that transformers loads
+
+Every training stage writes its checkpoint into `--out`, resumes from it, and is skipped once it is
+complete; at its end it prints its loss on the same batches before and after. `--stage` runs one
+alone. `--plain` trains the last three without taking tokens out, beside the others and from the
+same towers, for the depth curve of a plainly trained model.
+
+Without FluidSynth's full bank (`--bank`, made by `python -m avsynth.fluid`) the small committed
+one is used, which is enough for a taste only. How the shipped weights differ from what this file
+would make today is told in `results/training.json`, which the model card prints.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -25,16 +41,22 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 
 import torch  # noqa: E402
 from avsynth.sound import load_bank  # noqa: E402
+from recipe import checkpoint  # noqa: E402
+from recipe.checkpoint import Course  # noqa: E402
 from recipe.export import export  # noqa: E402
 from recipe.labels import Speaker  # noqa: E402
 from recipe.language import LanguageOptions, grow, teach_words, train_language  # noqa: E402
+from recipe.lessons import TowerOptions  # noqa: E402
 from recipe.pool import build_pool, load_pool  # noqa: E402
-from recipe.shape import LAYERS, WIDTH, build_model  # noqa: E402
-from recipe.towers import TowerOptions, train_towers, wake  # noqa: E402
+from recipe.shape import LAYERS, WIDTH, build_model, parts  # noqa: E402
+from recipe.teaching import train_towers  # noqa: E402
+from recipe.towers import wake  # noqa: E402
 from recipe.trunk import Trunk  # noqa: E402
 from recipe.vocab import build_tokenizer, concept_vectors  # noqa: E402
 
 TOWERS = TowerOptions(steps=1500, clips=8, grids=96, rate=2e-3)
+AUDIO = replace(TOWERS, steps=1900, rate=8e-3, grids=0)
+VISION = replace(TOWERS, steps=1760, rate=1e-2, clips=0)
 LANGUAGE = LanguageOptions(
     steps=2000,
     horizon=4400,
@@ -62,12 +84,260 @@ JOINT = replace(
     real_share=0.75,
     seed=2,
 )
-STAGES = ("towers", "language", "pool", "mixed", "joint", "export")
+SEEDS = 10
+"""Seeds the recipe can be run with; more would reach the clips of the test set."""
 
 
-def say(text: str) -> None:
-    """Print at once, also into a file."""
-    print(text, flush=True)
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of every stage.
+
+    Steps are counted from the first step of a checkpoint's line: `audio` and `vision` go on from
+    `towers`, `mixed` goes on from `language`. The high rates of the two continuations are those at
+    step 0 of their cosine, of which they run only the last fifth.
+    """
+
+    towers: TowerOptions = TOWERS
+    audio: TowerOptions = AUDIO
+    vision: TowerOptions = VISION
+    language: LanguageOptions = LANGUAGE
+    mixed: LanguageOptions = MIXED
+    joint: LanguageOptions = JOINT
+    clips: int = 2100
+    seed: int = 0
+
+    def taste(self, steps: int) -> Recipe:
+        """The same stages with few steps each: shorter warm-ups, rates as they are at full size."""
+        warm = max(1, steps // 4)
+        few = {"steps": steps, "warmup": warm}
+        more = {"steps": 2 * steps, "warmup": warm}
+        return replace(
+            self,
+            towers=replace(self.towers, **few),
+            audio=replace(self.audio, **more, rate=self.towers.rate),
+            vision=replace(self.vision, **more, rate=self.towers.rate),
+            language=replace(self.language, **few, horizon=None),
+            mixed=replace(self.mixed, **more, horizon=None),
+            joint=replace(self.joint, **few, horizon=None),
+            clips=min(self.clips, 4 * self.joint.clips),
+        )
+
+    def plain(self) -> Recipe:
+        """The same without ever taking clip tokens out."""
+        return replace(
+            self,
+            language=replace(self.language, cut_share=0.0),
+            mixed=replace(self.mixed, cut_share=0.0),
+            joint=replace(self.joint, cut_share=0.0),
+        )
+
+    def seeded(self, seed: int) -> Recipe:
+        """The same with other random numbers everywhere."""
+        return replace(
+            self,
+            seed=seed,
+            **{
+                name: replace(getattr(self, name), seed=getattr(self, name).seed + seed)
+                for name in ("towers", "audio", "vision", "language", "mixed", "joint")
+            },
+        )
+
+
+class StageMissing(SystemExit):
+    """A stage was asked for before the one it needs."""
+
+
+class Run:
+    """One training run in a folder; each method is a stage and reads what it needs from there."""
+
+    def __init__(
+        self,
+        out: Path,
+        recipe: Recipe,
+        *,
+        bank: str = "train",
+        device: str = "cpu",
+        plain: bool = False,
+        log: Callable[[str], None] = print,
+    ) -> None:
+        out.mkdir(parents=True, exist_ok=True)
+        self.out, self.bank, self.log = out, bank, log
+        self.recipe = recipe.plain() if plain else recipe
+        self.device = torch.device(device)
+        self.suffix = "-plain" if plain else ""
+        self.tok = build_tokenizer()
+        self.speaker = Speaker(concept_vectors(WIDTH))
+
+    @property
+    def folder(self) -> Path:
+        """Where the exported model goes."""
+        return self.out / f"demo-model{self.suffix}"
+
+    def _model(self, layers: int = LAYERS) -> torch.nn.Module:
+        """A model with its first weights, the same on every device."""
+        torch.manual_seed(self.recipe.seed)
+        model = build_model(self.tok, layers)
+        for tower in parts(model)[:2]:
+            wake(tower)
+        return model
+
+    def _state(self, tag: str, stage: str, step: int = 0) -> dict:
+        """A checkpoint of an earlier stage."""
+        state = checkpoint.read(self.out / f"{tag}.pt", self.device)
+        if state is None or state["step"] < step:
+            there = "is missing" if state is None else f"stands at step {state['step']} of {step}"
+            raise StageMissing(f"{tag}.pt {there}. Run first: --stage {stage}")
+        return state
+
+    def _teach(self, tag: str, options: TowerOptions, start: str | None = None) -> Course:
+        if start is not None and not (self.out / f"{tag}.pt").exists():
+            self._state(start, start, self.recipe.towers.steps)
+        audio, vision, _ = parts(self._model().to(self.device))
+        return train_towers(
+            audio,
+            vision,
+            self.speaker,
+            load_bank(self.bank),
+            options,
+            self.out,
+            log=self.log,
+            tag=tag,
+            start=start,
+        )
+
+    def towers(self) -> Course:
+        """Train both towers."""
+        return self._teach("towers", self.recipe.towers)
+
+    def audio(self) -> Course:
+        """Train the audio tower further."""
+        return self._teach("audio", self.recipe.audio, "towers")
+
+    def vision(self) -> Course:
+        """Train the vision tower further."""
+        return self._teach("vision", self.recipe.vision, "towers")
+
+    def _load_towers(self, model: torch.nn.Module) -> None:
+        """Put the trained towers into a model."""
+        audio, vision, _ = parts(model)
+        for tag, tower in (("audio", audio), ("vision", vision)):
+            whole = self._state(tag, tag, getattr(self.recipe, tag).steps)["whole"]
+            tower.load_state_dict(
+                {k.removeprefix(f"{tag}."): v for k, v in whole.items() if k.startswith(f"{tag}.")}
+            )
+
+    def _half(self) -> tuple[torch.nn.Module, Trunk]:
+        """Eight layers with their first weights."""
+        small = self._model(LAYERS // 2)
+        half = Trunk(parts(small).text, small.lm_head, probe_layer=3)
+        teach_words(half, self.tok)
+        return small.to(self.device), half.to(self.device)
+
+    def language(self) -> Course:
+        """Train eight layers on drawn clips without towers."""
+        return train_language(
+            self._half()[1],
+            self.tok,
+            self.speaker,
+            self.recipe.language,
+            self.out,
+            log=self.log,
+            tag=f"language{self.suffix}",
+        )
+
+    @property
+    def _pool(self) -> Path:
+        return self.out / "pool.pkl"
+
+    def _load_pool(self) -> list:
+        if not self._pool.exists():
+            raise StageMissing(f"{self._pool.name} is missing. Run first: --stage pool")
+        return load_pool(self._pool, self.speaker)
+
+    def pool(self) -> None:
+        """Write down what the towers say about many clips."""
+        if not self._pool.exists():
+            model = self._model().to(self.device).eval()
+            self._load_towers(model)
+            audio, vision, _ = parts(model)
+            build_pool(
+                audio,
+                vision,
+                self.speaker,
+                load_bank(self.bank),
+                self.recipe.clips,
+                self._pool,
+                first_seed=600_000_000 + self.recipe.seed * 1_000_000,
+                log=self.log,
+            )
+
+    def mixed(self) -> Course:
+        """Train the eight layers further, on the pool and on drawn clips."""
+        tag, options = f"language{self.suffix}", self.recipe.mixed
+        done = self._state(tag, "language", self.recipe.language.steps)["step"]
+        if done >= options.steps:
+            return Course(done, done)
+        return train_language(
+            self._half()[1],
+            self.tok,
+            self.speaker,
+            options,
+            self.out,
+            self._load_pool(),
+            log=self.log,
+            tag=tag,
+        )
+
+    def joint(self) -> Course:
+        """Grow the eight layers to sixteen and train those."""
+        tag, options = f"joint{self.suffix}", self.recipe.joint
+        there = checkpoint.read(self.out / f"{tag}.pt")
+        if there is not None and there["step"] >= options.steps:
+            return Course(there["step"], there["step"])
+        model = self._model()
+        trunk = Trunk(parts(model).text, model.lm_head)
+        if there is None:
+            small, half = self._half()
+            state = self._state(f"language{self.suffix}", "mixed", self.recipe.mixed.steps)
+            half.load_state_dict(state["trunk"])
+            grow(parts(small).text, parts(model).text)
+            model.lm_head.load_state_dict(small.lm_head.state_dict())
+            trunk.probes.load_state_dict(half.probes.state_dict())
+        return train_language(
+            trunk.to(self.device),
+            self.tok,
+            self.speaker,
+            options,
+            self.out,
+            self._load_pool(),
+            log=self.log,
+            tag=tag,
+        )
+
+    def export(self) -> None:
+        """Write the folder that transformers loads."""
+        model = self._model().to(self.device)
+        self._load_towers(model)
+        trunk = Trunk(parts(model).text, model.lm_head).to(self.device)
+        state = self._state(f"joint{self.suffix}", "joint", self.recipe.joint.steps)
+        trunk.load_state_dict(state["trunk"])
+        export(model, self.tok, self.folder)
+        self.log(f"written: {self.folder}")
+
+
+STAGES = ("towers", "audio", "vision", "language", "pool", "mixed", "joint", "export")
+
+
+def train(run: Run, stages: tuple[str, ...] = STAGES) -> dict[str, Course]:
+    """Run stages in turn and say how each went; returns those that train."""
+    courses = {}
+    for stage in stages:
+        start = time.perf_counter()
+        course = getattr(run, stage)()
+        if course is not None:
+            courses[stage] = course
+        run.log(f"== {stage}: {course or 'done'} ({time.perf_counter() - start:.0f} s)")
+    return courses
 
 
 def main() -> None:
@@ -80,81 +350,35 @@ def main() -> None:
     parser.add_argument(
         "--steps", type=int, help="steps of each training stage, in place of the recipe's"
     )
-    parser.add_argument("--clips", type=int, default=2100, help="clips in the pool")
+    parser.add_argument("--clips", type=int, help="clips in the pool, in place of the recipe's")
+    parser.add_argument("--plain", action="store_true", help="never take clip tokens out")
     parser.add_argument("--bank", default="train", help="note bank: train (committed) or an .npz")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--seed", type=int, default=0, choices=range(SEEDS), metavar=f"0-{SEEDS - 1}"
+    )
     args = parser.parse_args()
+    if args.steps is not None and args.steps < 1:
+        parser.error("--steps must be at least 1")
+    if args.seed not in range(SEEDS):
+        parser.error(f"--seed must be 0 to {SEEDS - 1}")
     if args.threads:
         torch.set_num_threads(args.threads)
-    torch.manual_seed(args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
-    stages = STAGES if args.stage == "all" else (args.stage,)
-    short = {} if args.steps is None else {"steps": args.steps, "horizon": None}
-    tok = build_tokenizer()
-    speaker = Speaker(concept_vectors(WIDTH))
-    model = build_model(tok).to(args.device)
-    audio, vision = model.model.audio_tower, model.model.visual
-    if "towers" in stages:
-        wake(vision)
-        wake(audio)
-        train_towers(
-            audio,
-            vision,
-            speaker,
-            load_bank(args.bank),
-            replace(TOWERS, steps=args.steps or TOWERS.steps),
-            args.out,
-            log=say,
-        )
-    elif (args.out / "towers.pt").exists():
-        whole = torch.load(args.out / "towers.pt", weights_only=False, map_location=args.device)[
-            "whole"
-        ]
-        for name, tower in (("audio.", audio), ("vision.", vision)):
-            tower.load_state_dict(
-                {k.removeprefix(name): v for k, v in whole.items() if k.startswith(name)}
-            )
-    small = build_model(tok, LAYERS // 2).to(args.device)
-    half = Trunk(small.model.language_model, small.lm_head, probe_layer=3).to(args.device)
-    if "language" in stages:
-        teach_words(half, tok)
-        train_language(half, tok, speaker, replace(LANGUAGE, **short), args.out, log=say)
-    pool = args.out / "pool.pkl"
-    if "pool" in stages:
-        count = args.clips if args.steps is None else min(args.clips, 4 * JOINT.clips)
-        build_pool(audio.eval(), vision.eval(), speaker, load_bank(args.bank), count, pool, log=say)
-    if "mixed" in stages:
-        more = MIXED if args.steps is None else replace(MIXED, steps=2 * args.steps, horizon=None)
-        train_language(half, tok, speaker, more, args.out, load_pool(pool, speaker), log=say)
-    trunk = Trunk(model.model.language_model, model.lm_head).to(args.device)
-    if "joint" in stages or "export" in stages:
-        state = torch.load(args.out / "language.pt", weights_only=False, map_location=args.device)[
-            "trunk"
-        ]
-        half.load_state_dict(state)
-        grow(small.model.language_model, model.model.language_model)
-        model.lm_head.load_state_dict(small.lm_head.state_dict())
-        trunk.probes.load_state_dict(half.probes.state_dict())
-    if "joint" in stages:
-        train_language(
-            trunk,
-            tok,
-            speaker,
-            replace(JOINT, **short),
-            args.out,
-            load_pool(pool, speaker),
-            log=say,
-            tag="joint",
-        )
-    elif "export" in stages:
-        trunk.load_state_dict(
-            torch.load(args.out / "joint.pt", weights_only=False, map_location=args.device)["trunk"]
-        )
-    if "export" in stages:
-        export(model, tok, args.out / "demo-model")
-        say(f"written: {args.out / 'demo-model'}")
+    recipe = Recipe().seeded(args.seed)
+    if args.steps is not None:
+        recipe = recipe.taste(args.steps)
+    if args.clips is not None:
+        recipe = replace(recipe, clips=args.clips)
+    run = Run(
+        args.out,
+        recipe,
+        bank=args.bank,
+        device=args.device,
+        plain=args.plain,
+        log=lambda text: print(text, flush=True),
+    )
+    train(run, STAGES if args.stage == "all" else (args.stage,))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from omnidrop.clip.features import VideoSpec
 
 from .batches import PROBES, Sample
 from .layout import audio_tokens, av_layout
+from .shape import parts
 from .towers import hear, see
 from .trunk import Trunk
 
@@ -27,7 +28,7 @@ def load_demo(folder: Path) -> tuple[torch.nn.Module, Trunk, Tokenizer]:
     model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     model.eval()
     tok = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    return model, Trunk(model.model.language_model, model.lm_head).eval(), tok
+    return model, Trunk(parts(model).text, model.lm_head).eval(), tok
 
 
 def decode(path: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
@@ -52,14 +53,14 @@ def media_sample(
     a = v = np.zeros((0, width), np.float32)
     n_audio = grids = 0
     rows = cols = 1
-    inner = model.model
+    towers = parts(model)
     with torch.no_grad():
         if audio is not None:
             n_audio = audio_tokens(len(audio))
-            a = hear(inner.audio_tower, audio).numpy()
+            a = hear(towers.audio, audio).numpy()
         if frames is not None:
             rows, cols = frames.shape[1] // 28, frames.shape[2] // 28
-            v = see(inner.visual, frames).numpy()
+            v = see(towers.vision, frames).numpy()
             grids = len(v) // (rows * cols)
     lay = av_layout(n_audio, grids, rows, cols)
     vectors = np.empty((len(lay.index), width), np.float32)
@@ -136,7 +137,7 @@ def generate_one(
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
         f"{body}{question}<|im_end|>\n<|im_start|>assistant\n"
     )
-    ids = torch.tensor([tok.encode(text, add_special_tokens=False).ids])
+    ids = torch.tensor([tok.encode(text, add_special_tokens=False).ids], device=model.device)
     with torch.no_grad():
         out = model.generate(
             input_ids=ids,
@@ -144,6 +145,6 @@ def generate_one(
             do_sample=False,
             use_audio_in_video=frames is not None and audio is not None,
             max_new_tokens=6,
-            **given,
+            **{k: v.to(model.device) for k, v in given.items()},
         )
     return tok.decode(out[0, ids.shape[1] :].tolist(), skip_special_tokens=True).strip()

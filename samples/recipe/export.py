@@ -10,6 +10,7 @@ from avsynth.world import COLOURS, INSTRUMENTS, SHAPES
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
+from .shape import parts
 from .vocab import SPECIAL
 
 TEMPLATE = """{%- if messages[0]['role'] != 'system' -%}
@@ -165,11 +166,12 @@ def export(model: torch.nn.Module, tok: Tokenizer, folder: Path) -> None:
     config["dtype"] = "bfloat16"
     config.pop("_name_or_path", None)
     _dump(folder / "config.json", config)
-    names = {}
-    for name, tensor in model.state_dict().items():
-        short = name.removeprefix("model.")
-        if short.startswith("language_model."):
-            short = "model." + short.removeprefix("language_model.")
-        # the hub's names, which every version of the library knows how to read
-        names["thinker." + short] = tensor.detach().to(torch.bfloat16).contiguous()
+    audio, vision, text = parts(model)
+    # the hub's names, which every version of the library knows how to read
+    named = {"audio_tower": audio, "visual": vision, "model": text, "lm_head": model.lm_head}
+    names = {
+        f"thinker.{part}.{name}": tensor.detach().to("cpu", torch.bfloat16).contiguous()
+        for part, module in named.items()
+        for name, tensor in module.state_dict().items()
+    }
     save_file(names, folder / "model.safetensors", metadata={"format": "pt"})

@@ -3,7 +3,7 @@
     python samples/train_demo.py --stage language --steps 2000
 
 It starts from concept vectors with noise in place of the towers, so no rendering is needed at all;
-the last part continues on the real towers' output (`--pool`).
+the `mixed` stage goes on with the real towers' output (`pool`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ import torch
 import torch.nn.functional as F
 from avsynth.world import WorldOptions, draw_clip
 
-from .batches import OTHER_SYSTEMS, SYSTEM, Asker, Collator, Sample, make_sample
+from . import checkpoint
+from .batches import OTHER_SYSTEMS, SYSTEM, Asker, Batch, Collator, Sample, make_sample
+from .checkpoint import Course
 from .labels import Speaker
 from .trunk import Trunk
 from .vocab import concept_vectors, word_vectors
+
+JUDGE_SEED = 49_000_000
+"""Seeds from here on make the batches that a stage is judged by, not those it trains on."""
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,25 @@ class Source:
         return self.collate(samples, asked, systems)
 
 
+def judge(trunk: Trunk, batches: list[Batch]) -> float:
+    """Mean loss of the answers in some batches, nothing taken out."""
+    trunk.eval()
+    with torch.no_grad():
+        losses = [F.cross_entropy(trunk(b)[0], b.want) for b in batches]
+    trunk.train()
+    return float(torch.stack(losses).mean())
+
+
+def auxiliary(trunk: Trunk, batch: Batch, probed: dict[str, torch.Tensor], gaze: float):
+    """The probes' losses, and the gaze losses times `gaze`."""
+    loss = gaze * (trunk.gaze_loss + trunk.name_loss)
+    for name, logits in probed.items():
+        labels = batch.probes[name].flatten()
+        if (labels >= 0).any():
+            loss = loss + F.cross_entropy(logits.flatten(0, 1), labels, ignore_index=-1)
+    return loss
+
+
 def train_language(
     trunk: Trunk,
     tok,
@@ -167,11 +191,14 @@ def train_language(
     save_every: int = 100,
     log=print,
     tag: str = "language",
-) -> float:
-    """Train; resumes from `folder/<tag>.pt` if there is one. Returns the last loss."""
-    torch.manual_seed(options.seed)
-    device = trunk.head.weight.device
+) -> Course:
+    """Train; resumes from `folder/<tag>.pt` if there is one.
+
+    A resumed run draws other clips than an unbroken one, from seeds that follow from the step.
+    """
     o = options
+    torch.manual_seed(o.seed)
+    device = trunk.head.weight.device
     decay = [p for p in trunk.parameters() if p.ndim > 1]
     plain = [p for p in trunk.parameters() if p.ndim < 2]
     optim = torch.optim.AdamW(
@@ -181,17 +208,22 @@ def train_language(
         fused=True,
     )
     path, begin = folder / f"{tag}.pt", 0
-    if path.exists():
-        state = torch.load(path, weights_only=False, map_location=device)
+    state = checkpoint.read(path, device)
+    if state is not None:
         trunk.load_state_dict(state["trunk"])
         optim.load_state_dict(state["optim"])
         begin = state["step"]
+    if begin >= o.steps:
+        return Course(begin, begin)
     source = Source(tok, speaker, o, pool, first_seed=begin * 1000)
-    if begin:
+    if state is not None:
         source.asker.error = state["error"]
-    trunk.train()
+    other = Source(tok, speaker, o, pool, first_seed=JUDGE_SEED)
+    held = [next(other).to(device) for _ in range(2)]
+    first = judge(trunk, held)
     picks = np.random.default_rng([o.seed, begin, 7])
     start, loss_seen, right_seen = time.time(), [], []
+    trunk.train()
     for step in range(begin, o.steps):
         done = step / (o.horizon or o.steps)
         rate = (
@@ -209,18 +241,7 @@ def train_language(
         loss = answer_loss = F.cross_entropy(logits, batch.want)
         aux = o.probe_weight * max(0.0, 1 - done / o.probe_until)
         if aux > 0:
-            loss = (
-                loss
-                + aux
-                * sum(
-                    F.cross_entropy(
-                        probed[k].flatten(0, 1), batch.probes[k].flatten(), ignore_index=-1
-                    )
-                    for k in probed
-                    if (batch.probes[k] >= 0).any()
-                )
-                + aux * o.gaze_weight * (trunk.gaze_loss + trunk.name_loss)
-            )
+            loss = loss + aux * auxiliary(trunk, batch, probed, o.gaze_weight)
         optim.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trunk.parameters(), 1.0)
@@ -240,15 +261,13 @@ def train_language(
         if (step + 1) % save_every == 0 or step + 1 == o.steps:
             worst = sorted(source.asker.error.items(), key=lambda kv: -kv[1])
             log("  errors: " + " ".join(f"{k}={v:.2f}" for k, v in worst))
-            tmp = path.with_suffix(".tmp")
-            torch.save(
+            checkpoint.write(
+                path,
                 {
                     "trunk": trunk.state_dict(),
                     "optim": optim.state_dict(),
                     "step": step + 1,
                     "error": source.asker.error,
                 },
-                tmp,
             )
-            tmp.rename(path)
-    return float(np.mean(loss_seen[-20:]))
+    return Course(begin, o.steps, first, judge(trunk, held))

@@ -45,6 +45,7 @@ def answer_all(
     keep : share of the clip tokens that enter at all, drawn at random
     """
     trunk.eval()
+    device = trunk.head.weight.device
     collate, out = Collator(tok), []
     pairs = [p for p in pairs if p[1]]
     rng = torch.Generator().manual_seed(seed)
@@ -58,7 +59,7 @@ def answer_all(
                 n = len(sample.layout.index)
                 chosen[r, torch.randperm(n, generator=rng)[: max(1, round(keep * n))]] = True
         with torch.no_grad():
-            logits, _ = trunk(made, cut, chosen)
+            logits, _ = trunk(made.to(device), cut, None if chosen is None else chosen.to(device))
         said, want = logits.argmax(-1).tolist(), made.want.tolist()
         first = [k for k, f in enumerate(made.first.tolist()) if f] + [len(want)]
         for q, a, b in zip(made.questions, first, first[1:], strict=False):

@@ -20,7 +20,8 @@ from avsynth.world import Clip, WorldOptions, draw_clip
 
 from .batches import Sample, make_sample
 from .labels import Speaker
-from .towers import hear, see, worn, worn_sound
+from .lessons import worn, worn_sound
+from .towers import hear, see
 
 WORLD = WorldOptions()
 
@@ -57,7 +58,10 @@ def build_pool(
     options: WorldOptions = WORLD,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Write `count` clips with their towers' tokens to `path` (a pickle of our own)."""
+    """Write `count` clips with their towers' tokens to `path`, whole or not at all.
+
+    The file is a pickle: load only what this recipe wrote.
+    """
     rng = np.random.default_rng(first_seed)
     items, start = [], time.time()
     for i in range(count):
@@ -73,7 +77,9 @@ def build_pool(
         if (i + 1) % 250 == 0:
             log(f"pool {i + 1} {(time.time() - start) / (i + 1):.3f} s/clip")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(items))
+    tmp = path.with_suffix(".tmp")
+    tmp.write_bytes(pickle.dumps(items))
+    tmp.replace(path)
 
 
 def load_pool(path: Path, speaker: Speaker) -> list[Sample]:

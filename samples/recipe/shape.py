@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from tokenizers import Tokenizer
+from torch import nn
 from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
 WIDTH, LAYERS = 192, 16
@@ -74,3 +77,19 @@ def build_config(tok: Tokenizer, layers: int = LAYERS) -> Qwen2_5OmniThinkerConf
 def build_model(tok: Tokenizer, layers: int = LAYERS) -> Qwen2_5OmniThinkerForConditionalGeneration:
     """The model with random weights."""
     return Qwen2_5OmniThinkerForConditionalGeneration(build_config(tok, layers))
+
+
+class Parts(NamedTuple):
+    """The three networks of a thinker."""
+
+    audio: nn.Module
+    vision: nn.Module
+    text: nn.Module
+
+
+def parts(model: nn.Module) -> Parts:
+    """Find them: under the thinker itself (transformers 5.17) or under its `model` (5.23)."""
+    if hasattr(model.model, "language_model"):
+        inner = model.model
+        return Parts(inner.audio_tower, inner.visual, inner.language_model)
+    return Parts(model.audio_tower, model.visual, model.model)

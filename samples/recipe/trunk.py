@@ -127,6 +127,7 @@ class Trunk(nn.Module):
         """
         a, b = batch.blocks
         x = self.text.embed_tokens(batch.ids)
+        self.gaze_loss = self.name_loss = x.new_zeros(())
         x = torch.cat([x[:, :a], batch.av.to(x.dtype), x[:, b:]], 1)
         mask = batch.mask
         if keep is not None:
@@ -140,15 +141,15 @@ class Trunk(nn.Module):
         )
         clip, asked = bias[:, :, :b, :b], bias[:, :, b:]
         probed: dict[str, torch.Tensor] = {}
-        cols = batch.cols
+        cols, on = batch.cols, batch.gaze.any(1)
         for i, layer in enumerate(self.text.layers):
             if cut is not None and i == cut:
-                text = torch.cat([torch.arange(a), torch.arange(b, x.shape[1])]).to(x.device)
+                text = torch.arange(x.shape[1], device=x.device)
+                text = text[(text < a) | (text >= b)]
                 x, cos, sin = x[:, text], cos[:, :, text], sin[:, :, text]
                 clip, asked = clip[:, :, :a, :a], torch.cat([asked[..., :a], asked[..., b:]], -1)
                 cols = cols - (b - a)
-            if i == self.gaze_layer and self.training:
-                on = batch.gaze.any(1)
+            if i == self.gaze_layer and self.training and bool(on.any()):
                 self.gaze_loss = self.gaze(
                     x,
                     layer,

@@ -12,7 +12,7 @@ from recipe.batches import SYSTEM, Asker, Collator, make_sample
 from recipe.labels import Speaker, video_labels
 from recipe.language import LanguageOptions, grow, teach_words, train_language
 from recipe.layout import audio_tokens
-from recipe.shape import WIDTH, build_model
+from recipe.shape import WIDTH, build_model, parts
 from recipe.towers import hear, see
 from recipe.trunk import Trunk
 from recipe.vocab import build_tokenizer, concept_vectors
@@ -34,11 +34,11 @@ def test_batched_towers_equal_the_librarys(model) -> None:
         for h, w in ((112, 112), (112, 140), (168, 84)):
             frames = rng.integers(0, 256, (4, h, w, 3), dtype=np.uint8)
             p, grid = patches(torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous())
-            wanted = model.model.visual(p, torch.tensor([grid])).pooler_output
-            torch.testing.assert_close(see(model.model.visual, frames), wanted)
+            wanted = parts(model).vision(p, torch.tensor([grid])).pooler_output
+            torch.testing.assert_close(see(parts(model).vision, frames), wanted)
         sound = rng.normal(0, 0.1, 16_000 * 3 + 777).astype(np.float32)
         mel = log_mel(sound)
-        tower = model.model.audio_tower
+        tower = parts(model).audio
         wanted = tower(mel, torch.tensor([mel.shape[1]])).last_hidden_state
         torch.testing.assert_close(hear(tower, sound), wanted, atol=1e-5, rtol=1e-4)
 
@@ -49,7 +49,7 @@ def test_batched_towers_equal_the_librarys(model) -> None:
 def test_a_packed_question_sees_what_it_would_see_alone(model, modes) -> None:
     rng = np.random.default_rng(0)
     speaker = Speaker(concept_vectors(WIDTH))
-    trunk = Trunk(model.model.language_model, model.lm_head).eval()
+    trunk = Trunk(parts(model).text, model.lm_head).eval()
     collate, asker = Collator(TOK), Asker(rng)
     samples = [make_sample(draw_clip(s, WorldOptions(modes=modes)), speaker, rng) for s in (1, 2)]
     asked = [asker.draw(s.clip, 3) for s in samples]
@@ -64,7 +64,8 @@ def test_a_packed_question_sees_what_it_would_see_alone(model, modes) -> None:
     ids = torch.tensor([[*head, *marks, *(TOK.token_to_id(e) for e in ends), *tail]])
     frames = -(-round(clip.duration * 16_000) // 160)
     assert audio.sum() == (audio_tokens(round(clip.duration * 16_000)) if audio.any() else 0)
-    places, _ = model.model.get_rope_index(
+    index = getattr(model, "get_rope_index", None) or model.model.get_rope_index
+    places, _ = index(
         ids,
         None,
         torch.tensor([[video["grids"], video["rows"] * 2, video["cols"] * 2]]) if video else None,
@@ -75,7 +76,7 @@ def test_a_packed_question_sees_what_it_would_see_alone(model, modes) -> None:
     )
     a, _b = batch.blocks
     assert torch.equal(batch.positions[:, 1, a : a + n], places[:, 0, len(head) : len(head) + n])
-    text = model.model.language_model
+    text = parts(model).text
     embedded = text.embed_tokens(ids).clone()
     embedded[0, len(head) : len(head) + n] = torch.from_numpy(sample.vectors)
     with torch.no_grad():
@@ -89,10 +90,10 @@ def test_a_packed_question_sees_what_it_would_see_alone(model, modes) -> None:
 def test_growing_changes_nothing_at_first() -> None:
     torch.manual_seed(1)
     small, large = build_model(TOK, 8), build_model(TOK, 16)
-    half = Trunk(small.model.language_model, small.lm_head).eval()
-    whole = Trunk(large.model.language_model, large.lm_head).eval()
+    half = Trunk(parts(small).text, small.lm_head).eval()
+    whole = Trunk(parts(large).text, large.lm_head).eval()
     speaker = teach_words(half, TOK)
-    grow(small.model.language_model, large.model.language_model)
+    grow(parts(small).text, parts(large).text)
     large.lm_head.load_state_dict(small.lm_head.state_dict())
     rng = np.random.default_rng(0)
     sample = make_sample(draw_clip(3), speaker, rng)
@@ -106,12 +107,14 @@ def test_a_few_steps_lower_the_loss_and_can_be_resumed(tmp_path: Path) -> None:
     options = LanguageOptions(
         steps=6, clips=2, questions=4, warmup=2, min_s=5.0, max_s=6.0, cut_from=5
     )
-    losses = []
-    for steps in (6, 14):
+    courses = []
+    for steps in (6, 14, 14):
         model = build_model(TOK, 8)
-        trunk = Trunk(model.model.language_model, model.lm_head, probe_layer=3)
+        trunk = Trunk(parts(model).text, model.lm_head, probe_layer=3)
         speaker = teach_words(trunk, TOK)
         grown = LanguageOptions(**{**options.__dict__, "steps": steps})
-        losses.append(train_language(trunk, TOK, speaker, grown, tmp_path, log=lambda text: None))
-    assert losses[1] < losses[0]
-    assert torch.load(tmp_path / "language.pt", weights_only=False)["step"] == 14
+        courses.append(train_language(trunk, TOK, speaker, grown, tmp_path, log=lambda text: None))
+    assert [(c.begin, c.step) for c in courses] == [(0, 6), (6, 14), (14, 14)]
+    assert courses[0].last < courses[0].first
+    assert courses[1].last < courses[0].last
+    assert courses[2].first is None  # nothing was left to do

@@ -1,0 +1,47 @@
+"""Checkpoints of the recipe's stages, and what a stage reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class Course:
+    """How a stage went.
+
+    Attributes
+    ----------
+    begin, step : first step of this call, and where the stage stands now
+    first, last : loss on the same batches before and after; None if there was nothing left to do
+    """
+
+    begin: int
+    step: int
+    first: float | None = None
+    last: float | None = None
+
+    def __str__(self) -> str:
+        if self.first is None or self.last is None:
+            return f"complete at step {self.step}"
+        return (
+            f"steps {self.begin} to {self.step}, loss {self.first:.3f} at first, "
+            f"{self.last:.3f} at last"
+        )
+
+
+def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
+    """A checkpoint with its tensors on a device, or None if there is none."""
+    if not path.exists():
+        return None
+    return torch.load(path, weights_only=True, map_location=device)
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint whole or not at all."""
+    tmp = path.with_suffix(".tmp")
+    torch.save(state, tmp)
+    tmp.replace(path)

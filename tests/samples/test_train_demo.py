@@ -1,0 +1,115 @@
+"""The recipe from beginning to end, as small as it gets: every stage, resumed, exported, asked."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from recipe.answering import load_demo
+from recipe.checkpoint import read
+from train_demo import STAGES, Recipe, Run, StageMissing, train
+
+import omnidrop
+
+SAMPLES = Path(__file__).resolve().parents[2] / "samples"
+pytestmark = pytest.mark.slow
+TRAINING = ("towers", "audio", "vision", "language", "mixed", "joint")
+
+
+def tiny() -> Recipe:
+    few = Recipe().taste(5)
+    small = {"clips": 2, "questions": 6, "min_s": 5.0, "max_s": 5.5}
+    return replace(
+        few,
+        towers=replace(few.towers, clips=2, grids=32),
+        audio=replace(few.audio, clips=2),
+        vision=replace(few.vision, grids=32, steps=13),
+        language=replace(few.language, **small),
+        mixed=replace(few.mixed, **small),
+        joint=replace(few.joint, **small),
+        clips=4,
+    )
+
+
+def quiet(text: str) -> None:
+    return None
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory):
+    out = tmp_path_factory.mktemp("run")
+    return out, train(Run(out, tiny(), log=quiet))
+
+
+def test_every_stage_lowers_its_loss(trained) -> None:
+    _, courses = trained
+    assert tuple(courses) == TRAINING
+    for stage, course in courses.items():
+        assert course.last < course.first, stage
+
+
+def test_stages_go_on_where_the_recipe_says(trained) -> None:
+    _, courses = trained
+    begins = {stage: (course.begin, course.step) for stage, course in courses.items()}
+    assert begins == {
+        "towers": (0, 5),
+        "audio": (5, 10),
+        "vision": (5, 13),
+        "language": (0, 5),
+        "mixed": (5, 10),
+        "joint": (0, 5),
+    }
+
+
+def test_each_tower_is_changed_by_its_own_stage_alone(trained) -> None:
+    out, _ = trained
+    before = read(out / "towers.pt")["whole"]
+    for stage, name in (("audio", "audio.proj.weight"), ("vision", "vision.merger.mlp.0.weight")):
+        after = read(out / f"{stage}.pt")["whole"]
+        assert not torch.equal(after[name], before[name])
+        other = {"audio": "vision.", "vision": "audio."}[stage]
+        assert all(torch.equal(after[k], v) for k, v in before.items() if k.startswith(other))
+
+
+def test_a_second_run_does_only_what_is_left(trained) -> None:
+    out, _ = trained
+    (out / "joint.pt").unlink()
+    again = train(Run(out, tiny(), log=quiet), tuple(s for s in STAGES if s != "export"))
+    assert {s for s, c in again.items() if c.first is not None} == {"joint"}
+    assert train(Run(out, tiny(), log=quiet), ("joint",))["joint"].first is None
+
+
+def test_the_exported_folder_is_what_was_trained_and_answers(trained) -> None:
+    out, _ = trained
+    _, trunk, _ = load_demo(out / "demo-model")
+    state = read(out / "joint.pt")["trunk"]
+    name = "text.layers.15.mlp.up_proj.weight"
+    assert torch.equal(trunk.state_dict()[name], state[name].bfloat16().float())
+    names = ("piano", "violin", "drums")
+    with omnidrop.load(str(out / "demo-model"), device="cpu").open(SAMPLES / "duet.mp4") as clip:
+        answer = clip.ask("Which instrument plays first?", choices=names)
+    assert answer.text in names
+    assert sum(c.probability for c in answer.choices) == pytest.approx(1)
+
+
+def test_plain_training_stands_beside_the_other(trained) -> None:
+    out, _ = trained
+    run = Run(out, tiny(), plain=True, log=quiet)
+    assert {o.cut_share for o in (run.recipe.language, run.recipe.mixed, run.recipe.joint)} == {0.0}
+    course = train(run, ("language",))["language"]
+    assert (course.begin, course.step) == (0, 5)
+    assert (out / "language-plain.pt").exists()
+
+
+def test_a_stage_says_which_one_it_needs(tmp_path: Path) -> None:
+    for stage, needed in (("audio", "towers"), ("pool", "audio"), ("mixed", "language")):
+        with pytest.raises(StageMissing, match=f"--stage {needed}"):
+            train(Run(tmp_path, tiny(), log=quiet), (stage,))
+
+
+def test_another_seed_reaches_every_stage() -> None:
+    plain, other = Recipe(), Recipe().seeded(3)
+    assert other.seed == 3
+    assert all(getattr(other, s).seed == getattr(plain, s).seed + 3 for s in TRAINING)
