@@ -25,6 +25,7 @@ _OURS = {
     "fastv": "omnidrop.pruning.fastv:FastV",
     "none": "omnidrop.pruning.method:Method",
     "omnidrop": "omnidrop.pruning.omnidrop:OmniDrop",
+    "omnizip": "omnidrop.pruning.omnizip:OmniZip",
     "pyramiddrop": "omnidrop.pruning.pyramiddrop:PyramidDrop",
     "random": "omnidrop.pruning.random:Random",
     "seats": "omnidrop.pruning.seats:Seats",

@@ -13,6 +13,7 @@ from omnidrop.pruning.dycoke import DyCoke
 from omnidrop.pruning.fastv import FastV
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.omnidrop import OmniDrop
+from omnidrop.pruning.omnizip import OmniZip
 from omnidrop.pruning.pyramiddrop import PyramidDrop
 from omnidrop.pruning.random import Random
 from omnidrop.pruning.seats import Seats
@@ -45,6 +46,8 @@ SOLVED: dict[str, Make] = {
     "pyramiddrop": PyramidDrop,
     "sparsevlm": SparseVLM,
     "sparsevlm-plain": partial(SparseVLM, recycle=0),
+    "omnizip": OmniZip,
+    "omnizip-rates": partial(OmniZip, rho_a=0.8, rho_v=0.5, contextual=0.3, group=1),
 }
 
 #: Methods whose counts do not follow from their budget alone.
@@ -52,7 +55,7 @@ GIVEN: dict[str, Make] = {
     "none": Method,
     **{
         name: partial(lambda preset: preset, preset)
-        for kind in (DyCoke, OmniDrop, PyramidDrop, Seats, SparseVLM)
+        for kind in (DyCoke, OmniDrop, OmniZip, PyramidDrop, Seats, SparseVLM)
         for name, preset in kind.presets().items()
     },
 }
