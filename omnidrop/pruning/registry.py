@@ -20,6 +20,7 @@ from omnidrop.pruning.method import Method
 GROUP = "omnidrop.methods"
 
 _OURS = {
+    "dash": "omnidrop.pruning.dash:Dash",
     "divprune": "omnidrop.pruning.divprune:DivPrune",
     "dycoke": "omnidrop.pruning.dycoke:DyCoke",
     "fastv": "omnidrop.pruning.fastv:FastV",

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from omnidrop.pruning.dash import Dash
 from omnidrop.pruning.divprune import DivPrune
 from omnidrop.pruning.dycoke import DyCoke
 from omnidrop.pruning.fastv import FastV
@@ -48,6 +49,7 @@ SOLVED: dict[str, Make] = {
     "sparsevlm-plain": partial(SparseVLM, recycle=0),
     "omnizip": OmniZip,
     "omnizip-rates": partial(OmniZip, rho_a=0.8, rho_v=0.5, contextual=0.3, group=1),
+    "dash": Dash,
 }
 
 #: Methods whose counts do not follow from their budget alone.
@@ -55,7 +57,7 @@ GIVEN: dict[str, Make] = {
     "none": Method,
     **{
         name: partial(lambda preset: preset, preset)
-        for kind in (DyCoke, OmniDrop, OmniZip, PyramidDrop, Seats, SparseVLM)
+        for kind in (Dash, DyCoke, OmniDrop, OmniZip, PyramidDrop, Seats, SparseVLM)
         for name, preset in kind.presets().items()
     },
 }

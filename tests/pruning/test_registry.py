@@ -41,7 +41,7 @@ def test_get_method_sets_fields():
     ("name", "fields", "message"),
     [
         ("omnidrp", {}, "Did you mean omnidrop"),
-        ("zzz", {}, "Known: divprune"),
+        ("zzz", {}, "Known: .*divprune, dycoke, fastv"),
         ("omnidrop", {"budgets": 0.3}, "Did you mean budget"),
         ("uniform", {"beta": 3}, "Known: budget, cache"),
         ("omnidrop", {"budget": 0}, "above 0"),
