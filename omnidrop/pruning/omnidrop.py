@@ -7,7 +7,7 @@ nothing; past the turning point the question's attention decides, over one pool 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
@@ -16,6 +16,7 @@ from omnidrop.errors import UsageError
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks
 from omnidrop.pruning import schedule as schedules
+from omnidrop.pruning import turning as turnings
 from omnidrop.pruning.merging import merge_video, natural_count
 from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan, Rows
 from omnidrop.pruning.select import diversify, even, spread_by_chunk, top
@@ -63,6 +64,17 @@ class OmniDrop(Method):
         Share dropped of every grid of a group but the first (paper).
     video_group : int, default 4
         Temporal grids per group (paper: four frames; see `merging`).
+    turning : {"fixed", "asl"}, default "fixed"
+        "asl": the turning point is picked for each question, by the signal of ASL (arXiv
+        2601.07667): after the first layer where the variance of the tokens' ranks over the last 8
+        layers (fewer in shallow models, see `turning`) is under `settled` of its first value. Until
+        then nothing is dropped beyond entry, and from then on `schedule` completes the budget
+        exactly ("step" drops once, as ASL does). The entry is that of the fixed schedule, and the
+        pick comes at the latest where the budget would otherwise be overspent. It costs the
+        question's attention in every layer up to there (its rows against all keys), which a fixed
+        turning point asks for only where it drops, and clips share no layer between questions.
+    settled : float, default 0.3
+        Share of its first value at which the variance has settled (ASL).
     solve : bool, default True
         False: take the constants as they stand, all four given; `budget` is then only a name and
         the realised mean may differ, which the plan then notes (paper presets: "20 %" is 0.217).
@@ -84,6 +96,8 @@ class OmniDrop(Method):
     audio_keep: float = 0.7
     video_prune: float = 0.8
     video_group: int = 4
+    turning: Literal["fixed", "asl"] = "fixed"
+    settled: float = turnings.THRESHOLD
     solve: bool = True
 
     def __post_init__(self) -> None:
@@ -92,6 +106,7 @@ class OmniDrop(Method):
         checks.one_of("rows", self.rows, ("question", "last", "all-text"))
         checks.one_of("diversity_form", self.diversity_form, ("scaled", "raw"))
         checks.one_of("entry", self.entry, ("paper", "uniform", "none"))
+        checks.one_of("turning", self.turning, ("fixed", "asl"))
         checks.switch("solve", self.solve)
         checks.number("diversity", self.diversity, low=0)
         if isinstance(self.diversity_from, float):
@@ -113,6 +128,13 @@ class OmniDrop(Method):
             raise UsageError(
                 f"Without a reduction at entry, {self.entry_ratio} of the tokens cannot enter.",
                 hint="Use entry='paper', or leave entry_ratio out.",
+            )
+        checks.number("settled", self.settled, low=0)
+        given = (self.p_init, self.p_final, self.t_mid) != (None, None, None)
+        if self.turning == "asl" and (given or not self.solve):
+            raise UsageError(
+                "turning='asl' picks t_mid and solves the drop rates; they cannot be given too.",
+                hint="Leave p_init, p_final, t_mid and solve out.",
             )
         constants = (self._entry_ratio, self.p_init, self.p_final, self.t_mid)
         if not self.solve and None in constants:
@@ -174,11 +196,16 @@ class OmniDrop(Method):
         )
         if not self.solve:
             return schedules.fixed(path[0], len(tokens), layers, self.budget)
-        return schedules.solve(self.budget, len(tokens), layers, path)
+        plan = schedules.solve(self.budget, len(tokens), layers, path)
+        if self.turning == "asl" and plan.counts[-1] < plan.counts[0]:
+            return replace(plan, adaptive=True)
+        return plan
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Keep audio by encoder attention, and merge video that repeats itself."""
         total, count = plan.total, plan.counts[0]
+        if plan.adaptive:
+            view.memo["left"] = sum(plan.counts) - count
         if count == total:
             return Entry(torch.arange(total))
         if self.entry == "uniform":
@@ -204,6 +231,10 @@ class OmniDrop(Method):
 
     def keep(self, view: LayerView, count: int) -> torch.Tensor:
         """Drop what the question attends to least, sparing distant moments from the middle on."""
+        if "left" in view.memo:
+            count = self._turn(view)
+            if count == len(view.tokens):
+                return torch.arange(count)
         scores = view.attention(self.rows)
         if not self.diversity or view.layer < self._diversity_layer(view.layers):
             return top(scores, count)
@@ -214,6 +245,23 @@ class OmniDrop(Method):
             self.diversity,
             scaled=self.diversity_form == "scaled",
         )
+
+    def _turn(self, view: LayerView) -> int:
+        """Return how many tokens go on when the turning point is picked on the way."""
+        memo, alive = view.memo, len(view.tokens)
+        left = view.layers - 1 - view.layer
+        if "counts" not in memo:
+            signal = memo.setdefault("signal", turnings.Settling(turnings.window(view.layers)))
+            moved = signal.add(view.attention(self.rows))
+            settled = moved is not None and moved < self.settled
+            affordable = alive + left - 1 <= memo["left"]
+            if affordable and not settled:
+                memo["left"] -= alive
+                return alive
+            memo["counts"] = schedules.complete(
+                alive, left, memo["left"], view.layers, shape=self.schedule, beta=self.beta
+            )
+        return int(memo["counts"][-left])
 
     def _diversity_layer(self, layers: int) -> int:
         start = self.diversity_from
