@@ -7,12 +7,22 @@ cache for each token), can be cut to chosen tokens, and can be rewound after a c
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 #: Tokens of room added when a layer's buffer is full.
 GROWTH = 256
+
+
+@dataclass(frozen=True)
+class Lent:
+    """The first `length` tokens of a layer's buffers, which nobody changes; room may follow."""
+
+    keys: torch.Tensor
+    values: torch.Tensor
+    length: int
 
 
 class KVCache:
@@ -79,6 +89,29 @@ class KVCache:
         values[:, :, held : held + new] = value
         self._lengths[layer_idx] = held + new
         return keys[:, :, : held + new], values[:, :, : held + new]
+
+    def lend(self, layer: int, length: int) -> Lent:
+        """Return the first `length` tokens of a layer, for another cache to begin with."""
+        keys, values = self._keys[layer], self._values[layer]
+        if keys is None or values is None:
+            raise IndexError(f"layer {layer} holds no keys yet")
+        return Lent(keys, values, length)
+
+    def borrow(self, layer: int, lent: Lent, *, copying: bool) -> None:
+        """Begin a layer with the tokens of another cache.
+
+        Parameters
+        ----------
+        layer : int
+        lent : Lent
+        copying : bool
+            Copy them before anything is appended: the other cache is still in use. Otherwise its
+            room is written to.
+        """
+        end = lent.length if copying else lent.keys.shape[2]
+        self._keys[layer] = lent.keys[:, :, :end]
+        self._values[layer] = lent.values[:, :, :end]
+        self._lengths[layer] = lent.length
 
     def cut(self, layer: int, index: torch.Tensor) -> None:
         """Keep only the tokens at `index` ((n,) int64, ascending) in one layer."""

@@ -3,24 +3,34 @@
 Scores for layer l come from the hidden states that entered it against its own cached keys, and
 the chosen tokens go on to layer l + 1. Text is never dropped and positions are never renumbered:
 the rotary rows of the survivors are gathered.
+
+Up to the layer after which the question first has a say, the clip's rows and the question's go
+apart, the question's after the clip's. So the clip's give the same numbers whatever is asked, and
+an answer does not depend on whether they were computed now or for an earlier question (in one pass
+over all rows a kernel's rounding may change with the number of rows).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import copy
+import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from omnidrop.engine.cache import KVCache
+from omnidrop.engine.cache import KVCache, Lent
 from omnidrop.engine.encode import Encoded
 from omnidrop.engine.meter import Meter
+from omnidrop.engine.prefix import Key, Prefix, Prefixes
+from omnidrop.engine.sequence import Block, Sequence, View, clip_end
 from omnidrop.models.adapter import Adapter
-from omnidrop.prompt import Prompt, TokenMap
-from omnidrop.pruning.method import Entry, EntryView, Method, Plan, Rows
-from omnidrop.pruning.relevance import relevance as relevance_of
-from omnidrop.pruning.relevance import row_relevance
+from omnidrop.prompt import Prompt
+from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, Plan
+
+#: Fewer rows of a clip than this go together with the question's: a pass of their own through the
+#: weights would cost more than it saves.
+APART_FROM = 512
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,8 @@ class Prefilled:
         Prompt indices of those tokens.
     next_position : int
         Position of the first generated token.
+    reused : int
+        Layers, from the first, that the clip's rows went through for an earlier question.
     """
 
     cache: KVCache
@@ -52,107 +64,7 @@ class Prefilled:
     relevance: torch.Tensor | None
     relevance_tokens: torch.Tensor | None
     next_position: int
-
-
-@dataclass
-class _State:
-    """The sequence between two layers; `alive` holds prompt indices, ascending, on the CPU."""
-
-    alive: torch.Tensor
-    tokens: TokenMap
-    hidden: torch.Tensor
-    rotary: tuple[torch.Tensor, torch.Tensor]
-
-    @property
-    def av(self) -> torch.Tensor:
-        return torch.nonzero(self.tokens.av).squeeze(1)
-
-    def keep(self, index: torch.Tensor) -> None:
-        on_device = index.to(self.hidden.device)
-        self.alive = self.alive[index]
-        self.tokens = self.tokens.select(index)
-        self.hidden = self.hidden.index_select(1, on_device)
-        cos, sin = self.rotary
-        self.rotary = (cos.index_select(1, on_device), sin.index_select(1, on_device))
-
-
-@dataclass
-class _View:
-    """A `LayerView`: the layer just run, seen by a method. Attention is computed when asked for."""
-
-    layer: int
-    layers: int
-    generator: torch.Generator
-    tokens: TokenMap
-    memo: dict[str, Any]
-    _adapter: Adapter
-    _cache: KVCache
-    _entered: torch.Tensor
-    _state: _State
-    _av: torch.Tensor
-    _known: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def attention(self, rows: Rows) -> torch.Tensor:
-        if rows not in self._known:
-            self._known[rows] = self._scored(relevance_of, rows)
-        return self._known[rows]
-
-    def row_attention(self, rows: Rows) -> torch.Tensor:
-        return self._scored(row_relevance, rows)
-
-    def hidden(self) -> torch.Tensor:
-        return self._left(self._av)
-
-    def text_hidden(self, rows: Rows) -> torch.Tensor:
-        return self._left(query_rows(self._state.tokens, rows))
-
-    def _left(self, index: torch.Tensor) -> torch.Tensor:
-        return self._state.hidden[0].index_select(0, index.to(self._state.hidden.device))
-
-    def _scored(self, score: Callable[..., torch.Tensor], rows: Rows) -> torch.Tensor:
-        index = query_rows(self._state.tokens, rows)
-        device = self._entered.device
-        on_device = index.to(device)
-        cos, sin = self._state.rotary
-        queries = self._adapter.queries(
-            self.layer,
-            self._entered.index_select(1, on_device),
-            (cos.index_select(1, on_device), sin.index_select(1, on_device)),
-        )
-        scores = score(
-            queries,
-            self._cache.keys(self.layer)[0],
-            rows=on_device,
-            columns=self._av.to(device),
-            scaling=self._adapter.scaling,
-        )
-        return scores.cpu()
-
-
-def query_rows(tokens: TokenMap, rows: Rows) -> torch.Tensor:
-    """Return which rows of a sequence ask for relevance.
-
-    Parameters
-    ----------
-    tokens : TokenMap
-        The sequence as it is now.
-    rows : {"question", "last", "all-text"}
-        The user's words; the last token; or every token that is not audio or video and comes
-        after the first AV token (rows before it cannot see any).
-
-    Returns
-    -------
-    Tensor, (r,) int64
-    """
-    last = torch.tensor([len(tokens) - 1])
-    if rows == "last":
-        return last
-    if rows == "question":
-        index = torch.nonzero(tokens.question).squeeze(1)
-        return index if len(index) else last
-    av = torch.nonzero(tokens.av).squeeze(1)
-    text = torch.nonzero(~tokens.av).squeeze(1)
-    return text[text > av[0]] if len(av) else last
+    reused: int = 0
 
 
 @torch.inference_mode()
@@ -164,6 +76,7 @@ def prefill(
     meter: Meter,
     *,
     seed: int = 0,
+    prefixes: Prefixes | None = None,
 ) -> Prefilled:
     """Run a prompt through the decoder under a method.
 
@@ -181,132 +94,252 @@ def prefill(
         Receives the times of entry, prefill and selection.
     seed : int
         For methods that draw.
+    prefixes : Prefixes, optional
+        What earlier questions about the same embeddings left; this one leaves its own there. The
+        result is the same with and without.
 
     Raises
     ------
     BudgetError
         If the method cannot reach its budget on this prompt.
     """
-    layers = adapter.info.text.layers
-    generator = torch.Generator().manual_seed(seed)
     av = torch.nonzero(prompt.tokens.av).squeeze(1)
-    plan = method.plan(prompt.tokens.select(av), layers)
-    memo: dict[str, Any] = {}
-    with meter.stage("entry"):
-        state = _enter(adapter, prompt, encoded, method, plan, av, generator, memo)
-    cache = KVCache(layers)
-    survivors: list[torch.Tensor] = []
-    relevance = relevance_tokens = None
+    plan = method.plan(prompt.tokens.select(av), adapter.info.text.layers)
+    end = clip_end(prompt.tokens)
+    if not end:
+        prefixes = None
+    key = Key(method, plan, seed, tuple(prompt.ids[:end].tolist()))
+    known = prefixes.find(key) if prefixes is not None else None
+    climb = _Climb(adapter, prompt, end, method, plan, meter)
+    if known is not None:
+        through = f"prefix through layer {known.layers} of {adapter.info.text.layers}"
+        meter.add("entry", 0.0, reused=True)
+        meter.add(through, 0.0, within="prefill", reused=True)
+        climb.resume(known)
+    else:
+        with meter.stage("entry"):
+            climb.begin(encoded, av, torch.Generator().manual_seed(seed))
     with meter.stage("prefill"):
-        for layer in range(layers):
-            here = state.av
-            survivors.append(state.alive[here])
-            entered = state.hidden
-            state.hidden = adapter.layer(layer, entered, state.rotary, cache)
-            if not len(here):
-                continue
-            view = _View(
-                layer=layer,
-                layers=layers,
-                generator=generator,
-                tokens=state.tokens.select(here),
-                memo=memo,
-                _adapter=adapter,
-                _cache=cache,
-                _entered=entered,
-                _state=state,
-                _av=here,
-            )
-            with meter.stage("selection"):
-                if layer == layers // 2:
-                    relevance, relevance_tokens = view.attention("question"), survivors[-1]
-                if layer + 1 < layers and (plan.adaptive or plan.counts[layer + 1] < len(here)):
-                    _apply(
-                        method.keep(view, plan.counts[layer + 1]),
-                        here,
-                        state,
-                        cache,
-                        layer,
-                        method.cache == "cut",
-                    )
-        logits = adapter.logits(state.hidden[:, -1:])
+        logits = climb.run(keeping=prefixes is not None)
+    if prefixes is not None and climb.prefix is not None:
+        prefixes.add(key, climb.prefix)
     return Prefilled(
-        cache=cache,
+        cache=climb.cache,
         logits=logits,
         plan=plan,
-        survivors=tuple(survivors),
-        relevance=relevance,
-        relevance_tokens=relevance_tokens,
+        survivors=tuple(climb.survivors),
+        relevance=climb.relevance,
+        relevance_tokens=climb.relevance_tokens,
         next_position=prompt.next_position,
+        reused=known.layers if known is not None else 0,
     )
 
 
-def _enter(
-    adapter: Adapter,
-    prompt: Prompt,
-    encoded: Encoded,
-    method: Method,
-    plan: Plan,
-    av: torch.Tensor,
-    generator: torch.Generator,
-    memo: dict[str, Any],
-) -> _State:
-    device = adapter.device
-    tokens = prompt.tokens
-    text = torch.nonzero(~tokens.av).squeeze(1)
-    words = adapter.embed(prompt.ids[text].to(device))
-    if not len(av):
-        alive, hidden = text, words
-    else:
+class _Climb:
+    """One prompt on its way up, from `begin` or `resume` to `run`.
+
+    `prefix` is what the next question can use of it, once the question had a say.
+    """
+
+    generator: torch.Generator
+    memo: dict[str, Any]
+    sequence: Sequence
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        prompt: Prompt,
+        end: int,
+        method: Method,
+        plan: Plan,
+        meter: Meter,
+    ) -> None:
+        self.adapter, self.prompt, self.end = adapter, prompt, end
+        self.method, self.plan, self.meter = method, plan, meter
+        self.layers = adapter.info.text.layers
+        self.cache = KVCache(self.layers)
+        self.survivors: list[torch.Tensor] = []
+        self.relevance: torch.Tensor | None = None
+        self.relevance_tokens: torch.Tensor | None = None
+        self.prefix: Prefix | None = None
+        self._known: Prefix | None = None
+        self._lent: list[Lent] = []
+
+    def begin(self, encoded: Encoded, av: torch.Tensor, generator: torch.Generator) -> None:
+        """Let the method choose what enters."""
+        self.generator, self.memo = generator, {}
+        device, tokens = self.adapter.device, self.prompt.tokens
+        text = torch.nonzero(~tokens.av).squeeze(1)
+        words = self.adapter.embed(self.prompt.ids[text].to(device))
+        if not len(av):
+            self.sequence = self._sequence(text, words)
+            return
         own = encoded.in_prompt_order(tokens.video[av]).to(device=device, dtype=words.dtype)
-        entry = method.enter(
+        entry = self.method.enter(
             EntryView(
                 tokens=tokens.select(av),
                 embeds=own,
                 audio_attention=encoded.audio_attention,
                 generator=generator,
                 video_attention=encoded.video_attention,
-                memo=memo,
+                memo=self.memo,
+                backbone=Backbone(
+                    self.adapter.info.name, self.adapter.fingerprint, self.adapter.folder
+                ),
             ),
-            plan,
+            self.plan,
         )
         keep = entry.keep.cpu()
         kept = own.index_select(0, keep.to(device)) if entry.embeds is None else entry.embeds
         alive, order = torch.cat([text, av[keep]]).sort()
         hidden = torch.cat([words, kept.to(words.dtype)]).index_select(0, order.to(device))
-    return _State(
-        alive=alive,
-        tokens=tokens.select(alive),
-        hidden=hidden.unsqueeze(0),
-        rotary=adapter.rotary(prompt.positions[:, alive].to(device)),
-    )
+        self.sequence = self._sequence(alive, hidden)
 
+    def resume(self, known: Prefix) -> None:
+        """Take the clip's part from an earlier question."""
+        self._known = known
+        known.lend(self.cache)
+        self.memo = copy.deepcopy(known.memo)
+        self.generator = torch.Generator()
+        self.generator.set_state(known.generator)
+        text = torch.nonzero(~self.prompt.tokens.av).squeeze(1)
+        words = self.adapter.embed(self.prompt.ids[text[text >= self.end]].to(self.adapter.device))
+        self.sequence = self._sequence(torch.cat([text, known.survivors[0]]).sort()[0], words)
 
-def _apply(
-    chosen: torch.Tensor | Entry,
-    here: torch.Tensor,
-    state: _State,
-    cache: KVCache,
-    layer: int,
-    cut: bool,
-) -> None:
-    """Let the chosen of the AV tokens at `here` go on, with new states where there are any."""
-    entry = chosen if isinstance(chosen, Entry) else Entry(chosen)
-    kept = here[entry.keep.cpu()]
-    if entry.embeds is not None:
-        state.hidden[0, kept.to(state.hidden.device)] = entry.embeds.to(state.hidden)
-    if len(kept) < len(here):
-        _drop(state, kept, cache, layer, cut)
+    def _sequence(self, alive: torch.Tensor, hidden: torch.Tensor) -> Sequence:
+        """Make the sequence of `alive` rows; states may be those of the last of them alone."""
+        split = int((alive < self.end).sum())
+        split = split if split >= APART_FROM else 0
+        tail = hidden.shape[0] - (len(alive) - split)
+        return Sequence(
+            alive=alive,
+            tokens=self.prompt.tokens.select(alive),
+            head=self._block(alive[:split], hidden[:tail]) if split and tail else None,
+            tail=self._block(alive[split:], hidden[tail:]),
+        )
 
+    def _block(self, rows: torch.Tensor, hidden: torch.Tensor) -> Block:
+        positions = self.prompt.positions[:, rows].to(self.adapter.device)
+        return Block(hidden[None], self.adapter.rotary(positions))
 
-def _drop(state: _State, kept: torch.Tensor, cache: KVCache, layer: int, cut: bool) -> None:
-    stays = ~state.tokens.av
-    stays[kept] = True
-    before = state.alive
-    state.keep(torch.nonzero(stays).squeeze(1))
-    if not cut:
-        return
-    # Layers already passed hold the tokens that entered them; all those were cut to `before`.
-    index = torch.searchsorted(before, state.alive)
-    for passed in range(layer + 1):
-        cache.cut(passed, index)
+    def run(self, *, keeping: bool) -> torch.Tensor:
+        """Go through all layers and return the logits of the first answer token.
+
+        Parameters
+        ----------
+        keeping : bool
+            Make `prefix`.
+        """
+        keeping = keeping and self._known is None
+        for layer in range(self.layers - 1):
+            sequence, here = self.sequence, self._arrive()
+            entered = sequence.tail
+            if sequence.head is not None:
+                sequence.head = self._through(layer, sequence.head)
+            sequence.tail = self._through(layer, entered)
+            if keeping and sequence.split:
+                self._lent.append(self.cache.lend(layer, sequence.split))
+            if len(here):
+                self._look(layer, entered, here, keeping)
+        return self._finish(self.layers - 1, keeping)
+
+    def _arrive(self) -> torch.Tensor:
+        here = self.sequence.av
+        self.survivors.append(self.sequence.alive[here])
+        return here
+
+    def _through(self, layer: int, block: Block) -> Block:
+        hidden = self.adapter.layer(layer, block.hidden, block.rotary, self.cache)
+        return Block(hidden, block.rotary)
+
+    def _finish(self, layer: int, keeping: bool) -> torch.Tensor:
+        """Go through the last layer: all rows are seen there, and one is asked for its state."""
+        sequence, here = self.sequence, self._arrive()
+        entered = sequence.tail
+        for block in (sequence.head, entered.but_last()):
+            if block is not None and len(block):
+                self.adapter.remember(layer, block.hidden, block.rotary, self.cache)
+        last = self._through(layer, entered.last())
+        if layer == self.layers // 2 and len(here):
+            self._weigh(self._view(layer, entered, here))
+        if keeping and sequence.split:
+            self._lent.append(self.cache.lend(layer, sequence.split))
+            self.prefix = self._keep_prefix(None)
+        return self.adapter.logits(last.hidden)
+
+    def _view(self, layer: int, entered: Block, here: torch.Tensor) -> View:
+        return View(
+            layer=layer,
+            layers=self.layers,
+            generator=self.generator,
+            tokens=self.sequence.tokens.select(here),
+            memo=self.memo,
+            _adapter=self.adapter,
+            _cache=self.cache,
+            _entered=entered,
+            _sequence=self.sequence,
+            _av=here,
+            _ids=self.prompt.ids,
+        )
+
+    def _weigh(self, view: View) -> None:
+        with self.meter.stage("selection"):
+            self.relevance, self.relevance_tokens = view.attention("question"), self.survivors[-1]
+
+    def _look(self, layer: int, entered: Block, here: torch.Tensor, keeping: bool) -> None:
+        """Score and choose after a layer, where there is something to do."""
+        view = self._view(layer, entered, here)
+        if layer == self.layers // 2:
+            self._weigh(view)
+        if self._known is not None and layer + 1 < self._known.layers:
+            stays = torch.searchsorted(self.survivors[-1], self._known.survivors[layer + 1])
+            self._apply(layer, Entry(stays), here)
+            return
+        count = self.plan.counts[layer + 1]
+        if not self.plan.adaptive and count >= len(here):
+            return
+        with self.meter.stage("selection"):
+            if self.method.question_free:
+                view.blind = True
+            else:
+                self._together(keeping)
+            chosen = self.method.keep(view, count)
+            self._apply(layer, chosen if isinstance(chosen, Entry) else Entry(chosen), here)
+
+    def _together(self, keeping: bool) -> None:
+        """From here on the question has a say, and the clip's rows go on with its own."""
+        if not self.sequence.split:
+            return
+        if self._known is not None:
+            self.sequence.head = self._known.block
+        elif keeping:
+            self.prefix = self._keep_prefix(self.sequence.head)
+        self.sequence.join()
+
+    def _keep_prefix(self, block: Block | None) -> Prefix:
+        return Prefix(
+            survivors=tuple(self.survivors),
+            states=tuple(self._lent),
+            block=block,
+            memo=copy.deepcopy(self.memo) if block is not None else {},
+            generator=self.generator.get_state(),
+            user=weakref.ref(self.cache),
+        )
+
+    def _apply(self, layer: int, entry: Entry, here: torch.Tensor) -> None:
+        """Let the chosen of the AV tokens at `here` go on, with new states where there are any."""
+        sequence, kept = self.sequence, here[entry.keep.cpu()]
+        if entry.embeds is not None:
+            states = sequence.first.hidden
+            states[0, kept.to(states.device)] = entry.embeds.to(states)
+        if len(kept) == len(here):
+            return
+        stays = ~sequence.tokens.av
+        stays[kept] = True
+        before = sequence.alive
+        sequence.keep(torch.nonzero(stays).squeeze(1))
+        if self.method.cache == "cut":
+            # Layers passed hold the tokens that entered them; all those were cut to `before`.
+            index = torch.searchsorted(before, sequence.alive)
+            for passed in range(layer + 1):
+                self.cache.cut(passed, index)

@@ -3,7 +3,7 @@
 model = load("demo")
 with model.open("clip.mp4") as clip:
     print(clip.ask("What instrument plays first?").text)
-    print(clip.ask("Which colour is shown last?").text)   # the towers are not run again
+    print(clip.ask("Which colour is shown last?").text)   # towers and first layers not run again
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from omnidrop.engine.decode import Generated, GenerateOptions, generate, score_c
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
 from omnidrop.engine.meter import Meter, reset_device_peak
 from omnidrop.engine.prefill import Prefilled, prefill
+from omnidrop.engine.prefix import Prefixes
 from omnidrop.engine.tracing import Account, build_trace
 from omnidrop.errors import UsageError
 from omnidrop.models.adapter import Adapter, ModelInfo
@@ -141,7 +142,8 @@ class Model:
 class Session:
     """One clip (or ready features) and a model; a context manager.
 
-    The towers run at the first question and their embeddings serve all later ones.
+    The towers run at the first question and their embeddings serve all later ones; so does the
+    clip's way through the layers, up to where the question first has a say (`prefixes`).
     """
 
     def __init__(
@@ -158,6 +160,7 @@ class Session:
         self._opened = opened
         self._encoded: Encoded | None = None
         self._stages: tuple[Stage, ...] = ()
+        self.prefixes = Prefixes()
 
     def __enter__(self) -> Session:
         return self
@@ -173,6 +176,7 @@ class Session:
     def close(self) -> None:
         """Close the file and let the embeddings go."""
         self._encoded = None
+        self.prefixes.clear()
         if self.clip is not None:
             self.clip.close()
 
@@ -197,6 +201,7 @@ class Session:
             for stage in self._stages:
                 meter.add(stage.name, 0.0, reused=True)
             return known
+        self.prefixes.clear()
         if self.clip is not None:
             meter.begin_earlier("open", self._opened)
         with out_of_memory(TOO_BIG):
@@ -225,6 +230,7 @@ class Session:
         on_text: Callable[[str], None] | None = None,
         progress: Progress | None = None,
         on_prefill: Callable[[Prefilled], None] | None = None,
+        reuse: bool = True,
     ) -> Answer:
         """Ask one question.
 
@@ -245,6 +251,9 @@ class Session:
             Told (stage, done, total).
         on_prefill : callable, optional
             Receives what the prefill gave, before a token is chosen; it must not change it.
+        reuse : bool
+            Use and leave what questions share in the decoder (`prefixes`). False takes the time a
+            first question takes; the answer is the same.
 
         Returns
         -------
@@ -268,7 +277,15 @@ class Session:
                 )
             if progress:
                 progress("prefill", 0.0, None)
-            prefilled = prefill(self.adapter, prompt, encoded, method, meter, seed=options.seed)
+            prefilled = prefill(
+                self.adapter,
+                prompt,
+                encoded,
+                method,
+                meter,
+                seed=options.seed,
+                prefixes=self.prefixes if reuse else None,
+            )
             kv_bytes = prefilled.cache.bytes()
             if on_prefill is not None:
                 on_prefill(prefilled)

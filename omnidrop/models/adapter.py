@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -163,6 +164,10 @@ class Adapter(ABC):
         What the towers ask of frames and sound, from the checkpoint's own settings.
     scaling : float
         Factor on query-key products in the decoder.
+    folder : Path or None
+        Where the checkpoint is, if it came from a folder.
+    fingerprint : str or None
+        Tells towers apart: models with equal fingerprints embed sound and pictures alike.
     """
 
     info: ModelInfo
@@ -174,6 +179,8 @@ class Adapter(ABC):
     video_spec: VideoSpec
     audio_spec: AudioSpec
     scaling: float
+    folder: Path | None = None
+    fingerprint: str | None = None
 
     @abstractmethod
     def vision_tower(
@@ -249,6 +256,22 @@ class Adapter(ABC):
         Returns
         -------
         Tensor, (1, n, D)
+        """
+
+    @abstractmethod
+    def remember(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
+        """Add to the cache what `layer` would add, for rows whose states nobody asks for.
+
+        Parameters
+        ----------
+        index : int
+            The layer.
+        hidden : Tensor, (1, n, D)
+            States entering the layer.
+        rotary : Rotary
+            Of the same n tokens.
+        cache : LayerCache
+            Grows by n tokens in this layer.
         """
 
     @abstractmethod

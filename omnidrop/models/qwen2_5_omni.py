@@ -6,6 +6,7 @@ the thinker (transformers 5.17) or all under its `model` (5.23).
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -121,6 +122,7 @@ class QwenOmniAdapter(Adapter):
             )
         self._vision = VisionTower(holder.visual)
         self._audio = AudioTower(holder.audio_tower)
+        self.folder, self.fingerprint = folder, _fingerprint(holder)
         weight = self._text.embed_tokens.weight
         self.device, self.dtype = weight.device, weight.dtype
         self._implementation = self._text.config._attn_implementation
@@ -193,16 +195,32 @@ class QwenOmniAdapter(Adapter):
         return blocked.masked_fill_(~seen, torch.finfo(hidden.dtype).min)[None, None]
 
     @torch.inference_mode()
+    def remember(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
+        layer = self._layers[index]
+        normed = layer.input_layernorm(hidden)
+        keys = _rotated(layer.self_attn.k_proj(normed), layer.self_attn.head_dim, rotary)
+        values = _heads(layer.self_attn.v_proj(normed), layer.self_attn.head_dim)
+        cache.update(keys, values, index)
+
+    @torch.inference_mode()
     def queries(self, index: int, hidden: torch.Tensor, rotary: Rotary) -> torch.Tensor:
         layer = self._layers[index]
         states = layer.self_attn.q_proj(layer.input_layernorm(hidden))
-        states = states.unflatten(2, (-1, layer.self_attn.head_dim)).transpose(1, 2)
-        rotated, _ = reference.apply_rotary_pos_emb(states, states, *rotary)
-        return rotated[0]
+        return _rotated(states, layer.self_attn.head_dim, rotary)[0]
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._thinker.lm_head(self._text.norm(hidden))[0, -1].float()
+
+
+def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
+    return states.unflatten(2, (-1, width)).transpose(1, 2)
+
+
+def _rotated(states: torch.Tensor, width: int, rotary: Rotary) -> torch.Tensor:
+    states = _heads(states, width)
+    rotated, _ = reference.apply_rotary_pos_emb(states, states[:, :1], *rotary)
+    return rotated
 
 
 def _layout(codec: Codec, config: Any, name: str) -> Layout:
@@ -235,6 +253,16 @@ def _stop_ids(thinker: Any, layout: Layout) -> frozenset[int]:
     told = getattr(settings, "eos_token_id", None)
     ends = told if isinstance(told, (list, tuple)) else [] if told is None else [told]
     return frozenset({layout.im_end, *map(int, ends)})
+
+
+def _fingerprint(holder: Any) -> str:
+    """Return a hash of the towers' last projections, the same in whatever dtype they are loaded."""
+    digest = hashlib.sha256()
+    for weight in (holder.audio_tower.proj.weight, holder.visual.merger.mlp[-1].weight):
+        digest.update(str(tuple(weight.shape)).encode())
+        rows = weight.detach()[:4].cpu().to(torch.float16).to(torch.bfloat16)
+        digest.update(rows.contiguous().view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _text_shape(config: Any) -> TextShape:

@@ -1,0 +1,260 @@
+"""A later question takes the clip's first layers from an earlier one; the answer is the same."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+
+import omnidrop
+from omnidrop.engine import prefill as prefill_module
+from omnidrop.engine.decode import GenerateOptions, generate
+from omnidrop.engine.encode import Features
+from omnidrop.engine.prefill import Prefilled
+from omnidrop.engine.session import Model, load
+from omnidrop.models.loading import LoadOptions
+from omnidrop.pruning.method import Entry, Method, Plan
+from omnidrop.report.trace import Answer
+from tests.engine.conftest import make_features
+
+FIRST = "Who is on screen then, and what is heard when the red square moves?"
+QUESTION = "What instrument plays first?"
+OPTIONS = GenerateOptions(max_new_tokens=6, survivors=True, logprobs=True, seed=3)
+LAYERS = 6
+
+
+@dataclass(frozen=True)
+class Remembering(Method):
+    """Adaptive, draws, and carries a memo from entry to a choice the question takes part in."""
+
+    name: ClassVar[str] = "remembering"
+
+    def plan(self, tokens, layers):
+        return Plan(len(tokens), (len(tokens),) * layers, adaptive=True)
+
+    def enter(self, view, plan):
+        view.memo["drawn"] = [float(torch.rand(1, generator=view.generator))]
+        return Entry(torch.arange(len(view.tokens)))
+
+    def keep(self, view, count):
+        view.memo["drawn"].append(float(torch.rand(1, generator=view.generator)))
+        share = 0.5 + sum(view.memo["drawn"]) / (4 * len(view.memo["drawn"]))
+        scores = view.attention("all-text")
+        index = scores.topk(max(1, int(share * len(scores)))).indices.sort().values
+        return Entry(index, view.hidden()[index] * 0.5)
+
+
+#: Method → layers of six whose share of the clip is reused.
+REUSED: list[tuple[Method, int]] = [
+    (Method(), 6),
+    (omnidrop.OmniDrop(budget=0.5), 3),
+    (omnidrop.OmniDrop(budget=0.5, cache="cut"), 3),
+    (omnidrop.OmniDrop(budget=0.5, rows="all-text", entry="none"), 2),
+    (omnidrop.FastV(budget=0.6), 2),
+    (omnidrop.Uniform(budget=0.4), 6),
+    (omnidrop.Random(budget=0.4), 6),
+    (omnidrop.Random(budget=0.5, schedule="step", cache="cut"), 6),
+    (omnidrop.Random(budget=0.5, schedule="step"), 6),
+    (Remembering(), 1),
+]
+
+
+def ids(method: object) -> str | None:
+    return f"{method.name}-{method.cache}" if isinstance(method, Method) else None
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let short clips go apart, too."""
+    monkeypatch.setattr(prefill_module, "APART_FROM", 1)
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def either(request, folder) -> Model:
+    return load(LoadOptions(model=str(folder), device="cpu", dtype=request.param, offline=True))
+
+
+def ask(model: Model, clip: Features, questions: list[str], method: Method) -> list[Answer]:
+    with model.features(clip) as session:
+        return [session.ask(q, method=method, options=OPTIONS) for q in questions]
+
+
+def reused_layers(answer: Answer) -> int:
+    names = [s.name for s in answer.trace.stages if s.reused and s.name.startswith("prefix")]
+    return int(names[0].split()[3]) if names else 0
+
+
+def same(one: Answer, two: Answer) -> None:
+    assert one.token_ids == two.token_ids
+    assert one.logprobs == two.logprobs
+    assert one.trace.survivors == two.trace.survivors
+    assert one.trace.chunks == two.trace.chunks
+    assert one.trace.memory.kv_cache == two.trace.memory.kv_cache
+
+
+@pytest.mark.usefixtures("apart")
+@pytest.mark.parametrize(("method", "layers"), REUSED, ids=ids)
+def test_a_second_question_equals_a_fresh_run(
+    either: Model, features: Features, method: Method, layers: int
+) -> None:
+    _, second, third = ask(either, features, [FIRST, QUESTION, FIRST], method)
+    (fresh,) = ask(either, features, [QUESTION], method)
+    (first,) = ask(either, features, [FIRST], method)
+    same(second, fresh)
+    same(third, first)
+    assert (reused_layers(first), reused_layers(second), reused_layers(third)) == (
+        0,
+        layers,
+        layers,
+    )
+
+
+@pytest.mark.usefixtures("apart")
+def test_the_clips_part_is_not_computed_twice(
+    model: Model, features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[tuple[int, int]] = []
+    layer = model.adapter.layer
+
+    def counting(index, hidden, rotary, cache):
+        rows.append((index, hidden.shape[1]))
+        return layer(index, hidden, rotary, cache)
+
+    monkeypatch.setattr(model.adapter, "layer", counting)
+    with model.features(features) as session:
+        options = GenerateOptions(max_new_tokens=1)
+        session.ask(FIRST, method=omnidrop.FastV(budget=0.6), options=options)
+        before = len(rows)
+        trace = session.ask(QUESTION, method=omnidrop.FastV(budget=0.6), options=options).trace
+    again = dict(rows[before:])
+    assert all(again[index] < trace.text_tokens for index in (0, 1))
+    assert again[2] == trace.text_tokens + trace.kept_per_layer[2]
+
+
+@pytest.mark.usefixtures("apart")
+def test_an_answer_goes_on_while_another_question_uses_the_prefix(
+    model: Model, features: Features
+) -> None:
+    """Neither writes into what the other reads, whichever decodes first."""
+    held: list[Prefilled] = []
+    with model.features(features) as session:
+        one = session.ask(FIRST, method=Method(), options=OPTIONS, on_prefill=held.append)
+        two = session.ask(QUESTION, method=Method(), options=OPTIONS, on_prefill=held.append)
+        three = session.ask(FIRST, method=Method(), options=OPTIONS)
+        assert one.token_ids == three.token_ids
+        for prefilled, answer in zip(held, (one, two), strict=True):
+            longest = max(prefilled.cache.lengths)
+            prefilled.cache.rewind((longest - len(answer.token_ids) + 1,) * LAYERS)
+        for prefilled, answer in zip(held, (one, two), strict=True):
+            assert generate(model.adapter, prefilled, OPTIONS).ids == answer.token_ids
+
+
+@pytest.mark.usefixtures("apart")
+def test_room_is_shared_once_nobody_uses_it(model: Model, features: Features) -> None:
+    with model.features(features) as session:
+        session.ask(FIRST, method=Method(), options=OPTIONS)
+        gc.collect()
+        places = []
+        for _ in range(2):
+            session.ask(
+                QUESTION,
+                method=Method(),
+                options=OPTIONS,
+                on_prefill=lambda p: places.append(p.cache.keys(2).data_ptr()),
+            )
+        (_, prefix) = session.prefixes._held[0]
+        assert places == [prefix.states[2].keys.data_ptr()] * 2
+
+
+@pytest.mark.usefixtures("apart")
+def test_only_what_is_the_same_is_reused(model: Model, features: Features) -> None:
+    method = omnidrop.Random(budget=0.4)
+
+    def layers(**changed) -> int:
+        with model.features(features) as session:
+            session.ask(FIRST, method=method, options=OPTIONS)
+            asked = {"method": method, "options": OPTIONS, **changed}
+            return reused_layers(session.ask(QUESTION, **asked))
+
+    assert layers() == LAYERS
+    assert layers(options=replace(OPTIONS, temperature=1.0)) == LAYERS
+    assert layers(options=replace(OPTIONS, seed=4)) == 0
+    assert layers(system="Answer in one word.") == 0
+    assert layers(method=omnidrop.Random(budget=0.5)) == 0
+    assert layers(method=omnidrop.Random(budget=0.4, cache="cut")) == 0
+    assert layers(reuse=False) == 0
+
+
+@pytest.mark.usefixtures("apart")
+def test_few_prefixes_are_kept_and_few_bytes(model: Model, features: Features) -> None:
+    a, b, c = (omnidrop.Uniform(budget=budget) for budget in (0.3, 0.4, 0.5))
+    with model.features(features) as session:
+
+        def layers(method: Method) -> int:
+            return reused_layers(session.ask(QUESTION, method=method, options=OPTIONS))
+
+        assert [layers(m) for m in (a, b, a, b, c, b, a)] == [0, 0, 6, 6, 0, 6, 0]
+        assert 0 < session.prefixes.bytes <= session.prefixes.limit
+        session.prefixes.limit = session.prefixes.bytes // 3
+        session.prefixes.clear()
+        assert [layers(m) for m in (a, a)] == [0, 0]
+        assert len(session.prefixes) == 0
+
+
+@pytest.mark.usefixtures("apart")
+def test_towers_run_again_start_afresh(model: Model, features: Features) -> None:
+    with model.features(features) as session:
+        session.ask(FIRST, method=Method(), options=OPTIONS)
+        session.encode(video_attention=True)
+        assert len(session.prefixes) == 0
+        session.ask(FIRST, method=Method(), options=OPTIONS)
+        assert len(session.prefixes) == 1
+    assert len(session.prefixes) == 0
+
+
+@pytest.mark.usefixtures("apart")
+def test_a_method_that_says_it_is_question_free_is_held_to_it(
+    model: Model, features: Features
+) -> None:
+    @dataclass(frozen=True)
+    class Peeking(omnidrop.FastV):
+        question_free: ClassVar[bool] = True
+
+    with model.features(features) as session, pytest.raises(RuntimeError, match="question-free"):
+        session.ask(QUESTION, method=Peeking(budget=0.6))
+
+
+def test_short_clips_go_together_with_the_question(model: Model, features: Features) -> None:
+    _, second = ask(model, features, [FIRST, QUESTION], Method())
+    assert reused_layers(second) == 0
+
+
+def test_a_long_clip_is_reused_and_equals_a_fresh_process(folder) -> None:
+    """1536 video tokens, and a process that has never heard another question."""
+    code = (
+        "import sys, omnidrop\n"
+        "from tests.engine.test_prefix import OPTIONS, QUESTION, long_clip, load_again\n"
+        "answer = load_again(sys.argv[1]).features(long_clip()).ask(\n"
+        "    QUESTION, method=omnidrop.FastV(budget=0.6), options=OPTIONS)\n"
+        "print(answer.token_ids, answer.logprobs)\n"
+    )
+    command = [sys.executable, "-c", code, str(folder)]
+    fresh = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    _, second = ask(
+        load_again(str(folder)), long_clip(), [FIRST, QUESTION], omnidrop.FastV(budget=0.6)
+    )
+    assert reused_layers(second) == 2
+    assert f"{second.token_ids} {second.logprobs}" == fresh
+
+
+def long_clip() -> Features:
+    return make_features((8, 32, 24), 0)
+
+
+def load_again(folder: str) -> Model:
+    return load(LoadOptions(model=folder, device="cpu", dtype="bfloat16", offline=True))
