@@ -29,10 +29,14 @@ class Windows:
     order: torch.Tensor
 
     @classmethod
-    def of(cls, label: torch.Tensor) -> Windows:
-        """Put tokens with equal labels, (n,) int64 on the CPU, into one window."""
+    def of(cls, label: torch.Tensor, tokens: torch.Tensor | None = None) -> Windows:
+        """Put tokens with equal labels, (n,) int64 on the CPU, into one window.
+
+        `tokens` are their indices, ascending; 0 to n − 1 if left out.
+        """
         labels, sizes = torch.unique(label, return_counts=True)
-        return cls(labels, sizes, torch.sort(label, stable=True).indices)
+        order = torch.sort(label, stable=True).indices
+        return cls(labels, sizes, order if tokens is None else tokens[order])
 
     def alike(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
         """Return the windows by length: their numbers, (b,), and their tokens, (b, length)."""
@@ -62,7 +66,7 @@ def spread_out(
     windows : Windows
         Of the N tokens.
     quotas : Tensor, (w,) int64
-        Tokens to keep per window, from 1 to its size.
+        Tokens to keep per window, up to its size.
 
     Returns
     -------
@@ -74,6 +78,8 @@ def spread_out(
         quota = quotas[which]
         if bool((quota == rows.shape[1]).all()):
             kept.append(rows.flatten())
+            continue
+        if not int(quota.max()):
             continue
         there = rows.to(embeds.device)
         chosen = _greedy(embeds[there], weights[there], int(quota.max())).cpu()

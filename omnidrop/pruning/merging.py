@@ -111,7 +111,7 @@ def merge_video(
         kept[anchors[even(len(anchors), count)]] = True
     else:
         kept = groups.anchors | _distinct(embeds, index, groups, count - len(anchors))
-    merged, means = _average(embeds, index, groups.anchor, kept)
+    merged, means = average(embeds, index, groups.anchor, kept)
     return kept.nonzero().flatten(), merged, means
 
 
@@ -145,7 +145,7 @@ def _cosine(embeds: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Ten
     return torch.cat(parts).cpu()
 
 
-def _average(
+def average(
     embeds: torch.Tensor, index: torch.Tensor, anchor: torch.Tensor, kept: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Average each dropped token into its anchor, where that is kept."""

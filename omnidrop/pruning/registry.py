@@ -20,6 +20,7 @@ from omnidrop.pruning.method import Method
 GROUP = "omnidrop.methods"
 
 _OURS = {
+    "contextguard": "omnidrop.pruning.contextguard:ContextGuard",
     "dash": "omnidrop.pruning.dash:Dash",
     "divprune": "omnidrop.pruning.divprune:DivPrune",
     "dycoke": "omnidrop.pruning.dycoke:DyCoke",

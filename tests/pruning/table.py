@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from predictors import predictor_folder
+
+from omnidrop.pruning.contextguard import ContextGuard
 from omnidrop.pruning.dash import Dash
 from omnidrop.pruning.divprune import DivPrune
 from omnidrop.pruning.dycoke import DyCoke
@@ -34,9 +37,15 @@ SOLVED: dict[str, Make] = {
     "omnidrop-no-entry": partial(OmniDrop, entry="none"),
     "omnidrop-uniform-entry": partial(OmniDrop, entry="uniform"),
     "omnidrop-last-cut": partial(OmniDrop, rows="last", cache="cut"),
+    "omnidrop-asl": partial(OmniDrop, turning="asl"),
+    "omnidrop-asl-step": partial(OmniDrop, turning="asl", schedule="step", settled=0.9),
     "random": Random,
     "random-sigmoid": partial(Random, schedule="sigmoid"),
     "uniform": Uniform,
+    "contextguard": partial(ContextGuard, predictor=predictor_folder()),
+    "contextguard-merge": partial(
+        ContextGuard, predictor=predictor_folder(), merge=1, alike=-1, detail=0, cut=3
+    ),
     "fastv": FastV,
     "divprune": DivPrune,
     "divprune-chunk": partial(DivPrune, scope="chunk"),

@@ -1,0 +1,266 @@
+"""What a moment probably looks like, told from its sound: the predictor of ContextGuard.
+
+A small network, trained for one model's towers on clips without labels (`omnidrop train-a2v`). It
+is kept as two files in one folder: `a2v.safetensors`, and `a2v.json` with its settings.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from omnidrop.errors import ModelError
+from omnidrop.prompt import TokenMap
+from omnidrop.pruning.method import Backbone
+
+SCHEMA = "omnidrop.a2v/1"
+WEIGHTS, SETTINGS = "a2v.safetensors", "a2v.json"
+
+#: Where a model's own predictor is, inside the model's folder.
+OWN_FOLDER = "a2v"
+
+TRAIN = "Train one: omnidrop train-a2v CLIP... --model MODEL --out FOLDER, then --set predictor="
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a predictor.
+
+    Attributes
+    ----------
+    width : int
+        Of the model's embeddings.
+    hidden : int
+        Of the network.
+    heads : int
+        Summaries of a chunk's sound, each with its own attention over the chunk.
+    """
+
+    width: int
+    hidden: int = 64
+    heads: int = 4
+
+
+class Predictor(nn.Module):
+    """Audio embeddings of chunks → the direction of each chunk's mean video embedding.
+
+    Each audio token is narrowed; `heads` learned queries attend over the chunk's tokens; a
+    two-layer network widens what they found.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        width, hidden, heads = shape.width, shape.hidden, shape.heads
+        self.narrow = nn.Linear(width, hidden)
+        self.ask = nn.Linear(hidden, heads)
+        self.think = nn.Linear(heads * hidden, hidden)
+        self.widen = nn.Linear(hidden, width)
+
+    def forward(self, audio: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        """Predict.
+
+        Parameters
+        ----------
+        audio : Tensor, (c, n, width) float32
+            Audio embeddings of c chunks, padded.
+        there : Tensor, (c, n) bool
+            What is not padding; at least one token of each chunk.
+
+        Returns
+        -------
+        Tensor, (c, width)
+        """
+        level = torch.nn.functional.layer_norm(audio, audio.shape[-1:])
+        heard = torch.nn.functional.gelu(self.narrow(level))
+        weights = self.ask(heard).masked_fill(~there[:, :, None], -torch.inf).softmax(dim=1)
+        found = torch.einsum("cnh,cnd->chd", weights, heard).flatten(1)
+        out: torch.Tensor = self.widen(torch.nn.functional.gelu(self.think(found)))
+        return out
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """A clip's sound and mean picture, chunk by chunk.
+
+    Attributes
+    ----------
+    audio : Tensor, (c, n, D) float32
+        Audio embeddings of the chunks with sound, padded.
+    there : Tensor, (c, n) bool
+        What is not padding.
+    number : Tensor, (c,) int64
+        Which chunks those are, ascending.
+    """
+
+    audio: torch.Tensor
+    there: torch.Tensor
+    number: torch.Tensor
+
+    @classmethod
+    def of(cls, tokens: TokenMap, embeds: torch.Tensor) -> Chunks:
+        """Gather the audio tokens of each chunk that has any."""
+        index = tokens.audio.cpu().nonzero().flatten()
+        number, sizes = torch.unique(tokens.chunk[index].cpu().long(), return_counts=True)
+        most = int(sizes.max()) if len(sizes) else 0
+        there = torch.arange(most) < sizes[:, None]
+        order = torch.sort(tokens.chunk[index].cpu().long(), stable=True).indices
+        audio = torch.zeros(len(number), most, embeds.shape[1], device=embeds.device)
+        audio[there.to(embeds.device)] = embeds[index[order].to(embeds.device)].float()
+        return cls(audio, there.to(embeds.device), number)
+
+
+def mean_picture(tokens: TokenMap, embeds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which chunks have a picture, (c,) int64, and their mean video embeddings, (c, D)."""
+    index = tokens.video.cpu().nonzero().flatten()
+    number, place, sizes = torch.unique(
+        tokens.chunk[index].cpu().long(), return_inverse=True, return_counts=True
+    )
+    sums = torch.zeros(len(number), embeds.shape[1], device=embeds.device)
+    sums.index_add_(0, place.to(embeds.device), embeds[index.to(embeds.device)].float())
+    return number, sums / sizes.to(sums)[:, None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A predictor with what is known of it.
+
+    Attributes
+    ----------
+    predictor : Predictor
+    backbone, fingerprint : str or None
+        Name and fingerprint of the model whose towers it was trained for.
+    training : dict
+        Settings and losses of the training.
+    """
+
+    predictor: Predictor
+    backbone: str | None = None
+    fingerprint: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def save(folder: Path, trained: Trained) -> None:
+    """Write a predictor into a folder, in half precision."""
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    state = trained.predictor.state_dict()
+    save_file({k: v.half().contiguous() for k, v in state.items()}, folder / WEIGHTS)
+    settings = {
+        "schema": SCHEMA,
+        "backbone": trained.backbone,
+        "fingerprint": trained.fingerprint,
+        "shape": asdict(trained.predictor.shape),
+        "training": trained.training,
+    }
+    text = json.dumps(settings, indent=2, ensure_ascii=False)
+    (folder / SETTINGS).write_text(text + "\n", encoding="utf-8")
+
+
+def load(folder: Path) -> Trained:
+    """Read a predictor from a folder.
+
+    Raises
+    ------
+    ModelError
+        If there is none, or its files are damaged.
+    """
+    try:
+        changed = (folder / SETTINGS).stat().st_mtime_ns, (folder / WEIGHTS).stat().st_mtime_ns
+    except OSError as error:
+        raise ModelError(
+            "There is no audio-to-visual predictor here.", path=folder, hint=f"{TRAIN}FOLDER"
+        ) from error
+    return _load(folder, changed)
+
+
+@lru_cache(maxsize=4)
+def _load(folder: Path, changed: tuple[int, int]) -> Trained:
+    """Read a predictor; `changed` makes a file that was replaced a new one."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        if settings["schema"] != SCHEMA:
+            raise ValueError(f"it is a {settings['schema']}")
+        predictor = Predictor(Shape(**{k: int(v) for k, v in settings["shape"].items()}))
+        state = {k: v.float() for k, v in load_file(folder / WEIGHTS).items()}
+        predictor.load_state_dict(state)
+        named = settings.get("backbone"), settings.get("fingerprint")
+        training = dict(settings.get("training") or {})
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        raise ModelError(
+            f"This audio-to-visual predictor is damaged ({' '.join(str(error).split())[:200]}).",
+            path=folder,
+            hint=f"{TRAIN}FOLDER",
+        ) from error
+    return Trained(predictor.eval().requires_grad_(False), *named, training)
+
+
+def find(given: str | None, backbone: Backbone | None, width: int) -> Predictor:
+    """Return the predictor for a model.
+
+    Parameters
+    ----------
+    given : str or None
+        A folder; None takes the model's own, in the folder `a2v` inside the model's.
+    backbone : Backbone or None
+        The model, as far as it is known.
+    width : int
+        Of its embeddings.
+
+    Raises
+    ------
+    ModelError
+        If there is none for this model; says how to train one.
+    """
+    name = backbone.name if backbone else "this model"
+    if given is not None:
+        folder = Path(given).expanduser()
+    elif backbone and backbone.folder and (backbone.folder / OWN_FOLDER / SETTINGS).is_file():
+        folder = backbone.folder / OWN_FOLDER
+    else:
+        raise ModelError(
+            f"ContextGuard needs an audio-to-visual predictor trained for {name}, and there is "
+            "none.",
+            hint=f"{TRAIN}FOLDER",
+        )
+    trained = load(folder)
+    other = backbone and backbone.fingerprint and trained.fingerprint
+    if trained.predictor.shape.width != width or (
+        other and backbone and trained.fingerprint != backbone.fingerprint
+    ):
+        raise ModelError(
+            f"This audio-to-visual predictor was trained for {trained.backbone or 'another model'}"
+            f", not for {name}.",
+            path=folder,
+            hint=f"{TRAIN}FOLDER",
+        )
+    return trained.predictor
+
+
+@torch.inference_mode()
+def predict(
+    predictor: Predictor, tokens: TokenMap, embeds: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Predict the picture of every chunk with sound.
+
+    Returns
+    -------
+    number : Tensor, (c,) int64
+        Which chunks those are, ascending.
+    pictures : Tensor, (c, D) float32
+        On the device of `embeds`.
+    """
+    chunks = Chunks.of(tokens, embeds)
+    if not len(chunks.number):
+        return chunks.number, chunks.audio.new_zeros(0, embeds.shape[1])
+    return chunks.number, predictor.to(embeds.device)(chunks.audio, chunks.there)
