@@ -26,6 +26,7 @@ from omnidrop_cli.values import parse_pairs
 
 if TYPE_CHECKING:
     from omnidrop import Answer, Method, Session
+    from omnidrop.report.estimate import Estimate
     from omnidrop.report.profile import Profile, RunProfile
     from omnidrop.report.survivors import Sight
     from omnidrop_cli.profile_options import RoundFlags
@@ -98,15 +99,20 @@ def load(flags: ModelFlags) -> Any:
     """Load a model; see `omnidrop.load`."""
     import omnidrop
 
-    return omnidrop.load(
-        omnidrop.LoadOptions(
-            model=flags.model,
-            device=flags.device,
-            dtype=flags.dtype,
-            quantize=flags.quantize,
-            attention=flags.attention,
-            offline=flags.offline,
-        )
+    return omnidrop.load(load_options(flags))
+
+
+def load_options(flags: ModelFlags) -> Any:
+    """Return the library's LoadOptions."""
+    import omnidrop
+
+    return omnidrop.LoadOptions(
+        model=flags.model,
+        device=flags.device,
+        dtype=flags.dtype,
+        quantize=flags.quantize,
+        attention=flags.attention,
+        offline=flags.offline,
     )
 
 
@@ -201,6 +207,31 @@ def profile(
         repeats=rounds.repeats,
         warmup=rounds.warmup,
         progress=progress,
+    )
+
+
+def estimate(
+    path: Path,
+    question: str,
+    methods: list[Method],
+    *,
+    model: ModelFlags,
+    span: SpanFlags,
+    read: ReadFlags,
+    system: str | None,
+    tflops: float | None,
+) -> Estimate:
+    """Estimate without weights; see `omnidrop.engine.estimating.estimate`."""
+    from omnidrop.engine.estimating import estimate as reckon
+
+    return reckon(
+        path,
+        question,
+        methods,
+        model=load_options(model),
+        clip=clip_options(span, read),
+        system=system,
+        tflops=tflops,
     )
 
 

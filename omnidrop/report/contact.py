@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: Brightness that is left to what was dropped.
-DIM = 0.4
+DIM = 0.5
 #: Inches: the sheet's width, the space between cells, the heading, a caption, sound, its marks.
 WIDTH, GAP, HEAD, CAPTION, STRIP, MARK = 14.0, 0.14, 0.66, 0.26, 0.72, 0.09
 
