@@ -198,7 +198,7 @@ def recycle(
 
 
 def density_clusters(points: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cluster by density peaks (k nearest neighbours, k = `count`, as in the public code).
+    """Cluster by density peaks; k = `count` as in the public code, but at least 2 (ours).
 
     A point's density is `exp(−mean squared distance to its k nearest points, itself included)`,
     distances divided by the root of the width; its reach is the distance to the nearest denser
@@ -213,8 +213,8 @@ def density_clusters(points: torch.Tensor, count: int) -> tuple[torch.Tensor, to
     means : Tensor, (count, D) float32
         Mean of each cluster.
     """
-    apart = torch.cdist(points, points) / math.sqrt(points.shape[1])
-    near = apart.topk(count, largest=False).values
+    apart = torch.cdist(points, points).fill_diagonal_(0) / math.sqrt(points.shape[1])
+    near = apart.topk(min(max(count, 2), len(points)), largest=False).values
     density = near.square().mean(-1).neg().exp()
     place = torch.arange(len(points), device=points.device)
     denser = (density[None] > density[:, None]) | (
@@ -250,10 +250,12 @@ def _share_out(alive: int, rank: int, nxt: int, layers: int, turns: list[int], l
             found.append(n)
         return found
 
-    low, high = 0.0, 1.0
+    def suffices(rate: float) -> bool:
+        return sum(n * span for n, span in zip(counts(rate), spans, strict=True)) >= left
+
+    low, high = (1.0, 1.0) if suffices(1.0) else (0.0, 1.0)
     for _ in range(50):
         middle = (low + high) / 2
-        needs = sum(n * span for n, span in zip(counts(middle), spans, strict=True))
-        low, high = (middle, high) if needs >= left else (low, middle)
+        low, high = (middle, high) if suffices(middle) else (low, middle)
     count = min(counts(low)[0], left // spans[0])
     return min(max(count, -(-left // rest)), alive)
