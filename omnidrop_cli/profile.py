@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omnidrop.errors import printable
+from omnidrop.errors import UsageError, printable
 from omnidrop_cli.grouping import grouped, option
 from omnidrop_cli.options import ModelFlags, ReadFlags, SpanFlags
 from omnidrop_cli.profile_options import (
@@ -72,6 +72,20 @@ def command(
     backend.check_clip(clip, span, read)
     drops = compare.drops()
     methods = [backend.method(drop) for drop in drops]
+    if dry_run:
+        from omnidrop_cli import estimate as estimating
+
+        if files.save or sight.overlay is not None:
+            raise UsageError(
+                "--dry-run measures nothing that --save or --overlay could show.",
+                hint="Use --json for the estimate.",
+            )
+        reckoned = backend.estimate(
+            clip, question, methods, model=model, span=span, read=read, system=rounds.system,
+            tflops=estimate.tflops,
+        )  # fmt: skip
+        estimating.show(reckoned, files.json)
+        return 0
     profile_save.check(files.targets, [f"{d.method} {d.budget:g}" for d in drops], files.force)
     if sight.overlay is not None:
         check_target(sight.overlay, files.force)
