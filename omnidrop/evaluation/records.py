@@ -138,6 +138,7 @@ def merge(folders: Iterable[Path]) -> tuple[dict[str, Any], list[Record], int]:
     setup: dict[str, Any] | None = None
     first: Path | None = None
     by_question: dict[tuple[str, float, str], Record] = {}
+    settings: dict[tuple[str, float], Record] = {}
     damaged = 0
     for path in folders:
         own = read_setup(path)
@@ -152,18 +153,14 @@ def merge(folders: Iterable[Path]) -> tuple[dict[str, Any], list[Record], int]:
         found, wrong = read_records(path)
         damaged += wrong
         for record in found:
-            by_question[(*_cell(record), record["id"])] = record
-    records = list(by_question.values())
-    settings: dict[tuple[str, float], Record] = {}
-    for record in records:
-        cell = _cell(record)
-        before = settings.setdefault(cell, record["method"])
-        if _fields(before) != _fields(record["method"]):
-            raise UsageError(
-                f"{cell[0]!r} at {cell[1]:g} stands for different settings in these folders.",
-                hint="Run one of them again under a label of its own, with --variant.",
-            )
-    return setup or {}, records, damaged
+            cell = _cell(record)
+            if _fields(settings.setdefault(cell, record["method"])) != _fields(record["method"]):
+                raise UsageError(
+                    f"{cell[0]!r} at {cell[1]:g} stands for different settings in these folders.",
+                    hint="Run one of them again under a label of its own, with --variant.",
+                )
+            by_question[(*cell, record["id"])] = record
+    return setup or {}, list(by_question.values()), damaged
 
 
 def read_setup(path: Path) -> dict[str, Any] | None:
