@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import numpy as np
@@ -394,13 +395,18 @@ class Clip:
             if end < said - _SHORTFALL:
                 self._note(f"The sound ends at {end:.2f} s, before the file says it does.")
 
-    def log_mel(self) -> Tensor | None:
-        """Log-mel features of the sound: float32 (128, F); None if there is none to hear."""
+    def log_mel(self, stop: Event | None = None) -> Tensor | None:
+        """Log-mel features of the sound: float32 (128, F); None if there is none to hear.
+
+        Setting ``stop`` from another thread ends the reading early, with None.
+        """
         self._check_open()
         if not self.has_audio:
             return None
         stream = LogMel(self.audio_spec)
         for block in self.audio_blocks():
+            if stop is not None and stop.is_set():
+                return None
             with self.transforming:
                 stream.push(block)
         if not self._tokens(stream.samples):

@@ -2,21 +2,21 @@
 
 The towers' attention never crosses a chunk (2 s of sound, one temporal grid of video), so they run
 chunk by chunk: a thread decodes frames while the tower works on the chunk before, and no more than
-a few chunks of pixels are ever held.
+a few chunks of pixels are ever held; another thread reads the sound meanwhile. A grid whose pixels
+were met before is not encoded again: the rows it got then are its rows.
 """
 
 from __future__ import annotations
 
-import queue
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from omnidrop.clip.features import audio_token_count, patches
+from omnidrop.clip.features import audio_token_count
 from omnidrop.engine.meter import Meter
+from omnidrop.engine.reading import FramesAhead, SoundAhead
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import Media
@@ -26,9 +26,6 @@ if TYPE_CHECKING:  # ready features need no media library
 
 #: Called with (stage, done, total or None); what a progress bar needs.
 Progress = Callable[[str, float, float | None], None]
-
-#: Chunks of pixels decoded ahead of the vision tower.
-AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -69,6 +66,8 @@ class Encoded:
         Attention each audio token received in the audio tower's last layer.
     video_attention : Tensor or None, (Nv,) float32
         The same for video tokens and the vision tower, where it was asked for.
+    repeated_grids : int
+        Temporal grids that were not encoded because their pixels had been met before.
     """
 
     media: Media
@@ -76,6 +75,7 @@ class Encoded:
     audio: torch.Tensor | None
     audio_attention: torch.Tensor | None
     video_attention: torch.Tensor | None = None
+    repeated_grids: int = 0
 
     def in_prompt_order(self, video_mask: torch.Tensor) -> torch.Tensor:
         """Interleave both as the prompt does.
@@ -129,35 +129,35 @@ def encode_clip(
         If neither a picture nor a sound long enough for one token can be decoded.
     """
     tell = progress or _silent
-    frames = _Ahead(clip, meter) if clip.has_video else None
+    frames = FramesAhead(clip, meter) if clip.has_video else None
+    sound = SoundAhead(clip, meter) if clip.has_audio else None
     try:
-        audio, attention = _sound(adapter, clip, meter, tell) if clip.has_audio else (None, None)
-        video, seen, grid = (
-            _pictures(adapter, clip, meter, tell, frames, video_attention)
-            if frames
-            else (None, None, None)
-        )
+        seen = _pictures(adapter, clip, meter, tell, frames, video_attention) if frames else None
+        heard = _sound(adapter, meter, tell, sound) if sound else None
     finally:
-        if frames is not None:
-            frames.close()
-    if video is None and audio is None:
+        for reader in (frames, sound):
+            if reader is not None:
+                reader.close()
+    if seen is None and heard is None:
         raise MediaError(
             "There is nothing to look at or listen to in the asked span.",
             path=clip.path,
             hint="A sound must last at least 0.04 s; see `omnidrop chunks` for what is there.",
         )
     fps = clip.plan.fps if clip.plan is not None else None
+    depth = adapter.video_spec.temporal_patch_size
     media = Media(
-        grid=grid,
-        second_per_grid=adapter.video_spec.temporal_patch_size / fps if grid and fps else None,
-        audio_tokens=0 if audio is None else int(audio.shape[0]),
+        grid=seen.grid if seen else None,
+        second_per_grid=depth / fps if seen and fps else None,
+        audio_tokens=len(heard[0]) if heard else 0,
     )
     return Encoded(
         media=media,
-        video=video,
-        audio=audio,
-        audio_attention=attention,
-        video_attention=seen,
+        video=seen.embeds if seen else None,
+        audio=heard[0] if heard else None,
+        audio_attention=heard[1] if heard else None,
+        video_attention=seen.received if seen else None,
+        repeated_grids=seen.repeated if seen else 0,
     )
 
 
@@ -193,17 +193,23 @@ def _silent(stage: str, done: float, total: float | None) -> None:
 
 
 def _sound(
-    adapter: Adapter, clip: Clip, meter: Meter, tell: Progress
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    adapter: Adapter, meter: Meter, tell: Progress, sound: SoundAhead
+) -> tuple[torch.Tensor, torch.Tensor | None] | None:
     tell("sound", 0.0, None)
-    with meter.stage("sound"):
-        mel = clip.log_mel()
-        meter.add("log-mel", clip.transforming.seconds, within="sound")
+    with meter.stage("waiting for sound"):
+        mel = sound.result()
     if mel is None or audio_token_count(int(mel.shape[1])) <= 0:
-        return None, None
+        return None
     tell("audio tower", 0.0, None)
     with meter.stage("audio tower"):
         return adapter.audio_tower(mel, attention=True)
+
+
+class _Seen(NamedTuple):
+    embeds: torch.Tensor
+    received: torch.Tensor | None
+    grid: tuple[int, int, int]
+    repeated: int
 
 
 def _pictures(
@@ -211,12 +217,13 @@ def _pictures(
     clip: Clip,
     meter: Meter,
     tell: Progress,
-    frames: _Ahead,
+    frames: FramesAhead,
     attention: bool,
-) -> tuple[torch.Tensor | None, torch.Tensor | None, tuple[int, int, int] | None]:
+) -> _Seen | None:
     parts: list[torch.Tensor] = []
     received: list[torch.Tensor] = []
-    grids = height = width = 0
+    places: list[int] = []
+    height = width = 0
     total = float(len(clip.plan.times)) if clip.plan is not None else None
     done = 0
     while True:
@@ -224,72 +231,31 @@ def _pictures(
             item = next(frames, None)
         if item is None:
             break
-        rows, grid, count = item
-        with meter.stage("vision tower"):
-            part, scores = adapter.vision_tower(rows, grid, attention=attention)
-        parts.append(part)
-        if scores is not None:
-            received.append(scores)
-        grids += grid[0]
-        height, width = grid[1], grid[2]
-        done += count
+        if item.rows is not None:
+            with meter.stage("vision tower"):
+                part, scores = adapter.vision_tower(item.rows, item.shape, attention=attention)
+            parts.append(part)
+            if scores is not None:
+                received.append(scores)
+        places += item.places
+        _, height, width = item.shape
+        done += item.frames
         tell("frames", float(done), total)
     if not parts:
-        return None, None, None
-    return torch.cat(parts), torch.cat(received) if received else None, (grids, height, width)
+        return None
+    return _Seen(
+        embeds=_placed(parts, places),
+        received=_placed(received, places) if received else None,
+        grid=(len(places), height, width),
+        repeated=len(places) - 1 - max(places),
+    )
 
 
-_Item = tuple[torch.Tensor, tuple[int, int, int], int]
-
-
-class _Ahead(Iterator[_Item]):
-    """Decodes frames and makes their patches in a thread, a few chunks ahead of the reader."""
-
-    def __init__(self, clip: Clip, meter: Meter) -> None:
-        self._queue: queue.Queue[_Item | BaseException | None] = queue.Queue(maxsize=AHEAD)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._work, args=(clip, meter), name="omnidrop-frames", daemon=True
-        )
-        self._thread.start()
-
-    def _work(self, clip: Clip, meter: Meter) -> None:
-        try:
-            chunks = clip.frame_chunks()
-            while not self._stop.is_set():
-                with meter.stage("frames", overlapped=True):
-                    chunk = next(chunks, None)
-                if chunk is None:
-                    break
-                with meter.stage("patches", overlapped=True):
-                    rows, grid = patches(chunk.frames, clip.video_spec)
-                self._put((rows, grid, int(chunk.frames.shape[0])))
-            meter.add("resize", clip.resizing.seconds, within="frames", overlapped=True)
-            self._put(None)
-        except BaseException as error:  # handed to the reader, who raises it
-            self._put(error)
-
-    def _put(self, item: _Item | BaseException | None) -> None:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def __next__(self) -> _Item:
-        if self._stop.is_set():
-            raise StopIteration
-        item = self._queue.get()
-        if item is None:
-            self._stop.set()
-            raise StopIteration
-        if isinstance(item, BaseException):
-            self._stop.set()
-            raise item
-        return item
-
-    def close(self) -> None:
-        """Stop decoding and wait for the thread."""
-        self._stop.set()
-        self._thread.join(timeout=10.0)
+def _placed(parts: list[torch.Tensor], places: list[int]) -> torch.Tensor:
+    """Put the rows of the distinct grids where they belong, repeats included."""
+    rows = torch.cat(parts)
+    distinct = max(places) + 1
+    if distinct == len(places):
+        return rows
+    index = torch.tensor(places, device=rows.device)
+    return rows.unflatten(0, (distinct, -1)).index_select(0, index).flatten(0, 1)

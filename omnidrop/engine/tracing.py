@@ -181,6 +181,7 @@ def _describe(clip: Clip | None, encoded: Encoded) -> dict[str, Any]:
         "frames": len(clip.plan.times) if clip.plan is not None else 0,
         "size": clip.plan.size if clip.plan is not None else None,
         **grid,
+        "repeated_grids": encoded.repeated_grids,
         "identity": clip.identity,
         "sampling": {
             key: None if value is None else (str(value) if key == "audio_file" else value)

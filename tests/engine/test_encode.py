@@ -28,7 +28,7 @@ def clip_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def frame_threads() -> list[threading.Thread]:
-    return [t for t in threading.enumerate() if t.name == "omnidrop-frames"]
+    return [t for t in threading.enumerate() if t.name.startswith("omnidrop-")]
 
 
 def test_streamed_equals_whole(model: Model, clip_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_fault_in_a_tower_ends_the_decoding_thread(
 def test_nothing_to_see_or_hear_is_refused(
     model: Model, clip_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Clip, "log_mel", lambda self: None)
+    monkeypatch.setattr(Clip, "log_mel", lambda self, stop: None)
     monkeypatch.setattr(Clip, "frame_chunks", lambda self: iter(()))
     with model.open(clip_path) as session, pytest.raises(MediaError, match="nothing to look at"):
         session.ask(QUESTION)
