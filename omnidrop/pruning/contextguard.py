@@ -138,7 +138,8 @@ class ContextGuard(Method):
         own = torch.arange(len(video))
         kept = torch.zeros(len(video), dtype=torch.bool)
         left = (anchor == own).nonzero().flatten()
-        kept[left[self._choose(view, video[left], frames.frame[left], count)]] = True
+        detail = _detail(view.embeds, video, frames)
+        kept[left[self._choose(view, video[left], frames.frame[left], detail, count)]] = True
         merged, means = average(view.embeds, video, anchor, kept)
         return kept.nonzero().flatten(), merged, means
 
@@ -167,7 +168,12 @@ class ContextGuard(Method):
         return own
 
     def _choose(
-        self, view: EntryView, rows: torch.Tensor, frame: torch.Tensor, count: int
+        self,
+        view: EntryView,
+        rows: torch.Tensor,
+        frame: torch.Tensor,
+        detail: torch.Tensor,
+        count: int,
     ) -> torch.Tensor:
         """Choose `count` of the video tokens at `rows` by detail and explanation."""
         number = pictures = None
@@ -180,12 +186,11 @@ class ContextGuard(Method):
             told = torch.isin(chunk, number)
         quota = shares(torch.tensor([int(told.sum()), int((~told).sum())]), count).tolist()
         chosen = torch.zeros(len(rows), dtype=torch.bool)
-        weights = _detail(view.embeds, rows, frame)
         for group, share in ((told, round(self.detail * quota[0])), (~told, quota[1])):
             if share:
                 own = group.nonzero().flatten()
                 windows = Windows.of(frame[own], rows[own])
-                best = spread_out(view.embeds, weights, windows, shares(windows.sizes, share))
+                best = spread_out(view.embeds, detail, windows, shares(windows.sizes, share))
                 chosen[torch.searchsorted(rows, best)] = True
         rest = (told & ~chosen).nonzero().flatten()
         if len(rest) and number is not None and pictures is not None:
@@ -230,17 +235,15 @@ def valleys(similar: list[float], cut: float) -> list[int]:
     return found
 
 
-def _detail(embeds: torch.Tensor, rows: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
-    """Return 1 − cosine of each token at `rows` to the mean of its frame's, (N,); 0 elsewhere."""
-    _, place, sizes = torch.unique(frame, return_inverse=True, return_counts=True)
-    place = place.to(embeds.device)
-    means = torch.zeros(len(sizes), embeds.shape[1], device=embeds.device)
-    for some, into in zip(rows.split(_BLOCK), place.split(_BLOCK), strict=True):
-        means.index_add_(0, into, embeds[some.to(embeds.device)].float())
+def _detail(embeds: torch.Tensor, video: torch.Tensor, frames: Frames) -> torch.Tensor:
+    """Return 1 − cosine of each video token to the mean of its frame, (N,); 0 for audio."""
+    place = frames.frame.to(embeds.device)
+    means = torch.zeros(len(frames), embeds.shape[1], device=embeds.device)
+    for rows, into in zip(video.split(_BLOCK), place.split(_BLOCK), strict=True):
+        means.index_add_(0, into, embeds[rows.to(embeds.device)].float())
     out = torch.zeros(len(embeds), device=embeds.device)
-    out[rows.to(embeds.device)] = (
-        (1 - _cosine(embeds, rows, means, place)).clamp_min(0).to(embeds.device)
-    )
+    apart = 1 - _cosine(embeds, video, means, place)
+    out[video.to(embeds.device)] = apart.clamp_min(0)
     return out
 
 
