@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -32,9 +33,9 @@ from omnidrop.clip.features import (
     VideoSpec,
     audio_token_count,
     resize_frames,
-    target_size,
 )
 from omnidrop.clip.probe import AudioStream, MediaInfo, probe
+from omnidrop.clip.sampling import sampling_plan
 from omnidrop.clip.source import as_path, hash_file
 from omnidrop.clip.values import ClipData, ClipOptions, FrameChunk, SamplingPlan, Stopwatch
 from omnidrop.clip.video import Damage, FrameReader
@@ -236,26 +237,7 @@ class Clip:
         if seconds <= 0:
             self._note(f"The picture ends at {self._video_end():.2f} s, before the start.")
             return None
-        depth = self.video_spec.temporal_patch_size
-        # To the nearest even number: the last sample then lies within the clip.
-        count = depth * math.ceil(options.fps * seconds / depth - 0.5)
-        fps = options.fps
-        most = max(depth, options.max_frames // depth * depth)
-        least = min(most, -(-options.min_frames // depth) * depth)
-        if not least <= count <= most:
-            count = min(max(count, least), most)
-            fps = count / seconds
-        size = target_size(
-            video.height,
-            video.width,
-            count,
-            self.video_spec,
-            max_pixels=options.max_pixels,
-            min_pixels=options.min_pixels,
-        )
-        times = np.arange(count) / fps
-        times.setflags(write=False)
-        return SamplingPlan(fps, times, size)
+        return sampling_plan(options, self.video_spec, seconds, video.height, video.width)
 
     def _sound_is_long_enough(self) -> bool:
         track = self._track
@@ -420,9 +402,11 @@ class Clip:
             return stream.finish()
 
     def read(self) -> ClipData:
-        """Read the whole clip into memory."""
-        chunks = [chunk.frames for chunk in self.frame_chunks()]
-        blocks = list(self.audio_blocks())
+        """Read the whole clip into memory, the sound in a thread of its own."""
+        with ThreadPoolExecutor(1, thread_name_prefix="omnidrop-sound") as beside:
+            sound = beside.submit(lambda: list(self.audio_blocks()))
+            chunks = [chunk.frames for chunk in self.frame_chunks()]
+            blocks = sound.result()
         size = self.plan.size if self.plan is not None else (0, 0)
         return ClipData(
             frames=torch.cat(chunks) if chunks else torch.empty((0, 3, *size), dtype=torch.uint8),
