@@ -79,9 +79,7 @@ class Folder:
         if before is None:
             return
         now = plain(settings)
-        other = [name for name in now if before.get(name, now[name]) != now[name]]
-        if other:
-            name = other[0]
+        for name in _other_settings(before, now):
             raise UsageError(
                 f"{label!r} at {budget:g} was run with {name}={before[name]} before, "
                 f"not {now[name]}.",
@@ -154,12 +152,15 @@ def merge(folders: Iterable[Path]) -> tuple[dict[str, Any], list[Record], int]:
         damaged += wrong
         for record in found:
             cell = _cell(record)
-            if _fields(settings.setdefault(cell, record["method"])) != _fields(record["method"]):
+            before = settings.setdefault(cell, record["method"])
+            if _other_settings(before, record["method"]):
                 raise UsageError(
                     f"{cell[0]!r} at {cell[1]:g} stands for different settings in these folders.",
                     hint="Run one of them again under a label of its own, with --variant.",
                 )
-            by_question[(*cell, record["id"])] = record
+            name = (*cell, record["id"])
+            if record["status"] != FAILED or name not in by_question:
+                by_question[name] = record
     return setup or {}, list(by_question.values()), damaged
 
 
@@ -203,8 +204,9 @@ def _cell(record: Record) -> tuple[str, float]:
     return record["label"], record["asked"]
 
 
-def _fields(method: Record) -> Record:
-    return {name: value for name, value in method.items() if name != "plan"}
+def _other_settings(one: Record, other: Record) -> list[str]:
+    """Return the settings that two records of a method have both, and not alike."""
+    return [name for name in one if name != "plan" and other.get(name, one[name]) != one[name]]
 
 
 def _agree(path: Path, setup: Mapping[str, Any]) -> None:

@@ -171,6 +171,7 @@ def setup_of(questions: QuestionSet, model: Model, options: RunOptions) -> dict[
     }
     return {
         "set": questions.name,
+        "note": questions.note,
         "style": options.style or questions.style,
         "score": options.score,
         "seed": options.seed,

@@ -28,6 +28,7 @@ def overview(summary: Summary) -> Table:
         "method",
         "budget",
         "realised",
+        "answered",
         "right, %",
         *(f"{group}, %" for _, group in summary.apart),
         "LLM FLOPs, %",
@@ -43,6 +44,7 @@ def overview(summary: Summary) -> Table:
                 cell.label,
                 share(cell.budget),
                 percent(cell.realised) if cell.answered else reach(cell),
+                str(cell.answered),
                 interval(cell),
                 *(DASH if part is None else interval(part) for part in parts),
                 percent(cell.flops),
@@ -159,7 +161,7 @@ def to_markdown(summary: Summary) -> str:
         "",
         f"Model {cell_text(str(model.get('name')))} ({model.get('dtype')}, {model.get('device')}), "
         f"seed {setup.get('seed')}, questions put {setup.get('style')}, "
-        f"scored by {setup.get('score')}.",
+        f"scored by {setup.get('score')}. {cell_text(str(setup.get('note') or ''))}".rstrip(),
         "",
     ]
     for table in all_tables(summary):

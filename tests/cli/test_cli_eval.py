@@ -1,0 +1,281 @@
+"""`omnidrop eval`: from words to folders of results, on a stub and once on the demo model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fakes import ROOT, environment
+
+sys.path.insert(0, str(ROOT / "tests" / "evaluation"))
+
+from stub import StubModel
+
+from omnidrop.errors import UsageError
+from omnidrop_cli import backend
+from omnidrop_cli.eval_options import EntrantFlags, parse_value, split
+
+FILES = {
+    "records.jsonl",
+    "setup.json",
+    "summary.json",
+    "summary.md",
+    "summary.csv",
+    "pairs.csv",
+    "accuracy.png",
+    "accuracy.svg",
+}
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    (tmp_path / "a.mp4").write_text("a clip")
+    (tmp_path / "b.mp4").write_text("another clip")
+    path = tmp_path / "set.jsonl"
+    rows = [
+        {
+            "id": f"q{i}",
+            "video": "ab"[i % 2] + ".mp4",
+            "question": f"Is it {i}?",
+            "choices": ["yes", "no"],
+            "answer": "yes" if i < 3 else "no",
+        }
+        for i in range(4)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> StubModel:
+    stub = StubModel()
+    monkeypatch.setattr(backend, "load", lambda flags: stub)
+    return stub
+
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+def test_everything_is_written_and_shown(run: Run, model, questions: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    code, said, err = run(
+        "eval", questions, "--out", out, "--method", "random,omnidrop", "--budget", ".5,.2"
+    )
+    assert code == 0
+    assert {path.name for path in out.iterdir()} == FILES
+    assert "Accuracy and cost" in said
+    assert "Paired differences, all questions" in said
+    assert "75.0 [30.1, 95.4]" in said
+    assert "omnidrop: 20 answered" in err
+    assert json.loads((out / "summary.json").read_text())["schema"] == "omnidrop.eval-summary/1"
+    assert (out / "summary.md").read_text().startswith("# set\n")
+
+
+def test_a_second_call_asks_nothing_and_shows_the_same(
+    run: Run, model, questions: Path, tmp_path: Path
+) -> None:
+    words = ("eval", questions, "--out", tmp_path / "out", "--method", "random", "--budget", "0.5")
+    first = run(*words)
+    asked = model.count("ask")
+    code, said, err = run(*words)
+    assert (code, said) == (first[0], first[1])
+    assert model.count("ask") == asked
+    assert "0 answered, 8 done before" in err
+
+
+def test_json_is_the_summary_alone(run: Run, model, questions: Path, tmp_path: Path) -> None:
+    code, said, err = run(
+        "eval", questions, "-o", tmp_path / "out", "--method", "random", "-b", "1", "--json",
+        "--quiet",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert json.loads(said) == json.loads((tmp_path / "out" / "summary.json").read_text())
+
+
+def test_errors_end_in_six_and_are_counted(
+    run: Run, model, questions: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "b.mp4").unlink()
+    words = ("eval", questions, "--out", tmp_path / "out", "--method", "random", "-b", ".5")
+    code, said, err = run(*words)
+    assert code == 6
+    assert "4 errors, not counted as answers" in said
+    assert err.count("There is no such file") == 1
+    assert "4 answered, 4 failed" in err
+    (tmp_path / "b.mp4").write_text("another clip")
+    assert run(*words)[0] == 0
+
+
+def test_a_budget_out_of_reach_is_a_dash(run: Run, model, questions: Path, tmp_path: Path) -> None:
+    model.lowest = 0.3
+    code, said, err = run(
+        "eval", questions, "--out", tmp_path / "out", "--method", "random", "-b", ".5,.1"
+    )
+    assert code == 0
+    assert "– (30.0 to 100.0)" in said
+    assert "4 refused (budget out of reach)" in err
+
+
+def test_methods_settings_variants_and_baseline(
+    run: Run, model, questions: Path, tmp_path: Path
+) -> None:
+    code, said, _ = run(
+        "eval", questions, "--out", tmp_path / "out", "--json",
+        "--method", "omnidrop,none", "--budget", ".5", "--set", "omnidrop.diversity=0",
+        "--variant", "even=omnidrop:entry=uniform,diversity=.1",
+        "--variant", "low=random:budget=.1", "--baseline", "even",
+    )  # fmt: skip
+    assert code == 0
+    found = json.loads(said)
+    cells = {(c["label"], c["budget"]) for c in found["cells"]}
+    assert cells == {("unpruned", 1.0), ("omnidrop", 0.5), ("even", 0.5), ("low", 0.1)}
+    assert {p["baseline"] for p in found["pairs"]} == {"even"}
+    lines = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
+    methods = {r["label"]: r["method"] for r in map(json.loads, lines)}
+    assert methods["omnidrop"]["diversity"] == 0
+    assert (methods["even"]["entry"], methods["even"]["diversity"]) == ("uniform", 0.1)
+
+
+def test_all_runs_every_method(run: Run, model, questions: Path, tmp_path: Path) -> None:
+    from omnidrop.pruning.registry import method_names
+
+    out = tmp_path / "out"
+    run("eval", questions, "--out", out, "--method", "all", "-b", ".5", "--limit", "1")
+    found = {json.loads(line)["label"] for line in (out / "records.jsonl").read_text().splitlines()}
+    assert found == {"unpruned", *method_names()} - {"none"}
+
+
+def test_folders_are_added_up_without_a_model(
+    run: Run, model, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("random", "uniform"):
+        run("eval", questions, "--out", tmp_path / name, "--method", name, "--budget", ".5")
+    monkeypatch.setattr(backend, "load", None)
+    words = ("eval", "--summary", tmp_path / "random", tmp_path / "uniform")
+    code, said, err = run(*words, "--json")
+    assert (code, err) == (0, "")
+    assert {c["label"] for c in json.loads(said)["cells"]} == {"unpruned", "random", "uniform"}
+    assert run(*words, "--out", tmp_path / "both")[0] == 0
+    assert {p.name for p in (tmp_path / "both").iterdir()} == FILES - {
+        "records.jsonl",
+        "setup.json",
+    }
+    assert run(*words, "--out", tmp_path / "both")[0] == 0
+
+
+def test_a_file_of_somebody_elses_is_not_replaced(
+    run: Run, model, questions: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "mine"
+    out.mkdir()
+    (out / "summary.md").write_text("my own")
+    code, _, err = run("eval", questions, "--out", out)
+    assert code == 2
+    assert "summary.md is there, and is not from an evaluation" in err
+    assert (out / "summary.md").read_text() == "my own"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "A question set is missing"),
+        (("--summary",), "A folder is missing"),
+        (("{set}",), "--out is missing"),
+        (("{set}", "{set}", "--out", "o"), "One question set at a time"),
+        (("none.jsonl", "--out", "o"), "The question set cannot be read"),
+        (("{set}", "--out", "o", "--method", "nothing"), "no method 'nothing'"),
+        (("{set}", "--out", "o", "--budget", "2"), "is no list of shares"),
+        (("{set}", "--out", "o", "--budget", "half"), "is no list of shares"),
+        (("{set}", "--out", "o", "--set", "diversity=0"), "is not METHOD.NAME=VALUE"),
+        (("{set}", "--out", "o", "--set", "omnidrop.budget=0.1"), "Use --budget"),
+        (("{set}", "--out", "o", "--set", "fastv.after=1"), "'fastv', which does not run"),
+        (("{set}", "--out", "o", "--variant", "x"), "is not LABEL=METHOD"),
+        (("{set}", "--out", "o", "--variant", "x=omnidrop:diversity"), "is not NAME=VALUE"),
+        (("{set}", "--out", "o", "--variant", "omnidrop=random"), "label 'omnidrop' is taken"),
+        (("{set}", "--out", "o", "--baseline", "fastv"), "baseline 'fastv' does not run"),
+        (("{set}", "--out", "o", "--limit", "0"), "--limit must be 1 or more"),
+        (("{set}", "--out", "o", "--score", "luck"), "--score 'luck' is unknown"),
+        (("{set}", "--out", "o", "--style", "odd"), "--style 'odd' is unknown"),
+        (("{set}", "--out", "o", "--seed", "-1"), "--seed must be 0 or more"),
+        (("avsynth", "--out", "o", "--videos", "{dir}"), "make_clips.py"),
+        (("--summary", "{dir}"), "holds no evaluation"),
+    ],
+)
+def test_what_cannot_be_meant_is_said_before_a_model_is_loaded(
+    run: Run, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words, said
+) -> None:
+    monkeypatch.setattr(backend, "load", None)
+    monkeypatch.chdir(tmp_path)
+    named = [w.format(set=questions, dir=tmp_path) for w in words]
+    code, out, err = run("eval", *named)
+    assert (code, out) == (3 if "none.jsonl" in words else 2, "")
+    assert said in err
+    assert not (tmp_path / "o").exists()
+
+
+def test_another_model_in_the_same_folder_is_refused(
+    run: Run, model, questions: Path, tmp_path: Path
+) -> None:
+    words = ("eval", questions, "--out", tmp_path / "out", "--method", "random", "-b", ".5")
+    run(*words)
+    model.weights = model.weights + 1
+    code, _, err = run(*words)
+    assert code == 2
+    assert "give --out another folder" in err
+
+
+def test_values_are_numbers_lists_or_words() -> None:
+    assert [parse_value(t) for t in (".5", "-.5", "3", "1e-3", "True", "none", "null", "own")] == [
+        0.5, -0.5, 3, 0.001, True, None, None, "own",
+    ]  # fmt: skip
+    assert split('a=1,b=[1,2],c="x,y",d={"e": 1, "f": 2},') == [
+        "a=1", "b=[1,2]", 'c="x,y"', 'd={"e": 1, "f": 2}',
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="names no method"):
+        _ = EntrantFlags(methods=",").names
+
+
+def test_the_demo_model_answers_and_can_be_interrupted(run: Run, tmp_path: Path) -> None:
+    """On a real clip: Ctrl-C leaves a folder that the next call goes on with."""
+    rows = [
+        {
+            "id": f"{i}",
+            "video": "duet.mp4",
+            "question": "What instrument plays first?",
+            "answer": "piano",
+        }
+        for i in range(40)
+    ]
+    path, out = tmp_path / "q.jsonl", tmp_path / "out"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = [
+        "eval", str(path), "--videos", str(ROOT / "samples"), "--model", "demo", "--device", "cpu",
+        "--style", "plain", "--method", "random", "--budget", ".5", "--out", str(out),
+    ]  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, "-m", "omnidrop_cli", *words],
+        env=environment(OMP_NUM_THREADS="1"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    records = out / "records.jsonl"
+    deadline = time.monotonic() + 90
+    while time.monotonic() < deadline and not (records.exists() and records.stat().st_size > 2000):
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGINT)
+    assert child.wait(timeout=30) == 130
+    done = records.read_bytes().count(b"\n")
+    assert 0 < done < 80
+    code, _, err = run(*words, "--limit", "1")
+    assert code == 0
+    assert "done before" in err
+    lines = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
+    assert len({line["key"] for line in lines}) == len(lines)
+    assert {line["right"] for line in lines if line["label"] == "unpruned"} == {True}
