@@ -184,3 +184,12 @@ def test_visionzip_means_keep_dtype_and_size():
     norms = entry.embeds[changed].float().norm(dim=1)
     assert float(norms.max()) <= float(view.embeds.float().norm(dim=1).max()) + 1e-2
     assert float(norms.min()) > 0
+
+
+def test_visionzip_merges_equal_tokens_into_finite_means():
+    """Where every token is the same, so is every mean."""
+    view = entry_view(clip(height=4, width=4))
+    view.embeds.copy_(torch.arange(1.0, 9.0))
+    method = VisionZip(budget=0.4, contextual=0.5)
+    entry = method.enter(view, method.plan(view.tokens, 8))
+    torch.testing.assert_close(entry.embeds, view.embeds[entry.keep])
