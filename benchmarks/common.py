@@ -1,0 +1,158 @@
+"""What the benchmarks share: random models of any shape, made-up clips, turns, tables."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from omnidrop.engine.encode import Encoded, Features  # noqa: E402
+from omnidrop.models.qwen2_5_omni import QwenOmniAdapter  # noqa: E402
+from omnidrop.prompt import Media  # noqa: E402
+from tests.checkpoints import thinker_config, write_tokenizer  # noqa: E402
+
+
+def random_thinker(
+    *,
+    layers: int,
+    hidden: int,
+    heads: int,
+    kv_heads: int,
+    intermediate: int,
+    vision: tuple[int, int, int] = (3, 32, 64),
+    vocab: int | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    device: str = "cpu",
+    seed: int = 0,
+) -> Any:
+    """Return a thinker of the library's with random weights; heads are 64 wide.
+
+    Parameters
+    ----------
+    layers, hidden, heads, kv_heads, intermediate : int
+        Of the decoder.
+    vision : tuple of int
+        Layers, width and MLP width of the vision tower.
+    vocab : int, optional
+        Default: just the tokenizer's.
+    dtype : torch.dtype
+    device : str
+    seed : int
+        Of the weights.
+    """
+    from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
+
+    config = thinker_config(layers=layers, hidden=hidden, dtype=str(dtype).removeprefix("torch."))
+    text = config["text_config"]
+    text |= {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": 64}
+    text |= {"intermediate_size": intermediate, "max_position_embeddings": 131072}
+    text["rope_scaling"] = text["rope_scaling"] | {"mrope_section": [8, 12, 12]}
+    text["vocab_size"] = vocab or text["vocab_size"]
+    depth, width, mlp = vision
+    config["vision_config"] |= {"depth": depth, "hidden_size": width, "intermediate_size": mlp}
+    torch.manual_seed(seed)
+    with torch.device(device):
+        model = Qwen2_5OmniThinkerForConditionalGeneration._from_config(
+            Qwen2_5OmniThinkerConfig.from_dict(config), dtype=dtype
+        )
+        with torch.no_grad():
+            for weight in model.parameters():  # the library's own draw is too small to differ
+                if weight.ndim > 1:
+                    weight.normal_(std=weight[0].numel() ** -0.5)
+    return model.eval()
+
+
+def adapter_of(thinker: Any, name: str = "random") -> QwenOmniAdapter:
+    """Return the engine's adapter over a thinker, with the tests' tokenizer."""
+    from transformers import AutoTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_tokenizer(Path(folder))
+        return QwenOmniAdapter(thinker, AutoTokenizer.from_pretrained(folder), name=name)
+
+
+def made_features(tokens: int, *, side: int = 8, seed: int = 0) -> Features:
+    """Return random patches and sound that make about `tokens` AV tokens, 5 to 1.
+
+    Parameters
+    ----------
+    tokens : int
+    side : int
+        Height and width of a temporal grid, in tokens.
+    seed : int
+    """
+    grid = max(1, round(tokens * 5 / 6 / side**2)), 2 * side, 2 * side
+    generator = torch.Generator().manual_seed(seed)
+    audio = tokens - grid[0] * side**2
+    return Features(
+        patches=torch.randn(grid[0] * grid[1] * grid[2], 1176, generator=generator),
+        grid=grid,
+        second_per_grid=audio / 25 / grid[0],
+        mel=torch.randn(128, 4 * audio, generator=generator),
+    )
+
+
+def made_embeddings(tokens: int, adapter: QwenOmniAdapter, *, side: int = 8) -> Encoded:
+    """Return embeddings of `tokens` AV tokens as towers would give them, without the towers."""
+    grids = max(1, round(tokens * 5 / 6 / side**2))
+    video, width = grids * side**2, adapter.info.text.hidden
+    generator = torch.Generator().manual_seed(0)
+
+    def states(n: int) -> torch.Tensor:
+        return torch.randn(n, width, generator=generator).to(adapter.device, adapter.dtype)
+
+    audio = tokens - video
+    return Encoded(
+        media=Media((grids, 2 * side, 2 * side), audio / 25 / grids, audio),
+        video=states(video),
+        audio=states(audio),
+        audio_attention=torch.rand(audio, generator=generator),
+    )
+
+
+def in_turns(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[Any]]:
+    """Run all, one after the other, `repeats` times; return what each gave."""
+    given: dict[str, list[Any]] = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            given[name].append(run())
+    return given
+
+
+def median(values: Sequence[float]) -> float:
+    """Return the median."""
+    return statistics.median(values)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a table, first column to the left."""
+    cells = [list(head), *([_word(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    for row in cells:
+        first, *rest = (
+            cell.ljust(w) if i == 0 else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join([first, *rest]))
+
+
+def _word(cell: object) -> str:
+    if cell is None:
+        return "–"
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    return f"{cell:.3f}" if isinstance(cell, float) else str(cell)
+
+
+def finish(result: dict[str, Any]) -> None:
+    """Print the line for machines."""
+    print(json.dumps(result | {"threads": torch.get_num_threads(), "torch": torch.__version__}))
