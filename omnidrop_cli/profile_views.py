@@ -127,7 +127,7 @@ def stages(found: Profile, width: int) -> list[Text]:
             for run in part:
                 line.append_text(_time(getattr(run, pick), cell, with_range))
             lines.append(line)
-    note = "(meanwhile): in the thread that decodes, beside the stages above and below; in no sum."
+    note = "(meanwhile): in threads that decode, beside the stages above and below; in no sum."
     if any(s.overlapped for s in first.values()):
         lines += blocks.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
     return lines

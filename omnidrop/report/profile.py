@@ -25,6 +25,7 @@ LINES: dict[str, tuple[str, ...]] = {
     "resize and patches": ("resize", "patches"),
     "decode sound": ("sound",),
     "log-mel": ("log-mel",),
+    "waiting for sound": ("waiting for sound",),
     "audio tower": ("audio tower",),
     "waiting for frames": ("waiting for frames",),
     "vision tower": ("vision tower",),
@@ -77,7 +78,7 @@ class StageStat:
     within : str or None
         The line this one is part of.
     overlapped : bool
-        True if it ran beside other stages, in the thread that decodes: its seconds are in no sum.
+        True if it ran beside other stages, in a thread that decodes: its seconds are in no sum.
     flops : float or None
         Operations by the cost model; None where none is made of this stage.
     flops_per_second : float or None
