@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.functional import normalize
@@ -91,6 +91,15 @@ class Dash(Guided):
     def presets(cls) -> dict[str, Dash]:
         """Return its evaluation's setting, which keeps 29 % where one token in seven is audio."""
         return {"dash-29": cls(budget=0.29, solve=False)}
+
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        return {
+            "rho_a": (0.1, 0.3, 0.45, 0.6, 0.8),
+            "threshold": (0.2, 0.4, 0.6),
+            "guidance": (0.0, 0.1, 0.3),
+        }
 
     def rates(self) -> tuple[float, float]:
         """Return both rates."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch.nn.functional import normalize
@@ -41,12 +41,18 @@ class DivPrune(Method):
     """
 
     name: ClassVar[str] = "divprune"
+    question_free: ClassVar[bool] = True
 
     scope: Literal["clip", "chunk"] = "clip"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.one_of("scope", self.scope, ("clip", "chunk"))
+
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        return {"scope": ("clip", "chunk")}
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -48,6 +48,7 @@ class DyCoke(Method):
     """
 
     name: ClassVar[str] = "dycoke"
+    question_free: ClassVar[bool] = True
 
     prune: float = 0.7
     group: int = 4
@@ -63,6 +64,11 @@ class DyCoke(Method):
     def presets(cls) -> dict[str, DyCoke]:
         """Return the paper's rate as a preset; 0.475 is the share of video that it keeps."""
         return {"dycoke-p70": cls(budget=0.475, solve=False)}
+
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        return {"group": (2, 4, 8)}
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import ClassVar
 
 import torch
 from torch.nn.functional import normalize
@@ -44,6 +45,8 @@ class Guided(Method):
         they stand; `budget` is then only a name, and the plan notes it where the realised mean
         differs (paper presets).
     """
+
+    question_free: ClassVar[bool] = True
 
     contextual: float = 0.05
     group: int = 3

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -81,6 +81,15 @@ class OmniZip(Guided):
         return {
             f"omnizip-{round(100 * budget)}": cls(budget, rho_a=a, rho_v=v, solve=False)
             for budget, (a, v) in _PAPER.items()
+        }
+
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        return {
+            "rho_a": (None, 0.1, 0.3, 0.5, 0.7, 0.9),
+            "rho_v": (None, 0.6),  # with rho_a, only their proportion counts
+            "contextual": (0.0, 0.05, 0.1),
         }
 
     def rates(self) -> tuple[float, float] | None:

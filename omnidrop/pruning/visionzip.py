@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.functional import normalize
@@ -25,8 +25,9 @@ class VisionZip(Method):
 
     Ours: a picture is one temporal grid, and each keeps the same share; the sound of every chunk
     is treated as a picture is, by its own encoder's attention; likeness is the cosine of the
-    embeddings, not of the encoder's keys. Where an encoder reports no attention, the dominant
-    tokens are spaced evenly.
+    embeddings, not of the encoder's keys; a contextual token is the mean of all its tokens, where
+    the public code adds the others' mean to it and so doubles its length. Where an encoder reports
+    no attention, the dominant tokens are spaced evenly.
 
     Parameters
     ----------
@@ -40,12 +41,18 @@ class VisionZip(Method):
 
     name: ClassVar[str] = "visionzip"
     wants: ClassVar[frozenset[str]] = frozenset({"video attention"})
+    question_free: ClassVar[bool] = True
 
     contextual: float = 10 / 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number("contextual", self.contextual, low=0, high=1)
+
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        return {"contextual": (0.0, 0.08, 10 / 64, 0.3)}
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""
