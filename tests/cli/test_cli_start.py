@@ -16,7 +16,17 @@ OPTIONS = """
 --top-p --seed --device --dtype --4bit --8bit --attn --offline --json --jsonl --report --save
 --quiet --debug --set --force
 """
-COMMANDS = ("ask", "profile", "estimate", "eval", "batch", "chunks", "models", "doctor")
+COMMANDS = (
+    "ask",
+    "profile",
+    "estimate",
+    "eval",
+    "batch",
+    "chunks",
+    "models",
+    "doctor",
+    "train-a2v",
+)
 HEAVY = "torch,transformers,rich,av,numpy,omnidrop.pruning,omnidrop.engine,omnidrop.clip.probe"
 
 
