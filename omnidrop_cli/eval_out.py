@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     from omnidrop.evaluation.tables import Table
 
 FIGURE = "accuracy"
+#: Columns of a screen that has room for every column of a table.
+ROOMY = 120
 FILES = ("summary.json", "summary.md", "summary.csv", "pairs.csv", "accuracy.png", "accuracy.svg")
 #: Seconds between lines of progress where there is no terminal.
 EVERY = 30.0
@@ -125,7 +126,10 @@ def show(summary: Summary, *, as_json: bool) -> None:
         print(to_json(summary.to_dict(), indent=1), flush=True)
         return
     console = _stdout()
-    found = [tables.overview(summary), tables.differences(summary)]
+    found = [
+        tables.overview(summary, compact=console.width < ROOMY),
+        tables.differences(summary),
+    ]
     for table in found:
         if table.rows:
             console.print(_rich(table))
@@ -138,14 +142,17 @@ def _rich(table: Table) -> Any:
     from rich import box
     from rich.table import Table as RichTable
 
-    shown = RichTable(title=table.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = RichTable(
+        title=table.title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
     for number, name in enumerate(table.header):
-        shown.add_column(name, justify="right" if number else "left", no_wrap=number == 0)
-    before = ""
+        whole = number == 0 or name in ("points", "b : c")
+        shown.add_column(name, justify="right" if number else "left", no_wrap=whole)
     for row in table.rows:
-        if before and row[0] != before:
-            shown.add_section() if len(table.rows) < 40 else None
-        before = row[0]
         shown.add_row(*row)
     return shown
 
@@ -169,9 +176,3 @@ def _stdout() -> Any:
         markup=False,
         emoji=False,
     )
-
-
-def read_summary(folder: Path) -> dict[str, Any]:
-    """Return the summary.json of a folder."""
-    found: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    return found

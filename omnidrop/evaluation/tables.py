@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 from omnidrop.evaluation.summary import ALL, CellRow, PairRow, Summary
@@ -22,45 +22,58 @@ class Table:
     note: str = ""
 
 
-def overview(summary: Summary) -> Table:
-    """Return one row per method and budget: accuracy, and what it cost."""
-    header = [
-        "method",
-        "budget",
-        "realised",
-        "answered",
-        "right, %",
-        *(f"{group}, %" for _, group in summary.apart),
-        "LLM FLOPs, %",
-        "KV cache, %",
-        "prefill, ms",
-        "errors",
+def overview(summary: Summary, *, compact: bool = False) -> Table:
+    """Return one row per method and budget: accuracy, and what it cost.
+
+    Parameters
+    ----------
+    summary : Summary
+    compact : bool
+        For a narrow screen: whole percents in intervals, and fewer columns.
+    """
+    wide, digits = not compact, 0 if compact else 1
+    columns: list[tuple[str, Callable[[CellRow], str]]] = [
+        ("method", lambda c: c.label),
+        ("budget", lambda c: share(c.budget)),
+        ("realised", lambda c: percent(c.realised) if c.answered else reach(c)),
+        ("n", lambda c: str(c.answered)),
+        ("right, %", lambda c: interval(c, digits)),
+        *((f"{group[1]}, %", _part(summary, group, digits)) for group in summary.apart),
+        ("FLOPs, %", lambda c: percent(c.flops)),
     ]
-    rows = []
-    for cell in (c for c in summary.cells if (c.axis, c.group) == ALL):
-        parts = [summary.row(cell.label, cell.budget, group) for group in summary.apart]
-        rows.append(
-            (
-                cell.label,
-                share(cell.budget),
-                percent(cell.realised) if cell.answered else reach(cell),
-                str(cell.answered),
-                interval(cell),
-                *(DASH if part is None else interval(part) for part in parts),
-                percent(cell.flops),
-                percent(cell.kv),
-                DASH if cell.prefill_seconds is None else f"{1000 * cell.prefill_seconds:.1f}",
-                str(cell.failed or ""),
-            )
-        )
-    notes = ["95 % intervals (Wilson) in brackets; a dash is a budget that cannot be reached."]
-    partly = [c for c in summary.cells if (c.axis, c.group) == ALL and c.refused and c.answered]
+    columns += [("KV cache, %", lambda c: percent(c.kv))] if wide else []
+    columns += [("prefill, ms", _milliseconds)] if wide else []
+    columns += [("errors", lambda c: str(c.failed or ""))] if summary.failed else []
+    cells = [cell for cell in summary.cells if (cell.axis, cell.group) == ALL]
+    notes = [
+        "n questions answered; 95 % intervals (Wilson) in brackets; FLOPs of the LLM's prefill as "
+        "a share of the unpruned one's; median time of a prefill; a dash is a budget that cannot "
+        "be reached.",
+    ]
+    partly = [cell for cell in cells if cell.refused and cell.answered]
     if partly:
         named = ", ".join(f"{c.label} at {share(c.budget)} ({c.refused})" for c in partly)
         notes.append(f"Refused on some clips, and counted on the others only: {named}.")
     if summary.failed:
         notes.append(f"{summary.failed} errors, not counted as answers.")
-    return Table("Accuracy and cost", tuple(header), tuple(rows), " ".join(notes))
+    return Table(
+        "Accuracy and cost",
+        tuple(name for name, _ in columns),
+        tuple(tuple(show(cell) for _, show in columns) for cell in cells),
+        " ".join(notes),
+    )
+
+
+def _part(summary: Summary, group: tuple[str, str], digits: int) -> Callable[[CellRow], str]:
+    def show(cell: CellRow) -> str:
+        part = summary.row(cell.label, cell.budget, group)
+        return DASH if part is None else interval(part, digits)
+
+    return show
+
+
+def _milliseconds(cell: CellRow) -> str:
+    return DASH if cell.prefill_seconds is None else f"{1000 * cell.prefill_seconds:.1f}"
 
 
 def by_category(summary: Summary) -> Table:
@@ -96,11 +109,12 @@ def differences(summary: Summary, group: tuple[str, str] = ALL) -> Table:
         for pair in summary.pairs
         if (pair.axis, pair.group) == group
     ]
-    header = ("method", "budget", "against", "questions", "points", "better : worse", "p", "p Holm")
+    header = ("method", "budget", "against", "n", "points", "b : c", "p", "p Holm")
     where = "all questions" if group == ALL else f"{group[0]}: {group[1]}"
     note = (
-        "Points of accuracy on the same questions with a 95 % bootstrap interval over clips; "
-        "p is McNemar's exact test, and corrected by Holm for all pairs of this table."
+        "Points of accuracy on the same n questions with a 95 % bootstrap interval over clips; b "
+        "questions are right only here and c only in the other; p is McNemar's exact test, and "
+        "corrected by Holm for all pairs of this table."
     )
     return Table(f"Paired differences, {where}", header, tuple(rows), note)
 
@@ -122,18 +136,21 @@ def share(value: float) -> str:
     return f"{100 * value:.3g}"
 
 
-def interval(cell: CellRow) -> str:
-    """Return a cell's accuracy and interval."""
+def interval(cell: CellRow, digits: int = 1) -> str:
+    """Return a cell's accuracy and interval, the latter with so many digits."""
     if cell.accuracy is None:
         return DASH
-    return f"{percent(cell.accuracy)} [{percent(cell.low)}, {percent(cell.high)}]"
+    return f"{percent(cell.accuracy)} [{percent(cell.low, digits)}, {percent(cell.high, digits)}]"
 
 
 def reach(cell: CellRow) -> str:
     """Return what a refused budget could be instead."""
     if cell.reachable is None:
         return DASH
-    return f"{DASH} ({percent(cell.reachable[0])} to {percent(cell.reachable[1])})"
+    low, high = cell.reachable
+    if high >= 1.0:
+        return f"{DASH} (≥ {share(low)})"
+    return f"{DASH} ({share(low)} to {share(high)})"
 
 
 def p_value(value: float) -> str:

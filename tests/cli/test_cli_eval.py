@@ -119,7 +119,7 @@ def test_a_budget_out_of_reach_is_a_dash(run: Run, model, questions: Path, tmp_p
         "eval", questions, "--out", tmp_path / "out", "--method", "random", "-b", ".5,.1"
     )
     assert code == 0
-    assert "– (30.0 to 100.0)" in said
+    assert "– (≥ 30)" in said
     assert "4 refused (budget out of reach)" in err
 
 

@@ -143,7 +143,7 @@ def test_errors_and_refusals_are_neither_right_nor_wrong(
     assert not [p for p in found.pairs if p.budget == 0.2]
     assert pair(found, "omnidrop", 0.5, "random").questions == 5
     table = tables.overview(found)
-    assert [r[2] for r in table.rows if r[:2] == ("random", "20")] == ["– (30.0 to 100.0)"]
+    assert [r[2] for r in table.rows if r[:2] == ("random", "20")] == ["– (≥ 30)"]
     assert "1 errors, not counted as answers" in table.note
     assert "RuntimeError" in tables.to_markdown(found)
 
