@@ -14,6 +14,7 @@ To add a method: write one file with a subclass of `Method`, and add one line to
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import torch
@@ -93,6 +94,8 @@ class EntryView:
         rows, columns; there only for a method whose `wants` names it.
     memo : dict
         Whatever the method wants to remember; lives for one prefill and is shared with `keep`.
+    backbone : Backbone or None
+        The model, for a method with weights trained for it.
     """
 
     tokens: TokenMap
@@ -101,6 +104,7 @@ class EntryView:
     generator: torch.Generator
     video_attention: torch.Tensor | None = None
     memo: dict[str, Any] = field(default_factory=dict)
+    backbone: Backbone | None = None
 
 
 @dataclass(frozen=True)
