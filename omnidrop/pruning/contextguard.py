@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -85,6 +85,15 @@ class ContextGuard(Method):
         checks.number("merge", self.merge, low=0, high=1)
         checks.number("alike", self.alike, low=-1, high=1)
         checks.number("cut", self.cut)
+
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        return {
+            "audio": (1.0, 2.75, 6.0),
+            "detail": (0.2, 0.5, 0.8, 1.0),
+            "merge": (0.0, 0.5, 1.0),
+        }
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""
