@@ -249,7 +249,7 @@ def solve(
     sums = [sum(counts) for counts in ends]
     target = min(max(math.floor(wanted + 0.5), sums[-1]), sums[0])
     if abs(target - wanted) > TOLERANCE * size + 1e-9:
-        raise _refusal(budget, total, layers, sums[-1], sums[0])
+        raise refusal(budget, total, layers, sums[-1], sums[0])
 
     stop = next(i for i, tokens in enumerate(sums) if tokens <= target)
     curve, upper, lower = _bisect(path[max(stop - 1, 0)], path[stop], target, total, layers)
@@ -379,7 +379,7 @@ def _bisect(
     return start.toward(stop, share), upper, lower
 
 
-def _refusal(budget: float, total: int, layers: int, lowest: int, highest: int) -> BudgetError:
+def refusal(budget: float, total: int, layers: int, lowest: int, highest: int) -> BudgetError:
     """Explain why a budget is out of reach."""
     size = total * layers
     low, high = lowest / size, highest / size

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -113,6 +113,15 @@ class Seats(Method):
         named = zip((0.10, 0.15, 0.25, 0.35), PAIRS[1:-1], strict=True)
         return {f"seats-{round(100 * b)}": cls(budget=b, ratios=pair) for b, pair in named}
 
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        return {
+            "after": (None, (0.3, 0.35, 0.4), (0.45, 0.5, 0.55), (0.7, 0.75, 0.8)),
+            "late": (None, 0.7, 0.9, 1.0),
+            "scale": (1.2, 1.4, 1.8),
+        }
+
     def depths(self, layers: int) -> tuple[tuple[int, ...], int]:
         """Return after which layers, counted from 1, tokens are dropped, and how many see any."""
         own = DEPTHS.get(layers)
@@ -148,7 +157,7 @@ class Seats(Method):
             drop, counts = path.solve(enters, target, 0.1 * schedules.TOLERANCE * size)
             if abs(sum(counts) - wanted) > schedules.TOLERANCE * size + 1e-9:
                 lowest = sum(path.counts(len(entry.sizes), 1.0))
-                raise schedules._refusal(self.budget, len(tokens), layers, lowest, size)
+                raise schedules.refusal(self.budget, len(tokens), layers, lowest, size)
         levels = [counts[0], *(counts[step] for step in steps)]
         settings = {
             "video_ratio": round(pair[0], 6),
