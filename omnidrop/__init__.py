@@ -31,6 +31,7 @@ _HOME = {
     "get_method": "omnidrop.pruning.registry",
     "methods": "omnidrop.pruning.registry",
     "OmniDrop": "omnidrop.pruning.omnidrop",
+    "OmniDropAuto": "omnidrop.pruning.auto",
     "FastV": "omnidrop.pruning.fastv",
     "Random": "omnidrop.pruning.random",
     "Uniform": "omnidrop.pruning.uniform",
@@ -46,6 +47,7 @@ __all__ = [
     "Method",
     "Model",
     "OmniDrop",
+    "OmniDropAuto",
     "OmniDropError",
     "Random",
     "Session",
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     from omnidrop.engine.session import Model, Session, load
     from omnidrop.errors import OmniDropError
     from omnidrop.models.loading import LoadOptions
+    from omnidrop.pruning.auto import OmniDropAuto
     from omnidrop.pruning.fastv import FastV
     from omnidrop.pruning.method import Method
     from omnidrop.pruning.omnidrop import OmniDrop

@@ -27,6 +27,7 @@ _OURS = {
     "fastv": "omnidrop.pruning.fastv:FastV",
     "none": "omnidrop.pruning.method:Method",
     "omnidrop": "omnidrop.pruning.omnidrop:OmniDrop",
+    "omnidrop-auto": "omnidrop.pruning.auto:OmniDropAuto",
     "omnizip": "omnidrop.pruning.omnizip:OmniZip",
     "pyramiddrop": "omnidrop.pruning.pyramiddrop:PyramidDrop",
     "random": "omnidrop.pruning.random:Random",

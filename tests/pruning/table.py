@@ -10,6 +10,7 @@ from functools import partial
 
 from predictors import predictor_folder
 
+from omnidrop.pruning.auto import OmniDropAuto
 from omnidrop.pruning.contextguard import ContextGuard
 from omnidrop.pruning.dash import Dash
 from omnidrop.pruning.divprune import DivPrune
@@ -39,6 +40,9 @@ SOLVED: dict[str, Make] = {
     "omnidrop-last-cut": partial(OmniDrop, rows="last", cache="cut"),
     "omnidrop-asl": partial(OmniDrop, turning="asl"),
     "omnidrop-asl-step": partial(OmniDrop, turning="asl", schedule="step", settled=0.9),
+    "omnidrop-auto": OmniDropAuto,
+    "omnidrop-auto-blind": partial(OmniDropAuto, power=0, lead=1),
+    "omnidrop-auto-deep": partial(OmniDropAuto, free=1.0, fuse=0.5, rows="last", cache="cut"),
     "random": Random,
     "random-sigmoid": partial(Random, schedule="sigmoid"),
     "uniform": Uniform,

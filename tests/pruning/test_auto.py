@@ -1,0 +1,116 @@
+"""OmniDrop-auto: depths, the two selections, and a budget that the question may lower."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from simulate import View, clip, prefill
+
+from omnidrop.errors import UsageError
+from omnidrop.pruning.auto import OmniDropAuto, fewest
+
+
+@pytest.mark.parametrize(
+    ("layers", "fields", "wanted"),
+    [
+        (16, {}, (3, 9)),
+        (28, {}, (5, 23)),
+        (48, {}, (9, 39)),
+        (32, {}, (6, 26)),
+        (16, {"free": 13}, (3, 13)),
+        (16, {"free": 0.5, "fuse": 0.25}, (4, 8)),
+        (4, {"free": 9, "fuse": 9}, (4, 4)),
+        (16, {"free": 2}, (2, 2)),
+    ],
+)
+def test_depths(layers, fields, wanted):
+    assert OmniDropAuto(**fields).depths(layers) == wanted
+
+
+@pytest.mark.parametrize("budget", [0.05, 0.1, 0.2, 0.3])
+def test_two_shares_then_nothing(budget):
+    tokens = clip(chunks=10)
+    plan = OmniDropAuto(budget=budget).plan(tokens, 16)
+    total = len(tokens)
+    assert plan.counts[9:] == (0,) * 7
+    assert plan.counts[3] < plan.counts[0]
+    assert sum(plan.counts) == round(budget * 16 * total)
+    # Entered and went on in the proportion asked for, whole tokens aside.
+    assert plan.counts[0] == pytest.approx(min(2.5 * plan.counts[5], total), abs=3)
+
+
+def test_a_high_budget_moves_the_end_up():
+    tokens = clip(chunks=10)
+    plan = OmniDropAuto(budget=0.8).plan(tokens, 16)
+    assert plan.settings["free"] == 13
+    assert plan.counts[12] > 0
+    assert OmniDropAuto().plan(tokens, 16).counts == (len(tokens),) * 16
+
+
+def greedy(points, weights, count):
+    """Read the definition slowly: farthest from the chosen, distance times the taken's weight."""
+    unit = torch.nn.functional.normalize(points, dim=1)
+    apart = [
+        [float((1 - unit[i] @ unit[j]).clamp_min(0) * weights[j]) for j in range(len(unit))]
+        for i in range(len(unit))
+    ]
+    others = range(len(unit))
+    nearest = [min(apart[i][j] for i in others if i != j) for j in others]
+    chosen = [max(others, key=lambda j: nearest[j])]
+    while len(chosen) < count:
+        left = [j for j in others if j not in chosen]
+        chosen.append(max(left, key=lambda j: min(apart[i][j] for i in chosen)))
+    return sorted(chosen)
+
+
+def test_second_selection_against_a_slow_reading():
+    tokens = clip(chunks=1, grids=0, audio=12)
+    draw = torch.Generator().manual_seed(5)
+    states, scores = torch.randn(12, 6, generator=draw), torch.rand(12, generator=draw)
+
+    class Seen(View):
+        def hidden(self):
+            return states
+
+    view = Seen(2, 16, tokens, draw, scores)
+    kept = OmniDropAuto(budget=0.3).keep(view, 5).tolist()
+    assert kept == greedy(states, (scores / scores.mean()) ** 0.5, 5)
+    blind = OmniDropAuto(budget=0.3, power=0).keep(view, 5).tolist()
+    assert blind == greedy(states, torch.ones(12), 5)
+
+
+def test_each_chunk_and_modality_keeps_its_share():
+    tokens = clip(chunks=6, grids=2, height=2, width=5, audio=20)
+    run = prefill(OmniDropAuto(budget=0.2), tokens, 16)
+    first = tokens.select(run.survivors[0])
+    for chunk in range(6):
+        for part in (first.audio, first.video):
+            share = int((part & (first.chunk == chunk)).sum()) / 20
+            assert share == pytest.approx(len(first) / len(tokens), abs=0.05)
+
+
+def test_fewest_tokens_for_a_mass():
+    scores = torch.tensor([0.1, 0.5, 0.05, 0.3, 0.05])
+    assert [fewest(scores, mass) for mass in (0.4, 0.49, 0.51, 0.79, 0.99)] == [1, 1, 2, 2, 5]
+
+
+def test_keep_mass_lowers_the_cost_of_an_easy_question():
+    tokens = clip(chunks=8)
+    plain = prefill(OmniDropAuto(budget=0.3), tokens, 16)
+    less = prefill(OmniDropAuto(budget=0.3, keep_mass=0.3), tokens, 16)
+    most = prefill(OmniDropAuto(budget=0.3, keep_mass=0.999), tokens, 16)
+    count = [[len(s) for s in run.survivors] for run in (plain, less, most)]
+    assert count[0][:3] == count[1][:3] == count[2][:3]
+    assert count[1][3] < count[0][3]
+    assert count[2] == count[0]
+    assert count[1][8] == count[1][3]
+    assert count[1][9] == 0
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"keep_mass": 1}, {"keep_mass": 0}, {"lead": 0.5}, {"free": 0}, {"fuse": 1.5}, {"power": -1}],
+)
+def test_settings_that_cannot_be_meant(fields):
+    with pytest.raises(UsageError):
+        OmniDropAuto(**fields)
