@@ -36,7 +36,7 @@ DEPTH_SHARES = (0.1875, 0.82)
 
 @dataclass(frozen=True)
 class OmniDropAuto(Method):
-    """Keeps what differs, weighs it by the question once layers have fused, and ends reading early.
+    """Keeps what differs, weighted by the question after early layers, and ends reading early.
 
     Ours, with farthest-point selection in windows as in SEATS (arXiv 2605.20035). Tokens are chosen
     twice: before the LLM by how much they differ inside their chunk and modality, and after the
