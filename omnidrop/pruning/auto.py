@@ -39,8 +39,8 @@ class OmniDropAuto(Method):
     """Keeps what differs, weighted by the question after early layers, and ends reading early.
 
     Ours. Based on farthest-point selection in windows, as in SEATS (arXiv 2605.20035). Tokens are
-    chosen twice: before the LLM by how much they differ inside their chunk and modality, and after the
-    first layers again, by the states they have there, weighted by the question's attention. No
+    chosen twice: before the LLM by how much they differ inside their chunk and modality, and after
+    the first layers again, by the states they have there, weighted by the question's attention. No
     token is left from the layer on where the model has read its clip.
 
     Parameters
