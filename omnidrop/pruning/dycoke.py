@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -30,7 +30,8 @@ class DyCoke(Method):
     Ours: p is solved for the budget. DyCoke knows no audio; all of it stays while p alone can meet
     the budget, and below that audio and first frames are reduced by one common factor, audio
     evenly, and video by groups of twice as many frames until their first frames fit. In such a
-    group every second frame is compared with the one before, the others with the first.
+    group every second frame is compared with the one before, the others with the first. Where most
+    tokens are audio that leaves little of the picture; see `audio`.
 
     Parameters
     ----------
@@ -42,6 +43,9 @@ class DyCoke(Method):
         p (paper: 0.7), where it is not solved for.
     group : int, default 4
         Frames per group (paper).
+    audio : {"whole", "even"}, default "whole"
+        Keep audio while video alone can meet the budget, or thin it evenly to the same share as
+        video (both ours); only with `solve`.
     solve : bool, default True
         False: take `prune` as it stands; `budget` is then only a name, and the plan notes it where
         the realised mean differs (paper preset).
@@ -52,12 +56,14 @@ class DyCoke(Method):
 
     prune: float = 0.7
     group: int = 4
+    audio: Literal["whole", "even"] = "whole"
     solve: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number("prune", self.prune, low=0, high=1)
         checks.whole("group", self.group, low=1)
+        checks.one_of("audio", self.audio, ("whole", "even"))
         checks.switch("solve", self.solve)
 
     @classmethod
@@ -68,7 +74,7 @@ class DyCoke(Method):
     @classmethod
     def tunable(cls) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
-        return {"group": (2, 4, 8)}
+        return {"group": (2, 4, 8), "audio": ("whole", "even")}
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""
@@ -93,10 +99,12 @@ class DyCoke(Method):
         frames = Frames.of(view.tokens.select(video))
         first = int(frames.sizes[_leader(len(frames), self.group) < 0].sum())
         heard = len(audio)
-        if count < heard + first:
+        if self.solve and self.audio == "even":
+            heard = round(count * heard / total)
+        elif count < heard + first:
             heard = round(count * heard / (heard + first))
-            if len(audio) and len(video) and count >= 2:
-                heard = min(max(heard, 1), count - 1)
+        if len(audio) and len(video) and count >= 2:
+            heard = min(max(heard, 1), count - 1)
         seen = self._new(view.embeds, video, frames, count - heard)
         return Entry(torch.cat((audio[even(len(audio), heard)], video[seen])).sort().values)
 

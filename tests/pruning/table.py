@@ -55,6 +55,7 @@ SOLVED: dict[str, Make] = {
     "divprune-chunk": partial(DivPrune, scope="chunk"),
     "visionzip": VisionZip,
     "dycoke": DyCoke,
+    "dycoke-even": partial(DyCoke, audio="even"),
     "seats": Seats,
     "seats-own": partial(Seats, cache="own", split="mass", after=(0.4, 0.6), late=1.0),
     "pyramiddrop": PyramidDrop,

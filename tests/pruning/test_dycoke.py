@@ -97,6 +97,15 @@ def test_audio_stays_until_video_alone_cannot_pay():
     assert int(tokens.audio[kept(0.05, view)].sum()) == 10
 
 
+@pytest.mark.parametrize("budget", [0.05, 0.3, 0.8])
+def test_audio_can_have_the_share_of_video(budget):
+    view = entry_view(clip(chunks=10, grids=2, height=4, width=4, audio=8))
+    method = DyCoke(budget=budget, audio="even")
+    left = method.enter(view, method.plan(view.tokens, 8)).keep
+    assert int(view.tokens.audio[left].sum()) == round(80 * budget)
+    assert int(view.tokens.video[left].sum()) == round(320 * budget)
+
+
 def test_longer_groups_where_first_frames_are_too_many():
     view = entry_view(clip(chunks=8, grids=2, height=4, width=4, audio=0))
     frames = frames_of(view.tokens)  # 16 frames of 16: a quarter is 64 tokens
