@@ -127,7 +127,9 @@ def stages(found: Profile, width: int) -> list[Text]:
             for run in part:
                 line.append_text(_time(getattr(run, pick), cell, with_range))
             lines.append(line)
-    note = "(meanwhile): in threads that decode, beside the stages above and below; in no sum."
+    alone = ", ".join(f"{s.name} {spread(s.seconds)}" for s in found.reading)
+    note = "(meanwhile): in threads that decode, beside the stages above and below; in no sum. "
+    note += f"Alone, with nothing beside: {alone}." if alone else ""
     if any(s.overlapped for s in first.values()):
         lines += blocks.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
     return lines

@@ -19,9 +19,10 @@ from typing import Any
 
 import torch
 
-from omnidrop.clip.decode import ClipOptions
+from omnidrop.clip.decode import ClipOptions, open_clip
+from omnidrop.clip.features import patches
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.engine.meter import MemoryWatch, StageMemory, matmul_speed
+from omnidrop.engine.meter import MemoryWatch, Meter, StageMemory, matmul_speed
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.session import Model
 from omnidrop.errors import BudgetError, UsageError
@@ -31,6 +32,7 @@ from omnidrop.report.cost import audio_flops, decode_flops, vision_flops
 from omnidrop.report.profile import (
     FURTHER,
     PREFILL,
+    UNACCOUNTED,
     Line,
     Profile,
     RunProfile,
@@ -125,7 +127,10 @@ def profile(
     rounds = warmup + repeats + 1
     asking = _Asking(model, path, question, clip, options or GenerateOptions(), system)
     refused: list[str] = []
+    readings: list[dict[str, Line]] = []
     for number in range(rounds):
+        if warmup <= number < warmup + repeats:
+            readings.append(asking.read())
         for run in tuple(runs):
             if progress is not None:
                 done = number * len(runs) + runs.index(run)
@@ -153,6 +158,11 @@ def profile(
         repeats=repeats,
         warmup=warmup,
         control=control,
+        reading=tuple(
+            StageStat(name, Timing.of(turn[name].seconds for turn in readings))
+            for name in readings[0]
+            if name != UNACCOUNTED
+        ),
         runs=found,
         notices=(*_notices(runs), *refused),
     )
@@ -202,6 +212,33 @@ class _Asking:
                 on_prefill=on_prefill,
             )
             return answer, time.perf_counter() - start
+
+    def read(self) -> dict[str, Line]:
+        """Decode picture and sound with nothing beside it, one after the other."""
+        adapter = self.model.adapter
+        meter = Meter(adapter.device)
+        with open_clip(
+            self.path,
+            self.clip or ClipOptions(),
+            video_spec=adapter.video_spec,
+            audio_spec=adapter.audio_spec,
+            chunk_seconds=adapter.layout.seconds_per_chunk,
+        ) as clip:
+            chunks = clip.frame_chunks()
+            while clip.has_video:
+                with meter.stage("frames"):
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    break
+                with meter.stage("patches"):
+                    patches(chunk.frames, clip.video_spec)
+            if clip.has_video:
+                meter.add("resize", clip.resizing.seconds, within="frames")
+            if clip.has_audio:
+                with meter.stage("sound"):
+                    clip.log_mel()
+                meter.add("log-mel", clip.transforming.seconds, within="sound")
+        return lines(meter.stages(), meter.since_start())
 
     def look(self, run: _Run) -> None:
         """Ask once more for what would disturb the times."""
@@ -259,7 +296,8 @@ def _flops(info: ModelInfo, trace: Trace, steps: int) -> dict[str, float]:
     found = {PREFILL: trace.flops_prefill}
     grid = trace.clip.get("grid")
     if grid is not None:
-        found["vision tower"] = vision_flops(info.vision, tuple(grid))
+        steps_seen = grid[0] - trace.clip["repeated_grids"]  # the others were not encoded again
+        found["vision tower"] = vision_flops(info.vision, (steps_seen, *grid[1:]))
     if trace.audio_tokens:
         found["audio tower"] = audio_flops(info.audio, trace.audio_tokens)
     if steps > 0:

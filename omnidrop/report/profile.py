@@ -173,6 +173,9 @@ class Profile:
     control : RunProfile
         Nothing dropped.
     runs : tuple of RunProfile
+    reading : tuple of StageStat
+        Decoding by itself, picture and sound one after the other. What runs beside other stages
+        takes longer there, for they share the processor.
     notices : tuple of str
     """
 
@@ -184,6 +187,7 @@ class Profile:
     warmup: int
     control: RunProfile
     runs: tuple[RunProfile, ...]
+    reading: tuple[StageStat, ...] = ()
     notices: tuple[str, ...] = ()
 
     @property

@@ -65,6 +65,12 @@ def test_every_run_is_there_and_its_lines_sum_up(found: Profile) -> None:
         assert run.ttft.median < run.total.high
 
 
+def test_reading_alone(found: Profile) -> None:
+    seconds = {s.name: s.seconds for s in found.reading}
+    assert list(seconds) == ["seek and decode", "resize and patches", "decode sound", "log-mel"]
+    assert all(len(timing.samples) == 2 and timing.low > 0 for timing in seconds.values())
+
+
 def test_an_unpruned_run_differs_in_nothing(found: Profile) -> None:
     half, whole = found.runs
     assert whole.same_answer
@@ -135,6 +141,33 @@ def test_watch_credits_the_stage_that_holds_the_memory() -> None:
     assert (peaks["outer"].host or 0) >= large
     assert peaks["large"].device is None
     assert Meter(CPU)._watch is None
+
+
+def test_watch_folds_the_device_peaks_of_nested_stages(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {"now": 5, "peak": 5}
+
+    def allocate(count: int) -> None:
+        held["now"] = count
+        held["peak"] = max(held["peak"], count)
+
+    def reset(device: torch.device) -> None:
+        held["peak"] = held["now"]
+
+    monkeypatch.setattr("omnidrop.engine.meter.device_peak", lambda device: held["peak"])
+    monkeypatch.setattr("omnidrop.engine.meter.reset_device_peak", reset)
+    with MemoryWatch(CPU) as watch:
+        meter = Meter(CPU)
+        with meter.stage("outer"):
+            allocate(7)
+            with meter.stage("inner"):
+                allocate(90)
+                allocate(6)
+            with meter.stage("beside", overlapped=True):
+                allocate(8)
+        with meter.stage("after"):
+            allocate(9)
+    peaks = {name: memory.device for name, memory in watch.peaks.items()}
+    assert peaks == {"outer": 90, "inner": 90, "beside": None, "after": 9}
 
 
 def test_matmul_speed() -> None:
