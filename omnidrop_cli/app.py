@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from omnidrop_cli import ask, batch, chunks, doctor, estimate, eval, models, profile, train_a2v
+from omnidrop_cli import (
+    ask,
+    batch,
+    calibrate,
+    chunks,
+    doctor,
+    estimate,
+    eval,
+    models,
+    profile,
+    train_a2v,
+)
 from omnidrop_cli.helptext import PlainCommand, PlainGroup
 
 HELP = """Ask questions about local video, sound included. Audio and video tokens are dropped
@@ -58,5 +69,5 @@ def start(
         typer.echo(context.get_help())
 
 
-for module in (ask, profile, estimate, eval, batch, chunks, models, doctor, train_a2v):
+for module in (ask, profile, estimate, eval, calibrate, batch, chunks, models, doctor, train_a2v):
     app.command(name=module.NAME, cls=PlainCommand, help=module.HELP)(module.command)

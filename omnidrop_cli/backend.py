@@ -81,6 +81,10 @@ def method(flags: DropFlags) -> Method:
     from omnidrop.pruning.registry import get_method, get_preset
 
     fields = parse_pairs(flags.pairs)
+    if flags.preset_file is not None:
+        from omnidrop.pruning.presets import read_preset
+
+        return read_preset(flags.preset_file).at(flags.budget, **fields)
     if flags.preset is not None:
         chosen = get_preset(flags.preset)
         return get_method(chosen.name, **chosen.settings() | fields)

@@ -61,6 +61,16 @@ class EntrantFlags:
             "one alone.",
         ),
     ] = None
+    presets: Annotated[
+        list[str] | None,
+        option(
+            "--preset",
+            panel="Methods",
+            metavar="FILE",
+            envvar=None,
+            help="Settings from `omnidrop calibrate`, under the file's name; repeatable.",
+        ),
+    ] = None
     baseline: Annotated[
         str | None,
         option(
@@ -75,7 +85,7 @@ class EntrantFlags:
     def names(self) -> tuple[str, ...]:
         """Return the methods to run."""
         found = words(self.methods)
-        if not found and not self.variant_words:
+        if not found and not self.variant_words and not self.presets:
             raise UsageError("--method names no method.", hint=f"Say --method {METHODS}.")
         return found
 
@@ -127,8 +137,15 @@ class EntrantFlags:
         return found
 
     def labelled(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Return label → method and fields, as --variant gives them."""
+        """Return label → method and fields, as --variant and --preset give them."""
         found: dict[str, tuple[str, dict[str, Any]]] = {}
+        for name in self.presets or ():
+            from omnidrop.pruning.presets import read_preset
+
+            preset = read_preset(Path(name))
+            if Path(name).stem in found:
+                raise UsageError(f"Two presets are called {printable(Path(name).stem)}.")
+            found[Path(name).stem] = (preset.method, dict(preset.fields))
         for word in self.variant_words:
             label, equals, rest = word.partition("=")
             method, _, pairs = rest.partition(":")

@@ -197,7 +197,8 @@ class DropFlags:
             "--preset",
             panel="Token dropping",
             metavar="NAME",
-            help="A published setting of OmniDrop; see `omnidrop models`.",
+            help="A published setting that `omnidrop models` lists, or a file from `omnidrop "
+            "calibrate`.",
         ),
     ] = None
     settings: Annotated[
@@ -217,12 +218,18 @@ class DropFlags:
                 f"A budget of {self.budget:g} cannot be kept.",
                 hint="Give a share of the audio and video tokens above 0 and up to 1, like 0.3.",
             )
-        if self.preset is not None and self.method not in (None, "omnidrop"):
-            raise UsageError(
-                f"Presets belong to omnidrop, not to {self.method}.", hint="Drop --method."
-            )
-        if self.preset is not None and self.budget is not None:
+        if self.preset is not None and self.method is not None:
+            raise UsageError("A preset brings its own method.", hint="Drop --method.")
+        if self.preset is not None and self.budget is not None and not self.preset_file:
             raise UsageError("A preset fixes the budget.", hint="Drop --budget or --preset.")
+
+    @property
+    def preset_file(self) -> Path | None:
+        """Return the file that --preset names, if it names one."""
+        name = self.preset
+        if name is None or not (name.lower().endswith(".json") or Path(name).is_file()):
+            return None
+        return Path(name)
 
     @property
     def pairs(self) -> tuple[str, ...]:

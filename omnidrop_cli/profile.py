@@ -86,7 +86,11 @@ def command(
         )  # fmt: skip
         estimating.show(reckoned, files.json)
         return 0
-    profile_save.check(files.targets, [f"{d.method} {d.budget:g}" for d in drops], files.force)
+    labels = [
+        f"{d.method} {d.budget:g}" if d.preset is None else f"{m.name} {m.budget:g}"
+        for d, m in zip(drops, methods, strict=True)
+    ]
+    profile_save.check(files.targets, labels, files.force)
     if sight.overlay is not None:
         check_target(sight.overlay, files.force)
     with Progress(guard.is_terminal(sys.stderr) and not files.quiet) as progress:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +67,16 @@ class CompareFlags:
             help="Methods to measure (omnidrop): omnidrop,fastv; see `omnidrop models`.",
         ),
     ] = None
+    presets: Annotated[
+        list[str] | None,
+        option(
+            "--preset",
+            panel="Token dropping",
+            metavar="NAME",
+            envvar=None,
+            help="A published setting, or a file from `omnidrop calibrate`; repeatable.",
+        ),
+    ] = None
     sweep: Annotated[
         bool,
         option(
@@ -97,19 +107,26 @@ class CompareFlags:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Return the methods to measure, each once."""
-        return tuple(dict.fromkeys(n.strip() for n in (self.methods or "omnidrop").split(",")))
+        """Return the methods to measure, each once; presets alone need none."""
+        if self.methods is None:
+            return () if self.presets else ("omnidrop",)
+        return tuple(dict.fromkeys(name.strip() for name in self.methods.split(",")))
 
     def drops(self) -> tuple[DropFlags, ...]:
         """Return what each run drops: every method at every budget, "none" left out."""
         budgets = SWEEP if self.sweep else self.budgets or DEFAULT_BUDGETS
         settings = list(self.settings or lines_of("OMNIDROP_SET")) or None
-        return tuple(
+        found = [
             DropFlags(budget=budget, method=name, settings=settings)
             for name in self.names
             if name != "none"
             for budget in budgets
-        )
+        ]
+        for name in self.presets or ():
+            own = DropFlags(preset=name, settings=settings)
+            at = budgets if own.preset_file is not None else ()
+            found += [replace(own, budget=budget) for budget in at] or [own]
+        return tuple(found)
 
 
 @dataclass(frozen=True)

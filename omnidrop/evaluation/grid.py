@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.evaluation.records import key_of
+from omnidrop.evaluation.records import key_of, plain
 from omnidrop.evaluation.trials import Fields
 from omnidrop.prompt import Kind, TokenMap
 from omnidrop.pruning.registry import get_method, methods
@@ -147,4 +147,4 @@ class Grid:
 
 
 def _same(one: Any, other: Any) -> bool:
-    return key_of(one) == key_of(other)
+    return bool(plain(one) == plain(other))

@@ -8,7 +8,7 @@ nothing; past the turning point the question's attention decides, over one pool 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -177,6 +177,19 @@ class OmniDrop(Method):
     def presets(cls) -> dict[str, OmniDrop]:
         """Return the paper's schedules by name: paper-7b-30, paper-7b-20, paper-3b-30, …"""
         return {f"paper-{m.lower()}-{round(100 * b)}": cls.paper(m, b) for m, b in _PAPER}
+
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        return {
+            "entry": ("paper", "uniform", "none"),
+            "entry_ratio": (None, 0.15, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0),
+            "t_mid": (None, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75),
+            "beta": (5.0, 10.0, 20.0, 40.0, 80.0),
+            "p_init": (None, 0.0, 0.02, 0.05),
+            "diversity": (0.0, 0.1, 0.2, 0.4),
+            "diversity_from": (0.25, 0.5, 0.75),
+        }
 
     @property
     def _entry_ratio(self) -> float | None:

@@ -57,6 +57,12 @@ class PyramidDrop(Method):
         """Return the paper's setting; its mean is (1 + 1/2 + 1/4 + 1/8) / 4 = 0.469."""
         return {"pyramiddrop-paper": cls(budget=0.46875, keep_share=0.5)}
 
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        starts = (0.0, 0.05, 0.1, 0.15, 0.25, 0.4)
+        return {"stages": tuple((s, s + 0.25, s + 0.5) for s in starts)}
+
     def settings(self) -> dict[str, Any]:
         """Return the hyper-parameters as plain values."""
         return super().settings() | {"stages": list(self.stages)}

@@ -86,6 +86,13 @@ class SparseVLM(Method):
         """Return the setting of the first public code, named 192 of 576 tokens."""
         return {"sparsevlm-published": cls(budget=192 / 576, scale=13.5)}
 
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        early = ((0.0, 0.125, 0.4), (0.05, 0.2, 0.5))
+        late = ((0.2, 0.35, 0.55), (0.3, 0.5, 0.7), (0.5, 0.65, 0.8))
+        return {"stages": (*early, _STAGES, *late), "recycle": (0.0, 0.3, 0.5)}
+
     def settings(self) -> dict[str, Any]:
         """Return the hyper-parameters as plain values."""
         return super().settings() | {"stages": list(self.stages)}

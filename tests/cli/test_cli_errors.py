@@ -50,7 +50,11 @@ from omnidrop_cli import values
         (("CLIP", "What?", "--temperature", "-1"), 2, "must be 0 or more"),
         (("CLIP", "What?", "--top-p", "0"), 2, "above 0 and up to 1"),
         (("CLIP", "What?", "--preset", "p", "--budget", "0.5"), 2, "A preset fixes the budget."),
-        (("CLIP", "What?", "--preset", "p", "--method", "random"), 2, "Presets belong to omnidrop"),
+        (
+            ("CLIP", "What?", "--preset", "p", "--method", "random"),
+            2,
+            "A preset brings its own method.",
+        ),
         (("CLIP", "What?", "--buget", "0.5"), 2, "No such option: --buget"),
         (("CLIP", "memory?"), 5, "Not enough memory."),
         (("CLIP", "bug?"), 1, "RuntimeError: tensor of the wrong shape. This is a bug"),

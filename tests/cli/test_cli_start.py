@@ -21,6 +21,7 @@ COMMANDS = (
     "profile",
     "estimate",
     "eval",
+    "calibrate",
     "batch",
     "chunks",
     "models",
