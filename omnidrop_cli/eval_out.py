@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 FIGURE = "accuracy"
 #: Columns of a screen that has room for every column of a table.
 ROOMY = 120
+#: More pairs than this are shown without those against the unpruned model.
+LONG = 40
 FILES = ("summary.json", "summary.md", "summary.csv", "pairs.csv", "accuracy.png", "accuracy.svg")
 #: Seconds between lines of progress where there is no terminal.
 EVERY = 30.0
@@ -126,15 +128,13 @@ def show(summary: Summary, *, as_json: bool) -> None:
         print(to_json(summary.to_dict(), indent=1), flush=True)
         return
     console = _stdout()
-    found = [
-        tables.overview(summary, compact=console.width < ROOMY),
-        tables.differences(summary),
-    ]
-    for table in found:
+    pairs = tables.differences(summary)
+    if len(pairs.rows) > LONG:
+        pairs = tables.differences(summary, unpruned=False)
+    for table in (tables.overview(summary, compact=console.width < ROOMY), pairs):
         if table.rows:
             console.print(_rich(table))
-            if table.note:
-                console.print(table.note, style="dim")
+            console.print(table.note, style="dim")
             console.print()
 
 

@@ -57,7 +57,8 @@ class Folder:
             self.done = {record["key"]: record["status"] for record in found}
             self._labels = {_cell(r): r["method"] for r in found}
             name = self.path / RECORDS
-            self._stream = os.open(name, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+            binary = getattr(os, "O_BINARY", 0)  # Windows alone has it
+            self._stream = os.open(name, os.O_RDWR | os.O_APPEND | os.O_CREAT | binary, 0o644)
             if os.fstat(self._stream).st_size and not name.read_bytes().endswith(b"\n"):
                 os.write(self._stream, b"\n")
         except OSError as problem:
@@ -96,7 +97,14 @@ class Folder:
         if self._stream is None:
             raise ValueError("the folder is not open")
         text = json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
-        os.write(self._stream, (text + "\n").encode("utf-8", "backslashreplace"))
+        try:
+            os.write(self._stream, (text + "\n").encode("utf-8", "backslashreplace"))
+        except OSError as problem:
+            raise UsageError(
+                f"A record cannot be written ({problem.strerror}).",
+                path=self.path,
+                hint="Make room and run the same command again; it goes on where it was.",
+            ) from problem
         self.done[record["key"]] = record["status"]
 
 

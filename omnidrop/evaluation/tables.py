@@ -93,8 +93,8 @@ def by_category(summary: Summary) -> Table:
     return Table("Right by category, %", header, tuple(rows))
 
 
-def differences(summary: Summary, group: tuple[str, str] = ALL) -> Table:
-    """Return one row per compared pair of a group."""
+def differences(summary: Summary, group: tuple[str, str] = ALL, *, unpruned: bool = True) -> Table:
+    """Return one row per compared pair of a group, those against the unpruned model if wanted."""
     rows = [
         (
             pair.label,
@@ -107,15 +107,16 @@ def differences(summary: Summary, group: tuple[str, str] = ALL) -> Table:
             p_value(pair.p_holm),
         )
         for pair in summary.pairs
-        if (pair.axis, pair.group) == group
+        if (pair.axis, pair.group) == group and (unpruned or pair.matched != "unpruned")
     ]
     header = ("method", "budget", "against", "n", "points", "b : c", "p", "p Holm")
     where = "all questions" if group == ALL else f"{group[0]}: {group[1]}"
     note = (
         "Points of accuracy on the same n questions with a 95 % bootstrap interval over clips; b "
         "questions are right only here and c only in the other; p is McNemar's exact test, and "
-        "corrected by Holm for all pairs of this table."
+        "corrected by Holm for all pairs of these questions."
     )
+    note += "" if unpruned else " Those against the unpruned model are in the files."
     return Table(f"Paired differences, {where}", header, tuple(rows), note)
 
 
