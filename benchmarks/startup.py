@@ -1,0 +1,144 @@
+"""Start-up: how soon help is there, and where the time of a first answer goes, imports included.
+
+Processes are started one after the other; medians of several. The answer's stages are taken in one
+process that does what `omnidrop ask` does, step by step; imports are counted by Python's own
+`-X importtime`, by package, in a process of its own, so they are seconds under that tool.
+
+    python benchmarks/startup.py [--clip samples/long.mp4 --end 10] [--repeats 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+QUESTION = "Which instrument plays first?"
+
+STEPS = """
+import json, sys, time
+marks, last = {}, time.perf_counter()
+def mark(name):
+    global last
+    now = time.perf_counter()
+    marks[name], last = now - last, now
+clip, end, question = sys.argv[1], float(sys.argv[2]), sys.argv[3]
+import typer, omnidrop_cli.app
+mark("import the command line")
+from omnidrop_cli import backend
+backend.hush(False)
+import torch
+mark("import torch")
+import omnidrop.clip.decode
+mark("import PyAV, numpy, soundfile")
+from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni
+mark("import the model family")
+import omnidrop.engine.session, omnidrop.pruning.omnidrop
+mark("import the rest of omnidrop")
+import omnidrop
+model = omnidrop.load("demo", device="cpu")
+mark("load the model")
+with model.open(clip, end=end) as session:
+    mark("open the clip")
+    answer = session.ask(question)
+stages = {s.name: s.seconds for s in answer.trace.stages if not (s.within or s.overlapped)}
+stages.pop("open")
+mark("answer")
+marks["answer"] -= sum(stages.values())
+marks |= {"answer: " + name: seconds for name, seconds in stages.items()}
+marks["answer: the rest"] = marks.pop("answer")
+from omnidrop_cli import views
+from omnidrop_cli.console import recorder
+recorder(colour=True).render_lines(views.full(answer))
+mark("report")
+print(json.dumps(marks))
+"""
+
+
+def timed(*words: str) -> float:
+    """Return the wall seconds of a process."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, *words], check=True, capture_output=True, cwd=ROOT)
+    return time.perf_counter() - start
+
+
+def steps(clip: Path, end: float) -> dict[str, float]:
+    """Return the seconds of each step of a first answer, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", STEPS, str(clip), str(end), QUESTION],
+        check=True, capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def imports(words: list[str]) -> Counter[str]:
+    """Return the seconds that the modules of each package take by themselves to import."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "omnidrop_cli", *words],
+        check=True, capture_output=True, text=True, cwd=ROOT,
+    )  # fmt: skip
+    found: Counter[str] = Counter()
+    for own, name in re.findall(r"import time: +(\d+) \| +\d+ \| +(\S+)", done.stderr):
+        found[name.split(".")[0]] += int(own)
+    return Counter({name: own / 1e6 for name, own in found.items()})
+
+
+def table(title: str, rows: dict[str, float], limit: int = 100) -> None:
+    """Print seconds, largest of them marked by a bar."""
+    print(f"\n{title}")
+    top = max(rows.values())
+    for name, seconds in list(rows.items())[:limit]:
+        print(f"  {name:32} {seconds:8.3f} s  {'#' * round(24 * seconds / top)}")
+
+
+def main() -> None:
+    """Print the tables, then one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clip", type=Path, default=ROOT / "samples" / "long.mp4")
+    parser.add_argument("--end", type=float, default=10.0, help="seconds of the clip to take")
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    ask = ["ask", str(options.clip), QUESTION, "--end", str(options.end), "--model", "demo"]
+    ask += ["--device", "cpu"]
+    calls = {
+        "python -c pass": ("-c", "pass"),
+        "omnidrop --version": ("-m", "omnidrop_cli", "--version"),
+        "omnidrop --help": ("-m", "omnidrop_cli", "--help"),
+        "omnidrop ask --help": ("-m", "omnidrop_cli", "ask", "--help"),
+        "omnidrop ask": ("-m", "omnidrop_cli", *ask),
+    }
+    timed(*calls["omnidrop ask"])  # fills the disk's cache
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    parts: list[dict[str, float]] = []
+    for _ in range(options.repeats):
+        for name, words in calls.items():
+            seconds[name].append(timed(*words))
+        parts.append(steps(options.clip, options.end))
+    whole = {name: statistics.median(values) for name, values in seconds.items()}
+    spent = {name: statistics.median(part[name] for part in parts) for name in parts[0]}
+    for_help, for_ask = imports(["--help"]), imports(ask)
+    table("Whole process, median", whole)
+    table(f"A first answer about {options.end:g} s, step by step", spent)
+    table("Imports for --help, by package", dict(for_help.most_common()), 8)
+    table("Imports for ask, by package", dict(for_ask.most_common()), 16)
+    print()
+    print(json.dumps({
+        "seconds": whole,
+        "steps": spent,
+        "imports_ask": round(sum(for_ask.values()), 3),
+        "help_within_0.3_s": whole["omnidrop --help"] <= 0.3,
+        "repeats": options.repeats,
+    }))  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
