@@ -57,8 +57,8 @@ class EntrantFlags:
             panel="Methods",
             metavar="LABEL=METHOD:NAME=VALUE,...",
             envvar=None,
-            help="A method again with other settings; repeatable. With budget=… it runs at that "
-            "one alone.",
+            help="A method, or a preset file, with settings of its own; repeatable. With budget=… "
+            "it runs at that one alone, and another may have the label at the others.",
         ),
     ] = None
     presets: Annotated[
@@ -136,16 +136,14 @@ class EntrantFlags:
             found.setdefault(method, {})[name.replace("-", "_")] = parse_value(value)
         return found
 
-    def labelled(self) -> dict[str, tuple[str, dict[str, Any]]]:
-        """Return label → method and fields, as --variant and --preset give them."""
-        found: dict[str, tuple[str, dict[str, Any]]] = {}
-        for name in self.presets or ():
-            from omnidrop.pruning.presets import read_preset
+    def labelled(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """Return label, method and fields of each --preset and --variant."""
+        from omnidrop.pruning.presets import read_preset
 
+        found: list[tuple[str, str, dict[str, Any]]] = []
+        for name in self.presets or ():
             preset = read_preset(Path(name))
-            if Path(name).stem in found:
-                raise UsageError(f"Two presets are called {printable(Path(name).stem)}.")
-            found[Path(name).stem] = (preset.method, dict(preset.fields))
+            found.append((Path(name).stem, preset.method, dict(preset.fields)))
         for word in self.variant_words:
             label, equals, rest = word.partition("=")
             method, _, pairs = rest.partition(":")
@@ -155,9 +153,10 @@ class EntrantFlags:
                     f"--variant {printable(word)!r} is not LABEL=METHOD:NAME=VALUE,….",
                     hint="Write it like even=omnidrop:entry=uniform,diversity=0.",
                 )
-            if label in found:
-                raise UsageError(f"--variant gives {printable(label)!r} twice.")
             fields: dict[str, Any] = {}
+            if method.endswith(".json"):
+                preset = read_preset(Path(method))
+                method, fields = preset.method, dict(preset.fields)
             for pair in split(pairs):
                 name, equals, value = pair.partition("=")
                 if not equals or not name.strip():
@@ -165,7 +164,7 @@ class EntrantFlags:
                         f"--variant {printable(label)}: {printable(pair)!r} is not NAME=VALUE."
                     )
                 fields[name.strip().replace("-", "_")] = parse_value(value)
-            found[label] = (method, fields)
+            found.append((label, method, fields))
         return found
 
 

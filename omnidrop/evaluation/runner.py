@@ -126,7 +126,7 @@ def cells(
     budgets: Sequence[float],
     *,
     settings: dict[str, dict[str, Any]] | None = None,
-    variants: dict[str, tuple[str, dict[str, Any]]] | None = None,
+    variants: Sequence[tuple[str, str, dict[str, Any]]] = (),
 ) -> tuple[Cell, ...]:
     """Return the unpruned control, then every method and variant at every budget.
 
@@ -137,29 +137,36 @@ def cells(
     budgets : sequence of float
     settings : mapping, optional
         Method name → fields besides the budget.
-    variants : mapping, optional
-        Label → method name and fields; a variant that sets `budget` runs at that one alone.
+    variants : sequence of (str, str, mapping), optional
+        Label, method name and fields. A variant that sets `budget` runs at that one alone; one
+        label may so stand for settings of its own at each budget.
 
     Raises
     ------
     UsageError
         If a method, a field or a value is unknown, or a label is used twice.
     """
-    settings, variants = settings or {}, variants or {}
+    settings = settings or {}
     found = [Cell(UNPRUNED, Method())]
-    entrants = {name: (name, settings.get(name, {})) for name in methods if name != Method.name}
+    named = [name for name in dict.fromkeys(methods) if name != Method.name]
     for name in settings:
-        if name not in entrants:
+        if name not in named:
             raise UsageError(
                 f"A setting is given for {name!r}, which does not run.", hint="Add it to --method."
             )
-    for label in variants:
-        if label in entrants or label in (UNPRUNED, Method.name):
-            raise UsageError(f"The label {label!r} is taken.", hint="Give the variant another.")
-    for label, (name, fields) in (entrants | variants).items():
+    for label, name, fields in [*((n, n, settings.get(n, {})) for n in named), *variants]:
         own = [fields["budget"]] if "budget" in fields else list(dict.fromkeys(budgets))
         rest = {key: value for key, value in fields.items() if key != "budget"}
         found += [Cell(label, get_method(name, budget=budget, **rest)) for budget in own]
+    taken: set[tuple[str, float]] = set()
+    for cell in found:
+        reserved = cell.label == Method.name or (cell.label == UNPRUNED and cell is not found[0])
+        if reserved or (cell.label, cell.budget) in taken:
+            raise UsageError(
+                f"The label {cell.label!r} is taken at {cell.budget:g}.",
+                hint="Give the variant another.",
+            )
+        taken.add((cell.label, cell.budget))
     return tuple(found)
 
 

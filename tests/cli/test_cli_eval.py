@@ -143,6 +143,24 @@ def test_methods_settings_variants_and_baseline(
     assert (methods["even"]["entry"], methods["even"]["diversity"]) == ("uniform", 0.1)
 
 
+def test_presets_from_calibrate_run_beside_the_defaults(
+    run: Run, model, questions: Path, tmp_path: Path
+) -> None:
+    preset = tmp_path / "mine.json"
+    made = {"method": "fastv", "budgets": [0.5], "fields": {"after": 1}}
+    preset.write_text(json.dumps({"schema": "omnidrop.preset/1", **made}))
+    code, _said, err = run(
+        "eval", questions, "--out", tmp_path / "out", "--json", "--method", "fastv", "-b", ".5",
+        "--preset", preset, "--variant", f"own={preset}:budget=.3,cache=cut",
+    )  # fmt: skip
+    assert code == 0, err
+    lines = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
+    found = {(r["label"], r["asked"]): r["method"] for r in map(json.loads, lines)}
+    assert found["fastv", 0.5]["after"] == 2
+    assert found["mine", 0.5]["after"] == found["own", 0.3]["after"] == 1
+    assert found["own", 0.3]["cache"] == "cut"
+
+
 def test_all_runs_every_method(run: Run, model, questions: Path, tmp_path: Path) -> None:
     from omnidrop.pruning.registry import method_names
 

@@ -34,7 +34,7 @@ def test_settings_and_variants_make_cells_of_their_own() -> None:
         ["omnidrop"],
         [0.3],
         settings={"omnidrop": {"diversity": 0}},
-        variants={"even": ("omnidrop", {"entry": "uniform"}), "low": ("random", {"budget": 0.1})},
+        variants=[("even", "omnidrop", {"entry": "uniform"}), ("low", "random", {"budget": 0.1})],
     )
     assert [(c.label, c.budget) for c in made[1:]] == [
         ("omnidrop", 0.3),
@@ -46,6 +46,17 @@ def test_settings_and_variants_make_cells_of_their_own() -> None:
     assert made[3].settings["name"] == "random"
 
 
+def test_one_label_may_have_settings_of_its_own_at_each_budget() -> None:
+    variants = [("fit", "fastv", {"after": n, "budget": b}) for n, b in ((1, 0.2), (4, 0.5))]
+    made = cells([], [0.3], variants=variants)
+    assert [(c.label, c.budget, c.settings["after"]) for c in made[1:]] == [
+        ("fit", 0.2, 1),
+        ("fit", 0.5, 4),
+    ]
+    with pytest.raises(UsageError, match=r"label 'fit' is taken at 0\.2"):
+        cells([], [0.2], variants=[variants[0], ("fit", "random", {})])
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -53,10 +64,10 @@ def test_settings_and_variants_make_cells_of_their_own() -> None:
         ({"methods": ["random"], "settings": {"random": {"nothing": 1}}}, "no setting 'nothing'"),
         ({"methods": ["random"], "settings": {"fastv": {"after": 1}}}, "'fastv', which does not"),
         (
-            {"methods": ["random"], "variants": {"random": ("random", {})}},
+            {"methods": ["random"], "variants": [("random", "random", {})]},
             "label 'random' is taken",
         ),
-        ({"methods": [], "variants": {UNPRUNED: ("random", {})}}, "label 'unpruned' is taken"),
+        ({"methods": [], "variants": [(UNPRUNED, "random", {})]}, "label 'unpruned' is taken"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_loaded(arguments, said) -> None:

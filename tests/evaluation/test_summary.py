@@ -113,12 +113,12 @@ def test_baselines_can_be_chosen(out: Path) -> None:
 def test_a_cell_alone_at_its_budget_meets_a_baseline_that_costs_no_less(
     questions: QuestionSet, tmp_path: Path
 ) -> None:
-    made = cells(["random"], [0.5, 0.2], variants={"mine": ("omnidrop", {"budget": 0.3})})
+    made = cells(["random"], [0.5, 0.2], variants=[("mine", "omnidrop", {"budget": 0.3})])
     always = StubModel()
     run(always, questions, made, tmp_path / "out")
     found = pair(summarise(tmp_path / "out"), "mine", 0.3, "random")
     assert (found.baseline_budget, found.matched) == (0.5, "flops")
-    dear = cells([], [], variants={"dear": ("omnidrop", {"budget": 0.9})})
+    dear = cells([], [], variants=[("dear", "omnidrop", {"budget": 0.9})])
     run(always, questions, dear, tmp_path / "out")
     found = summarise(tmp_path / "out")
     assert not [p for p in found.pairs if (p.label, p.baseline) == ("dear", "random")]
@@ -230,7 +230,7 @@ def test_markdown_cells_stay_cells(questions: QuestionSet, tmp_path: Path) -> No
     run(
         StubModel(rule),
         questions,
-        cells([], [0.5], variants={label: ("random", {})}),
+        cells([], [0.5], variants=[(label, "random", {})]),
         tmp_path / "out",
     )
     text = tables.to_markdown(summarise(tmp_path / "out"))
