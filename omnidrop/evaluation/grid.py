@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ RANGES: dict[str, dict[str, tuple[Any, ...]]] = {
 DEFAULTS: Fields = {}
 
 
-def _stand_in() -> TokenMap:
+def stand_in() -> TokenMap:
     """Make the tokens of a clip of 8 chunks, each 200 tokens of video and 50 of audio."""
     place = torch.arange(8 * 250)
     within, chunk = place % 250, place // 250
@@ -100,15 +101,21 @@ class Grid:
     budgets: tuple[float, ...]
     layers: int
 
+    def __post_init__(self) -> None:
+        self._clip = stand_in()
+
     def draw(self, count: int, seed: int) -> list[Fields]:
         """Return the defaults, then draws from the grid, none twice; fewer if it has no more."""
-        generator = random.Random(seed)
         found: list[Fields] = [DEFAULTS]
         seen = {self._effect(DEFAULTS)}
-        for _ in range(100 * count):
+        size = math.prod(len(values) for values in self.ranges.values())
+        for place in random.Random(seed).sample(range(size), min(size, 50 * count)):
             if len(found) == count:
                 break
-            fields = {name: generator.choice(values) for name, values in self.ranges.items()}
+            fields = {}
+            for name, values in self.ranges.items():
+                place, step = divmod(place, len(values))
+                fields[name] = values[step]
             self._take(fields, found, seen)
         return found
 
@@ -131,15 +138,15 @@ class Grid:
         fields = {name: value for name, value in fields.items() if not _same(value, usual[name])}
         try:
             effect = self._effect(fields)
+            if effect in seen:
+                return
+            seen.add(effect)
             for budget in self.budgets:
-                get_method(self.method, **{**fields, "budget": budget}).plan(
-                    _stand_in(), self.layers
-                )
+                method = get_method(self.method, **{**fields, "budget": budget})
+                method.plan(self._clip, self.layers)
         except UsageError:
             return
-        if effect not in seen:
-            seen.add(effect)
-            found.append(fields)
+        found.append(fields)
 
     def _effect(self, fields: Fields) -> str:
         """Return a name for what settings come to, defaults filled in."""

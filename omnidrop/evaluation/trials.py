@@ -8,7 +8,6 @@ so that each is encoded once a pass and only one is held.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -84,7 +83,7 @@ class Trials:
         self.style: Style = self.options.style or self.questions.style
         setup = setup_of(self.questions, self.model, self.options)
         self._setup = key_of(setup, self.method)
-        if self.path is not None:
+        if self.path is not None and self.path.exists():
             self._marks |= self._read(self.path)
 
     def make(self, fields: Fields, budget: float) -> Method:
@@ -183,11 +182,13 @@ class Trials:
 
     def _read(self, path: Path) -> dict[tuple[str, float, str], Mark]:
         """Return the marks of a file that are about this setup; a line cut short is left out."""
-        if not os.path.exists(path):
-            return {}
         known = {self._id(item): item.id for item in self.questions.items}
         found: dict[tuple[str, float, str], Mark] = {}
-        for text in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        if lines[-1]:
+            with path.open("a", encoding="utf-8") as stream:
+                stream.write("\n")
+        for text in lines:
             try:
                 line = json.loads(text)
             except ValueError:
