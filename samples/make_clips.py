@@ -3,6 +3,8 @@
 python samples/make_clips.py --out DIR                  the clips of avsynth/test.jsonl
 python samples/make_clips.py --ready samples            the six committed .mp4 files
 python samples/make_clips.py --out DIR --seed 5 --count 3
+python samples/make_clips.py --out DIR --seed 910000000 --count 100 --questions
+                                                        a question set of other clips
 python samples/make_clips.py --check                    fingerprints of the question set
 python samples/make_clips.py --write-test               draw the question set anew
 """
@@ -39,6 +41,13 @@ def make_test(folder: Path) -> None:
     shutil.copy(testset.FOLDER / "test.jsonl", folder / "test.jsonl")
 
 
+def make_set(folder: Path, seeds: list[int]) -> int:
+    """Write a question set of other seeds, drawn like the test set; returns its questions."""
+    for seed in seeds:
+        write_clip(folder / testset.clip_name(seed), testset.test_clip(seed))
+    return testset.write(folder, seeds)
+
+
 def check() -> int:
     """Number of test clips whose fingerprint is not the recorded one."""
     wanted = testset.read_fingerprints()
@@ -52,6 +61,11 @@ def main() -> int:
     parser.add_argument("--ready", type=Path, help="folder for the six ready clips")
     parser.add_argument("--seed", type=int, help="first seed, for clips outside the question set")
     parser.add_argument("--count", type=int, default=1)
+    parser.add_argument(
+        "--questions",
+        action="store_true",
+        help="with --seed: a question set of these clips, for `omnidrop eval avsynth:DIR`",
+    )
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--write-test", action="store_true")
     args = parser.parse_args()
@@ -61,6 +75,12 @@ def main() -> int:
         make_ready(args.ready)
     if args.out and args.seed is None:
         make_test(args.out)
+    elif args.out and args.questions:
+        try:
+            seeds = testset.fresh_seeds(args.seed, args.count)
+        except ValueError as problem:
+            parser.error(f"{problem}.")
+        print(make_set(args.out, seeds), "questions")
     elif args.out:
         for seed in range(args.seed, args.seed + args.count):
             write_clip(args.out / f"clip_{seed}.mp4", draw_clip(seed), load_bank("train"))

@@ -53,10 +53,10 @@ def _pick(facts: list[Fact], rng: np.random.Generator, used: dict[str, int]) -> 
     return chosen
 
 
-def build() -> tuple[list[dict], dict[str, str]]:
-    """Lines of test.jsonl and the clips' fingerprints."""
+def build(seeds: list[int] | None = None) -> tuple[list[dict], dict[str, str]]:
+    """Lines of test.jsonl and the clips' fingerprints; or of another set, from other seeds."""
     lines, prints, used = [], {}, {}
-    for seed in test_seeds():
+    for seed in seeds or test_seeds():
         clip = draw_clip(seed, OPTIONS)
         prints[str(seed)] = fingerprint(clip)
         rng = np.random.default_rng([seed, 9])
@@ -80,9 +80,23 @@ def build() -> tuple[list[dict], dict[str, str]]:
     return lines, prints
 
 
-def write(folder: Path = FOLDER) -> int:
+def fresh_seeds(first: int, count: int) -> list[int]:
+    """Seeds of a set of its own, apart from training's and the built-in set's.
+
+    Raises
+    ------
+    ValueError
+        If they are not.
+    """
+    lowest = TEST_SEEDS + CLIPS
+    if first < lowest:
+        raise ValueError(f"seeds below {lowest} belong to training and the built-in set")
+    return list(range(first, first + count))
+
+
+def write(folder: Path = FOLDER, seeds: list[int] | None = None) -> int:
     """Write test.jsonl and fingerprints.json; returns the number of questions."""
-    lines, prints = build()
+    lines, prints = build(seeds)
     (folder / "test.jsonl").write_text(
         "".join(json.dumps(x) + "\n" for x in lines), encoding="utf-8"
     )

@@ -130,5 +130,7 @@ def test_avsynth_finds_clips_without_their_folder(tmp_path: Path) -> None:
 def test_avsynth_of_other_seeds_brings_its_own_questions(tmp_path: Path) -> None:
     row = LINE | {"family": "sound", "sparse": False, "category": "s_first"}
     write(tmp_path, row, name="test.jsonl")
-    (item,) = read_set(f"avsynth:{tmp_path}").items
+    found = read_set(f"avsynth:{tmp_path}")
+    assert found.name == f"avsynth-{tmp_path.name}"
+    (item,) = found.items
     assert (item.category, item.groups["evidence"]) == ("sound", "long")

@@ -70,6 +70,18 @@ def _rebuilt() -> tuple[list[dict], dict[str, str]]:
         testset.fingerprint = original
 
 
+def test_a_set_of_other_seeds_is_drawn_alike_and_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(testset, "fingerprint", lambda clip: "")
+    seeds = testset.fresh_seeds(910_000_000, 2)
+    lines, prints = testset.build(seeds)
+    assert [int(seed) for seed in prints] == seeds
+    assert {tuple(line) for line in lines} == {tuple(LINES[0])}
+    assert not {line["id"] for line in lines} & {line["id"] for line in LINES}
+    for seed in (5, TEST_SEEDS, testset.test_seeds()[-1]):
+        with pytest.raises(ValueError, match="belong to training and the built-in set"):
+            testset.fresh_seeds(seed, 1)
+
+
 def test_no_wording_of_the_test_is_taught() -> None:
     assert SEEN.keys() == UNSEEN.keys()
     seen = {form for forms in SEEN.values() for form in forms}
