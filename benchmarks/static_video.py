@@ -40,7 +40,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FPS, WIDTH, HEIGHT, SLIDE = 30, 1280, 720, 20
 CLIPS = {
     "moving": {"preset": "ultrafast"},
-    "slides, held": {},
+    "slides, held": {"bf": "0"},
     "slides, exact": {"preset": "ultrafast", "qp": "0"},
     "slides, x264": {},
 }

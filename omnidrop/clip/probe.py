@@ -11,6 +11,7 @@ import itertools
 import math
 import re
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -229,14 +230,18 @@ def _measured_spans(path: Path, indices: list[int]) -> dict[int, tuple[float, fl
     lengths: dict[int, float] = dict.fromkeys(indices, 0.0)  # of the packet shown last so far
     reordered: set[int] = set()
     with open_container(path) as container:
+        # Fractions are slow, and this is done for every packet.
+        bases = {i: container.streams[i].time_base or Fraction(1) for i in indices}
+        scales = {i: (base.numerator, base.denominator) for i, base in bases.items()}
         try:
             for packet in container.demux([container.streams[i] for i in indices]):
                 if packet.pts is None or not packet.size or packet.is_discard:
                     continue
-                time = float(packet.pts * packet.time_base)
                 index = packet.stream_index
+                ticks, second = scales[index]
+                time = packet.pts * ticks / second
                 if not times[index] or time >= max(times[index][-1], times[index][0]):
-                    lengths[index] = float((packet.duration or 0) * packet.time_base)
+                    lengths[index] = (packet.duration or 0) * ticks / second
                 else:
                     reordered.add(index)
                 times[index].append(time)

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,7 @@ class FrameReader:
         self._container: Any = None
         self._source: Any = None
         self._context: Any = None
+        self._scale = 1, 1  # the stream's time base
         self._intra = False
         self._wanted: Sequence[float] = ()
         self._jump_gap = _JUMP  # grows when a jump turns out not to have saved anything
@@ -157,8 +159,12 @@ class FrameReader:
 
     def _time(self, frame: Any, now: float) -> float:
         if frame.pts is not None:
-            return float(frame.pts * self._source.time_base)
+            return self._seconds(frame.pts)
         return max(now, self.stream.start) + 1.0 / (self.stream.average_fps or 25.0)
+
+    def _seconds(self, ticks: int) -> float:
+        # What float(ticks * time_base) gives, sooner.
+        return ticks * self._scale[0] / self._scale[1]
 
     def _convert(self, frame: Any) -> Tensor:
         """Return a decoded frame as RGB, turned the way it is shown: uint8, (3, H, W)."""
@@ -178,6 +184,8 @@ class FrameReader:
         self._source = self._container.streams[self.stream.index]
         leave_out_others(self._container, self._source)
         self._context = self._source.codec_context
+        base = self._source.time_base or Fraction(1)
+        self._scale = base.numerator, base.denominator
         size = self.stream.width * self.stream.height
         if (self.stream.frames or 10**6) * size < _SMALL:
             self._context.thread_count = 1
@@ -219,7 +227,7 @@ class FrameReader:
                     break
             if packet is None:
                 continue
-            landed = float(packet.pts * packet.time_base)
+            landed = self._seconds(packet.pts)
             if landed <= target + CLOCK_SLACK:
                 self._land(landed, target, back)
                 self._take(packet)
@@ -320,7 +328,7 @@ class FrameReader:
     def _take(self, packet: Any) -> None:
         """Put a packet in the window and note when its frame is due."""
         self.damage.corrupt += packet.is_corrupt
-        time = None if packet.pts is None else float(packet.pts * packet.time_base)
+        time = None if packet.pts is None else self._seconds(packet.pts)
         self._window.append((time, packet))
         if time is None:
             return
@@ -329,9 +337,7 @@ class FrameReader:
             self._largest_gap = max(self._largest_gap, time - self._times[-1])
         self._times.insert(place, time)
         del self._times[: -(4 * _LOOK_AHEAD + len(self._window))]
-        self._position = max(
-            self._position, time + float((packet.duration or 0) * packet.time_base)
-        )
+        self._position = max(self._position, time + self._seconds(packet.duration or 0))
 
     def _is_shown(self, time: float | None) -> bool:
         """Whether a wanted moment shows the frame due at ``time``, or may do so."""
