@@ -18,7 +18,7 @@ from recipe.teaching import Heads, lesson_loss
 from recipe.trunk import Trunk
 from recipe.vocab import build_tokenizer, concept_vectors
 
-from tests.samples.elsewhere import Elsewhere, elsewhere, move
+from tests.elsewhere import Elsewhere, elsewhere, move
 
 TOK = build_tokenizer()
 SPEAKER = Speaker(concept_vectors(WIDTH))

@@ -1,8 +1,10 @@
 """A device that is not there: tensors that say they are elsewhere and compute on the CPU.
 
 `Elsewhere` mixed with an ordinary tensor raises, as a GPU would, so that code which forgets to move
-something is found on a machine without one. Numbers without dimensions may mix, as on a GPU. The
-device is called "meta", the one name that PyTorch accepts everywhere; nothing of its own is used.
+something is found on a machine without one. Numbers without dimensions may mix, and indices may be
+on the CPU, as for a GPU. The device is called "meta", the one name that PyTorch accepts everywhere;
+nothing of its own is used. `torch.inference_mode` does not go with it: put `torch.no_grad` in its
+place before the code is imported.
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ class _Mode(TorchDispatchMode):
 
 
 def _held(value: Any) -> Any:
+    if isinstance(value, torch.device):
+        return torch.device("cpu")
     return value.held if isinstance(value, Elsewhere) else value
 
 
@@ -64,18 +68,18 @@ def _wrapped(value: Any) -> Any:
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = func.name()
     tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+    if name.startswith(("aten::index.", "aten::index_put")) and isinstance(args[0], Elsewhere):
+        tensors = [x for x in (args[0], *args[2:]) if isinstance(x, torch.Tensor)]
     there = [x for x in tensors if isinstance(x, Elsewhere)]
     here = [tuple(x.shape) for x in tensors if not isinstance(x, Elsewhere) and x.ndim]
     if there and here and "copy" not in name:
         raise RuntimeError(f"{name} mixes devices: {here} is on the CPU")
-    asked = kwargs.get("device")
-    if asked is not None:
-        kwargs = {**kwargs, "device": torch.device("cpu")}
+    asked = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.device)]
     out = func(*tree_map(_held, args), **tree_map(_held, kwargs))
     first = func._schema.arguments[0].alias_info if func._schema.arguments else None
     if first is not None and first.is_write:
         return args[0]
-    goes = bool(there) if asked is None else torch.device(asked) == DEVICE
+    goes = asked[-1] == DEVICE if asked else bool(there)
     return tree_map(_wrapped, out) if goes and "local_scalar" not in name else out
 
 
