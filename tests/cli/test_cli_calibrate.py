@@ -1,0 +1,148 @@
+"""`omnidrop calibrate` and what its preset files do in the other commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fakes import ROOT
+
+sys.path.insert(0, str(ROOT / "tests" / "evaluation"))
+
+from stub import StubModel
+
+from omnidrop.errors import UsageError
+from omnidrop.pruning.omnidrop import OmniDrop
+from omnidrop_cli import backend
+from omnidrop_cli.eval_options import EntrantFlags
+from omnidrop_cli.options import DropFlags
+from omnidrop_cli.profile_options import CompareFlags
+
+
+@pytest.fixture
+def questions(tmp_path: Path) -> Path:
+    rows = []
+    for clip in "abcd":
+        (tmp_path / f"{clip}.mp4").write_text(clip)
+        row = {"video": f"{clip}.mp4", "choices": ["yes", "no"], "answer": "yes"}
+        rows += [row | {"id": f"{clip}{i}", "question": f"Is it {i}?"} for i in range(3)]
+    path = tmp_path / "set.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> StubModel:
+    stub = StubModel()
+    stub.info.text = SimpleNamespace(vocab=4, layers=16)
+    monkeypatch.setattr(backend, "load", lambda flags: stub)
+    return stub
+
+
+WORDS = ("--budget", "0.3", "--try", "beta=10,20,40", "--only", "--candidates", "3", "--style")
+
+
+def test_a_preset_is_written_and_used(run, model, questions, tmp_path) -> None:
+    out = tmp_path / "mine.json"
+    code, said, err = run("calibrate", questions, *WORDS, "plain", "--out", out)
+    assert (code, model.count("ask") > 0) == (0, True)
+    assert "held out" in said
+    assert "omnidrop: wrote" in err
+    assert "at most" in err
+    found = json.loads(out.read_text("utf-8"))
+    assert (found["schema"], found["method"]) == ("omnidrop.preset/1", "omnidrop")
+    assert found["budgets"] == [0.3]
+    assert found["made"]["held_out"]["clips"] == 2
+    assert backend.method(DropFlags(preset=str(out))) == OmniDrop(budget=0.3, **found["fields"])
+    asked = model.count("ask")
+    code, said, _ = run("calibrate", questions, *WORDS, "plain", "--out", out, "--force", "--json")
+    assert (code, json.loads(said)) == (0, found)
+    assert model.count("ask") == asked  # all of it was known
+
+
+def test_nothing_is_asked_in_a_dry_run(run, model, questions) -> None:
+    code, said, err = run("calibrate", questions, "--dry-run", "--try", "beta=1,2")
+    assert (code, said, model.log) == (0, "", [])
+    for part in ("beta", "1 2", "entry_ratio", "at most", "held out"):
+        assert part in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "--out is missing"),
+        (("--out", "x.txt"), "A preset is a .json file"),
+        (("--out", "no/such/x.json"), "does not exist"),
+        (("--dry-run", "--only"), "leaves nothing to try"),
+        (("--dry-run", "--try", "beta"), "is not NAME=VALUE"),
+        (("--dry-run", "--try", "betta=1"), "'betta' of omnidrop cannot be tuned"),
+        (("--dry-run", "--budget", "2"), "no list of shares"),
+        (("--dry-run", "--held-out", "1"), "leaves one side empty"),
+        (("--dry-run", "--candidates", "1"), "no search"),
+        (("--dry-run", "--method", "omnidrp"), "Did you mean omnidrop"),
+        (("--dry-run", "--method", "uniform"), "Nothing of uniform"),
+        (("--dry-run", "--limit", "3"), "two clips"),
+    ],
+)
+def test_mistakes(run, model, questions, words, message) -> None:
+    code, said, err = run("calibrate", questions, *words)
+    assert (code, said, model.log) == (2, "", [])
+    assert message in " ".join(err.split())
+
+
+def test_a_preset_that_exists_is_kept(run, model, questions, tmp_path) -> None:
+    out = tmp_path / "mine.json"
+    out.write_text("mine")
+    assert run("calibrate", questions, *WORDS, "plain", "--out", out)[0] == 2
+    assert out.read_text() == "mine"
+
+
+@pytest.fixture
+def preset(tmp_path: Path) -> Path:
+    path = tmp_path / "tuned.json"
+    fields = {"t_mid": 0.4, "diversity": 0.1}
+    document = {"schema": "omnidrop.preset/1", "method": "omnidrop", "budgets": [0.2]}
+    path.write_text(json.dumps(document | {"fields": fields}), encoding="utf-8")
+    return path
+
+
+def test_preset_and_budget(preset) -> None:
+    tuned = OmniDrop(budget=0.2, t_mid=0.4, diversity=0.1)
+    assert backend.method(DropFlags(preset=str(preset))) == tuned
+    made = backend.method(DropFlags(preset=str(preset), budget=0.5, settings=["diversity=0"]))
+    assert made == OmniDrop(budget=0.5, t_mid=0.4, diversity=0)
+    for wrong in ({"preset": "paper-7b-30", "budget": 0.5}, {"preset": "x", "method": "fastv"}):
+        with pytest.raises(UsageError, match="preset"):
+            DropFlags(**wrong)
+    with pytest.raises(UsageError, match="cannot be read"):
+        backend.method(DropFlags(preset="missing.json"))
+
+
+def test_presets_in_eval(preset) -> None:
+    flags = EntrantFlags(presets=[str(preset)], methods="")
+    assert flags.names == ()
+    assert flags.labelled() == [("tuned", "omnidrop", {"t_mid": 0.4, "diversity": 0.1})]
+
+
+def test_presets_in_profile(preset) -> None:
+    flags = CompareFlags(presets=[str(preset), "paper-7b-30"], budgets=(0.5, 0.2))
+    made = [backend.method(drop) for drop in flags.drops()]
+    assert [(m.name, m.budget, m.t_mid) for m in made] == [
+        ("omnidrop", 0.5, 0.4),
+        ("omnidrop", 0.2, 0.4),
+        ("omnidrop", 0.3, 0.5),
+    ]
+    both = CompareFlags(methods="fastv", presets=[str(preset)]).drops()
+    assert [backend.method(drop).name for drop in both] == ["fastv", "omnidrop"]
+
+
+def test_a_preset_in_ask(run, preset) -> None:
+    clip = ROOT / "samples" / "duet.mp4"
+    words = ("--model", "demo", "--preset", preset, "--budget", "0.4", "--json")
+    code, said, _ = run("ask", clip, "Which instrument plays first?", *words)
+    assert code == 0
+    method = json.loads(said)["trace"]["method"]
+    assert (method["name"], method["budget"], method["t_mid"]) == ("omnidrop", 0.4, 0.4)
