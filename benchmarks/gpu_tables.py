@@ -26,7 +26,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -259,15 +259,20 @@ def in_turns(
                 if turn:
                     readings[name].append(read)
                 continue
-            gc.collect()
-            if device.type == "cuda":
-                torch.cuda.empty_cache()
+            free(device)
     return {
         name: {"failed": failed[name]}
         if name in failed
         else {key: statistics.median(r[key] for r in read) for key in read[0]}
         for name, read in readings.items()
     }
+
+
+def free(device: torch.device) -> None:
+    """Give back what nobody holds."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def peak_gb(device: torch.device) -> float:
@@ -409,11 +414,10 @@ def implementations(device: torch.device) -> list[str]:
 
 def run(
     name: str, device: torch.device, tokens: list[int] | None, repeats: int
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """Both tables of a shape at every token count, printed as they come."""
     shape = SHAPES[name]
     thinker, tokenizer = build(shape, device)
-    sections = []
     for attention in implementations(device):
         thinker.set_attn_implementation(attention)
         model = Model(QwenOmniAdapter(thinker, tokenizer, name=f"random {name}"))
@@ -425,17 +429,14 @@ def run(
             prefill = measure_prefill(model, features, methods(shape), repeats)
             print_prefill(prefill)
             sys.stdout.flush()
-            sections.append(
-                {
-                    "shape": name,
-                    "attention": attention,
-                    "tokens": count,
-                    "parameters": model.info.parameters,
-                    "towers": towers,
-                    "prefill": prefill,
-                }
-            )
-    return sections
+            yield {
+                "shape": name,
+                "attention": attention,
+                "tokens": count,
+                "parameters": model.info.parameters,
+                "towers": towers,
+                "prefill": prefill,
+            }
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -445,7 +446,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--tokens", type=int, action="append", help="default: 10, 20 and 40 k")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, help="JSON file, written after each shape")
+    parser.add_argument("--out", type=Path, help="JSON file, written after each pair of tables")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -461,15 +462,14 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{result['device']}, torch {torch.__version__}, transformers {transformers.__version__}")
     for name in options.shape or ["7b", "3b"]:
         try:
-            result["sections"] += run(name, device, options.tokens, options.repeats)
+            for section in run(name, device, options.tokens, options.repeats):
+                result["sections"].append(section)
+                save(result, options.out)
         except torch.OutOfMemoryError:
             print(f"{name}: {OUT_OF_MEMORY}")
             result["sections"].append({"shape": name, "failed": OUT_OF_MEMORY})
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-        if options.out:
-            options.out.write_text(json.dumps(plain(result), indent=1) + "\n", encoding="utf-8")
+            save(result, options.out)
+        free(device)
     print(json.dumps(plain(result)))
     rows = [
         row
@@ -478,6 +478,12 @@ def main(arguments: list[str] | None = None) -> int:
         for row in section.get(table, {}).values()
     ]
     return int(any(row.get("failed", OUT_OF_MEMORY) != OUT_OF_MEMORY for row in rows))
+
+
+def save(result: dict[str, Any], path: Path | None) -> None:
+    """Write what there is so far."""
+    if path:
+        path.write_text(json.dumps(plain(result), indent=1) + "\n", encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
