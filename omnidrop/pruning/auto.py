@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
@@ -24,7 +24,7 @@ from omnidrop.pruning import checks
 from omnidrop.pruning import schedule as schedules
 from omnidrop.pruning.farthest import Windows, spread_out
 from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan, Rows
-from omnidrop.pruning.select import shares
+from omnidrop.pruning.select import shares, spread_by_chunk
 
 #: Layers of a model → layers before the second selection, and layers that see any AV token.
 #: 16: the demo model, measured. 28 and 48: the second number from SEATS (arXiv 2605.20035), whose
@@ -57,6 +57,8 @@ class OmniDropAuto(Method):
     free : int or float, optional
         Layers that see any AV token, or their share. By default measured for 16 layers, published
         for 28 and 48, 0.82 of others. A budget that does not fit into so few layers moves it up.
+    choice : {"differing", "even"}, default "differing"
+        Farthest points of every chunk and modality, or evenly spaced tokens (a control).
     power : float, default 0.5
         Exponent of the question's attention as a weight on differences; 0: the question has no say.
     rows : {"question", "last", "all-text"}, default "question"
@@ -71,6 +73,7 @@ class OmniDropAuto(Method):
     lead: float = 2.5
     fuse: int | float | None = None
     free: int | float | None = None
+    choice: Literal["differing", "even"] = "differing"
     power: float = 0.5
     rows: Rows = "question"
     keep_mass: float | None = None
@@ -78,6 +81,7 @@ class OmniDropAuto(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number("lead", self.lead, low=1)
+        checks.one_of("choice", self.choice, ("differing", "even"))
         checks.number("power", self.power, low=0)
         checks.one_of("rows", self.rows, ("question", "last", "all-text"))
         for name in ("fuse", "free"):
@@ -141,6 +145,8 @@ class OmniDropAuto(Method):
         count = plan.counts[0]
         if count == plan.total:
             return Entry(torch.arange(plan.total))
+        if self.choice == "even":
+            return Entry(spread_by_chunk(view.tokens, count))
         same = torch.ones(plan.total, device=view.embeds.device)
         return Entry(_differing(view.embeds, view.tokens, same, count))
 
@@ -152,13 +158,15 @@ class OmniDropAuto(Method):
             return torch.arange(alive)
         if count == 0:
             return torch.empty(0, dtype=torch.int64)
-        states = view.hidden()
-        weights = torch.ones(alive)
+        scores = torch.ones(alive)
         if self.power or self.keep_mass is not None:
             scores = view.attention(self.rows).float().cpu()
-            weights = (scores / scores.mean().clamp_min(1e-30)) ** self.power
-            if second and self.keep_mass is not None:
-                count = min(count, fewest(scores, self.keep_mass))
+        if second and self.keep_mass is not None:
+            count = min(count, fewest(scores, self.keep_mass))
+        if self.choice == "even":
+            return spread_by_chunk(view.tokens, count)
+        states = view.hidden()
+        weights = (scores / scores.mean().clamp_min(1e-30)) ** self.power
         return _differing(states, view.tokens, weights.to(states.device), count)
 
 

@@ -42,6 +42,7 @@ SOLVED: dict[str, Make] = {
     "omnidrop-asl-step": partial(OmniDrop, turning="asl", schedule="step", settled=0.9),
     "omnidrop-auto": OmniDropAuto,
     "omnidrop-auto-blind": partial(OmniDropAuto, power=0, lead=1),
+    "omnidrop-auto-even": partial(OmniDropAuto, choice="even"),
     "omnidrop-auto-deep": partial(OmniDropAuto, free=1.0, fuse=0.5, rows="last", cache="cut"),
     "random": Random,
     "random-sigmoid": partial(Random, schedule="sigmoid"),
