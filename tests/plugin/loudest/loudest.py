@@ -1,0 +1,23 @@
+from dataclasses import dataclass
+
+from omnidrop.pruning import schedule
+from omnidrop.pruning.method import Entry, Method
+from omnidrop.pruning.select import top
+
+
+@dataclass(frozen=True)
+class Loudest(Method):
+    """Lets the tokens with the largest embeddings in, then drops once by the question."""
+
+    name = "loudest"
+    turn: float = 0.5
+
+    def plan(self, tokens, layers):
+        path = schedule.omnidrop_path(self.budget, shape="step", t_mid=self.turn)
+        return schedule.solve(self.budget, len(tokens), layers, path)
+
+    def enter(self, view, plan):
+        return Entry(top(view.embeds.float().norm(dim=-1), plan.counts[0]).cpu())
+
+    def keep(self, view, count):
+        return top(view.attention("question"), count)

@@ -1,0 +1,129 @@
+"""A method in a package of its own: written from the README alone, seen by every command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent.parent
+PACKAGE = HERE / "loudest"
+DUET = ROOT / "samples" / "duet.mp4"
+QUESTION = "Which instrument plays first?"
+
+sys.path.insert(0, str(ROOT / "tests" / "pruning"))
+
+#: Runs one command after the other in one process: [[words…], …] on stdin, results on stdout.
+DRIVER = """
+import contextlib, io, json, sys
+from omnidrop_cli.guard import run
+found = []
+for words in json.load(sys.stdin):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = run(words)
+    found.append([code, out.getvalue(), err.getvalue()])
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds the package as pip would have installed it."""
+    folder = tmp_path_factory.mktemp("site")
+    shutil.copy(PACKAGE / "loudest.py", folder)
+    project = tomllib.loads((PACKAGE / "pyproject.toml").read_text("utf-8"))["project"]
+    info = folder / f"{project['name']}-{project['version']}.dist-info"
+    info.mkdir()
+    head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (info / "METADATA").write_text(head, encoding="utf-8")
+    lines = []
+    for group, points in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {target}" for name, target in points.items())]
+    (info / "entry_points.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def run(site: Path | None, *commands: list[str]) -> list[tuple[int, str, str]]:
+    paths = [*([str(site)] if site else []), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("OMNIDROP_")}
+    done = subprocess.run(
+        [sys.executable, "-c", DRIVER],
+        input=json.dumps(commands),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env=kept | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [tuple(result) for result in json.loads(done.stdout)]
+
+
+def test_every_command_knows_it(site: Path, tmp_path: Path) -> None:
+    questions = tmp_path / "set.jsonl"
+    row = {"id": "1", "video": str(DUET), "question": QUESTION}
+    row |= {"choices": ["piano", "flute"], "answer": "piano"}
+    questions.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    demo = ["--model", "demo", "--quiet"]
+    out = str(tmp_path / "results")
+    results = run(
+        site,
+        ["models", "--json"],
+        ["ask", str(DUET), QUESTION, "--method", "loudest", "--set", "turn=0.25", "--json", *demo],
+        ["eval", str(questions), "--method", "loudest", "--budget", "0.5", "--json", "--style",
+         "plain", "--out", out, *demo],
+        ["profile", str(DUET), QUESTION, "--method", "loudest", "--budget", "0.2", "--repeats", "1",
+         "--json", *demo],
+        ["ask", str(DUET), QUESTION, "--method", "loudest", "--set", "loud=1", *demo],
+    )  # fmt: skip
+    assert [code for code, _, _ in results] == [0, 0, 0, 0, 2], [err for _, _, err in results]
+    models, asked, evaluated, profiled = (json.loads(said) for _, said, _ in results[:4])
+    (listed,) = [m for m in models["methods"] if m["name"] == "loudest"]
+    assert listed["about"].startswith("Lets the tokens with the largest embeddings in")
+    assert listed["settings"] == {"budget": 1.0, "cache": "own", "turn": 0.5}
+    assert asked["trace"]["method"]["name"] == "loudest"
+    assert asked["trace"]["method"]["turn"] == 0.25
+    assert abs(asked["trace"]["realised_budget"] - 0.3) <= 0.01
+    assert "loudest" in json.dumps(evaluated)
+    records = (tmp_path / "results" / "records.jsonl").read_text("utf-8").splitlines()
+    assert {json.loads(line)["label"] for line in records} == {"unpruned", "loudest"}
+    assert all(json.loads(line)["status"] == "answered" for line in records)
+    assert "loudest" in json.dumps(profiled)
+    assert "no setting 'loud'" in results[4][2]
+
+
+def test_without_the_package_nobody_knows_it() -> None:
+    ((code, _, err),) = run(None, ["ask", str(DUET), QUESTION, "--method", "loudest"])
+    assert code == 2
+    assert "no method 'loudest'" in err
+
+
+def test_it_keeps_what_every_method_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(PACKAGE))
+    from loudest import Loudest
+    from simulate import clip_of, prefill
+
+    for budget in (0.05, 0.3, 1.0):
+        for layers in (4, 28):
+            done = prefill(Loudest(budget=budget), clip_of(400), layers)
+            assert done.realised == pytest.approx(budget, abs=0.01)
+            assert [len(s) for s in done.survivors] == list(done.plan.counts)
+
+
+def test_the_readme_has_this_very_code() -> None:
+    readme = (ROOT / "README.md").read_text("utf-8")
+    if "class Loudest" not in readme:
+        pytest.skip("the README has no example of a method yet")
+    assert (PACKAGE / "loudest.py").read_text("utf-8").strip() in readme
+    point = 'loudest = "loudest:Loudest"'
+    assert point in readme
+    assert point in (PACKAGE / "pyproject.toml").read_text("utf-8")
