@@ -203,7 +203,7 @@ def _libav_pieces(
         if origin - track.start > 2 * _PREROLL:
             with suppress(av.error.FFmpegError, OverflowError):  # or read from the beginning
                 container.seek(math.floor((origin - _PREROLL) / stream.time_base), stream=stream)
-        for frame in _frames(container, stream, damage):
+        for frame in sound_frames(container, stream, damage):
             if frame.time is not None and (clock is None or abs(frame.time - clock) > _GAP):
                 for piece in resampler.flush():
                     yield time, piece
@@ -220,7 +220,7 @@ def _libav_pieces(
             time = None
 
 
-def _frames(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
+def sound_frames(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
     """Decode a sound track; damage is counted and skipped."""
     packets = container.demux(stream)
     failures = 0

@@ -16,6 +16,7 @@ import av
 import av.error
 import numpy as np
 
+from omnidrop.clip.audio import sound_frames
 from omnidrop.clip.decode import Clip
 from omnidrop.clip.source import media_errors, open_container
 from omnidrop.clip.video import Damage, FrameReader, leave_out_others
@@ -174,7 +175,7 @@ class _Sound:
             leave_out_others(container, stream)
             if self._origin - track.start > 2.0:
                 container.seek(int((self._origin - 1.0) / stream.time_base), stream=stream)
-            for decoded in container.decode(stream):
+            for decoded in sound_frames(container, stream, Damage()):
                 time = track.start if decoded.time is None else float(decoded.time)
                 place = round((time - self._origin) * self._rate)
                 decoded.pts = None

@@ -263,3 +263,13 @@ def test_a_failed_overlay_leaves_nothing(film: Path, tmp_path: Path) -> None:
         assert not list(tmp_path.iterdir())
         write_changed(clip, tmp_path / "x.mp4", lambda frame, at: 255 - frame)
     assert probe(tmp_path / "x.mp4").duration == pytest.approx(1.0, abs=0.15)
+
+
+def test_overlay_of_a_clip_cut_short(tmp_path: Path) -> None:
+    film = media.truncated(media.faststart_mp4(tmp_path / "cut.mp4", seconds=4.0), keep=0.6)
+    with open_clip(film) as clip:
+        write_changed(clip, tmp_path / "x.mkv", lambda frame, at: frame)
+    after = probe(tmp_path / "x.mkv")
+    assert after.video is not None
+    assert after.audio
+    assert after.duration > 1.0
