@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -96,6 +96,16 @@ class OmniDropAuto(Method):
                 raise UsageError(
                     "A keep_mass of 1 keeps every token.", hint="Leave it out, or give less."
                 )
+
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Values worth trying when the settings are calibrated to a model."""
+        return {
+            "lead": (1.0, 1.5, 2.5, 4.0),
+            "fuse": (0.125, 0.1875, 0.25, 0.375),
+            "free": (0.5, 0.5625, 0.625, 0.75, 0.82, 1.0),
+            "power": (0.0, 0.5, 1.0),
+        }
 
     def depths(self, layers: int) -> tuple[int, int]:
         """Return the layers before the second selection, and those that see any AV token."""
