@@ -91,7 +91,7 @@ def _legend(sight: Sight) -> str:
     if any(c.frame is not None for c in sight.chunks):
         said.append("lit patches are left, grey ones were dropped")
     if any(c.mel is not None for c in sight.chunks):
-        said.append("below, the log-mel: coloured and marked sounds are left")
+        said.append("coloured and marked sounds of the log-mel are left")
     return "; ".join(said)
 
 

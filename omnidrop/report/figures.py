@@ -91,7 +91,8 @@ def heatmap(run: RunProfile) -> Figure:
     trace = run.trace
     kinds = [k for k in ("audio", "video") if getattr(trace, f"{k}_tokens")]
     with styled():
-        figure = new_figure(max(3.2, min(0.3 * len(trace.chunks), 6.5)) * len(kinds) + 1.4, 5.0)
+        width = max(3.2, min(0.3 * len(trace.chunks), 6.5)) * len(kinds) + 1.4
+        figure = new_figure(max(width, 6.5), 5.0)
         figure.suptitle(
             f"{run.label} · share of each chunk's tokens entering each layer", fontsize=12
         )
