@@ -241,7 +241,7 @@ def in_turns(
     Returns
     -------
     dict
-        Per cell the median of each reading and the spread of its seconds, or `failed`: why not.
+        Per cell the median of each reading, or `failed`: why there is none.
     """
     readings: dict[str, list[dict[str, float]]] = {name: [] for name in cells}
     failed: dict[str, str] = {}
@@ -449,6 +449,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="JSON file, written after each pair of tables")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
+    if options.repeats < 1:
+        parser.error("--repeats must be at least 1")
     if device.type == "cuda" and not torch.cuda.is_available():
         parser.error("there is no CUDA device here; try --shape tiny --device cpu")
     result: dict[str, Any] = {

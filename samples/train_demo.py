@@ -20,7 +20,8 @@ export    the folder that transformers loads
 Every training stage writes its checkpoint into `--out`, resumes from it, and is skipped once it is
 complete; at its end it prints its loss on the same batches before and after. `--stage` runs one
 alone. `--plain` trains the last three without taking tokens out, beside the others and from the
-same towers, for the depth curve of a plainly trained model.
+same towers, for the depth curve of a plainly trained model: `evaluate_demo.py --model` on the
+folder that it exports, and `--plain-curve` to draw both.
 
 Without FluidSynth's full bank (`--bank`, made by `python -m avsynth.fluid`) the small committed
 one is used, which is enough for a taste only. How the shipped weights differ from what this file
