@@ -97,7 +97,7 @@ def write_files(summary: Summary, folder: Path) -> tuple[Path, ...]:
 
     texts = {
         "summary.json": to_json(summary.to_dict(), indent=1) + "\n",
-        "summary.md": tables.to_markdown(summary),
+        "summary.md": tables.to_markdown(summary, f"{FIGURE}.svg"),
         "summary.csv": tables.to_csv(summary),
         "pairs.csv": tables.pairs_csv(summary),
     }

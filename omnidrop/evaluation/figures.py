@@ -51,7 +51,7 @@ def draw(
             _panel(ax, summary, labels, group)
         axes[0].set_ylabel("accuracy, %")
         if title:
-            figure.suptitle(title, fontsize=11)
+            figure.suptitle(title, fontsize=11, parse_math=False)
         figure.draw_without_rendering()  # limits are final now: labels can be put apart
         for ax, group in zip(axes, groups, strict=True):
             _name_lines(ax, summary, labels, group)
@@ -130,7 +130,8 @@ def _panel(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[str, 
     ax.set_xlabel("LLM prefill FLOPs, % of unpruned (cheaper to the right)")
     _ticks(ax)
     ax.invert_xaxis()
-    ax.set_title("all questions" if group == ALL else f"{group[0]}: {group[1]}", fontsize=10)
+    named = "all questions" if group == ALL else f"{group[0]}: {group[1]}"
+    ax.set_title(named, fontsize=10, parse_math=False)
     ax.grid(color="#dddddd", lw=0.6, zorder=0)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
@@ -165,6 +166,7 @@ def _name_lines(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[
         colour = look(labels, name)["color"]
         ax.annotate(
             name,
+            parse_math=False,
             xy=ends[name],
             xytext=(1.05, height),
             textcoords=("axes fraction", "data"),

@@ -170,8 +170,8 @@ def all_tables(summary: Summary) -> list[Table]:
     ]
 
 
-def to_markdown(summary: Summary) -> str:
-    """Return all tables as Markdown."""
+def to_markdown(summary: Summary, figure: str | None = None) -> str:
+    """Return all tables as Markdown, below a figure if its file name is given."""
     setup = summary.setup
     model = setup.get("model", {})
     lines = [
@@ -182,6 +182,7 @@ def to_markdown(summary: Summary) -> str:
         f"scored by {setup.get('score')}. {cell_text(str(setup.get('note') or ''))}".rstrip(),
         "",
     ]
+    lines += [f"![Accuracy over FLOPs]({figure})", ""] if figure else []
     for table in all_tables(summary):
         lines += [f"## {table.title}", "", *_markdown(table), ""]
         if table.note:

@@ -75,7 +75,9 @@ def test_everything_is_written_and_shown(run: Run, model, questions: Path, tmp_p
     assert "75.0 [30.1, 95.4]" in said
     assert "omnidrop: 20 answered" in err
     assert json.loads((out / "summary.json").read_text())["schema"] == "omnidrop.eval-summary/1"
-    assert (out / "summary.md").read_text().startswith("# set\n")
+    report = (out / "summary.md").read_text()
+    assert report.startswith("# set\n")
+    assert "](accuracy.svg)" in report
 
 
 def test_a_second_call_asks_nothing_and_shows_the_same(

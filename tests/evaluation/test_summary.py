@@ -265,6 +265,13 @@ def test_the_figure_shows_every_method(summary: Summary, tmp_path: Path) -> None
     assert left.get_ylim() == right.get_ylim()
 
 
+def test_a_name_with_dollars_is_drawn_as_it_is(questions: QuestionSet, tmp_path: Path) -> None:
+    label = r"a$\nonsense$b"
+    run(StubModel(rule), questions, cells([], [0.5], variants=[(label, "random", {})]), tmp_path)
+    svg = figures.save(summarise(tmp_path), tmp_path / "drawn", title="$x")[1]
+    assert label in svg.read_text(encoding="utf-8")
+
+
 def test_the_figure_is_the_same_for_the_same_numbers(summary: Summary, tmp_path: Path) -> None:
     one = figures.save(summary, tmp_path / "one")[1].read_text(encoding="utf-8")
     assert one == figures.save(summary, tmp_path / "two")[1].read_text(encoding="utf-8")
