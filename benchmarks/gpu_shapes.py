@@ -1,0 +1,177 @@
+"""Thinkers of published shapes with random weights, and clips of any length, without a download."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoTokenizer,
+    Qwen2_5OmniThinkerConfig,
+    Qwen2_5OmniThinkerForConditionalGeneration,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from omnidrop.engine.encode import Features  # noqa: E402
+
+AUDIO_PER_SECOND = 25
+
+TOWERS = {
+    "audio": {
+        "encoder_layers": 32,
+        "encoder_attention_heads": 20,
+        "d_model": 1280,
+        "encoder_ffn_dim": 5120,
+    },
+    "vision": {
+        "depth": 32,
+        "hidden_size": 1280,
+        "intermediate_size": 3420,
+        "num_heads": 16,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+    },
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a thinker.
+
+    Attributes
+    ----------
+    text : dict
+        Fields of the text config.
+    towers : dict of dict
+        Fields of the audio and vision configs.
+    paper : str
+        Name under which OmniDrop's paper gives its schedules; "" if it does not.
+    frame : (int, int)
+        Patches of a frame, high and wide.
+    tokens : tuple of int
+        AV tokens to measure at.
+    """
+
+    text: dict[str, Any]
+    towers: dict[str, dict[str, Any]] = field(default_factory=lambda: TOWERS)
+    paper: str = ""
+    frame: tuple[int, int] = (16, 32)  # 128 tokens: the family's least for video
+    tokens: tuple[int, ...] = (10_000, 20_000, 40_000)
+
+    @property
+    def tokens_per_second(self) -> int:
+        """AV tokens in a second of clip at 2 frames a second."""
+        return self.frame[0] * self.frame[1] // 4 + AUDIO_PER_SECOND
+
+
+def text_sizes(
+    hidden: int, intermediate: int, layers: int, heads: int, kv_heads: int, vocab: int
+) -> dict[str, Any]:
+    """Fields of a text config; heads are 128 wide in the family."""
+    dim = hidden // heads
+    section = dim // 2 - 2 * (dim // 2 * 3 // 8)
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "max_window_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "vocab_size": vocab,
+        "tie_word_embeddings": False,
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 1e6,
+            "mrope_section": [section, dim // 2 * 3 // 8, dim // 2 * 3 // 8],
+        },
+    }
+
+
+SHAPES = {
+    "7b": Shape(text_sizes(3584, 18944, 28, 28, 4, 152064), paper="7B"),
+    "3b": Shape(text_sizes(2048, 11008, 36, 16, 2, 151936), paper="3B"),
+    "tiny": Shape(
+        text_sizes(128, 256, 8, 4, 2, 2048),
+        {
+            "audio": {
+                "encoder_layers": 2,
+                "encoder_attention_heads": 2,
+                "d_model": 64,
+                "encoder_ffn_dim": 128,
+            },
+            "vision": {
+                "depth": 2,
+                "hidden_size": 64,
+                "intermediate_size": 128,
+                "num_heads": 2,
+                "fullatt_block_indexes": [1],
+            },
+        },
+        frame=(4, 8),
+        tokens=(200, 400),
+    ),
+}
+
+
+def build(shape: Shape, device: torch.device) -> tuple[Any, Any]:
+    """A thinker with random bfloat16 weights on the device, and the demo model's tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(ROOT / "samples" / "demo-model")
+    at = tokenizer.convert_tokens_to_ids
+    hidden = shape.text["hidden_size"]
+    config = Qwen2_5OmniThinkerConfig(
+        audio_config={
+            **shape.towers["audio"],
+            "num_mel_bins": 128,
+            "n_window": 100,
+            "max_source_positions": 1500,
+            "output_dim": hidden,
+        },
+        vision_config={
+            **shape.towers["vision"],
+            "patch_size": 14,
+            "temporal_patch_size": 2,
+            "spatial_merge_size": 2,
+            "window_size": 112,
+            "out_hidden_size": hidden,
+        },
+        text_config=shape.text,
+        audio_token_index=at("<|AUDIO|>"),
+        image_token_index=at("<|IMAGE|>"),
+        video_token_index=at("<|VIDEO|>"),
+        audio_start_token_id=at("<|audio_bos|>"),
+        audio_end_token_id=at("<|audio_eos|>"),
+        vision_start_token_id=at("<|vision_bos|>"),
+        vision_end_token_id=at("<|vision_eos|>"),
+        user_token_id=at("user"),
+        pad_token_id=at("<|endoftext|>"),
+        position_id_per_seconds=25,
+        seconds_per_chunk=2,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(0)
+    with torch.device(device):
+        thinker = Qwen2_5OmniThinkerForConditionalGeneration._from_config(
+            config, dtype=torch.bfloat16, attn_implementation="sdpa"
+        )
+    return thinker.eval(), tokenizer
+
+
+def make_features(shape: Shape, tokens: int, device: torch.device) -> Features:
+    """Random patches and mel of a clip with about so many AV tokens, in the host's memory."""
+    seconds = max(2, round(tokens / shape.tokens_per_second))
+    height, width = shape.frame
+    generator = torch.Generator(device).manual_seed(1)
+
+    def noise(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=generator, device=device).cpu()
+
+    return Features(
+        patches=noise(seconds * height * width, 3 * 2 * 14 * 14),
+        grid=(seconds, height, width),
+        second_per_grid=1.0,
+        mel=noise(128, 100 * seconds),
+    )
