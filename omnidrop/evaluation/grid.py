@@ -18,18 +18,6 @@ from omnidrop.pruning.registry import get_method, methods
 
 Ranges = Mapping[str, tuple[Any, ...]]
 
-#: Values tried for the methods that name none themselves (`tunable`). None is a method's default
-#: rule. All ours.
-RANGES: dict[str, dict[str, tuple[Any, ...]]] = {
-    "fastv": {"after": (1, 2, 3, 4, 6, 8)},
-    "random": {"schedule": ("entry", "sigmoid", "exponential", "step")},
-    "seats": {
-        "after": (None, (0.25, 0.3, 0.35), (0.4, 0.45, 0.5), (0.7, 0.8, 0.9)),
-        "late": (None, 0.6, 0.75, 1.0),
-        "temperature": (0.03, 0.1, 0.3),
-    },
-}
-
 DEFAULTS: Fields = {}
 
 
@@ -55,18 +43,15 @@ def ranges_of(
 ) -> dict[str, tuple[Any, ...]]:
     """Return the values to try for each field of a method.
 
-    A method says them in a class method `tunable()`; `given` goes before, or stands alone.
+    A method says them (`Method.tunable`); `given` goes before, or stands alone.
 
     Raises
     ------
     UsageError
         If the method is unknown or nothing is to be tried.
     """
-    get_method(method)
-    tunable = getattr(methods()[method], "tunable", None)
-    found = {**(tunable() if tunable else RANGES.get(method, {}))}
-    found = {**({} if only else found), **(given or {})}
     known = get_method(method).settings()
+    found = {**({} if only else methods()[method].tunable()), **(given or {})}
     for name, values in found.items():
         if name == "budget" or name not in known or not values:
             names = ", ".join(key for key in known if key != "budget")

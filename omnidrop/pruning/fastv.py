@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -39,6 +39,11 @@ class FastV(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.whole("after", self.after, low=1)
+
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        return {"after": (1, 2, 3, 4, 6, 8)}
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Solve the one share that is kept after the drop."""

@@ -201,6 +201,11 @@ class Method:
         """Return the hyper-parameters as plain values, for the report."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries, by field, neighbours side by side."""
+        return {}
+
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Decide how many AV tokens enter each of `layers` layers.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -38,6 +38,11 @@ class Random(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.one_of("schedule", self.schedule, ("entry", *schedules.SHAPES))
+
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        return {"schedule": ("entry", *schedules.SHAPES)}
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout, or OmniDrop's numbers."""
