@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from omnidrop.errors import UsageError, printable
-from omnidrop_cli.eval_options import parse_value, split, words
+from omnidrop_cli.eval_options import split, words
 from omnidrop_cli.grouping import lines_of, option
+from omnidrop_cli.values import parse_value
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 from omnidrop.errors import UsageError, printable
 from omnidrop_cli.grouping import lines_of, option
+from omnidrop_cli.values import parse_value
 
 METHODS = "omnidrop,random,uniform"
 BUDGETS = "0.5,0.3,0.2,0.1"
@@ -275,14 +274,3 @@ def split(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return [part for part in parts if part.strip()]
-
-
-def parse_value(text: str) -> Any:
-    """Return a setting's value: JSON where it can be, None for `none`, else the text itself."""
-    text = text.strip()
-    try:
-        if re.fullmatch(r"[-+]?\.\d+", text):  # .5 is a number to people, but not to JSON
-            return float(text)
-        return json.loads(text.lower() if text in ("True", "False") else text)
-    except ValueError:
-        return None if text.lower() == "none" else text

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,19 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[str, Any]:
             )
         if name == "budget":
             raise UsageError("--set budget=… is not needed.", hint="Use --budget.")
-        try:
-            found[name] = json.loads(value.lower() if value in ("True", "False") else value)
-        except ValueError:
-            found[name] = None if value.lower() == "none" else value
+        found[name] = parse_value(value)
     return found
+
+
+def parse_value(text: str) -> Any:
+    """Return a setting's value: JSON where it can be, None for `none`, else the text itself."""
+    text = text.strip()
+    try:
+        if re.fullmatch(r"[-+]?\.\d+", text):  # .5 is a number to people, but not to JSON
+            return float(text)
+        return json.loads(text.lower() if text in ("True", "False") else text)
+    except ValueError:
+        return None if text.lower() == "none" else text
 
 
 def read_stdin() -> str:

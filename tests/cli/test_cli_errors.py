@@ -146,7 +146,7 @@ def test_not_times(text) -> None:
 def test_setting_pairs() -> None:
     from omnidrop.errors import UsageError
 
-    pairs = ("diversity=0", "rows=last", "solve=False", "t-mid=none", "entry_ratio=0.5")
+    pairs = ("diversity=0", "rows=last", "solve=False", "t-mid=none", "entry_ratio=.5")
     assert values.parse_pairs(pairs) == {
         "diversity": 0, "rows": "last", "solve": False, "t_mid": None, "entry_ratio": 0.5
     }  # fmt: skip
