@@ -23,6 +23,9 @@ AUDIO, VIDEO = "#e69f00", "#56b4e9"
 #: Told apart by people who do not see all colours (Okabe and Ito).
 COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2", "#ffffff")
 CONTROL = "#8a93a6"
+MARKERS = "osD^v"
+#: Methods side by side in a legend.
+ACROSS = 8
 DPI = 144
 
 _STYLE: dict[str, Any] = {
@@ -132,9 +135,9 @@ def stage_bars(profile: Profile) -> Figure:
     runs = profile.all
     stages = [s for s in profile.control.stages if not _negligible(s, runs)]
     scale, unit = _unit(max(run.total.median for run in runs))
-    thick = 0.8 / len(runs)
+    thick, thin = 0.8 / len(runs), 0.13 if len(runs) <= 8 else 0.08  # of a place, and in inches
     with styled():
-        figure = new_figure(9.0, 1.7 + max(0.13 * len(runs), 0.3) * (len(stages) + 1))
+        figure = new_figure(9.0, 1.7 + max(thin * len(runs), 0.3) * (len(stages) + 1))
         axis = figure.subplots()
         for number, run in enumerate(runs):
             colour = CONTROL if not number else COLOURS[(number - 1) % len(COLOURS)]
@@ -171,47 +174,57 @@ def stage_bars(profile: Profile) -> Figure:
 
 
 def sweep(profile: Profile) -> Figure:
-    """Draw speed-up, first token and cache over the share kept, a line for each method."""
+    """Draw speed-up, first token and KL over the share kept, a line for each method."""
     methods = list(dict.fromkeys(run.method for run in profile.runs))
     with styled():
-        figure = new_figure(12.5, 4.4)
-        speed, early, drift = figure.subplots(1, 3)
+        figure = new_figure(12.5, 4.7 + 0.2 * (len(methods) // ACROSS))
+        axes = figure.subplots(1, 3)
+        speed, early, drift = axes
         for number, method in enumerate(methods):
-            colour = COLOURS[number % len(COLOURS)]
-            runs = sorted(
-                [r for r in profile.runs if r.method == method] + [profile.control],
-                key=lambda run: run.realised,
-            )
+            look = {
+                "color": COLOURS[number % len(COLOURS)],
+                "marker": MARKERS[number // len(COLOURS) % len(MARKERS)],
+                "ms": 5,
+            }
+            pruned = [run for run in profile.runs if run.method == method]
+            runs = sorted([*pruned, profile.control], key=lambda run: run.realised)
             kept = [100 * run.realised for run in runs]
-            prefill = [run.stage(PREFILL) for run in runs]
-            measured = [1.0 if r is profile.control else (s.speedup if s else None)
-                        for r, s in zip(runs, prefill, strict=True)]  # fmt: skip
-            ideal = [1.0 if r is profile.control else (s.predicted if s else None)
-                     for r, s in zip(runs, prefill, strict=True)]  # fmt: skip
-            speed.plot(kept, ideal, ":", color=colour, lw=1.4, label=f"{method}, by FLOPs")
-            speed.plot(kept, measured, "o-", color=colour, ms=5, label=f"{method}, measured")
-            early.plot(kept, [r.ttft_speedup for r in runs], "o-", color=colour, ms=5, label=method)
-            points = [(k, r) for k, r in zip(kept, runs, strict=True) if r is not profile.control]
-            drift.plot(
-                [k for k, _ in points], [r.kl for _, r in points], "-", color=colour, label=method
-            )
-            for k, r in points:
-                face = colour if r.same_answer else PAPER
-                drift.plot([k], [r.kl], "o", ms=6, color=face, markeredgecolor=colour)
+            for share, style in (("speedup", "-"), ("predicted", ":")):
+                values = [_prefill(run, share, profile.control) for run in runs]
+                points = look if share == "speedup" else {"color": look["color"], "lw": 1.4}
+                speed.plot(kept, values, style, **points)
+            early.plot(kept, [run.ttft_speedup for run in runs], label=method, **look)
+            pruned.sort(key=lambda run: run.realised)
+            drift.plot([100 * r.realised for r in pruned], [r.kl for r in pruned], **look)
+            for run in pruned:
+                face = look["color"] if run.same_answer else PAPER
+                drift.plot([100 * run.realised], [run.kl], **look | {"mfc": face})
         speed.set_title("LLM prefill, times as fast")
         early.set_title("First token (TTFT), times as fast")
         drift.set_title("KL of the first token, nats")
-        drift.plot([], [], "o", color=INK, label="same answer")
-        drift.plot([], [], "o", color=PAPER, markeredgecolor=INK, label="another answer")
         drift.set_ylim(bottom=-0.03 * drift.get_ylim()[1])
-        for axis in (speed, early, drift):
+        speed.plot([], [], "-", color=INK, label="measured")
+        speed.plot([], [], ":", color=INK, label="by FLOPs")
+        drift.plot([], [], "o", color=INK, label="same answer")
+        drift.plot([], [], "o", color=INK, mfc=PAPER, label="another answer")
+        for axis in axes:
             axis.set_xlabel("audio and video tokens kept, % (mean over layers)")
             axis.set_xlim(0, 103)
             axis.grid(True)
+        for axis in (speed, drift):
             axis.legend()
         for axis in (speed, early):
             axis.axhline(1.0, color=CONTROL, lw=0.8)
+        handles, labels = early.get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside lower center", ncols=ACROSS)
     return figure
+
+
+def _prefill(run: RunProfile, name: str, control: RunProfile) -> float | None:
+    """Return a ratio of the prefill to the control's, which is 1 for the control itself."""
+    stage = run.stage(PREFILL)
+    return 1.0 if run is control else getattr(stage, name) if stage is not None else None
 
 
 def _negligible(stage: StageStat, runs: Sequence[RunProfile]) -> bool:
