@@ -165,6 +165,8 @@ def _rows(name: str, side: Side) -> list[tuple[str, ...]]:
 
 
 def _verdict(result: Calibration) -> str:
+    if not result.best:
+        return "Nothing tried was better than the defaults; the preset holds them."
     gain = result.held_out.gain
     if gain is None:
         return "The defaults cannot reach this budget; the preset holds what was found."

@@ -63,10 +63,6 @@ class PyramidDrop(Method):
         starts = (0.0, 0.05, 0.1, 0.15, 0.25, 0.4)
         return {"stages": tuple((s, s + 0.25, s + 0.5) for s in starts)}
 
-    def settings(self) -> dict[str, Any]:
-        """Return the hyper-parameters as plain values."""
-        return super().settings() | {"stages": list(self.stages)}
-
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Solve the share that every stage keeps, or take the one that was given."""
         path = schedules.staged_path(self.stages)

@@ -93,10 +93,6 @@ class SparseVLM(Method):
         late = ((0.2, 0.35, 0.55), (0.3, 0.5, 0.7), (0.5, 0.65, 0.8))
         return {"stages": (*early, _STAGES, *late), "recycle": (0.0, 0.3, 0.5)}
 
-    def settings(self) -> dict[str, Any]:
-        """Return the hyper-parameters as plain values."""
-        return super().settings() | {"stages": list(self.stages)}
-
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Expect the counts of rank 0; `keep` moves tokens between stages as the ranks say."""
         path = schedules.staged_path(self.stages)
