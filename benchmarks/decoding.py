@@ -40,7 +40,7 @@ from omnidrop.clip.video import CLOCK_SLACK
 
 FPS, RATE, WIDTH, HEIGHT = 30, 48_000, 1920, 1080
 LOOP = 20  # seconds of picture encoded
-SPAN = 300.0, 305.0
+SPAN = 120.0, 125.0  # the later it lies, the larger the ratio
 CASES = {"60s": (60, ClipOptions()), "10min": (600, ClipOptions()), "span": (3600, ClipOptions(start=SPAN[0], end=SPAN[1]))}  # fmt: skip  # noqa: E501
 
 Read = tuple[torch.Tensor, np.ndarray]
@@ -130,25 +130,26 @@ def naive(
     frames: list[torch.Tensor] = []
     sounds: list[np.ndarray] = []
     held, first = None, None
+    heard = seen = 0.0
     with av.open(str(path)) as container:
         if seek is not None:
             container.seek(int(max(0.0, seek) * av.time_base))
         resampler = av.AudioResampler("fltp", "stereo", 16_000)
         for frame in container.decode(video=0, audio=0):
             if isinstance(frame, av.AudioFrame):
-                if first is None:
-                    first = frame.time
-                if frame.time <= end:
+                heard = frame.time
+                first = heard if first is None else first
+                if heard <= end:
                     frame.pts = None
                     sounds += [part.to_ndarray() for part in resampler.resample(frame)]
                 continue
             if convert:
                 frame = (frame.time, frame.to_ndarray(format="rgb24"))
-            time = frame[0] if convert else frame.time
-            while len(frames) < len(moments) and time > moments[len(frames)] + CLOCK_SLACK:
+            seen = frame[0] if convert else frame.time
+            while len(frames) < len(moments) and seen > moments[len(frames)] + CLOCK_SLACK:
                 frames.append(chosen(frame if held is None else held, clip.plan.size))
             held = frame
-            if time > end + 0.5:
+            if min(seen, heard) > end + 0.1:
                 break
         while len(frames) < len(moments):
             frames.append(chosen(held, clip.plan.size))

@@ -191,7 +191,8 @@ class FrameReader:
             self._context.thread_count = 1
         else:
             self._context.thread_type = "AUTO"
-            self._context.thread_count = min(8, os.cpu_count() or 1)
+            # Two more than there are processors: they decode on while frames are converted.
+            self._context.thread_count = min(8, 2 + (os.cpu_count() or 1))
         self._intra = bool(self._context.codec.intra_only)
         self._restart()
 
