@@ -30,6 +30,7 @@ Change = Callable[[np.ndarray, float], np.ndarray]
 MOST_FPS = 60.0
 _AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _MICRO = Fraction(1, 1_000_000)
+_BT709, _LIMITED = 1, 1  # libav's numbers for colours of HD video, 16 to 235
 
 
 def write_changed(clip: Clip, target: Path, change: Change, *, force: bool = False) -> None:
@@ -89,7 +90,9 @@ def _write(clip: Clip, draft: str, change: Change) -> None:
         video = _video_stream(out, first[1].shape, rate)
         sound = _Sound(clip, out) if clip.has_audio else None
         for time, picture in _chained(first, frames):
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24")
+            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(
+                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+            )
             frame.time_base, frame.pts = _MICRO, round(time / _MICRO)
             out.mux(video.encode(frame))
             if sound is not None:
@@ -128,7 +131,11 @@ def _video_stream(out: Any, shape: tuple[int, ...], rate: Fraction) -> Any:
     options = {"crf": "20", "preset": "veryfast"} if codec == "libx264" else {"q": "3"}
     stream = out.add_stream(codec, rate=rate, options=options)
     stream.height, stream.width, stream.pix_fmt = shape[0], shape[1], "yuv420p"
-    stream.codec_context.time_base = _MICRO
+    context = stream.codec_context
+    context.time_base = _MICRO
+    # Said in the file, or players would guess by the size of the picture.
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
+    context.color_range = _LIMITED
     return stream
 
 

@@ -273,3 +273,14 @@ def test_overlay_of_a_clip_cut_short(tmp_path: Path) -> None:
     assert after.video is not None
     assert after.audio
     assert after.duration > 1.0
+
+
+def test_overlay_keeps_colours(film: Path, tmp_path: Path) -> None:
+    def paint(frame: np.ndarray, at: float) -> np.ndarray:
+        return np.full_like(frame, (200, 30, 60))
+
+    with open_clip(film, ClipOptions(end=1.0, audio=False)) as clip:
+        write_changed(clip, tmp_path / "red.mp4", paint)
+    with open_clip(tmp_path / "red.mp4") as clip:
+        frame = next(clip.frame_chunks()).frames[0].float()
+    assert frame.mean(dim=(1, 2)).tolist() == pytest.approx([200, 30, 60], abs=4)
