@@ -75,6 +75,32 @@ def test_a_method_sees_all_that_the_contract_names(model: Model, features: Featu
     assert Looking.seen[-1] == list(range(layers - 1))
 
 
+@dataclass(frozen=True)
+class Reading(Method):
+    """Keeps everything, and reads the question's embeddings after every layer."""
+
+    name: ClassVar[str] = "reading"
+    seen: ClassVar[list[torch.Tensor]] = []
+
+    def plan(self, tokens, layers):
+        return Plan(len(tokens), (len(tokens),) * layers, adaptive=True)
+
+    def keep(self, view, count):
+        self.seen.append(view.text_embeds("question"))
+        assert len(self.seen[-1]) == len(view.row_attention("question"))
+        return torch.arange(len(view.tokens))
+
+
+def test_the_questions_embeddings_stay_at_hand(model: Model, features: Features) -> None:
+    Reading.seen.clear()
+    with model.features(features) as clip:
+        clip.ask(QUESTION, method=Reading())
+    ids = torch.tensor(model.adapter.text.encode(QUESTION)[0])
+    assert len(Reading.seen) == model.info.text.layers - 1
+    for embeds in Reading.seen:
+        assert torch.equal(embeds, model.adapter.embed(ids))
+
+
 def test_towers_run_again_when_attention_is_wanted_late(model: Model, features: Features) -> None:
     with model.features(features) as clip:
         first = clip.encode()
