@@ -288,15 +288,17 @@ class _Climb:
 
     def _look(self, layer: int, entered: Block, here: torch.Tensor, keeping: bool) -> None:
         """Score and choose after a layer, where there is something to do."""
-        view = self._view(layer, entered, here)
+        count = self.plan.counts[layer + 1]
+        follows = self._known is not None and layer + 1 < self._known.layers
+        chooses = not follows and (self.plan.adaptive or count < len(here))
+        if chooses or layer == self.layers // 2:
+            view = self._view(layer, entered, here)
         if layer == self.layers // 2:
             self._weigh(view)
-        if self._known is not None and layer + 1 < self._known.layers:
+        if self._known is not None and follows:
             stays = torch.searchsorted(self.survivors[-1], self._known.survivors[layer + 1])
             self._apply(layer, Entry(stays), here)
-            return
-        count = self.plan.counts[layer + 1]
-        if not self.plan.adaptive and count >= len(here):
+        if not chooses:
             return
         with self.meter.stage("selection"):
             if self.method.question_free:

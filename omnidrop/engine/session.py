@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -21,11 +23,11 @@ from omnidrop.engine.meter import Meter, reset_device_peak
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
 from omnidrop.engine.tracing import Account, build_trace
-from omnidrop.errors import UsageError
+from omnidrop.errors import MemoryShortError, UsageError
 from omnidrop.models.adapter import Adapter, ModelInfo
 from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.models.memory import out_of_memory
-from omnidrop.prompt import build_prompt, long_position_notice
+from omnidrop.prompt import Prompt, build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.omnidrop import OmniDrop
 from omnidrop.report.trace import Answer, Choice, Stage
@@ -277,15 +279,7 @@ class Session:
                 )
             if progress:
                 progress("prefill", 0.0, None)
-            prefilled = prefill(
-                self.adapter,
-                prompt,
-                encoded,
-                method,
-                meter,
-                seed=options.seed,
-                prefixes=self.prefixes if reuse else None,
-            )
+            prefilled = self._prefill(prompt, encoded, method, meter, options.seed, reuse)
             kv_bytes = prefilled.cache.bytes()
             if on_prefill is not None:
                 on_prefill(prefilled)
@@ -334,6 +328,25 @@ class Session:
             choices=scored,
             logprobs=made.logprobs,
         )
+
+    def _prefill(
+        self,
+        prompt: Prompt,
+        encoded: Encoded,
+        method: Method,
+        meter: Meter,
+        seed: int,
+        reuse: bool,
+    ) -> Prefilled:
+        """Prefill; where memory runs out, once more without what was kept for later questions."""
+        run = partial(prefill, self.adapter, prompt, encoded, method, meter, seed=seed)
+        if not reuse:
+            return run()
+        if len(self.prefixes):
+            with suppress(MemoryShortError), out_of_memory(TOO_BIG):
+                return run(prefixes=self.prefixes)
+            self.prefixes.clear()
+        return run(prefixes=self.prefixes)
 
     @property
     def info(self) -> ModelInfo:

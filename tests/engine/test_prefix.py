@@ -13,6 +13,7 @@ import torch
 
 import omnidrop
 from omnidrop.engine import prefill as prefill_module
+from omnidrop.engine import session as session_module
 from omnidrop.engine.decode import GenerateOptions, generate
 from omnidrop.engine.encode import Features
 from omnidrop.engine.prefill import Prefilled
@@ -204,6 +205,26 @@ def test_few_prefixes_are_kept_and_few_bytes(model: Model, features: Features) -
         session.prefixes.clear()
         assert [layers(m) for m in (a, a)] == [0, 0]
         assert len(session.prefixes) == 0
+
+
+@pytest.mark.usefixtures("apart")
+def test_prefixes_go_before_memory_runs_out(
+    model: Model, features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with model.features(features) as session:
+        session.ask(FIRST, method=Method(), options=OPTIONS)
+        held = []
+
+        def narrow(*args, **kwargs):
+            held.append(len(session.prefixes))
+            if held[-1]:
+                raise MemoryError
+            return prefill_module.prefill(*args, **kwargs)
+
+        monkeypatch.setattr(session_module, "prefill", narrow)
+        answer = session.ask(QUESTION, method=Method(), options=OPTIONS)
+    assert held == [1, 0]
+    same(answer, ask(model, features, [QUESTION], Method())[0])
 
 
 @pytest.mark.usefixtures("apart")

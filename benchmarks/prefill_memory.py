@@ -1,0 +1,139 @@
+"""Peak memory of the prefill: OmniDrop's against transformers' own forward.
+
+The same random decoder (vocabulary 152064) gets the same embeddings of one prompt, each side in
+a process of its own: transformers' thinker by its `forward` with a cache, as `generate` calls it
+first, and the engine, without dropping and at 30 %. What is told is how far the process grew above
+what it held before the prefill (weights and embeddings): resident set on the CPU (Linux), allocated
+bytes on a GPU. The first token of both sides must be the same.
+
+    python benchmarks/prefill_memory.py [--tokens 16000] [--repeats 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from common import adapter_of, finish, made_embeddings, median, random_thinker, table
+
+import omnidrop
+from omnidrop.engine.encode import Encoded
+from omnidrop.engine.meter import Meter, device_peak, reset_device_peak, resident
+from omnidrop.engine.prefill import prefill
+from omnidrop.models.qwen2_5_omni import QwenOmniAdapter
+from omnidrop.prompt import Prompt, build_prompt
+from omnidrop.pruning.method import Method
+
+QUESTION = "What instrument plays first?"
+VOCABULARY = 152064
+SIDES = ("transformers", "omnidrop", "omnidrop 0.3")
+TARGET = 0.5
+
+
+class Peak:
+    """Bytes that a block adds at its height to what was held before it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __enter__(self) -> Peak:
+        if self.device.type == "cuda":
+            self._before = torch.cuda.memory_allocated(self.device)
+            reset_device_peak(self.device)
+            return self
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+        self._before = resident() or 0
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            self.bytes = (device_peak(self.device) or 0) - self._before
+            return
+        lines = Path("/proc/self/status").read_text().splitlines()
+        (mark,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
+        self.bytes = int(mark) * 1024 - self._before
+
+
+def side(name: str, options: argparse.Namespace) -> dict[str, int]:
+    """Run one side in this process."""
+    thinker = random_thinker(
+        layers=options.layers,
+        hidden=options.hidden,
+        heads=options.hidden // 256,
+        kv_heads=max(1, options.hidden // 2048),
+        intermediate=options.hidden * 37 // 7,
+        vocab=VOCABULARY,
+        device=options.device,
+    )
+    adapter = adapter_of(thinker)
+    clip = made_embeddings(options.tokens, adapter)
+    prompt = build_prompt(adapter.text, adapter.layout, QUESTION, clip.media)
+    if name == "transformers":
+        with torch.inference_mode():
+            given = inputs(adapter, prompt, clip)
+        with torch.inference_mode(), Peak(adapter.device) as peak:
+            out = thinker(**given, use_cache=True)
+            token = int(out.logits[0, -1].argmax())
+    else:
+        method = Method() if name == "omnidrop" else omnidrop.OmniDrop(budget=0.3)
+        with Peak(adapter.device) as peak:
+            done = prefill(adapter, prompt, clip, method, Meter(adapter.device))
+            token = int(done.logits.argmax())
+    return {"bytes": peak.bytes, "token": token}
+
+
+def inputs(adapter: QwenOmniAdapter, prompt: Prompt, clip: Encoded) -> dict[str, torch.Tensor]:
+    """Return the thinker's arguments: embeddings and M-RoPE positions, ready made."""
+    tokens = prompt.tokens
+    embeds = adapter.embed(prompt.ids.to(adapter.device))
+    own = clip.in_prompt_order(tokens.video[tokens.av])
+    embeds[tokens.av.to(adapter.device)] = own.to(embeds.dtype)
+    positions = prompt.positions[:, None].to(adapter.device)
+    return {"inputs_embeds": embeds[None], "position_ids": positions}
+
+
+def main() -> None:
+    """Run the sides in turns, print the table, then one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--tokens", type=int, default=16000)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--hidden", type=int, default=1024)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(side(options.side, options)))
+        return
+    given: dict[str, list[dict[str, int]]] = {name: [] for name in SIDES}
+    for _ in range(options.repeats):
+        for name in SIDES:
+            command = [sys.executable, __file__, *sys.argv[1:], "--side", name]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            given[name].append(json.loads(done.stdout))
+    first = {run["token"] for name in SIDES[:2] for run in given[name]}
+    if len(first) != 1:
+        raise SystemExit(f"the first tokens differ: {given}")
+    peaks = {name: median([run["bytes"] for run in runs]) for name, runs in given.items()}
+    spread = {name: [r["bytes"] for r in runs] for name, runs in given.items()}
+    rows = [
+        [
+            name,
+            peak / 2**20,
+            min(spread[name]) / 2**20,
+            max(spread[name]) / 2**20,
+            peak / peaks["transformers"],
+            None if name == "transformers" else peak <= TARGET * peaks["transformers"],
+        ]
+        for name, peak in peaks.items()
+    ]
+    table(["prefill", "peak MiB", "lowest", "highest", "ratio", f"≤ {TARGET}"], rows)
+    finish({"tokens": options.tokens, "hidden": options.hidden, "peak_bytes": peaks})
+
+
+if __name__ == "__main__":
+    main()
