@@ -9,7 +9,7 @@ Three ways to the same frames and the same sound, in turn, in one process:
 omnidrop    `Clip.read()`, opening included
 everything  PyAV with its defaults: every packet decoded in one pass, up to the end of what is asked
             for; only the frames chosen are converted to RGB and resized, as here
-converted   the same, every frame converted with `to_ndarray`, as a first script would
+converted   (up to a minute) every frame converted with `to_ndarray`, as a first script would
 seeking     (for a span) PyAV with its defaults after a seek to the key frame before it
 
     python benchmarks/decoding.py [--work DIR] [--cases 60s 10min span] [--repeats 5]
@@ -173,14 +173,14 @@ def own(path: Path, options: ClipOptions) -> Read:
 
 
 def check(expected: Read, given: Read, whole: bool) -> None:
-    """Frames must be equal; sound too, up to the resampler's phase where reading began inside."""
+    """Frames must be equal; so must sound, up to half a sample where reading began inside."""
     if not torch.equal(expected[0], given[0]):
         raise SystemExit("the frames differ")
     length = min(len(expected[1]), len(given[1]))
     if abs(len(expected[1]) - len(given[1])) > 0.1 * 16_000:
         raise SystemExit(f"{len(given[1])} samples, not {len(expected[1])}")
     apart = float(np.abs(expected[1][:length] - given[1][:length]).max())
-    if apart > (1e-6 if whole else 1e-2):
+    if apart > (1e-6 if whole else 0.04):
         raise SystemExit(f"the sound differs by {apart}")
 
 
@@ -190,8 +190,9 @@ def measure(path: Path, options: ClipOptions, repeats: int) -> dict[str, object]
         ways: dict[str, Callable[[], Read]] = {
             "omnidrop": lambda: own(path, options),
             "everything": lambda: naive(path, clip),
-            "converted": lambda: naive(path, clip, convert=True),
         }
+        if clip.duration <= 60:
+            ways["converted"] = lambda: naive(path, clip, convert=True)
         if options.start:
             ways["seeking"] = lambda: naive(path, clip, seek=options.start)
         expected = ways["everything"]()
