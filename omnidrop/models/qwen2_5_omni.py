@@ -32,6 +32,9 @@ from omnidrop.prompt import Layout
 FAMILY = "Qwen2.5-Omni"
 THINKER = reference.Qwen2_5OmniThinkerForConditionalGeneration
 
+#: Rows that go through an MLP together, at most.
+MLP_ROWS = 2048
+
 #: Layout field → special token of the tokenizer.
 SPECIALS = {
     "im_start": "<|im_start|>",
@@ -169,14 +172,19 @@ class QwenOmniAdapter(Adapter):
     def layer(
         self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache
     ) -> torch.Tensor:
-        new, past = hidden.shape[1], cache.length(index)
-        return self._layers[index](
-            hidden,
-            attention_mask=self._mask(new, past, hidden),
+        layer = self._layers[index]
+        attended, _ = layer.self_attn(
+            hidden_states=layer.input_layernorm(hidden),
+            attention_mask=self._mask(hidden.shape[1], cache.length(index), hidden),
             position_embeddings=rotary,
             past_key_values=cache,
-            use_cache=True,
         )
+        hidden = hidden + attended
+        del attended
+        # Row by row the same, but the MLP's wide states are never there for all rows at once.
+        for rows in hidden.chunk(-(-hidden.shape[1] // MLP_ROWS), 1):
+            rows += layer.mlp(layer.post_attention_layernorm(rows))
+        return hidden
 
     def _mask(self, new: int, past: int, hidden: torch.Tensor) -> torch.Tensor | None:
         """Return a causal mask (1, 1, new, past + new), or None where attention needs none.

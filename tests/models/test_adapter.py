@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, Qwen2_5OmniThinkerForConditionalGenerati
 from omnidrop.clip.features import AudioSpec, VideoSpec
 from omnidrop.engine.cache import KVCache
 from omnidrop.errors import ModelError
+from omnidrop.models import qwen2_5_omni as omni
 from omnidrop.models.qwen2_5_omni import QwenOmniAdapter, media_specs
 from omnidrop.prompt import Media, build_prompt
 from tests.checkpoints import token_ids, write_preprocessor, write_tokenizer
@@ -110,6 +111,30 @@ def test_a_layer_in_pieces_equals_the_whole(thinker_folder, attention):
         parts.append(adapter.layer(2, hidden[:, piece], rotary, cache))
     assert cache.lengths == (0, 0, 9, 0, 0, 0)
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_in_blocks_through_the_mlp_change_nothing(thinker_folder, monkeypatch, dtype):
+    adapter = load(thinker_folder, dtype=dtype)
+    hidden, rotary = states(adapter, 101)
+    hidden = hidden.to(adapter.dtype)
+    whole = adapter.layer(2, hidden, rotary, KVCache(6))
+    theirs = adapter._layers[2](hidden, position_embeddings=rotary)
+    monkeypatch.setattr(omni, "MLP_ROWS", 30)
+    parts = adapter.layer(2, hidden, rotary, KVCache(6))
+    assert torch.equal(whole, theirs)
+    assert torch.equal(parts, whole)
+
+
+def test_remembered_rows_are_seen_as_if_they_had_gone_through(adapter):
+    hidden, (cos, sin) = states(adapter, 9)
+    whole, told = KVCache(6), KVCache(6)
+    out = adapter.layer(2, hidden, (cos, sin), whole)
+    adapter.remember(2, hidden[:, :8], (cos[:, :8], sin[:, :8]), told)
+    last = adapter.layer(2, hidden[:, 8:], (cos[:, 8:], sin[:, 8:]), told)
+    assert told.lengths == whole.lengths
+    torch.testing.assert_close(told.keys(2), whole.keys(2), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(last, out[:, 8:], rtol=1e-5, atol=1e-5)
 
 
 def test_queries_are_those_the_layer_uses(adapter):
