@@ -291,3 +291,12 @@ def test_export_to_where_nothing_can_be_written(tmp_path):
     (tmp_path / "file").write_text("x")
     with open_clip(media.wav(tmp_path / "a.wav")) as clip, pytest.raises(UsageError):
         export_chunks(clip, tmp_path / "file" / "below")
+
+
+@pytest.mark.parametrize(("transfer", "name"), [("smpte2084", "PQ"), ("arib-std-b67", "HLG")])
+def test_hdr_is_named(tmp_path, transfer, name):
+    colours = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc"
+    path = media.ten_bit(tmp_path / "a.mp4", seconds=0.4, options={"x264-params": colours})
+    with open_clip(path) as clip:
+        assert [note for note in clip.notices if f"HDR ({name})" in note]
+        assert len(clip.read().frames) == 4
