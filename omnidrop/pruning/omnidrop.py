@@ -67,10 +67,10 @@ class OmniDrop(Method):
     turning : {"fixed", "asl"}, default "fixed"
         "asl": the turning point is picked for each question, by the signal of ASL (arXiv
         2601.07667): after the first layer where the variance of the tokens' ranks over the last 8
-        layers (fewer in shallow models, see `turning`) is under `settled` of its first value. Until
-        then nothing is dropped beyond entry, and from then on `schedule` completes the budget
-        exactly ("step" drops once, as ASL does). The entry is that of the fixed schedule, and the
-        pick comes at the latest where the budget would otherwise be overspent. It costs the
+        layers (fewer in shallow models, see `pruning.turning`) is under `settled` of its first
+        value. Until then nothing is dropped beyond entry, and from then on `schedule` completes the
+        budget exactly ("step" drops once, as ASL does). The entry is that of the fixed schedule,
+        and the pick comes at the latest where the budget would otherwise be overspent. It costs the
         question's attention in every layer up to there (its rows against all keys), which a fixed
         turning point asks for only where it drops, and clips share no layer between questions.
     settled : float, default 0.3

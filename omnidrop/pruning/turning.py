@@ -11,17 +11,16 @@ from dataclasses import dataclass, field
 
 import torch
 
-#: Layers in a window (paper), and the depth it was meant for: of fewer layers, the same share.
-WINDOW, DEPTH = 8, 32
+#: Layers in a window (paper), and the depth from which it is that many (ours).
+WINDOW, DEPTH = 8, 28
 #: Fraction of its first value under which the variance counts as settled (paper).
 THRESHOLD = 0.3
 
 
 def window(layers: int) -> int:
-    """Return how many layers a window has: 8 from 32 layers on, a quarter of the depth under that.
+    """Return how many layers a window has: 8 from 28 layers on, the same share of fewer (ours).
 
-    The paper's models have 28 to 36 layers. A window of 8 would leave a shallow model no second
-    one to compare with before half its depth (ours).
+    A window of 8 would leave a shallow model no second one to compare with before half its depth.
     """
     return max(2, min(WINDOW, round(WINDOW / DEPTH * layers)))
 

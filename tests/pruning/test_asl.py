@@ -49,7 +49,7 @@ def test_ranks_that_never_move_have_settled():
     assert [signal.add(torch.arange(5.0)) for _ in range(3)] == [None, 0.0, 0.0]
 
 
-@pytest.mark.parametrize(("layers", "size"), [(4, 2), (16, 4), (28, 7), (32, 8), (48, 8)])
+@pytest.mark.parametrize(("layers", "size"), [(4, 2), (16, 5), (24, 7), (28, 8), (48, 8)])
 def test_the_window_fits_the_depth(layers, size):
     assert window(layers) == size
 
