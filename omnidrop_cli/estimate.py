@@ -11,7 +11,7 @@ import typer
 
 from omnidrop_cli.grouping import grouped, option
 from omnidrop_cli.options import ModelFlags, ReadFlags, SpanFlags
-from omnidrop_cli.profile_options import QUESTION, CompareFlags, EstimateFlags
+from omnidrop_cli.profile_options import QUESTION, CompareFlags, EstimateFlags, labels_of
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -65,10 +65,11 @@ def command(
 
     backend.hush(debug)
     backend.check_clip(clip, span, read)
-    methods = [backend.method(drop) for drop in compare.drops()]
+    drops = compare.drops()
+    methods = [backend.method(drop) for drop in drops]
     found = backend.estimate(
-        clip, question, methods, model=model, span=span, read=read, system=system,
-        tflops=estimate.tflops,
+        clip, question, methods, labels=labels_of(drops), model=model, span=span, read=read,
+        system=system, tflops=estimate.tflops,
     )  # fmt: skip
     show(found, json)
     return 0

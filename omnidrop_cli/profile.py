@@ -18,6 +18,7 @@ from omnidrop_cli.profile_options import (
     FileFlags,
     RoundFlags,
     SightFlags,
+    labels_of,
 )
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def command(
     backend.hush(files.debug)
     backend.check_clip(clip, span, read)
     drops = compare.drops()
-    methods = [backend.method(drop) for drop in drops]
+    methods, labels = [backend.method(drop) for drop in drops], labels_of(drops)
     if dry_run:
         from omnidrop_cli import estimate as estimating
 
@@ -81,15 +82,11 @@ def command(
                 hint="Use --json for the estimate.",
             )
         reckoned = backend.estimate(
-            clip, question, methods, model=model, span=span, read=read, system=rounds.system,
-            tflops=estimate.tflops,
+            clip, question, methods, labels=labels, model=model, span=span, read=read,
+            system=rounds.system, tflops=estimate.tflops,
         )  # fmt: skip
         estimating.show(reckoned, files.json)
         return 0
-    labels = [
-        f"{d.method} {d.budget:g}" if d.preset is None else f"{m.name} {m.budget:g}"
-        for d, m in zip(drops, methods, strict=True)
-    ]
     profile_save.check(files.targets, labels, files.force)
     if sight.overlay is not None:
         check_target(sight.overlay, files.force)
@@ -104,6 +101,7 @@ def command(
             clip,
             question,
             methods,
+            labels=labels,
             span=span,
             read=read,
             rounds=rounds,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -127,6 +128,18 @@ class CompareFlags:
             at = budgets if own.preset_file is not None else ()
             found += [replace(own, budget=budget) for budget in at] or [own]
         return tuple(found)
+
+
+def labels_of(drops: Sequence[DropFlags]) -> list[str]:
+    """Return what the runs are called: "omnidrop 0.2", or a preset's name."""
+    from omnidrop.report.profile import told_apart
+
+    found = []
+    for drop in drops:
+        name = drop.method if drop.preset is None else Path(drop.preset).name
+        name = str(name).removesuffix(".json")
+        found.append(name if drop.budget is None else f"{name} {drop.budget:g}")
+    return told_apart(found)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ import torch
 from omnidrop.clip.decode import Clip, ClipOptions, open_clip
 from omnidrop.clip.features import audio_token_count
 from omnidrop.engine.meter import matmul_speed
+from omnidrop.engine.profiling import label_of
 from omnidrop.errors import BudgetError
 from omnidrop.models.loading import LoadOptions
 from omnidrop.models.memory import device_memory_free, host_memory_free
@@ -43,6 +44,7 @@ def estimate(
     question: str,
     methods: Sequence[Method],
     *,
+    labels: Sequence[str] = (),
     model: LoadOptions | None = None,
     clip: ClipOptions | None = None,
     system: str | None = None,
@@ -56,6 +58,8 @@ def estimate(
         A local media file.
     question : str
     methods : sequence of Method
+    labels : sequence of str
+        What to call their runs; by default like "omnidrop 0.2".
     model : LoadOptions, optional
         "3b" and "7b" need not be on this machine.
     clip : ClipOptions, optional
@@ -103,8 +107,7 @@ def estimate(
         return run_estimate(label, method.name, float(method.budget), counts, sizes, tokens, speed)
 
     control, runs = one("none", Method()), []
-    for method in methods:
-        label = f"{method.name} {method.budget:g}"
+    for label, method in zip(labels or map(label_of, methods), methods, strict=True):
         try:
             runs.append(one(label, method))
         except BudgetError as error:

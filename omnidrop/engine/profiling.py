@@ -30,6 +30,7 @@ from omnidrop.models.adapter import ModelInfo
 from omnidrop.pruning.method import Method
 from omnidrop.report.cost import audio_flops, decode_flops, vision_flops
 from omnidrop.report.profile import (
+    CONTROL,
     FURTHER,
     PREFILL,
     UNACCOUNTED,
@@ -41,12 +42,11 @@ from omnidrop.report.profile import (
     compared,
     lines,
     stage_memory,
+    told_apart,
 )
 from omnidrop.report.trace import Answer, Trace
 
 Progress = Callable[[str, float, float | None], None]
-
-CONTROL = "none"
 
 
 @dataclass
@@ -79,6 +79,7 @@ def profile(
     question: str,
     methods: Sequence[Method],
     *,
+    labels: Sequence[str] = (),
     clip: ClipOptions | None = None,
     options: GenerateOptions | None = None,
     system: str | None = None,
@@ -97,6 +98,8 @@ def profile(
     question : str
     methods : sequence of Method
         What is compared with the control, which is always measured too.
+    labels : sequence of str
+        What to call their runs; by default like "omnidrop 0.2".
     clip : ClipOptions, optional
         Span, rates and limits.
     options : GenerateOptions, optional
@@ -123,7 +126,7 @@ def profile(
             hint="Measure at least once.",
         )
     runs = [_Run(CONTROL, Method())]
-    runs += [_Run(f"{m.name} {m.budget:g}", m) for m in methods]
+    runs += map(_Run, told_apart(labels or [label_of(m) for m in methods]), methods)
     rounds = warmup + repeats + 1
     asking = _Asking(model, path, question, clip, options or GenerateOptions(), system)
     refused: list[str] = []
@@ -166,6 +169,11 @@ def profile(
         runs=found,
         notices=(*_notices(runs), *refused),
     )
+
+
+def label_of(method: Method) -> str:
+    """Return what a run of a method is called: "omnidrop 0.2"."""
+    return f"{method.name} {method.budget:g}"
 
 
 def machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:

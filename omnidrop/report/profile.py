@@ -17,6 +17,8 @@ SCHEMA = "omnidrop.profile/1"
 
 PREFILL, SELECTION, FURTHER = "LLM prefill", "relevance and selection", "further tokens"
 UNACCOUNTED = "not accounted"
+#: Label of the run that drops nothing.
+CONTROL = "none"
 
 #: Stages as the engine measures them, by the name of the line they are counted in.
 LINES: dict[str, tuple[str, ...]] = {
@@ -249,6 +251,18 @@ def lines(stages: Sequence[Stage], total: float) -> dict[str, Line]:
     ordered = {name: found[name] for name in LINES if name in found}
     ordered |= {name: line for name, line in found.items() if name not in LINES}
     return ordered | {UNACCOUNTED: Line(total - summed)}
+
+
+def told_apart(labels: Sequence[str]) -> list[str]:
+    """Return labels of which no two are the same, nor the control's."""
+    found: list[str] = []
+    for label in labels:
+        name, number = label, 1
+        while name in (CONTROL, *found):
+            number += 1
+            name = f"{label} ({number})"
+        found.append(name)
+    return found
 
 
 def summable(line: Line | StageStat) -> bool:

@@ -25,9 +25,11 @@ from omnidrop.report.profile import (
     StageStat,
     Timing,
     compared,
+    told_apart,
 )
 from omnidrop.report.survivors import ChunkSight, Sight
 from omnidrop_cli import backend
+from omnidrop_cli.profile_options import CompareFlags, labels_of
 
 sys.path.insert(0, str(ROOT))
 from tests import media
@@ -148,6 +150,16 @@ def test_runs_are_every_method_at_every_budget(run, measured, clip) -> None:
     assert [m["budget"] for m in measured[1]["methods"]] == [0.7, 0.5, 0.3, 0.2, 0.1]
     assert run("profile", clip, "--method", "none")[0] == 0
     assert measured[2]["methods"] == []
+
+
+def test_labels_tell_runs_apart() -> None:
+    drops = CompareFlags(
+        budgets=(0.5, 0.2), methods="omnidrop,fastv", presets=["paper-7b-30", "paper-7b-30"]
+    ).drops()
+    assert labels_of(drops) == [
+        "omnidrop 0.5", "omnidrop 0.2", "fastv 0.5", "fastv 0.2", "paper-7b-30", "paper-7b-30 (2)",
+    ]  # fmt: skip
+    assert told_apart(["none", "a", "none"]) == ["none (2)", "a", "none (3)"]
 
 
 def test_json_is_one_document(run, measured, clip) -> None:
