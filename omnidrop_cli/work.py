@@ -75,6 +75,7 @@ def answers(items: Iterable[Item], job: Job) -> Iterator[Outcome]:
         finally:
             job.progress.finish()
         with session:
+            session.reuse = len(group) > 1
             for item in group:
                 yield _answer(session, item, job)
 

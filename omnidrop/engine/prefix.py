@@ -66,8 +66,9 @@ class Prefix:
 
     @property
     def bytes(self) -> int:
-        """Bytes of keys, values (room for the answer included) and states."""
+        """Bytes of keys, values (room for the answer included), states and what the memo holds."""
         held = [t for lent in self.states for t in (lent.keys, lent.values)]
+        held += [value for value in self.memo.values() if isinstance(value, torch.Tensor)]
         if self.block is not None:
             held += [self.block.hidden, *self.block.rotary]
         return sum(t.untyped_storage().nbytes() for t in held)

@@ -163,6 +163,8 @@ class Session:
         self._encoded: Encoded | None = None
         self._stages: tuple[Stage, ...] = ()
         self.prefixes = Prefixes()
+        #: Whether later questions may be expected: nothing is kept for them otherwise.
+        self.reuse = True
 
     def __enter__(self) -> Session:
         return self
@@ -279,7 +281,9 @@ class Session:
                 )
             if progress:
                 progress("prefill", 0.0, None)
-            prefilled = self._prefill(prompt, encoded, method, meter, options.seed, reuse)
+            prefilled = self._prefill(
+                prompt, encoded, method, meter, options.seed, reuse and self.reuse
+            )
             kv_bytes = prefilled.cache.bytes()
             if on_prefill is not None:
                 on_prefill(prefilled)

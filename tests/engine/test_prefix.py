@@ -192,6 +192,14 @@ def test_only_what_is_the_same_is_reused(model: Model, features: Features) -> No
 
 
 @pytest.mark.usefixtures("apart")
+def test_nothing_is_kept_where_no_question_follows(model: Model, features: Features) -> None:
+    with model.features(features) as session:
+        session.reuse = False
+        session.ask(FIRST, method=Method(), options=OPTIONS)
+        assert len(session.prefixes) == 0
+
+
+@pytest.mark.usefixtures("apart")
 def test_few_prefixes_are_kept_and_few_bytes(model: Model, features: Features) -> None:
     a, b, c = (omnidrop.Uniform(budget=budget) for budget in (0.3, 0.4, 0.5))
     with model.features(features) as session:
