@@ -26,6 +26,7 @@ _HOME = {
     "open_clip": "omnidrop.clip.decode",
     "probe": "omnidrop.clip.probe",
     "Answer": "omnidrop.report.trace",
+    "Limits": "omnidrop.report.fitting",
     "Trace": "omnidrop.report.trace",
     "Method": "omnidrop.pruning.method",
     "get_method": "omnidrop.pruning.registry",
@@ -43,6 +44,7 @@ __all__ = [
     "ClipOptions",
     "FastV",
     "GenerateOptions",
+    "Limits",
     "LoadOptions",
     "Method",
     "Model",
@@ -86,4 +88,5 @@ if TYPE_CHECKING:
     from omnidrop.pruning.random import Random
     from omnidrop.pruning.registry import get_method, methods
     from omnidrop.pruning.uniform import Uniform
+    from omnidrop.report.fitting import Limits
     from omnidrop.report.trace import Answer, Trace

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from omnidrop.clip.values import ClipOptions
 from omnidrop.engine.decode import Generated, GenerateOptions, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
+from omnidrop.engine.fitting import fit
 from omnidrop.engine.meter import Meter, reset_device_peak
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
@@ -30,6 +31,7 @@ from omnidrop.models.memory import out_of_memory
 from omnidrop.prompt import Prompt, build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.omnidrop import OmniDrop
+from omnidrop.report.fitting import Limits
 from omnidrop.report.trace import Answer, Choice, Stage
 
 if TYPE_CHECKING:  # ready features need no media library
@@ -235,6 +237,7 @@ class Session:
         progress: Progress | None = None,
         on_prefill: Callable[[Prefilled], None] | None = None,
         reuse: bool = True,
+        limits: Limits | None = None,
     ) -> Answer:
         """Ask one question.
 
@@ -258,6 +261,8 @@ class Session:
         reuse : bool
             Use and leave what questions share in the decoder (`prefixes`). False takes the time a
             first question takes; the answer is the same.
+        limits : Limits, optional
+            Time and memory from which the method's budget is found; its own is not looked at.
 
         Returns
         -------
@@ -279,6 +284,10 @@ class Session:
                 prompt = build_prompt(
                     self.adapter.text, self.adapter.layout, question, encoded.media, system=system
                 )
+            fitted = None
+            if limits is not None:
+                with meter.stage("fit"):
+                    method, fitted = fit(self.adapter, prompt, method, limits, meter.since_start)
             if progress:
                 progress("prefill", 0.0, None)
             prefilled = self._prefill(
@@ -313,6 +322,8 @@ class Session:
             notices.append(notice)
         if note := prefilled.plan.settings.get("note"):
             notices.append(str(note))
+        if fitted:
+            notices.append(fitted)
         account = Account(
             prompt=prompt,
             prefilled=prefilled,
