@@ -38,7 +38,8 @@ def targets(path: Path, labels: Sequence[str]) -> dict[tuple[str, str], Path]:
         shown = labels if figure in OF_A_RUN else ("",)
         for label in shown:
             parts = [path.stem] + ([figure] if named is None else [])
-            parts += [re.sub(r"[^\w.]+", "-", label).strip("-")] if label and len(labels) > 1 else []
+            if label and len(labels) > 1:
+                parts.append(re.sub(r"[^\w.]+", "-", label).strip("-"))
             found[figure, label] = path.with_name("-".join(parts) + path.suffix)
     return found
 
