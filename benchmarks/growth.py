@@ -55,6 +55,7 @@ def draw(rows: list[dict[str, Any]], key: str, label: str, path: Path) -> None:
     """Draw one curve per budget over the clips' length."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator
 
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
@@ -66,11 +67,13 @@ def draw(rows: list[dict[str, Any]], key: str, label: str, path: Path) -> None:
     ax.set_xscale("log")
     lengths = sorted({row["seconds"] for row in rows})
     ax.set_xticks(lengths, [f"{s:g} s" if s < 60 else f"{s / 60:g} min" for s in lengths])
-    ax.minorticks_off()
     if key == "ttft":
         ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
     else:
         ax.set_ylim(bottom=0)
+    ax.minorticks_off()
     ax.set_xlabel("clip length")
     ax.set_ylabel(label)
     ax.grid(alpha=0.3)
