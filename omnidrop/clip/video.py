@@ -194,6 +194,9 @@ class FrameReader:
             # Two more than there are processors: they decode on while frames are converted.
             self._context.thread_count = min(8, 2 + (os.cpu_count() or 1))
         self._intra = bool(self._context.codec.intra_only)
+        # Some decoders (dav1d) look at what to skip but once, when they are opened.
+        self._context.skip_frame = "DEFAULT"
+        self._context.open(strict=False)
         self._restart()
 
     def _restart(self) -> None:

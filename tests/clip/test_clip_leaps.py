@@ -55,6 +55,12 @@ def make(name: str, folder: Path) -> Path:
     if name == "intra_refresh":
         options = {"x264-params": "intra-refresh=1:keyint=25:bframes=0"}
         return media.silent_mp4(folder / "a.mp4", seconds=9, options=options)
+    if name == "av1":
+        options = {"preset": "12", "svtav1-params": "keyint=25"}
+        try:
+            return media.silent_mp4(folder / "a.mp4", seconds=6, codec="libsvtav1", options=options)
+        except ValueError:
+            pytest.skip("this build of PyAV encodes no AV1")
     if name == "vp9":
         return media.webm(folder / "a.webm", seconds=6, options={"g": "20", "cpu-used": "8"})
     return media.write(folder / "a.avi", codec="mpeg4", seconds=9, options={"bf": "2", "g": "18"})
@@ -62,7 +68,7 @@ def make(name: str, folder: Path) -> Path:
 
 NAMES = [
     "b_frames", "open_gop", "vfr", "odd_start", "missing_keys", "one_key", "intra_refresh", "vp9",
-    "mpeg4",
+    "mpeg4", "av1",
 ]  # fmt: skip
 
 
