@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from omnidrop.errors import BatchError
+from omnidrop_cli.fit_options import FitFlags
 from omnidrop_cli.grouping import grouped, lines_of, option
 from omnidrop_cli.options import (
     AnswerFlags,
@@ -30,6 +31,7 @@ Examples:
   omnidrop ask clip.mp4 "Is it day or night?" --choices day,night
   omnidrop ask a.mp4 b.mp4 -q "Who speaks?" -q "Is there music?" --jsonl
   omnidrop ask clip.mp4 "What happens?" --budget 0.15 --save report.html
+  omnidrop ask clip.mp4 "What happens?" --fit-latency 2s
   ls *.mp4 | omnidrop ask - "Is there a dog?"
 
 The last word is the question, unless -q gives questions; then every word is a clip. - reads a
@@ -65,6 +67,7 @@ def command(
     span: SpanFlags,
     read: ReadFlags,
     drop: DropFlags,
+    fit: FitFlags,
     model: ModelFlags,
     flags: AnswerFlags,
     output: OutputFlags,
@@ -74,12 +77,13 @@ def command(
     from omnidrop_cli.values import clips_and_questions, parse_choices
     from omnidrop_cli.work import Item
 
+    fit.check(drop)
     asked = tuple(question or ()) or lines_of("OMNIDROP_QUESTION")
     clips, questions = clips_and_questions(list(words or []), asked)
     backend.hush(output.debug)
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
     items = [Item(c, q, choices, span) for c in clips for q in questions]
-    return Run(items, read, drop, model, flags, output, several_clips=len(clips) > 1).go()
+    return Run(items, read, drop, model, flags, output, several_clips=len(clips) > 1, fit=fit).go()
 
 
 class Run:
@@ -95,6 +99,7 @@ class Run:
         output: OutputFlags,
         *,
         several_clips: bool,
+        fit: FitFlags | None = None,
     ) -> None:
         from omnidrop_cli.guard import is_terminal
         from omnidrop_cli.out import Printer
@@ -102,6 +107,7 @@ class Run:
 
         self.items, self.read, self.drop, self.model = items, read, drop, model
         self.flags, self.output, self.several_clips = flags, output, several_clips
+        self.fit = fit or FitFlags()
         self.terminal = is_terminal(sys.stderr)
         self.progress = Progress(self.terminal and not output.quiet)
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
@@ -123,7 +129,15 @@ class Run:
                 self.progress("load the model", 0, None)
                 model = backend.load(self.model)
                 self.progress.finish()
-                job = Job(model, method, self.read, self.flags, self.progress, self.printer.stream)
+                job = Job(
+                    model,
+                    method,
+                    self.read,
+                    self.flags,
+                    self.progress,
+                    self.printer.stream,
+                    self.fit,
+                )
                 for outcome in answers(left, job):
                     self._take(outcome)
         self.printer.close()

@@ -10,12 +10,16 @@ import logging
 import os
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.errors import MediaError, UsageError
+from omnidrop_cli.fit_options import FitFlags
 from omnidrop_cli.options import (
+    AUTO,
     DEFAULT_BUDGET,
+    DEFAULT_MASS,
     AnswerFlags,
     DropFlags,
     ModelFlags,
@@ -88,14 +92,19 @@ def method(flags: DropFlags) -> Method:
     if flags.preset is not None:
         chosen = get_preset(flags.preset)
         return get_method(chosen.name, **chosen.settings() | fields)
-    name = flags.method or "omnidrop"
+    auto = flags.budget == "auto"
+    name = AUTO if auto else flags.method or "omnidrop"
+    if auto or flags.keep_mass is not None:
+        fields.setdefault("keep_mass", DEFAULT_MASS)
+        if flags.keep_mass is not None:
+            fields["keep_mass"] = flags.keep_mass
     if name == "none":
         if flags.budget not in (None, 1.0):
             raise UsageError(
                 "--method none keeps every token.", hint="Drop --budget or choose another method."
             )
     else:
-        fields["budget"] = DEFAULT_BUDGET if flags.budget is None else flags.budget
+        fields["budget"] = DEFAULT_BUDGET if flags.budget in (None, "auto") else flags.budget
     return get_method(name, **fields)
 
 
@@ -151,6 +160,7 @@ def ask(
     flags: AnswerFlags,
     on_text: Callable[[str], None] | None,
     progress: Callable[[str, float, float | None], None] | None,
+    fit: FitFlags | None = None,
 ) -> Answer:
     """Ask one question; see `omnidrop.Session.ask`."""
     import omnidrop
@@ -168,7 +178,55 @@ def ask(
         system=flags.system,
         on_text=on_text,
         progress=progress,
+        limits=limits(fit) if fit else None,
     )
+
+
+def limits(flags: FitFlags) -> Any:
+    """Return the library's Limits."""
+    import omnidrop
+
+    return omnidrop.Limits(latency=flags.fit_latency, memory=flags.fit_memory)
+
+
+def warm_up(model: Any, method: Method, fit: FitFlags) -> None:
+    """Measure how fast this machine is, where a limit asks for it."""
+    if fit.fit_latency is not None:
+        from omnidrop.engine.fitting import pace
+
+        pace(model.adapter, method)
+
+
+def fit_sampling(
+    model: Any,
+    path: Path,
+    question: str,
+    method: Method,
+    *,
+    span: SpanFlags,
+    read: ReadFlags,
+    fit: FitFlags,
+    system: str | None,
+) -> tuple[ReadFlags, str | None]:
+    """Return how to sample a clip within limits; see `omnidrop.engine.fitting.fit_sampling`."""
+    if not (fit.fit_pixels or fit.fit_fps):
+        return read, None
+    from omnidrop.engine.fitting import fit_sampling as choose
+
+    found, said = choose(
+        model.adapter,
+        path,
+        question,
+        method,
+        limits(fit),
+        clip=clip_options(span, read),
+        pixels=fit.fit_pixels,
+        fps=fit.fit_fps,
+        system=system,
+    )
+    if said is None:
+        return read, None
+    return replace(read, max_pixels=found.max_pixels, fps=found.fps), said
 
 
 def open_clip(path: Path, span: SpanFlags, read: ReadFlags) -> Any:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from omnidrop.errors import BatchError
+from omnidrop_cli.fit_options import FitFlags
 from omnidrop_cli.grouping import grouped, option
 from omnidrop_cli.options import AnswerFlags, DropFlags, ModelFlags, ReadFlags
 
@@ -60,6 +61,7 @@ def command(
     *,
     read: ReadFlags,
     drop: DropFlags,
+    fit: FitFlags,
     model: ModelFlags,
     flags: AnswerFlags,
 ) -> int:
@@ -69,6 +71,7 @@ def command(
     from omnidrop_cli.progress import Progress
     from omnidrop_cli.work import Job, answers
 
+    fit.check(drop)
     backend.hush(debug)
     items = read_manifest(manifest, flags.choices)
     earlier = done_before(out)
@@ -89,7 +92,7 @@ def command(
             progress("load the model", 0, None)
             loaded = backend.load(model)
             progress.finish()
-            job = Job(loaded, method, read, flags, progress)
+            job = Job(loaded, method, read, flags, progress, fit=fit)
             for number, outcome in enumerate(answers(left, job), 1):
                 failed += outcome.answer is None
                 write(outcome)

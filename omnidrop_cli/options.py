@@ -8,13 +8,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from omnidrop.errors import MediaError, UsageError
 from omnidrop_cli.grouping import lines_of, option
-from omnidrop_cli.values import parse_choices, parse_save, parse_time
+from omnidrop_cli.values import parse_budget, parse_choices, parse_save, parse_time
 
 DEFAULT_BUDGET = 0.3
+
+#: What `--budget auto` is, and the share of the question's attention that it keeps.
+AUTO, DEFAULT_MASS = "omnidrop-auto", 0.85
 
 
 class Report(StrEnum):
@@ -172,14 +175,26 @@ class DropFlags:
     """Which tokens are dropped."""
 
     budget: Annotated[
-        float | None,
+        Any,
         option(
             "--budget",
             "-b",
             panel="Token dropping",
             metavar="SHARE",
+            parser=parse_budget,
             help=f"Share of audio and video tokens kept, mean over the layers, above 0 and up "
-            f"to 1 ({DEFAULT_BUDGET}); 1 keeps all.",
+            f"to 1 ({DEFAULT_BUDGET}); 1 keeps all. auto: what the question needs, up to "
+            f"{DEFAULT_BUDGET}.",
+        ),
+    ] = None
+    keep_mass: Annotated[
+        float | None,
+        option(
+            "--keep-mass",
+            panel="Token dropping",
+            metavar="P",
+            help=f"With --budget auto: keep the tokens with this share of the question's attention "
+            f"({DEFAULT_MASS}); less is cheaper.",
         ),
     ] = None
     method: Annotated[
@@ -213,15 +228,28 @@ class DropFlags:
     ] = None
 
     def __post_init__(self) -> None:
-        if self.budget is not None and not 0.0 < self.budget <= 1.0:
+        if self.budget not in (None, "auto") and not 0.0 < self.budget <= 1.0:
             raise UsageError(
                 f"A budget of {self.budget:g} cannot be kept.",
                 hint="Give a share of the audio and video tokens above 0 and up to 1, like 0.3.",
+            )
+        if self.budget == "auto" and (self.preset or self.method or AUTO) != AUTO:
+            raise UsageError(
+                f"--budget auto is the method {AUTO}, and excludes --preset and other methods.",
+                hint="Drop --method or --preset, or give a number.",
             )
         if self.preset is not None and self.method is not None:
             raise UsageError("A preset brings its own method.", hint="Drop --method.")
         if self.preset is not None and self.budget is not None and not self.preset_file:
             raise UsageError("A preset fixes the budget.", hint="Drop --budget or --preset.")
+        if self.keep_mass is not None:
+            if self.budget != "auto" and self.method != AUTO:
+                raise UsageError("--keep-mass goes with --budget auto.", hint="Give both.")
+            if not 0.0 < self.keep_mass < 1.0:
+                raise UsageError(
+                    f"--keep-mass {self.keep_mass:g} is no share between 0 and 1.",
+                    hint=f"The default is {DEFAULT_MASS}.",
+                )
 
     @property
     def preset_file(self) -> Path | None:

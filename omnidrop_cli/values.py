@@ -35,6 +35,41 @@ def parse_time(text: Any) -> float:
     return sum(n * 60.0**i for i, n in enumerate(reversed(numbers)))
 
 
+def parse_budget(text: Any) -> Any:
+    """Return the share that `0.3` means; `auto` stays as it is."""
+    if isinstance(text, str) and text.strip().lower() == "auto":
+        return "auto"
+    try:
+        return float(text)
+    except ValueError:
+        raise UsageError(
+            f"--budget {printable(text)!r} is not a share.", hint="Give one like 0.3, or auto."
+        ) from None
+
+
+def parse_duration(text: Any) -> float:
+    """Return the seconds that `2s`, `500 ms` or `2` mean."""
+    return _quantity(text, {"": 1.0, "s": 1.0, "ms": 1e-3}, "a duration", "2s or 500ms")
+
+
+def parse_size(text: Any) -> float:
+    """Return the bytes that `12GB`, `12 GiB` or `800MB` mean."""
+    units = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
+    units |= {"KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}
+    return _quantity(text, units, "an amount of memory", "12GB or 800MB")
+
+
+def _quantity(text: Any, units: dict[str, float], what: str, like: str) -> float:
+    if isinstance(text, (int, float)):
+        return float(text)
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+) ?([A-Za-z]*)", text.strip(), re.ASCII)
+    known = {unit.lower(): factor for unit, factor in units.items()}
+    factor = known.get(found[2].lower()) if found else None
+    if found is None or factor is None or not 0 < float(found[1]) * factor < math.inf:
+        raise UsageError(f"{printable(text)!r} is not {what}.", hint=f"Write it like {like}.")
+    return float(found[1]) * factor
+
+
 def parse_choices(text: Any) -> tuple[str, ...]:
     """Return the choices of `yes,no` or `"red, white",blue`."""
     if not isinstance(text, str):

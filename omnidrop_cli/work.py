@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.errors import printable
 from omnidrop_cli import backend, guard
+from omnidrop_cli.fit_options import FitFlags
 from omnidrop_cli.options import AnswerFlags, ReadFlags, SpanFlags
 from omnidrop_cli.progress import Progress
 
@@ -57,6 +58,7 @@ class Job:
     flags: AnswerFlags
     progress: Progress
     on_text: Callable[[Item], Callable[[str], None] | None] = lambda item: None
+    fit: FitFlags = field(default_factory=FitFlags)
 
 
 def answers(items: Iterable[Item], job: Job) -> Iterator[Outcome]:
@@ -64,10 +66,19 @@ def answers(items: Iterable[Item], job: Job) -> Iterator[Outcome]:
     by_clip: dict[tuple[Path, SpanFlags], list[Item]] = {}
     for item in items:
         by_clip.setdefault((item.clip, item.span), []).append(item)
+    if job.fit:
+        job.progress("measure the speed", 0, None)
+        backend.warm_up(job.model, job.method, job.fit)
     for (clip, span), group in by_clip.items():
+        read, said = job.read, None
         try:
             job.progress("open", 0, None)
-            session = backend.open_session(job.model, clip, span, job.read)
+            if job.fit:
+                read, said = backend.fit_sampling(
+                    job.model, clip, group[0].question, job.method,
+                    span=span, read=read, fit=job.fit, system=job.flags.system,
+                )  # fmt: skip
+            session = backend.open_session(job.model, clip, span, read)
         except Exception as problem:
             guard.stop_if_interrupted()
             yield from (Outcome(item, problem=problem) for item in group)
@@ -77,10 +88,11 @@ def answers(items: Iterable[Item], job: Job) -> Iterator[Outcome]:
         with session:
             session.reuse = len(group) > 1
             for item in group:
-                yield _answer(session, item, job)
+                yield _answer(session, item, job, said)
 
 
-def _answer(session: Any, item: Item, job: Job) -> Outcome:
+def _answer(session: Any, item: Item, job: Job, said: str | None) -> Outcome:
+    limits = {"fit": job.fit} if job.fit else {}
     try:
         answer = backend.ask(
             session,
@@ -90,7 +102,11 @@ def _answer(session: Any, item: Item, job: Job) -> Outcome:
             flags=job.flags,
             on_text=job.on_text(item) or _counter(job),
             progress=job.progress,
+            **limits,
         )
+        if said:
+            trace = replace(answer.trace, notices=(*answer.trace.notices, said))
+            answer = replace(answer, trace=trace)
         return Outcome(item, answer=answer)
     except BrokenPipeError:
         raise

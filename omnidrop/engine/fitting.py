@@ -260,9 +260,9 @@ def fit_sampling(
         expect = _expectation(
             adapter, prompt, method, limits, speed, seconds, held, held + tower
         )  # fmt: skip
-        chosen = [f"frames of at most {options.max_pixels:,} pixels"] if pixels else []
-        chosen += [f"{options.fps:.2g} frames a second"] if fps else []
         if options is not asked:
+            chosen = [f"frames of at most {options.max_pixels:,} pixels"] if pixels else []
+            chosen += [f"{options.fps:.2g} frames a second"] if fps else []
             said = f"{limits}: {' and '.join(chosen)}."
         try:
             if largest(expect, limits).budget >= ENOUGH:
