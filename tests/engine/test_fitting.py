@@ -96,6 +96,7 @@ def test_pixels_and_rate_are_lowered_when_told(model: Model, slow, tmp_path, mon
 
     measured = fitting._ahead
     monkeypatch.setattr(fitting, "_ahead", ahead)
+    monkeypatch.setattr(fitting, "SHRINK", 0.25)
 
     def lowered(latency: float, **told: bool):
         spent.clear()
