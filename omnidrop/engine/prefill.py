@@ -96,7 +96,8 @@ def prefill(
         For methods that draw.
     prefixes : Prefixes, optional
         What earlier questions about the same embeddings left; this one leaves its own there. The
-        result is the same with and without.
+        result is the same with and without, but for one case: without, a prompt that loses nothing
+        goes up in one piece, as `generate` takes it, and in 16 bits that may round otherwise.
 
     Raises
     ------
@@ -110,7 +111,9 @@ def prefill(
         prefixes = None
     key = Key(method, plan, seed, tuple(prompt.ids[:end].tolist()))
     known = prefixes.find(key) if prefixes is not None else None
-    climb = _Climb(adapter, prompt, end, method, plan, meter)
+    whole = not plan.adaptive and all(count == plan.total for count in plan.counts)
+    apart_from = APART_FROM if prefixes is not None or not whole else len(prompt.tokens)
+    climb = _Climb(adapter, prompt, end, method, plan, meter, apart_from)
     if known is not None:
         through = f"prefix through layer {known.layers} of {adapter.info.text.layers}"
         meter.add("entry", 0.0, reused=True)
@@ -153,8 +156,10 @@ class _Climb:
         method: Method,
         plan: Plan,
         meter: Meter,
+        apart_from: int,
     ) -> None:
         self.adapter, self.prompt, self.end = adapter, prompt, end
+        self.apart_from = apart_from
         self.method, self.plan, self.meter = method, plan, meter
         self.layers = adapter.info.text.layers
         self.cache = KVCache(self.layers)
@@ -209,7 +214,7 @@ class _Climb:
     def _sequence(self, alive: torch.Tensor, hidden: torch.Tensor) -> Sequence:
         """Make the sequence of `alive` rows; states may be those of the last of them alone."""
         split = int((alive < self.end).sum())
-        split = split if split >= APART_FROM else 0
+        split = split if split >= self.apart_from else 0
         tail = hidden.shape[0] - (len(alive) - split)
         return Sequence(
             alive=alive,

@@ -29,7 +29,7 @@ from omnidrop.evaluation.records import (
     Record,
     key_of,
 )
-from omnidrop.evaluation.scoring import Score, offered, put, read
+from omnidrop.evaluation.scoring import Score, offered, put, read, weighed
 from omnidrop.evaluation.sets import Item, QuestionSet, Style
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.registry import get_method
@@ -355,6 +355,7 @@ class _Job:
             choices=offered(ask.item, self.style, self.options.score),
             options=GenerateOptions(max_new_tokens=self.options.max_new_tokens, seed=ask.seed),
             system=self.options.system,
+            reuse=False,  # every prefill is timed whole
         )
 
     def _stop(self) -> None:
@@ -370,6 +371,7 @@ class _Job:
             "set": self.questions.name,
             "id": item.id,
             "video": item.video.name,
+            "source": self._source(item.video),
             "category": item.category,
             "groups": dict(item.groups),
             "label": ask.cell.label,
@@ -377,6 +379,11 @@ class _Job:
             "method": method,
             "seed": ask.seed,
         }
+
+    def _source(self, video: Path) -> str:
+        """Return a name for a file, whatever span of it is asked about."""
+        folder = self.questions.source.parent
+        return key_of(video.relative_to(folder) if video.is_relative_to(folder) else video)
 
     def _refused(self, ask: _Ask, problem: BudgetError) -> Record:
         record = self._record(ask, REFUSED, ask.cell.settings)
@@ -394,7 +401,7 @@ class _Job:
     def _answered(self, ask: _Ask, answer: Answer, clip_seconds: float) -> Record:
         trace, item = answer.trace, ask.item
         seconds = {stage.name: round(stage.seconds, 6) for stage in trace.stages}
-        reading = read(answer.text, item, self.style)
+        reading = (weighed if answer.choices else read)(answer.text, item, self.style)
         record = self._record(ask, ANSWERED, trace.method)
         return record | {
             "clip": trace.clip.get("identity"),

@@ -31,6 +31,7 @@ MIXES = {
     "sound ends last": ((2, 4, 6), 1.0, 911),
     "slow frames": ((5, 4, 10), 3.1, 1500),
     "fast frames": ((6, 4, 4), 2 / 29.97, 40),
+    "long": ((12, 12, 16), 1.0, 2400),
 }
 
 
@@ -89,7 +90,7 @@ def test_keeping_everything_equals_generate(pair, mix: str):
     clip = features(mix)
     with model.features(clip) as session:
         answer = session.ask(
-            QUESTION, method=Method(), options=GenerateOptions(max_new_tokens=TOKENS)
+            QUESTION, method=Method(), options=GenerateOptions(max_new_tokens=TOKENS), reuse=False
         )
         media = session.encode().media
     prompt = build_prompt(model.adapter.text, model.adapter.layout, QUESTION, media)
