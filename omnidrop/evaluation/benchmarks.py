@@ -133,8 +133,10 @@ class Reader:
         if self._ids[identity] > 1:
             identity = f"{identity}#{self._ids[identity]}"
         letter = answer.strip().strip("().").upper()
-        answer = letter if choices and letter in LETTERS and len(letter) == 1 else answer.strip()
-        right = chosen_answer(choices, answer, identity, self.file)
+        if len(letter) == 1 and letter in LETTERS[: len(choices)]:  # even if "A" is a choice's text
+            right = choices[LETTERS.index(letter)]
+        else:
+            right = chosen_answer(choices, answer.strip(), identity, self.file)
         if not right:
             self.left_out.append(identity)
             return None

@@ -45,6 +45,8 @@ _SAID = re.compile(
 #: A letter that stands before something else, and one that begins a line or is all of it.
 _OTHER = re.compile(r"(?<![A-Za-z])(?:\(([A-Z])\)|([A-Z])[.:)])(?!\w)")
 _LINE = re.compile(r"^\s*(?:\(([A-Z])\)|([A-Z])[.:)]|([A-Z])\s*$)", re.MULTILINE)
+#: A letter that is announced further on: "no, the answer is B".
+_LATER = re.compile(r"\b(?i:answer)(?:\s+(?i:is))?\s*:?\s*\(?([A-Z])\b")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,14 @@ def read(reply: str, item: Item, style: Style) -> Reading:
     return Reading(said, said == item.answer)
 
 
+def weighed(likeliest: str, item: Item, style: Style) -> Reading:
+    """Return what the likeliest of the `offered` answers says, and whether that is right."""
+    if style == "plain":
+        return read(likeliest, item, style)
+    said = item.choices[LETTERS.index(likeliest)]
+    return Reading(said, said == item.answer)
+
+
 def normal(text: str) -> str:
     """Return a text without case, repeated spaces and one final full stop; 2 is written "two"."""
     words = " ".join(text.casefold().split()).removesuffix(".").rstrip()
@@ -110,7 +120,8 @@ def chosen(reply: str, choices: Sequence[str]) -> str | None:
     Read as B, of piano and flute: `B`, `b`, `(B)`, `B.`, `B. flute`, `B) It is the flute`,
     `Answer: B`, `The correct answer is (B).`, `flute`, and `B` on a line of its own before a
     reason. Not read: a letter inside a sentence (`A dog`), a letter beyond the choices, two letters
-    (`A. or B.`), a letter with another choice's words (`A. flute`).
+    (`A. or B.`, `A. B`, `A. No, the answer is B`), a letter with another choice's words
+    (`A. flute`).
     """
     text = reply.strip()
     exact = word_for_word(text, choices)
@@ -123,10 +134,12 @@ def chosen(reply: str, choices: Sequence[str]) -> str | None:
     bare = _BARE.fullmatch(first.strip())
     if bare:
         others = [m[1] or m[2] or m[3] for m in _LINE.finditer(reason)]
-        return _pick(bare[1], others, "", choices)
+        return _pick(bare[1], others + _LATER.findall(reason), "", choices)
     marked = _MARKED.fullmatch(text)
     if marked:
-        others = [m[1] or m[2] for m in _OTHER.finditer(marked[3])]
+        others = [m[1] or m[2] for m in _OTHER.finditer(marked[3])] + _LATER.findall(marked[3])
+        alone = _BARE.fullmatch(marked[3].strip())
+        others += [alone[1].upper()] if alone else []
         return _pick(marked[1] or marked[2], others, marked[3], choices)
     return word_for_word(text, choices) if announced else None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from omnidrop.errors import MediaError, UsageError
+from omnidrop.evaluation.benchmarks import Reader
 from omnidrop.evaluation.sets import QuestionSet, formats, read_set
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -114,6 +115,13 @@ def test_what_cannot_be_answered_is_left_out_and_named(tmp_path: Path) -> None:
     found = read("avut", tmp_path)
     assert [item.id for item in found.items] == ["1"]
     assert "cannot be answered: 2" in found.note
+
+
+def test_an_answers_letter_is_a_place_even_among_letters(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").touch()
+    reader = Reader("any", tmp_path, None, ["clip.mp4"])
+    item = reader.item("1", "(A)", ("B", "A"), video=tmp_path / "clip.mp4", question="Which note?")
+    assert item.answer == "B"
 
 
 def test_deleted_questions_are_not_asked_and_slots_are_filled_in_order(tmp_path: Path) -> None:

@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnidrop.evaluation.scoring import INSTRUCTION, SHORT, chosen, normal, offered, put, read
+from omnidrop.evaluation.scoring import (
+    INSTRUCTION,
+    SHORT,
+    Reading,
+    chosen,
+    normal,
+    offered,
+    put,
+    read,
+    weighed,
+)
 from omnidrop.evaluation.sets import Item
 
 CHOICES = ("piano", "flute", "a drum", "Mr. B. Jones")
@@ -68,6 +78,10 @@ def test_a_clear_reply_is_read(reply: str) -> None:
         "A or B",
         "A. flute",
         "A. Answer B.",
+        "A. B",
+        "A) b",
+        "A. No, the answer is B",
+        "A\nNo, the answer is B.",
         "A\nB\nC\nD",
         "A\nB. flute",
         "A dog barks",
@@ -105,6 +119,13 @@ def test_a_choice_that_is_itself_a_letter_is_taken_at_its_word() -> None:
     choices = ("B", "A")
     assert chosen("A", choices) == "A"
     assert chosen("(A)", choices) == "B"
+
+
+def test_a_weighed_letter_is_the_choice_in_its_place() -> None:
+    item = Item("4", Path("a.mp4"), "Which note?", "B", ("B", "A"))
+    assert weighed("A", item, "letters") == Reading("B", True)
+    assert weighed("B", item, "letters") == Reading("A", False)
+    assert weighed("B", item, "plain") == Reading("B", True)
 
 
 def test_plain_questions_take_the_words_alone() -> None:
