@@ -95,12 +95,15 @@ def bootstrap(
     Returns
     -------
     low, high : float
-        2.5 and 97.5 percentiles; 0, 0 where there is no question.
+        2.5 and 97.5 percentiles; 0, 0 where there is no question, and -1, 1, all that a difference
+        of shares can be, where there is one cluster: it says nothing of others.
     """
     values = np.asarray(differences, dtype=np.float64)
     if not len(values):
         return 0.0, 0.0
     names = {name: number for number, name in enumerate(dict.fromkeys(clusters))}
+    if len(names) == 1:
+        return -1.0, 1.0
     index = np.array([names[name] for name in clusters])
     sums = np.bincount(index, weights=values, minlength=len(names))
     sizes = np.bincount(index, minlength=len(names)).astype(np.float64)

@@ -356,7 +356,7 @@ def _pair(
     found = paired(
         [a["right"] for a, _ in both],
         [b["right"] for _, b in both],
-        [a["clip"] for a, _ in both],
+        [a.get("source", a["clip"]) for a, _ in both],
         seed=seed,
     )
     return PairRow(*cell, *other, matched, *group, **asdict(found))

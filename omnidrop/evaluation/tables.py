@@ -113,8 +113,8 @@ def differences(summary: Summary, group: tuple[str, str] = ALL, *, unpruned: boo
     where = "all questions" if group == ALL else f"{group[0]}: {group[1]}"
     note = (
         "Points of accuracy on the same n questions with a 95 % bootstrap interval over clips; b "
-        "questions are right only here and c only in the other; p is McNemar's exact test, and "
-        "corrected by Holm for all pairs of these questions."
+        "questions are right only here and c only in the other; p is McNemar's exact test, which "
+        "takes questions as independent, and corrected by Holm for all pairs of these questions."
     )
     note += "" if unpruned else " Those against the unpruned model are in the files."
     return Table(f"Paired differences, {where}", header, tuple(rows), note)

@@ -16,7 +16,7 @@ from typing import Any
 
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.session import Model, Session
-from omnidrop.errors import BudgetError, UsageError
+from omnidrop.errors import BudgetError, MediaError, UsageError
 from omnidrop.evaluation.records import key_of, plain
 from omnidrop.evaluation.runner import RunOptions, setup_of
 from omnidrop.evaluation.scoring import offered, put, read
@@ -150,6 +150,7 @@ class Trials:
             choices=choices,
             options=GenerateOptions(max_new_tokens=self.options.max_new_tokens, seed=seed),
             system=self.options.system,
+            reuse=False,  # no other question has the same seed
         )
         trace = answer.trace
         if choices:
@@ -169,7 +170,14 @@ class Trials:
 
     def _id(self, item: Item) -> str:
         """Return a name that changes with the question and with the file it is about."""
-        about = item.video.stat()
+        try:
+            about = item.video.stat()
+        except OSError as problem:
+            raise MediaError(
+                f"A clip of the set cannot be read ({problem.strerror}).",
+                path=item.video,
+                hint="Every clip is needed; leave its questions out or check --videos.",
+            ) from problem
         what = (item.id, item.question, item.choices, item.answer, item.start, item.end)
         return key_of(what, str(item.video), about.st_size, about.st_mtime_ns)
 
@@ -177,8 +185,15 @@ class Trials:
         if self.path is None:
             return
         text = json.dumps(plain({"schema": SCHEMA, "setup": self._setup, **line}))
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(text + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(text + "\n")
+        except OSError as problem:
+            raise UsageError(
+                f"What was asked cannot be written ({problem.strerror}).",
+                path=self.path,
+                hint="Make room and run the same command again; it goes on where it was.",
+            ) from problem
 
     def _read(self, path: Path) -> dict[tuple[str, float, str], Mark]:
         """Return the marks of a file that are about this setup; a line cut short is left out."""

@@ -62,7 +62,9 @@ class StubSession:
         if "unreadable" in self.path.name:
             raise MediaError("Damaged in the middle.", path=self.path)
 
-    def ask(self, question: str, *, method: Any, choices: Any, options: Any, system: Any) -> Answer:
+    def ask(
+        self, question: str, *, method: Any, choices: Any, options: Any, system: Any, reuse: bool
+    ) -> Answer:
         self.model.log.append(("ask", self.path.name, question, method.name, method.budget))
         if method.budget < self.model.lowest:
             raise BudgetError("Too low.", reachable=(self.model.lowest, 1.0))

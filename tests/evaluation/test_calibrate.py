@@ -38,7 +38,7 @@ RANGES = {"beta": (5.0, 10.0, 20.0, 40.0), "diversity": (0.0, 0.2, 0.4)}
 class Session(StubSession):
     """Gives the right choice the probability that the model's rule says."""
 
-    def ask(self, question, *, method, choices, options, system):
+    def ask(self, question, *, method, choices, options, system, reuse):
         asked = (self.path.name, question, json.dumps(method.settings(), sort_keys=True))
         self.model.log.append(("ask", *asked))
         share = self.model.score(self.path.name, question, method)

@@ -90,6 +90,10 @@ def test_bootstrap_of_equal_values_has_no_width() -> None:
     assert bootstrap([], []) == (0.0, 0.0)
 
 
+def test_bootstrap_of_one_clip_says_nothing() -> None:
+    assert bootstrap([0.25] * 12, ["a"] * 12) == (-1.0, 1.0)
+
+
 def test_bootstrap_is_the_same_for_the_same_seed() -> None:
     values, clips = np.random.default_rng(1).normal(size=60), [i // 3 for i in range(60)]
     assert bootstrap(values, clips, seed=4) == bootstrap(values, clips, seed=4)

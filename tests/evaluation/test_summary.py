@@ -95,6 +95,12 @@ def test_pairs_are_compared_question_by_question(summary: Summary) -> None:
     assert pair(summary, "omnidrop", 0.2, UNPRUNED).matched == "unpruned"
 
 
+def test_spans_of_a_file_are_one_clip(questions: QuestionSet, tmp_path: Path) -> None:
+    items = [replace(i, start=float(n), end=9.0) for n, i in enumerate(questions.items)]
+    run(StubModel(rule), questions.part(items), CELLS, tmp_path / "out")
+    assert pair(summarise(tmp_path / "out"), "omnidrop", 0.2, "random").clips == 2
+
+
 def test_p_values_are_corrected_for_all_pairs_of_a_group(summary: Summary) -> None:
     pairs = [p for p in summary.pairs if (p.axis, p.group) == ALL]
     assert len(pairs) == 4 + 2
