@@ -218,6 +218,7 @@ class _Asking:
                 system=self.system,
                 on_text=lambda piece: None,
                 on_prefill=on_prefill,
+                reuse=False,  # nothing is kept for a question that does not come
             )
             return answer, time.perf_counter() - start
 

@@ -50,6 +50,7 @@ _STYLE: dict[str, Any] = {
     "legend.fontsize": 8.5,
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
+    "text.parse_math": False,
     "svg.fonttype": "path",
     "svg.hashsalt": "omnidrop",
 }
