@@ -79,15 +79,28 @@ def check_folder(folder: Path) -> None:
     UsageError
         If it holds a file with a name of ours and no results of ours.
     """
-    if (folder / "setup.json").exists() or (folder / "summary.json").exists():
+    if _is_ours(folder):
         return
-    for name in FILES:
+    for name in (*FILES, "records.jsonl"):
         if (folder / name).exists():
             raise UsageError(
                 f"{name} is there, and is not from an evaluation.",
                 path=folder,
                 hint="Give --out another folder.",
             )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether a folder holds an evaluation, or a summary of several."""
+    import json
+
+    if (folder / "setup.json").exists():  # read, and refused if it is another's, with its records
+        return True
+    try:
+        found = json.loads((folder / "summary.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("schema") == "omnidrop.eval-summary/1"
 
 
 def write_files(summary: Summary, folder: Path) -> tuple[Path, ...]:

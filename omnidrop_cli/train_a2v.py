@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,7 +94,14 @@ def command(
                 failed += 1
                 guard.complain(guard.describe(problem)[0])
         trained = train(pairs, loaded.adapter, options, progress)
-    save(out, trained)
+    try:
+        save(out, trained)
+    except OSError as problem:
+        raise UsageError(
+            f"The predictor cannot be written ({problem.strerror}).",
+            path=out,
+            hint="Name another --out.",
+        ) from problem
     _report(out, trained.training, failed, as_json=as_json)
     return BatchError.exit_code if failed else 0
 
@@ -103,6 +111,8 @@ def _check_target(out: Path, force: bool) -> None:
 
     if out.exists() and not out.is_dir():
         raise UsageError("This is a file, not a folder.", path=out, hint="Name another --out.")
+    if not os.access(next(p for p in (out, *out.absolute().parents) if p.is_dir()), os.W_OK):
+        raise UsageError("This folder cannot be written.", path=out, hint="Name another --out.")
     there = [name for name in (SETTINGS, WEIGHTS) if (out / name).exists()]
     if there and not force:
         raise UsageError(

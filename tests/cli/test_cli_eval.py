@@ -202,6 +202,16 @@ def test_a_file_of_somebody_elses_is_not_replaced(
     assert (out / "summary.md").read_text() == "my own"
 
 
+@pytest.mark.parametrize("name", ["summary.json", "records.jsonl"])
+def test_nor_is_one_with_a_common_name(
+    run: Run, model, questions: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / name).write_text('{"mine": 1}\n')
+    code, _, err = run("eval", questions, "--out", tmp_path)
+    assert (code, f"{name} is there" in err) == (2, True)
+    assert (tmp_path / name).read_text() == '{"mine": 1}\n'
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
