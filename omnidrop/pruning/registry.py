@@ -66,10 +66,15 @@ def get_method(name: str, **settings: Any) -> Method:
     if name not in _OURS and name not in _theirs():
         raise UsageError(f"There is no method {name!r}.", hint=_closest(name, method_names()))
     kind = _load(name)
-    known = [field.name for field in fields(kind)]
-    for key in settings:
+    known = {field.name: field for field in fields(kind)}
+    for key, value in settings.items():
         if key not in known:
-            raise UsageError(f"Method {name!r} has no setting {key!r}.", hint=_closest(key, known))
+            raise UsageError(
+                f"Method {name!r} has no setting {key!r}.", hint=_closest(key, list(known))
+            )
+        # Typed words read "none" as None; a setting that always has a value means the word.
+        if value is None and known[key].default is not None:
+            settings[key] = "none"
     return kind(**settings)
 
 

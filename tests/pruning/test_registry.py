@@ -32,6 +32,12 @@ def test_every_method_says_what_it_is():
             assert "Based on" in kind.__doc__
 
 
+def test_none_is_a_word_where_a_setting_always_has_a_value():
+    method = registry.get_method("omnidrop", entry=None, t_mid=None)
+    assert method.entry == "none"
+    assert method.t_mid is None
+
+
 def test_get_method_sets_fields():
     assert registry.get_method("fastv", budget=0.5, after=3) == FastV(budget=0.5, after=3)
     assert registry.get_method("none") == Method()
