@@ -22,7 +22,7 @@ HELP = """Find the settings of a method that keep most accuracy at a budget, for
 Examples:
   omnidrop calibrate questions.jsonl --budget 0.2 --out mine.json
   omnidrop calibrate avsynth --videos clips --budget .3,.1 --out demo.json
-  omnidrop calibrate questions.jsonl --method fastv --try after=1,2,3 --out fastv.json
+  omnidrop calibrate q.jsonl --method fastv --try after=1,2,3 --out fastv.json
   omnidrop calibrate questions.jsonl --dry-run
   omnidrop ask clip.mp4 "Who speaks?" --preset mine.json
 

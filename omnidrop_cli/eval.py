@@ -21,18 +21,19 @@ HELP = """Compare methods on a question set: accuracy, cost, and paired differen
 \b
 Examples:
   omnidrop eval questions.jsonl --out results
-  omnidrop eval avsynth --videos clips --method omnidrop,fastv --budget .5,.2 --out results
-  omnidrop eval worldsense:/data/WorldSense --model 7b --4bit --out results --limit 200
-  omnidrop eval q.jsonl --out r --set omnidrop.diversity=0 --set random.schedule=sigmoid
-  omnidrop eval q.jsonl --out r --variant "even=omnidrop:entry=uniform,diversity=0"
+  omnidrop eval avsynth --videos clips --method omnidrop,fastv -b .3 --out r
+  omnidrop eval worldsense:/data/WorldSense --model 7b --limit 200 --out r
+  omnidrop eval q.jsonl --out r --set omnidrop.diversity=0
+  omnidrop eval q.jsonl --out r --variant "even=omnidrop:entry=uniform"
   omnidrop eval --summary results more-results --out all
 
 \b
-A SET is a JSONL file, avsynth (built in), or FORMAT:FOLDER of a local copy of a benchmark:
+A SET is a JSONL file, avsynth (built in), or a benchmark as FORMAT:FOLDER:
   worldsense, daily-omni, avut, video-mme, music-avqa, omnivideobench, avsynth
 One line of JSONL is one question:
-  id, video, question, answer           required; video is relative to the file or to --videos
-  choices, category, start, end, groups optional; answer is then one of choices, or its letter
+  id, video, question, answer   required; video is beside the file or in --videos
+  choices                       optional; answer is one of them, or its letter
+  category, start, end, groups  optional
 
 Every clip is encoded once. The unpruned model always runs as the control. --out gets records.jsonl
 (one line per question, method and budget), summary.json, .md and .csv, pairs.csv, and the figure

@@ -30,7 +30,7 @@ HELP = """Measure every stage of answering, unpruned and pruned, on the same cli
 \b
 Examples:
   omnidrop profile clip.mp4 --budget 0.2
-  omnidrop profile clip.mp4 "Who speaks?" --method omnidrop,fastv --budget .5,.3,.2
+  omnidrop profile clip.mp4 "Who speaks?" --method omnidrop,fastv -b .5,.2
   omnidrop profile clip.mp4 --sweep --save sweep.html --save sweep.png
   omnidrop profile clip.mp4 --overlay seen.mp4
   omnidrop profile clip.mp4 --model 7b --dry-run

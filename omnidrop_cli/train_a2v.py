@@ -19,7 +19,8 @@ HELP = """Train the predictor that --method contextguard needs, for one model.
 \b
 Examples:
   omnidrop train-a2v clips/*.mp4 --model 3b --out a2v-3b
-  omnidrop ask clip.mp4 "Who speaks?" --model 3b --method contextguard --set predictor=a2v-3b
+  omnidrop ask clip.mp4 "Who speaks?" --model 3b --method contextguard \\
+      --set predictor=a2v-3b
 
 The clips need no labels; those with both sound and picture teach, and a share of them is held out
 to judge by. The model stays as it is: only its towers run, once per clip. The folder gets
