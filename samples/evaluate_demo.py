@@ -4,8 +4,8 @@
     python samples/evaluate_demo.py --clips /tmp/avsynth --out samples/results
     python samples/evaluate_demo.py --clips /tmp/avsynth --check 40       against `generate`
 
-Writes `demo.json` and `depth.png` into `--out`. The comparison of pruning methods is the project's
-own business: `samples/compare_methods.py` on the same clips and questions.
+Writes `demo.json` and `depth.png` into `--out`. Pruning methods are compared by `omnidrop eval` on
+the same clips and questions (`benchmarks/comparison.sh`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Answers, not only shapes: the demo model on rebuilt AVSynth clips, unpruned and at 20 %.
+"""Answers, not only shapes: the demo model on rebuilt AVSynth clips, unpruned and pruned.
 
 Margins are those of 20 clips of 100: about two standard errors below what the whole set gives
-(`samples/results/methods.json`).
+(`benchmarks/comparison/`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ METHODS = {
     "random": omnidrop.Random(budget=0.2),
     "omnidrop": omnidrop.OmniDrop(budget=0.2),
     "omnidrop, uniform entry": omnidrop.OmniDrop(budget=0.2, entry="uniform"),
+    "omnidrop-auto": omnidrop.OmniDropAuto(budget=0.1),
 }
 
 
@@ -58,3 +59,8 @@ def test_dropping_at_random_costs_answers(accuracy: dict[str, float]) -> None:
 def test_pruned_answers_are_far_above_chance(accuracy: dict[str, float]) -> None:
     assert accuracy["omnidrop"] >= 0.55
     assert accuracy["omnidrop, uniform entry"] >= 0.65
+
+
+def test_what_differs_answers_better_at_half_the_budget(accuracy: dict[str, float]) -> None:
+    assert accuracy["omnidrop-auto"] >= 0.76
+    assert accuracy["omnidrop-auto"] >= accuracy["random"] + 0.05

@@ -1,0 +1,46 @@
+#!/usr/bin/env bash
+# The tables and figures of benchmarks/comparison*: every method on AVSynth with the demo model,
+# OmniDrop taken apart, and omnidrop-auto taken apart. About an hour and a half on two idle cores;
+# a call that was stopped goes on where it was.
+#
+#     bash benchmarks/comparison.sh /tmp/avsynth /tmp/comparison
+#
+# The first folder receives the clips (rendered from seeds, 12 MB), the second records and tables.
+set -euo pipefail
+clips=$1 out=$2
+cd "$(dirname "$0")/.."
+omnidrop=${OMNIDROP:-omnidrop}
+[ -d "$clips/clips" ] || python samples/make_clips.py --out "$clips"
+set_options=(--videos "$clips" --model demo --offline --max-new-tokens 6)
+
+# Every method at its published settings, and settings that were calibrated on other clips (the
+# preset files say how: benchmarks/presets/).
+"$omnidrop" eval avsynth "${set_options[@]}" --out "$out/methods" --budget .5,.3,.2,.1,.05 \
+    --method omnidrop-auto,omnidrop,seats,random,uniform,divprune,contextguard,fastv,omnizip,dash,dycoke,visionzip,pyramiddrop,sparsevlm \
+    --variant "omnidrop-even=omnidrop:entry=uniform" \
+    --variant "random-sigmoid=random:schedule=sigmoid" \
+    --variant "dycoke-even=dycoke:audio=even"
+
+# OmniDrop taken apart at 20 %: schedule, diversity, rows, entry stage, caches.
+"$omnidrop" eval avsynth "${set_options[@]}" --out "$out/omnidrop" --budget .2 \
+    --method omnidrop --baseline omnidrop \
+    --variant "exponential=omnidrop:schedule=exponential" \
+    --variant "step=omnidrop:schedule=step" \
+    --variant "asl=omnidrop:turning=asl" \
+    --variant "diversity off=omnidrop:diversity=0" \
+    --variant "diversity raw=omnidrop:diversity_form=raw" \
+    --variant "rows last=omnidrop:rows=last" \
+    --variant "rows all text=omnidrop:rows=all-text" \
+    --variant "entry uniform=omnidrop:entry=uniform" \
+    --variant "entry none=omnidrop:entry=none" \
+    --variant "caches cut=omnidrop:cache=cut"
+
+# omnidrop-auto taken apart at 10 %.
+"$omnidrop" eval avsynth "${set_options[@]}" --out "$out/auto" --budget .1 \
+    --method omnidrop-auto --baseline omnidrop-auto \
+    --variant "even tokens=omnidrop-auto:choice=even" \
+    --variant "question silent=omnidrop-auto:power=0" \
+    --variant "question whole=omnidrop-auto:power=1" \
+    --variant "one selection=omnidrop-auto:lead=1" \
+    --variant "reading to layer 13=omnidrop-auto:free=13" \
+    --variant "keep-mass 0.85=omnidrop-auto:keep_mass=0.85"
