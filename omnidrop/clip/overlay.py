@@ -68,6 +68,8 @@ def write_changed(clip: Clip, target: Path, change: Change, *, force: bool = Fal
         mask = os.umask(0)
         os.umask(mask)
         os.chmod(draft, 0o666 & ~mask)
+        if target.exists() and not force:  # it appeared while this one was written
+            raise UsageError("The file exists by now.", path=target, hint="Name another.")
         os.replace(draft, target)
     except OSError as error:
         os.unlink(draft)

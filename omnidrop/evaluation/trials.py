@@ -210,7 +210,12 @@ class Trials:
                 continue
             if not isinstance(line, dict) or line.get("schema") != SCHEMA:
                 raise UsageError("This file holds no trials.", path=path, hint="Move it away.")
-            if line["setup"] == self._setup and line["id"] in known:
-                mark = Mark(line["score"], line["right"], line["flops"], line["realised"])
-                found[line["fields"], line["budget"], known[line["id"]]] = mark
+            try:
+                if line["setup"] == self._setup and line["id"] in known:
+                    mark = Mark(line["score"], line["right"], line["flops"], line["realised"])
+                    found[line["fields"], line["budget"], known[line["id"]]] = mark
+            except (KeyError, TypeError) as problem:
+                raise UsageError(
+                    f"A line of trials lacks {problem}.", path=path, hint="Move the file away."
+                ) from problem
         return found

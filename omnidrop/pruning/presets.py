@@ -82,7 +82,7 @@ def read_preset(path: Path) -> Preset:
             path=path,
             hint="Check the path, or name a preset that `omnidrop models` lists.",
         ) from problem
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise UsageError(f"The preset is not JSON: {problem}.", path=path) from problem
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise UsageError(

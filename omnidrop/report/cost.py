@@ -5,6 +5,10 @@ attention scores and sums, `lm_head`); norms, rotary, softmax and activations ar
 and left out. The numbers are what the arithmetic needs, not what a kernel spends: masked halves of
 causal attention are not counted, so a kernel that computes them anyway spends more.
 
+Every layer is counted whole, as other engines run it. Ours asks the last layer for one row only,
+besides all keys and values, so it spends up to 1 / L less than is said here; choosing tokens is not
+counted (`selection_flops` gives it).
+
 Prefill is bound by arithmetic and decoding by bandwidth, so FLOPs predict the first and bytes
 (`weights_bytes` + `kv_bytes` per token) the second.
 """
