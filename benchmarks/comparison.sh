@@ -13,13 +13,24 @@ omnidrop=${OMNIDROP:-omnidrop}
 [ -d "$clips/clips" ] || python samples/make_clips.py --out "$clips"
 set_options=(--videos "$clips" --model demo --offline --max-new-tokens 6)
 
-# Every method at its published settings, and settings that were calibrated on other clips (the
-# preset files say how: benchmarks/presets/).
+# Every method as published, and those of benchmarks/presets/ as calibrated on other clips:
+#     python samples/make_clips.py --out cal --seed 910000000 --count 50 --questions
+#     omnidrop calibrate avsynth:cal --model demo --budget .2,.1 --candidates 10 --limit 220 \
+#         --method omnidrop --out benchmarks/presets/omnidrop.json
+# (seats with --try late=0.5625,0.65 --try after=[0.3,0.4,0.5],[0.35,0.45,0.5] besides.)
+calibrated=()
+for method in omnidrop seats dycoke; do
+    for budget in .5 .3 .2 .1 .05; do
+        calibrated+=(--variant "$method-calibrated=benchmarks/presets/$method.json:budget=$budget")
+    done
+done
 "$omnidrop" eval avsynth "${set_options[@]}" --out "$out/methods" --budget .5,.3,.2,.1,.05 \
+    --baseline omnidrop-auto,random \
     --method omnidrop-auto,omnidrop,seats,random,uniform,divprune,contextguard,fastv,omnizip,dash,dycoke,visionzip,pyramiddrop,sparsevlm \
     --variant "omnidrop-even=omnidrop:entry=uniform" \
     --variant "random-sigmoid=random:schedule=sigmoid" \
-    --variant "dycoke-even=dycoke:audio=even"
+    --variant "dycoke-even=dycoke:audio=even" \
+    "${calibrated[@]}"
 
 # OmniDrop taken apart at 20 %: schedule, diversity, rows, entry stage, caches.
 "$omnidrop" eval avsynth "${set_options[@]}" --out "$out/omnidrop" --budget .2 \
