@@ -29,8 +29,8 @@ DEFAULTS = {
     "visionzip": {"contextual": 10 / 64},
     "divprune": {"scope": "clip"},
     "fastv": {"after": 2},
-    "pyramiddrop": {"stages": [0.25, 0.5, 0.75]},
-    "sparsevlm": {"stages": [3 / 32, 7 / 32, 16 / 32], "recycle": 0.3, "cluster": 10},
+    "pyramiddrop": {"stages": (0.25, 0.5, 0.75)},
+    "sparsevlm": {"stages": (3 / 32, 7 / 32, 16 / 32), "recycle": 0.3, "cluster": 10},
 }
 
 #: Preset → layers of the paper's model, and the mean over the layers that the paper states or that

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,8 +74,8 @@ def test_each_tower_is_changed_by_its_own_stage_alone(trained) -> None:
         assert all(torch.equal(after[k], v) for k, v in before.items() if k.startswith(other))
 
 
-def test_a_second_run_does_only_what_is_left(trained) -> None:
-    out, _ = trained
+def test_a_second_run_does_only_what_is_left(trained, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(trained[0], tmp_path / "run"))
     (out / "joint.pt").unlink()
     again = train(Run(out, tiny(), log=quiet), tuple(s for s in STAGES if s != "export"))
     assert {s for s, c in again.items() if c.first is not None} == {"joint"}
