@@ -14,21 +14,20 @@ from typing import Any, ClassVar
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import a2v, checks
-from omnidrop.pruning import schedule as schedules
+from omnidrop.pruning.entry import EntryMethod
 from omnidrop.pruning.farthest import Windows, spread_out
 from omnidrop.pruning.frames import Frames, likeness
-from omnidrop.pruning.merging import average
-from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan
-from omnidrop.pruning.select import even, shares, spread_by_chunk, top
+from omnidrop.pruning.merging import average, with_means
+from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.select import even, shares, top
 
 #: Video tokens compared at once: bounds the float32 copies.
 _BLOCK = 512
 
 
 @dataclass(frozen=True)
-class ContextGuard(Method):
+class ContextGuard(EntryMethod):
     """Drops video that the sound explains, keeps local detail, merges what repeats itself.
 
     Based on ContextGuard (arXiv 2605.11605). Published: an audio-to-visual predictor, trained
@@ -65,7 +64,6 @@ class ContextGuard(Method):
     """
 
     name: ClassVar[str] = "contextguard"
-    question_free: ClassVar[bool] = True
 
     predictor: str | None = None
     audio: float = 2.75
@@ -95,10 +93,6 @@ class ContextGuard(Method):
             "merge": (0.0, 0.5, 1.0),
         }
 
-    def plan(self, tokens: TokenMap, layers: int) -> Plan:
-        """Keep one number of tokens throughout."""
-        return schedules.solve_flat(self.budget, len(tokens), layers)
-
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Choose audio by encoder attention, and video by merging, detail and explanation."""
         total, count = plan.total, plan.counts[0]
@@ -113,15 +107,7 @@ class ContextGuard(Method):
             heard = top(view.audio_attention, n_audio).cpu()
         kept, merged, means = self._see(view, video, count - n_audio)
         keep = torch.cat((audio[heard], video[kept])).sort().values
-        if not len(merged):
-            return Entry(keep)
-        out = view.embeds[keep.to(view.embeds.device)]
-        out[torch.searchsorted(keep, video[merged]).to(out.device)] = means.to(out)
-        return Entry(keep, out)
-
-    def keep(self, view: LayerView, count: int) -> torch.Tensor:
-        """Thin the survivors evenly (only where few tokens need it for the budget)."""
-        return spread_by_chunk(view.tokens, count)
+        return with_means(view, keep, video[merged], means)
 
     def _audio_quota(self, audio: int, video: int, count: int) -> int:
         """Return how many of the `count` are audio; one of each at least if two may enter."""

@@ -8,11 +8,10 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.nn.functional import normalize
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks
-from omnidrop.pruning import schedule as schedules
-from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan
-from omnidrop.pruning.select import shares, spread_by_chunk
+from omnidrop.pruning.entry import EntryMethod
+from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.select import shares
 
 #: Similarities held at once: up to 16384 tokens the whole matrix, 1 GiB, else one row per pick.
 _WHOLE = 2**28
@@ -20,7 +19,7 @@ _BLOCK = 512
 
 
 @dataclass(frozen=True)
-class DivPrune(Method):
+class DivPrune(EntryMethod):
     """Keeps the audio and video tokens whose smallest distance to one another is greatest.
 
     Based on DivPrune (arXiv 2503.02175), from its public code: cosine distance, greedy max-min,
@@ -41,7 +40,6 @@ class DivPrune(Method):
     """
 
     name: ClassVar[str] = "divprune"
-    question_free: ClassVar[bool] = True
 
     scope: Literal["clip", "chunk"] = "clip"
 
@@ -53,10 +51,6 @@ class DivPrune(Method):
     def tunable(cls) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {"scope": ("clip", "chunk")}
-
-    def plan(self, tokens: TokenMap, layers: int) -> Plan:
-        """Keep one number of tokens throughout."""
-        return schedules.solve_flat(self.budget, len(tokens), layers)
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Choose the most diverse tokens."""
@@ -74,10 +68,6 @@ class DivPrune(Method):
             )
         ]
         return Entry(torch.cat(kept).sort().values)
-
-    def keep(self, view: LayerView, count: int) -> torch.Tensor:
-        """Thin the survivors evenly (only where few tokens need it for the budget)."""
-        return spread_by_chunk(view.tokens, count)
 
 
 def max_min(embeds: torch.Tensor, count: int) -> torch.Tensor:

@@ -10,13 +10,14 @@ import torch
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks
 from omnidrop.pruning import schedule as schedules
+from omnidrop.pruning.entry import EntryMethod
 from omnidrop.pruning.frames import Frames, likeness
-from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan
-from omnidrop.pruning.select import even, shares, spread_by_chunk, top_within
+from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.select import even, shares, top_within
 
 
 @dataclass(frozen=True)
-class DyCoke(Method):
+class DyCoke(EntryMethod):
     """Drops video tokens that repeat the same place of an earlier frame, before the LLM.
 
     Based on the token temporal merging of DyCoke (arXiv 2411.15024), from its public code. Of four
@@ -52,7 +53,6 @@ class DyCoke(Method):
     """
 
     name: ClassVar[str] = "dycoke"
-    question_free: ClassVar[bool] = True
 
     prune: float = 0.7
     group: int = 4
@@ -80,7 +80,7 @@ class DyCoke(Method):
         """Keep one number of tokens throughout."""
         total = len(tokens)
         if self.solve or not total:
-            return schedules.solve_flat(self.budget, total, layers)
+            return super().plan(tokens, layers)
         frames = Frames.of(tokens.select(tokens.video))
         first = int(frames.sizes[_leader(len(frames), self.group) < 0].sum())
         followers = len(frames.frame) - first
@@ -107,10 +107,6 @@ class DyCoke(Method):
             heard = min(max(heard, 1), count - 1)
         seen = self._new(view.embeds, video, frames, count - heard)
         return Entry(torch.cat((audio[even(len(audio), heard)], video[seen])).sort().values)
-
-    def keep(self, view: LayerView, count: int) -> torch.Tensor:
-        """Thin the survivors evenly (only where few tokens need it for the budget)."""
-        return spread_by_chunk(view.tokens, count)
 
     def _new(
         self, embeds: torch.Tensor, index: torch.Tensor, frames: Frames, count: int

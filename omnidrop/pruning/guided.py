@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import ClassVar
 
 import torch
 from torch.nn.functional import normalize
@@ -18,9 +17,11 @@ from torch.nn.functional import normalize
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks
 from omnidrop.pruning import schedule as schedules
+from omnidrop.pruning.entry import EntryMethod
 from omnidrop.pruning.frames import Frames, likeness
-from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan
-from omnidrop.pruning.select import even, rank_within, spread_by_chunk, top, top_within
+from omnidrop.pruning.merging import with_means
+from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.select import even, rank_within, top, top_within
 
 #: Video tokens, and pairs of tokens, compared at once.
 _BLOCK = 1024
@@ -31,7 +32,7 @@ Path = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
-class Guided(Method):
+class Guided(EntryMethod):
     """Base of the audio-guided methods; a subclass says what scores, windows and rates are.
 
     Parameters
@@ -45,8 +46,6 @@ class Guided(Method):
         they stand; `budget` is then only a name, and the plan notes it where the realised mean
         differs (paper presets).
     """
-
-    question_free: ClassVar[bool] = True
 
     contextual: float = 0.05
     group: int = 3
@@ -102,7 +101,7 @@ class Guided(Method):
         """Keep one number of tokens throughout."""
         total = len(tokens)
         if self.solve or not total:
-            plan = schedules.solve_flat(self.budget, total, layers)
+            plan = super().plan(tokens, layers)
         else:
             count = max(sum(self._parts(tokens, 0)), 1)
             curve = schedules.Curve("step", entry_ratio=count / total)
@@ -132,15 +131,7 @@ class Guided(Method):
         frames = Frames.of(view.tokens.select(video))
         seen = self._look(view, audio, stays, video, frames, count - heard)
         keep = torch.cat((audio[stays], video[seen])).sort().values
-        if not len(merged):
-            return Entry(keep)
-        out = view.embeds[keep.to(view.embeds.device)]
-        out[torch.searchsorted(keep, audio[merged]).to(out.device)] = means.to(out)
-        return Entry(keep, out)
-
-    def keep(self, view: LayerView, count: int) -> torch.Tensor:
-        """Thin the survivors evenly (only where few tokens need it for the budget)."""
-        return spread_by_chunk(view.tokens, count)
+        return with_means(view, keep, audio[merged], means)
 
     def _parts(self, tokens: TokenMap, count: int) -> tuple[int, int]:
         """Return how many audio and how many video tokens enter."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from omnidrop.prompt import TokenMap
+from omnidrop.pruning.method import Entry, EntryView
 from omnidrop.pruning.select import even, rank_within, shares
 
 #: Tokens compared at once: bounds the float32 copies, and keeps them in the processor's caches.
@@ -143,6 +144,28 @@ def _cosine(embeds: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Ten
         for i, j in zip(a.split(_BLOCK), b.split(_BLOCK), strict=True)
     ]
     return torch.cat(parts).cpu()
+
+
+def with_means(
+    view: EntryView, keep: torch.Tensor, merged: torch.Tensor, means: torch.Tensor
+) -> Entry:
+    """Return an entry in which some of the kept tokens carry means.
+
+    Parameters
+    ----------
+    view : EntryView
+    keep : Tensor, (n,) int64
+        Ascending indices into the view's tokens.
+    merged : Tensor, (m,) int64
+        Those of them that others were merged into.
+    means : Tensor, (m, D)
+        What they carry.
+    """
+    if not len(merged):
+        return Entry(keep)
+    out = view.embeds[keep.to(view.embeds.device)]
+    out[torch.searchsorted(keep, merged).to(out.device)] = means.to(out)
+    return Entry(keep, out)
 
 
 def average(

@@ -17,7 +17,7 @@ from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks
 from omnidrop.pruning import schedule as schedules
 from omnidrop.pruning import turning as turnings
-from omnidrop.pruning.merging import merge_video, natural_count
+from omnidrop.pruning.merging import merge_video, natural_count, with_means
 from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan, Rows
 from omnidrop.pruning.select import diversify, even, spread_by_chunk, top
 
@@ -236,11 +236,7 @@ class OmniDrop(Method):
             view.embeds, video, seen, count - n_audio, size=self.video_group
         )
         keep = torch.cat((audio[heard], video[kept])).sort().values
-        if not len(merged):
-            return Entry(keep)
-        out = view.embeds[keep]
-        out[torch.searchsorted(keep, video[merged]).to(out.device)] = means.to(out)
-        return Entry(keep, out)
+        return with_means(view, keep, video[merged], means)
 
     def keep(self, view: LayerView, count: int) -> torch.Tensor:
         """Drop what the question attends to least, sparing distant moments from the middle on."""

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
-from omnidrop.prompt import TokenMap
-from omnidrop.pruning import schedule as schedules
-from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan
+from omnidrop.pruning.entry import EntryMethod
+from omnidrop.pruning.method import Entry, EntryView, Plan
 from omnidrop.pruning.select import spread_by_chunk
 
 
 @dataclass(frozen=True)
-class Uniform(Method):
+class Uniform(EntryMethod):
     """Keeps evenly spaced audio and video tokens of every chunk, chosen before the LLM.
 
     Based on the uniform baseline of the token-pruning literature, as in SEATS (arXiv 2605.20035).
@@ -29,16 +26,7 @@ class Uniform(Method):
     """
 
     name: ClassVar[str] = "uniform"
-    question_free: ClassVar[bool] = True
-
-    def plan(self, tokens: TokenMap, layers: int) -> Plan:
-        """Keep one number of tokens throughout."""
-        return schedules.solve_flat(self.budget, len(tokens), layers)
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Space the tokens that enter evenly inside every chunk."""
         return Entry(spread_by_chunk(view.tokens, plan.counts[0]))
-
-    def keep(self, view: LayerView, count: int) -> torch.Tensor:
-        """Thin the survivors in the same way (only where few tokens need it for the budget)."""
-        return spread_by_chunk(view.tokens, count)

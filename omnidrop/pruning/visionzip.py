@@ -10,13 +10,14 @@ from torch.nn.functional import normalize
 
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks
-from omnidrop.pruning import schedule as schedules
-from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan
-from omnidrop.pruning.select import even, shares, spread_by_chunk, top
+from omnidrop.pruning.entry import EntryMethod
+from omnidrop.pruning.merging import with_means
+from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.select import even, shares, top
 
 
 @dataclass(frozen=True)
-class VisionZip(Method):
+class VisionZip(EntryMethod):
     """Keeps the tokens their encoder attends to most, and averages the others into a few.
 
     Based on VisionZip (arXiv 2412.04467), from its public code: of every picture the tokens with
@@ -41,7 +42,6 @@ class VisionZip(Method):
 
     name: ClassVar[str] = "visionzip"
     wants: ClassVar[frozenset[str]] = frozenset({"video attention"})
-    question_free: ClassVar[bool] = True
 
     contextual: float = 10 / 64
 
@@ -53,10 +53,6 @@ class VisionZip(Method):
     def tunable(cls) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {"contextual": (0.0, 0.08, 10 / 64, 0.3)}
-
-    def plan(self, tokens: TokenMap, layers: int) -> Plan:
-        """Keep one number of tokens throughout."""
-        return schedules.solve_flat(self.budget, len(tokens), layers)
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Keep and merge, picture by picture and chunk of sound by chunk of sound."""
@@ -87,14 +83,7 @@ class VisionZip(Method):
         if not merged:
             return Entry(torch.cat(kept).sort().values)
         keep = torch.cat(kept + merged).sort().values
-        out = view.embeds[keep.to(view.embeds.device)]
-        place = torch.searchsorted(keep, torch.cat(merged)).to(out.device)
-        out[place] = torch.cat(means).to(out)
-        return Entry(keep, out)
-
-    def keep(self, view: LayerView, count: int) -> torch.Tensor:
-        """Thin the survivors evenly (only where few tokens need it for the budget)."""
-        return spread_by_chunk(view.tokens, count)
+        return with_means(view, keep, torch.cat(merged), torch.cat(means))
 
 
 def _attention(view: EntryView) -> torch.Tensor:
