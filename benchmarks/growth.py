@@ -1,9 +1,10 @@
 """What a longer clip costs: time to the first token and peak memory, unpruned and pruned.
 
-Clips of 10 s to 10 min are made (720p, picture and tone change slowly). Every point of the curves
-is a process of its own that loads the model, opens the clip and asks one question; time is from the
-call to the first token, opening, decoding and towers included, memory is the highest resident set
-until then. One curve is drawn per method, time in one picture and memory in another.
+Clips of 10 s to 10 min are made (720p, picture and tone change slowly); of each, a frame every two
+seconds is looked at, in 128 tokens or fewer. Every point of the curves is a process of its own that
+loads the model, opens the clip and asks one question; time is from the call to the first token,
+opening, decoding and towers included, memory is the highest resident set until then. One curve is
+drawn per method, time in one picture and memory in another.
 
     python benchmarks/growth.py [--seconds 10 30 60 180 600] [--budgets 0.3 0.1] [--out DIR]
 """
@@ -36,7 +37,8 @@ def point(options: argparse.Namespace) -> dict[str, Any]:
     method = Method() if budget == 1 else omnidrop.OmniDrop(budget=budget)
     answers = []
     for _ in range(options.repeats if options.seconds[0] <= SHORT else 1):
-        with model.open(options.point, fps=options.fps) as clip:
+        looking = {"fps": options.fps, "max_pixels": options.max_pixels}
+        with model.open(options.point, **looking) as clip:
             once = omnidrop.GenerateOptions(max_new_tokens=1)
             answers.append(clip.ask(QUESTION, method=method, options=once))
     trace = answers[-1].trace
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, nargs="+", default=[10, 30, 60, 180, 600])
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.3, 0.1])
     parser.add_argument("--fps", type=float, default=0.5, help="frames sampled a second")
+    parser.add_argument("--max-pixels", type=int, default=128 * 28 * 28, help="of a frame")
     parser.add_argument("--repeats", type=int, default=5, help="of clips up to a minute")
     parser.add_argument("--model", type=Path, default=ROOT / "samples" / "demo-model")
     parser.add_argument("--folder", type=Path, help="keep the clips here and use them again")
@@ -104,9 +107,16 @@ def main() -> None:
             if not path.exists():
                 make_clip(path, seconds / 60)
             for budget in (1.0, *options.budgets):
-                command = [sys.executable, __file__, "--point", str(path), "--fps"]
-                command += [str(options.fps), "--repeats", str(options.repeats), "--model"]
-                command += [str(options.model), "--seconds", str(seconds), "--budgets", str(budget)]
+                command = [sys.executable, __file__, "--point", str(path)]
+                for flag, value in (
+                    ("--fps", options.fps),
+                    ("--max-pixels", options.max_pixels),
+                    ("--repeats", options.repeats),
+                    ("--model", options.model),
+                    ("--seconds", seconds),
+                    ("--budgets", budget),
+                ):
+                    command += [flag, str(value)]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 name = "unpruned" if budget == 1 else f"omnidrop {budget:g}"
                 rows.append({"seconds": seconds, "method": name, **json.loads(done.stdout)})
@@ -116,7 +126,7 @@ def main() -> None:
     head = ["method", "clip, s", "AV tokens", "TTFT, s", "prefill, s", "peak MiB", "KV MiB"]
     keys = ("method", "seconds", "av_tokens", "ttft", "prefill", "peak_mib", "kv_mib")
     table(head, [[row[key] for key in keys] for row in rows])
-    finish({"fps": options.fps, "rows": rows})
+    finish({"fps": options.fps, "max_pixels": options.max_pixels, "rows": rows})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """OmniDrop-auto: what differs enters, what differs and matters goes on, and reading has an end.
 
 Ours; nothing here is from a paper but what is named. Three measurements on a model that really
-reads its clip (`benchmarks/auto.md`) shaped it:
+reads its clip (`benchmarks/README.md`) shaped it:
 
 - a token's worth at entry is what no other token of its chunk says, not how much attention it got:
   short events live in a few tokens that look like nothing else;
