@@ -290,7 +290,7 @@ class Clip:
         for _, image in reader.frames((plan.times + clock).tolist()):
             if image is not source:  # the same tensor means the same frame again
                 with self.resizing:
-                    source, resized = image, resize_frames(image[None], plan.size)
+                    source, resized = image, resize_frames(image[None], plan.size).contiguous()
             frames.append(resized)
             taken += 1
             if len(frames) == per_chunk:

@@ -123,7 +123,7 @@ def _frames(clip: Clip, change: Change) -> Iterator[tuple[Fraction, tuple[float,
     reader = FrameReader(clip.path, video, Damage())
     for number, image in reader.frames((times + clock).tolist()):
         time = float(times[number])
-        changed = change(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), time)
+        changed = change(image.permute(1, 2, 0).numpy().copy(), time)
         height, width = changed.shape[0] // 2 * 2, changed.shape[1] // 2 * 2
         yield rate, (time, np.ascontiguousarray(changed[:height, :width]))
 

@@ -107,7 +107,8 @@ class FrameReader:
         number : int
             Index into ``times``. Moments after the last frame has gone are not yielded.
         frame : Tensor, uint8, (3, H, W)
-            RGB, rotation applied. The same tensor comes again while the same frame is shown.
+            RGB, rotation applied. The same tensor comes again while the same frame is shown, and
+            must not be written to. Not always contiguous.
         """
         self._wanted = times
         try:
@@ -174,7 +175,9 @@ class FrameReader:
         image = torch.from_numpy(np.ascontiguousarray(rgb.to_ndarray())).permute(2, 0, 1)
         if self.stream.mirrored:
             image = image.flip(2)
-        return torch.rot90(image, -self.stream.rotation // 90, (1, 2))
+        if self.stream.rotation:  # torch copies the frame even where it turns it by nothing
+            image = torch.rot90(image, -self.stream.rotation // 90, (1, 2))
+        return image
 
     # Going through the file
 

@@ -152,6 +152,15 @@ def test_sizes(tmp_path):
         open_clip(path)
 
 
+def test_frames_of_the_right_size_lie_in_order(tmp_path):
+    path = media.silent_mp4(tmp_path / "a.mp4", size=(336, 280), seconds=1)
+    with open_clip(path, ClipOptions(min_pixels=28 * 28, max_pixels=336 * 280)) as clip:
+        assert clip.plan.size == (280, 336)
+        frames = clip.read().frames
+        assert frames.is_contiguous()
+        assert torch.equal(frames, wanted(path, clip))
+
+
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 @pytest.mark.parametrize("mirrored", [False, True])
 def test_rotation_is_applied(tmp_path, degrees, mirrored):
