@@ -208,6 +208,11 @@ def fingerprint(model: Model) -> str:
     return hashlib.sha256(rows.float().cpu().numpy().tobytes()).hexdigest()[:16]
 
 
+def seed_of(item: Item, base: int) -> int:
+    """Return a question's own seed: the same for every method and place in the set."""
+    return (base + zlib.crc32(item.id.encode())) % (1 << 31)
+
+
 def run(
     model: Model,
     questions: QuestionSet,
@@ -310,7 +315,7 @@ class _Job:
         found = []
         for cell in self.cells:
             for item in items:
-                seed = (self.options.seed + zlib.crc32(item.id.encode())) % (1 << 31)
+                seed = seed_of(item, self.options.seed)
                 what = (item.id, item.question, item.choices, item.answer)
                 clip = identity or str(item.video)
                 key = key_of(self.common, cell.label, cell.settings, what, clip)

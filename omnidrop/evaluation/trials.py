@@ -8,7 +8,6 @@ so that each is encoded once a pass and only one is held.
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.session import Model, Session
 from omnidrop.errors import BudgetError, MediaError, UsageError
 from omnidrop.evaluation.records import key_of, plain
-from omnidrop.evaluation.runner import RunOptions, setup_of
+from omnidrop.evaluation.runner import RunOptions, seed_of, setup_of
 from omnidrop.evaluation.scoring import offered, put, read
 from omnidrop.evaluation.sets import LETTERS, Item, QuestionSet, Style
 from omnidrop.pruning.method import Method
@@ -142,7 +141,7 @@ class Trials:
             self._write({"fields": name, "budget": budget, "id": self._id(item), **asdict(mark)})
 
     def _ask(self, session: Session, method: Method, item: Item) -> Mark:
-        seed = (self.options.seed + zlib.crc32(item.id.encode())) % (1 << 31)
+        seed = seed_of(item, self.options.seed)
         choices = offered(item, self.style, "logits")
         answer = session.ask(
             put(item, self.style),
