@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.errors import MediaError, UsageError
+from omnidrop.evaluation.sets import rows
 from omnidrop_cli.options import SpanFlags
 from omnidrop_cli.values import parse_choices, parse_time
 
@@ -46,7 +47,8 @@ def read_manifest(path: Path, choices: str | None = None) -> list[Item]:
             f"The manifest cannot be read ({problem.strerror}).", path=path, hint="Check the path."
         ) from problem
     items, seen = [], set()
-    for line, row in _rows(path, text):
+    read = _csv_rows if path.suffix.lower() == ".csv" else rows
+    for line, row in read(path, text):
         item = _item(path, line, row, choices)
         if item.id in seen:
             if row.get("id") in (None, ""):
@@ -59,28 +61,16 @@ def read_manifest(path: Path, choices: str | None = None) -> list[Item]:
     return items
 
 
-def _rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    if path.suffix.lower() == ".csv":
-        reader = csv.DictReader(text.splitlines(keepends=True), restkey="")
-        for row in reader:
-            if "" in row or None in row.values():
-                raise UsageError(
-                    f"Line {reader.line_num} has more or fewer cells than the header.",
-                    path=path,
-                    hint="Put texts with commas in double quotes.",
-                )
-            yield reader.line_num, dict(row)
-        return
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as problem:
-            raise UsageError(f"Line {number} is not JSON: {problem}.", path=path) from problem
-        if not isinstance(row, dict):
-            raise UsageError(f"Line {number} is not a JSON object.", path=path)
-        yield number, row
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.DictReader(text.splitlines(keepends=True), restkey="")
+    for row in reader:
+        if "" in row or None in row.values():
+            raise UsageError(
+                f"Line {reader.line_num} has more or fewer cells than the header.",
+                path=path,
+                hint="Put texts with commas in double quotes.",
+            )
+        yield reader.line_num, dict(row)
 
 
 def _item(path: Path, line: int, row: dict[str, Any], choices: str | None) -> Item:

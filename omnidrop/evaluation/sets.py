@@ -154,13 +154,12 @@ def formats() -> dict[str, Callable[[Path, Path | None], QuestionSet]]:
 def read_jsonl(path: Path, videos: Path | None = None) -> QuestionSet:
     """Read a JSONL question set; see the module's docstring for its fields."""
     base = videos or path.parent
-    items = [_item(path, line, row, base) for line, row in rows(path)]
-    return QuestionSet(path.stem, tuple(items), path)
+    return QuestionSet(path.stem, tuple(_items(path, base)), path)
 
 
-def rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield the line number and object of every line of a JSONL file."""
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+def rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the line number and object of every line of a JSONL file's text."""
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -204,6 +203,10 @@ def chosen_answer(choices: tuple[str, ...], answer: str, where: str, path: Path)
         path=path,
         hint=f"Give one of the {len(choices)} choices, or its letter.",
     )
+
+
+def _items(path: Path, base: Path) -> list[Item]:
+    return [_item(path, line, row, base) for line, row in rows(path, read_text(path))]
 
 
 def _item(path: Path, line: int, row: dict[str, Any], base: Path) -> Item:
@@ -299,7 +302,7 @@ def _avsynth(folder: Path | None, videos: Path | None) -> QuestionSet:
         if own.read_bytes() != path.read_bytes():  # of other seeds: results are not the same set's
             path, name = own, f"{AVSYNTH}-{folder.resolve().name}"
     base = videos or folder or path.parent
-    items = [_avsynth_item(_item(path, line, row, base), base) for line, row in rows(path)]
+    items = [_avsynth_item(item, base) for item in _items(path, base)]
     if not any(item.video.is_file() for item in items):
         raise UsageError(
             "The clips of avsynth are not there; they are made from seeds, not shipped.",
