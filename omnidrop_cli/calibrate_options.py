@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from omnidrop.errors import UsageError, printable
 from omnidrop_cli.eval_options import split, words
 from omnidrop_cli.grouping import lines_of, option
-from omnidrop_cli.values import parse_value
+from omnidrop_cli.values import parse_shares, parse_value
 
 
 @dataclass(frozen=True)
@@ -78,16 +78,7 @@ class TryFlags:
     @property
     def shares(self) -> tuple[float, ...]:
         """Return the budgets, each once."""
-        try:
-            found = tuple(float(word) for word in words(self.budgets))
-        except ValueError:
-            found = ()
-        if not found or not all(0.0 < share <= 1.0 for share in found):
-            raise UsageError(
-                f"--budget {printable(self.budgets)!r} is no list of shares.",
-                hint="Give shares above 0 and up to 1, separated by commas, like 0.3,0.2.",
-            )
-        return tuple(dict.fromkeys(found))
+        return parse_shares(words(self.budgets), self.budgets, like="0.3,0.2")
 
     @property
     def value_words(self) -> tuple[str, ...]:

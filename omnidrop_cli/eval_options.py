@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from omnidrop.errors import UsageError, printable
 from omnidrop_cli.grouping import lines_of, option
-from omnidrop_cli.values import parse_value
+from omnidrop_cli.values import parse_shares, parse_value
 
 METHODS = "omnidrop,random,uniform"
 BUDGETS = "0.5,0.3,0.2,0.1"
@@ -96,16 +96,7 @@ class EntrantFlags:
     @property
     def shares(self) -> tuple[float, ...]:
         """Return the budgets, largest first."""
-        try:
-            found = [float(word) for word in words(self.budgets)]
-        except ValueError:
-            found = []
-        if not found or not all(0.0 < share <= 1.0 for share in found):
-            raise UsageError(
-                f"--budget {printable(self.budgets)!r} is no list of shares.",
-                hint="Give shares above 0 and up to 1, separated by commas, like 0.5,0.3,0.2.",
-            )
-        return tuple(sorted(set(found), reverse=True))
+        return tuple(sorted(parse_shares(words(self.budgets), self.budgets), reverse=True))
 
     @property
     def baselines(self) -> tuple[str, ...] | None:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from omnidrop.errors import UsageError, printable
 from omnidrop_cli.grouping import lines_of, option
 from omnidrop_cli.options import DropFlags
+from omnidrop_cli.values import parse_shares
 
 DEFAULT_BUDGETS = (0.3,)
 SWEEP = (0.7, 0.5, 0.3, 0.2, 0.1)
@@ -21,16 +22,7 @@ def parse_budgets(text: Any) -> tuple[float, ...]:
     """Return the shares of `.5,.3,.2`, each once."""
     if not isinstance(text, str):
         return tuple(text)
-    try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        found = ()
-    if not found or not all(0.0 < b <= 1.0 for b in found):
-        raise UsageError(
-            f"--budget {printable(text)!r} is no list of shares.",
-            hint="Give shares above 0 and up to 1, separated by commas, like 0.5,0.3,0.2.",
-        )
-    return tuple(dict.fromkeys(found))
+    return parse_shares(text.split(","), text)
 
 
 def parse_target(text: Any) -> Path:

@@ -8,6 +8,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,29 @@ def parse_budget(text: Any) -> Any:
         raise UsageError(
             f"--budget {printable(text)!r} is not a share.", hint="Give one like 0.3, or auto."
         ) from None
+
+
+def parse_shares(parts: Iterable[str], said: str, like: str = "0.5,0.3,0.2") -> tuple[float, ...]:
+    """Return the shares that the parts of --budget mean, each once.
+
+    Parameters
+    ----------
+    parts : iterable of str
+    said : str
+        The whole, as it was typed.
+    like : str
+        The example to give where it is no list of shares.
+    """
+    try:
+        found = tuple(float(part) for part in parts)
+    except ValueError:
+        found = ()
+    if not found or not all(0.0 < share <= 1.0 for share in found):
+        raise UsageError(
+            f"--budget {printable(said)!r} is no list of shares.",
+            hint=f"Give shares above 0 and up to 1, separated by commas, like {like}.",
+        )
+    return tuple(dict.fromkeys(found))
 
 
 def parse_duration(text: Any) -> float:
