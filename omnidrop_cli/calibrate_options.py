@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from omnidrop.errors import UsageError, printable
-from omnidrop_cli.eval_options import split, words
+from omnidrop_cli.eval_options import Limit, Style, System, Videos, check_style, split, words
 from omnidrop_cli.grouping import lines_of, option
-from omnidrop_cli.values import parse_shares, parse_value
+from omnidrop_cli.values import check_seed, parse_shares, parse_value
 
 
 @dataclass(frozen=True)
@@ -104,45 +104,18 @@ class TryFlags:
 class AskFlags:
     """Which questions, and how they are put."""
 
-    videos: Annotated[
-        Path | None,
-        option("--videos", panel="Questions", metavar="DIR", help="Folder of the set's clips."),
-    ] = None
-    limit: Annotated[
-        int | None,
-        option("--limit", panel="Questions", metavar="N", help="Take the first N questions."),
-    ] = None
-    style: Annotated[
-        str | None,
-        option(
-            "--style",
-            panel="Questions",
-            metavar="HOW",
-            help="letters lists the choices as A, B, …; plain asks the question as it is. Default: "
-            "what the set means.",
-        ),
-    ] = None
-    system: Annotated[
-        str | None,
-        option(
-            "--system",
-            panel="Questions",
-            metavar="TEXT",
-            help="System prompt instead of the model's own.",
-        ),
-    ] = None
+    videos: Videos = None
+    limit: Limit = None
+    style: Style = None
+    system: System = None
     seed: Annotated[
         int,
         option("--seed", panel="Questions", metavar="N", help="Seed of split, draw and all (0)."),
     ] = 0
 
     def __post_init__(self) -> None:
-        if self.style not in (None, "plain", "letters"):
-            raise UsageError(
-                f"--style {printable(str(self.style))!r} is unknown.", hint="plain, letters."
-            )
-        if self.seed < 0:
-            raise UsageError("--seed must be 0 or more.", hint="0 is the default.")
+        check_style(self.style)
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,40 @@ from typing import Annotated, Any
 
 from omnidrop.errors import UsageError, printable
 from omnidrop_cli.grouping import lines_of, option
-from omnidrop_cli.values import parse_shares, parse_value
+from omnidrop_cli.values import check_seed, parse_shares, parse_value
 
 METHODS = "omnidrop,random,uniform"
 BUDGETS = "0.5,0.3,0.2,0.1"
 EVERY = "all"
+
+# Options that every command with a question set has.
+Videos = Annotated[
+    Path | None,
+    option("--videos", panel="Questions", metavar="DIR", help="Folder of the set's clips."),
+]
+Limit = Annotated[
+    int | None,
+    option("--limit", panel="Questions", metavar="N", help="Take the first N questions."),
+]
+Style = Annotated[
+    str | None,
+    option(
+        "--style",
+        panel="Questions",
+        metavar="HOW",
+        help="letters lists the choices as A, B, …; plain asks the question as it is. Default: "
+        "what the set means.",
+    ),
+]
+System = Annotated[
+    str | None,
+    option(
+        "--system",
+        panel="Questions",
+        metavar="TEXT",
+        help="System prompt instead of the model's own.",
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -162,14 +191,8 @@ class EntrantFlags:
 class SetFlags:
     """Which questions, and how they are put."""
 
-    videos: Annotated[
-        Path | None,
-        option("--videos", panel="Questions", metavar="DIR", help="Folder of the set's clips."),
-    ] = None
-    limit: Annotated[
-        int | None,
-        option("--limit", panel="Questions", metavar="N", help="Take the first N questions."),
-    ] = None
+    videos: Videos = None
+    limit: Limit = None
     score: Annotated[
         str,
         option(
@@ -179,25 +202,8 @@ class SetFlags:
             help="text reads the reply (default); logits takes the likeliest choice.",
         ),
     ] = "text"
-    style: Annotated[
-        str | None,
-        option(
-            "--style",
-            panel="Questions",
-            metavar="HOW",
-            help="letters lists the choices as A, B, …; plain asks the question as it is. Default: "
-            "what the set means.",
-        ),
-    ] = None
-    system: Annotated[
-        str | None,
-        option(
-            "--system",
-            panel="Questions",
-            metavar="TEXT",
-            help="System prompt instead of the model's own.",
-        ),
-    ] = None
+    style: Style = None
+    system: System = None
     max_new_tokens: Annotated[
         int, option("--max-new-tokens", panel="Questions", metavar="N", help="Longest reply (16).")
     ] = 16
@@ -210,14 +216,10 @@ class SetFlags:
             raise UsageError("--limit must be 1 or more.", hint="It takes the first questions.")
         if self.score not in ("text", "logits"):
             raise UsageError(f"--score {printable(self.score)!r} is unknown.", hint="text, logits.")
-        if self.style not in (None, "plain", "letters"):
-            raise UsageError(
-                f"--style {printable(str(self.style))!r} is unknown.", hint="plain, letters."
-            )
+        check_style(self.style)
         if self.max_new_tokens < 1:
             raise UsageError("--max-new-tokens must be 1 or more.", hint="The default is 16.")
-        if self.seed < 0:
-            raise UsageError("--seed must be 0 or more.", hint="0 is the default.")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)
@@ -247,6 +249,12 @@ class ResultFlags:
     debug: Annotated[
         bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
     ] = False
+
+
+def check_style(style: str | None) -> None:
+    """Refuse a --style that there is not."""
+    if style not in (None, "plain", "letters"):
+        raise UsageError(f"--style {printable(style)!r} is unknown.", hint="plain, letters.")
 
 
 def words(text: str) -> tuple[str, ...]:

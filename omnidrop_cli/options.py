@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from omnidrop.errors import MediaError, UsageError
 from omnidrop_cli.grouping import lines_of, option
-from omnidrop_cli.values import parse_budget, parse_choices, parse_save, parse_time
+from omnidrop_cli.values import check_seed, parse_budget, parse_choices, parse_save, parse_time
 
 DEFAULT_BUDGET = 0.3
 
@@ -322,8 +322,7 @@ class AnswerFlags:
             raise UsageError("--temperature must be 0 or more.", hint="0 is the default.")
         if not 0.0 < self.top_p <= 1.0:
             raise UsageError("--top-p must be above 0 and up to 1.", hint="1 is the default.")
-        if self.seed < 0:
-            raise UsageError("--seed must be 0 or more.", hint="0 is the default.")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)

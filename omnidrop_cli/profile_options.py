@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from omnidrop.errors import UsageError, printable
 from omnidrop_cli.grouping import lines_of, option
 from omnidrop_cli.options import DropFlags
-from omnidrop_cli.values import parse_shares
+from omnidrop_cli.values import check_seed, parse_shares
 
 DEFAULT_BUDGETS = (0.3,)
 SWEEP = (0.7, 0.5, 0.3, 0.2, 0.1)
@@ -167,8 +167,7 @@ class RoundFlags:
             raise UsageError("--warmup must be 0 or more.", hint="The default is 1.")
         if self.max_new_tokens < 1:
             raise UsageError("--max-new-tokens must be 1 or more.", hint="The default is 32.")
-        if self.seed < 0:
-            raise UsageError("--seed must be 0 or more.", hint="0 is the default.")
+        check_seed(self.seed)
 
 
 @dataclass(frozen=True)

@@ -148,6 +148,12 @@ def parse_value(text: str) -> Any:
         return None if text.lower() == "none" else text
 
 
+def check_seed(seed: int) -> None:
+    """Refuse a seed below 0."""
+    if seed < 0:
+        raise UsageError("--seed must be 0 or more.", hint="0 is the default.")
+
+
 def read_stdin() -> str:
     """Return all of stdin as text; bytes that are not UTF-8 survive as in file names."""
     return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
