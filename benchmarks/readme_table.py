@@ -1,0 +1,79 @@
+"""Write the README's table of methods from what the comparison measured.
+
+    python benchmarks/readme_table.py
+
+Replaces what stands in `README.md` between the comments `<!-- methods -->` and
+`<!-- /methods -->`; the numbers are those of `comparison/methods/summary.csv`.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+SUMMARY = HERE / "comparison" / "methods" / "summary.csv"
+README = HERE.parent / "README.md"
+BEGIN, END = "<!-- methods -->\n", "<!-- /methods -->\n"
+BUDGETS = ("0.5", "0.3", "0.2", "0.1", "0.05")
+CONTROL = "unpruned"
+SAID = {
+    "omnidrop-even": "omnidrop, `entry=uniform`",
+    "random-sigmoid": "random, omnidrop's schedule",
+    "dycoke-even": "dycoke, `audio=even`",
+}
+
+Cells = dict[str, dict[str, dict[str, float]]]
+
+
+def read(path: Path = SUMMARY) -> tuple[Cells, dict[str, str]]:
+    """Return accuracy by label, budget and part (all, sparse), and the method behind each label."""
+    cells: Cells = defaultdict(lambda: defaultdict(dict))
+    methods = {}
+    with path.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            methods[row["label"]] = row["method"]
+            if row["accuracy"] and (row["axis"] == "all" or row["group"] == "sparse"):
+                cells[row["label"]][row["budget"]][row["group"]] = float(row["accuracy"])
+    return cells, methods
+
+
+def said(label: str) -> str:
+    """A label as the table shows it."""
+    return SAID.get(label, label.replace("-calibrated", ", calibrated"))
+
+
+def pair(cell: dict[str, float]) -> str:
+    """Accuracy of all questions and of the sparse half, in percent."""
+    return f"{100 * cell['all']:.1f} / {100 * cell['sparse']:.1f}" if cell else "–"
+
+
+def table(cells: Cells, methods: dict[str, str]) -> str:
+    """The table: the control, then methods by their best at 20 %, each with its variants."""
+
+    def at_20(label: str) -> float:
+        return cells[label]["0.2"].get("all", 0.0)
+
+    def place(label: str) -> tuple:
+        mine = [other for other in cells if methods[other] == methods[label]]
+        return (-max(map(at_20, mine)), methods[label], label != methods[label], label)
+
+    head = " | ".join(f"{100 * float(b):g} %" for b in BUDGETS)
+    rows = [f"| all / sparse half | {head} |", "|---|" + "---|" * len(BUDGETS)]
+    rows.append(f"| {CONTROL} | {pair(cells[CONTROL]['1.0'])} |" + " |" * (len(BUDGETS) - 1))
+    for label in sorted((label for label in cells if label != CONTROL), key=place):
+        rows.append(
+            f"| {said(label)} | " + " | ".join(pair(cells[label][b]) for b in BUDGETS) + " |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def written(text: str) -> str:
+    """The README with its table made anew."""
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{table(*read())}\n{END}{rest.split(END)[1]}"
+
+
+if __name__ == "__main__":
+    README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")

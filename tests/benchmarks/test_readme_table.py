@@ -1,0 +1,43 @@
+"""The README's table of methods says what the comparison measured."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.delitem(sys.modules, "readme_table", raising=False)
+    import readme_table
+
+    return readme_table
+
+
+def test_the_readme_holds_what_was_measured(script) -> None:
+    text = script.README.read_text(encoding="utf-8")
+    assert script.written(text) == text
+
+
+def test_a_table_of_other_numbers_is_another_table(script, tmp_path: Path) -> None:
+    with script.SUMMARY.open(encoding="utf-8", newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    for row in rows:
+        if row["label"] == "uniform" and row["budget"] == "0.1" and row["axis"] == "all":
+            row["accuracy"] = "0.4321"
+    other = tmp_path / "summary.csv"
+    with other.open("w", encoding="utf-8", newline="") as out:
+        sheet = csv.DictWriter(out, rows[0])
+        sheet.writeheader()
+        sheet.writerows(rows)
+    before, after = script.table(*script.read()), script.table(*script.read(other))
+    changed = [b for a, b in zip(before.split("\n"), after.split("\n"), strict=True) if a != b]
+    assert len(changed) == 1
+    assert changed[0].startswith("| uniform |")
+    assert "43.2 / " in changed[0]
