@@ -77,7 +77,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="accuracy only")
     parser.add_argument(
-        "--plain-curve", type=Path, help="demo.json of a model trained without the cut"
+        "--beside", type=Path, help="demo.json of a model trained with the cut, drawn beside"
     )
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
@@ -139,8 +139,8 @@ def main() -> None:
         (args.out / "demo.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         if "depth" in result:
             curves = {"demo model": result["depth"]}
-            if args.plain_curve:
-                curves["without the cut"] = json.loads(args.plain_curve.read_text())["depth"]
+            if args.beside:
+                curves["trained with the cut"] = json.loads(args.beside.read_text())["depth"]
             depth_figure(curves, args.out / "depth.png")
 
 

@@ -3,7 +3,7 @@
     python samples/train_demo.py --out /tmp/run                  everything, hours on two CPU cores
     python samples/train_demo.py --out /tmp/run --steps 20       a taste: 20 steps of each stage
     python samples/train_demo.py --out /tmp/run --device cuda    the same on a GPU
-    python samples/train_demo.py --out /tmp/run --plain          clip tokens are never taken out
+    python samples/train_demo.py --out /tmp/run --cut            beside it: clip tokens taken out
 
 Stages, in this order:
 
@@ -13,19 +13,19 @@ vision    the vision tower goes on alone
 language  eight layers learn to answer, from perfect towers' words with noise
 pool      what the real towers say about some thousand clips
 mixed     the eight layers go on, two thirds of the clips from the pool
-joint     sixteen layers, grown from the eight; in most steps all clip tokens are taken out before
-          a random layer from the 11th on
+joint     sixteen layers, grown from the eight
 export    the folder that transformers loads
 
 Every training stage writes its checkpoint into `--out`, resumes from it, and is skipped once it is
 complete; at its end it prints its loss on the same batches before and after. `--stage` runs one
-alone. `--plain` trains the last three without taking tokens out, beside the others and from the
-same towers, for the depth curve of a plainly trained model: `evaluate_demo.py --model` on the
-folder that it exports, and `--plain-curve` to draw both.
+alone. `--cut` trains language, mixed and joint a second time, beside the others and from the same
+towers, taking all clip tokens out before a random late layer in most steps, to see what that does
+to the depth curve: `evaluate_demo.py --model` on the folder that it exports, and `--beside` to draw
+both.
 
 Without FluidSynth's full bank (`--bank`, made by `python -m avsynth.fluid`) the small committed
-one is used, which is enough for a taste only. How the shipped weights differ from what this file
-would make today is told in `results/training.json`, which the model card prints.
+one is used, which is enough for a taste only. What the run behind the shipped weights took is told
+in `results/training.json`, which the model card prints.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ TOWERS = TowerOptions(steps=1500, clips=8, grids=96, rate=2e-3)
 AUDIO = replace(TOWERS, steps=1900, rate=8e-3, grids=0)
 VISION = replace(TOWERS, steps=1760, rate=1e-2, clips=0)
 LANGUAGE = LanguageOptions(
-    steps=2000,
+    steps=3000,
     horizon=4400,
     clips=6,
     questions=14,
@@ -67,20 +67,15 @@ LANGUAGE = LanguageOptions(
     rate=1.3e-3,
     min_s=5.0,
     max_s=7.5,
-    cut_after=0.1,
-    cut_from=5,
     probe_until=0.95,
 )
-MIXED = replace(LANGUAGE, steps=3500, min_s=5.5, max_s=9.5, real_share=0.65)
+MIXED = replace(LANGUAGE, steps=3600, min_s=5.5, max_s=9.5, real_share=0.65)
 JOINT = replace(
     MIXED,
     steps=700,
     horizon=None,
     warmup=25,
     rate=5e-4,
-    cut_after=0.0,
-    cut_from=11,
-    cut_share=0.6,
     probe_until=0.9,
     real_share=0.75,
     seed=2,
@@ -123,13 +118,14 @@ class Recipe:
             clips=min(self.clips, 4 * self.joint.clips),
         )
 
-    def plain(self) -> Recipe:
-        """The same without ever taking clip tokens out."""
+    def cut(self) -> Recipe:
+        """The same with clip tokens taken out before a random late layer in most steps."""
+        half = {"cut_share": 0.7, "cut_from": 5, "cut_after": 0.1}
         return replace(
             self,
-            language=replace(self.language, cut_share=0.0),
-            mixed=replace(self.mixed, cut_share=0.0),
-            joint=replace(self.joint, cut_share=0.0),
+            language=replace(self.language, **half),
+            mixed=replace(self.mixed, **half),
+            joint=replace(self.joint, cut_share=0.6, cut_from=11),
         )
 
     def seeded(self, seed: int) -> Recipe:
@@ -158,14 +154,14 @@ class Run:
         *,
         bank: str = "train",
         device: str = "cpu",
-        plain: bool = False,
+        cut: bool = False,
         log: Callable[[str], None] = print,
     ) -> None:
         out.mkdir(parents=True, exist_ok=True)
         self.out, self.bank, self.log = out, bank, log
-        self.recipe = recipe.plain() if plain else recipe
+        self.recipe = recipe.cut() if cut else recipe
         self.device = torch.device(device)
-        self.suffix = "-plain" if plain else ""
+        self.suffix = "-cut" if cut else ""
         self.tok = build_tokenizer()
         self.speaker = Speaker(concept_vectors(WIDTH))
 
@@ -352,7 +348,7 @@ def main() -> None:
         "--steps", type=int, help="steps of each training stage, in place of the recipe's"
     )
     parser.add_argument("--clips", type=int, help="clips in the pool, in place of the recipe's")
-    parser.add_argument("--plain", action="store_true", help="never take clip tokens out")
+    parser.add_argument("--cut", action="store_true", help="take clip tokens out in most steps")
     parser.add_argument("--bank", default="train", help="note bank: train (committed) or an .npz")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)
@@ -376,7 +372,7 @@ def main() -> None:
         recipe,
         bank=args.bank,
         device=args.device,
-        plain=args.plain,
+        cut=args.cut,
         log=lambda text: print(text, flush=True),
     )
     train(run, STAGES if args.stage == "all" else (args.stage,))

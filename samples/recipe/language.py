@@ -51,8 +51,8 @@ class LanguageOptions:
     rate: float = 1e-3
     warmup: int = 60
     cut_from: int = 10
-    cut_share: float = 0.7
-    cut_after: float = 0.15
+    cut_share: float = 0.0
+    cut_after: float = 0.0
     probe_weight: float = 0.3
     probe_until: float = 0.7
     gaze_weight: float = 2.0

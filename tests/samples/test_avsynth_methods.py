@@ -49,18 +49,18 @@ def accuracy(tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
 
 
 def test_unpruned_answers_are_right(accuracy: dict[str, float]) -> None:
-    assert accuracy["unpruned"] >= 0.87
+    assert accuracy["unpruned"] >= 0.93
 
 
 def test_dropping_at_random_costs_answers(accuracy: dict[str, float]) -> None:
-    assert accuracy["random"] <= accuracy["unpruned"] - 0.07
+    assert accuracy["random"] <= accuracy["unpruned"] - 0.1
 
 
 def test_pruned_answers_are_far_above_chance(accuracy: dict[str, float]) -> None:
-    assert accuracy["omnidrop"] >= 0.55
-    assert accuracy["omnidrop, uniform entry"] >= 0.65
+    assert accuracy["omnidrop"] >= 0.58
+    assert accuracy["omnidrop, uniform entry"] >= 0.76
 
 
 def test_what_differs_answers_better_at_half_the_budget(accuracy: dict[str, float]) -> None:
-    assert accuracy["omnidrop-auto"] >= 0.76
-    assert accuracy["omnidrop-auto"] >= accuracy["random"] + 0.05
+    assert accuracy["omnidrop-auto"] >= 0.87
+    assert accuracy["omnidrop-auto"] >= accuracy["random"] + 0.07

@@ -105,7 +105,7 @@ def test_growing_changes_nothing_at_first() -> None:
 def test_a_few_steps_lower_the_loss_and_can_be_resumed(tmp_path: Path) -> None:
     torch.manual_seed(2)
     options = LanguageOptions(
-        steps=6, clips=2, questions=4, warmup=2, min_s=5.0, max_s=6.0, cut_from=5
+        steps=6, clips=2, questions=4, warmup=2, min_s=5.0, max_s=6.0, cut_from=5, cut_share=0.7
     )
     courses = []
     for steps in (6, 14, 14):

@@ -95,13 +95,14 @@ def test_the_exported_folder_is_what_was_trained_and_answers(trained) -> None:
     assert sum(c.probability for c in answer.choices) == pytest.approx(1)
 
 
-def test_plain_training_stands_beside_the_other(trained) -> None:
+def test_training_with_the_cut_stands_beside_the_other(trained) -> None:
     out, _ = trained
-    run = Run(out, tiny(), plain=True, log=quiet)
-    assert {o.cut_share for o in (run.recipe.language, run.recipe.mixed, run.recipe.joint)} == {0.0}
+    assert {o.cut_share for o in (Recipe().language, Recipe().mixed, Recipe().joint)} == {0.0}
+    run = Run(out, tiny(), cut=True, log=quiet)
+    assert all(o.cut_share > 0.5 for o in (run.recipe.language, run.recipe.mixed, run.recipe.joint))
     course = train(run, ("language",))["language"]
     assert (course.begin, course.step) == (0, 5)
-    assert (out / "language-plain.pt").exists()
+    assert (out / "language-cut.pt").exists()
 
 
 def test_a_stage_says_which_one_it_needs(tmp_path: Path) -> None:
@@ -111,6 +112,6 @@ def test_a_stage_says_which_one_it_needs(tmp_path: Path) -> None:
 
 
 def test_another_seed_reaches_every_stage() -> None:
-    plain, other = Recipe(), Recipe().seeded(3)
+    first, other = Recipe(), Recipe().seeded(3)
     assert other.seed == 3
-    assert all(getattr(other, s).seed == getattr(plain, s).seed + 3 for s in TRAINING)
+    assert all(getattr(other, s).seed == getattr(first, s).seed + 3 for s in TRAINING)
