@@ -34,15 +34,13 @@ use `Qwen/Qwen2.5-Omni-3B` or `-7B`.
 ## The world it knows
 
 - **Sound**: piano, guitar, violin, trumpet, flute, organ, marimba, drums, one at a time, 1.5-4 s
-each; one
-  short note (0.25-0.5 s) of an instrument that plays nowhere else; a short silence (0.5-1 s).
+  each; one short note (0.25-0.5 s) of an instrument that plays nowhere else; a short silence
+  (0.5-1 s).
 - **Picture**: circle, square, triangle, star, cross, ring in red, green, blue, yellow, purple,
-orange, one at
-  a time, moving; a digit 1-6 in a colour, flashing in a corner for 0.5-1 s.
+  orange, one at a time, moving; a digit 1-6 in a colour, flashing in a corner for 0.5-1 s.
 - **Time**: clips of 5-12 s at 2 frames a second, 112 x 112 pixels and a few other sizes.
 - **Questions**: first, second, third, last, before and after X, how many, is there, does X come
-before Y,
-  what goes with X, and what was there at the short note, the flash or the silence. See
+  before Y, what goes with X, and what was there at the short note, the flash or the silence. See
   `samples/avsynth/wordings.py`. Answers are one or two lower-case words.
 
 Not in it: two instruments or two shapes at once, speech, other words, general knowledge.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -115,3 +116,21 @@ def test_another_seed_reaches_every_stage() -> None:
     first, other = Recipe(), Recipe().seeded(3)
     assert other.seed == 3
     assert all(getattr(other, s).seed == getattr(first, s).seed + 3 for s in TRAINING)
+
+
+def test_the_cards_steps_are_the_recipes() -> None:
+    recipe = Recipe()
+    run = json.loads((SAMPLES / "results" / "training.json").read_text(encoding="utf-8"))
+    assert {stage["stage"]: stage["steps"] for stage in run["stages"]} == {
+        "towers": str(recipe.towers.steps),
+        "audio": str(recipe.audio.steps - recipe.towers.steps),
+        "vision": str(recipe.vision.steps - recipe.towers.steps),
+        "language": str(recipe.language.steps),
+        "pool": "-",
+        "mixed": str(recipe.mixed.steps - recipe.language.steps),
+        "joint": str(recipe.joint.steps),
+    }
+    said = {stage["stage"]: stage["what"] for stage in run["stages"]}
+    assert f"{recipe.clips} clips" in said["pool"]
+    assert f"{100 * recipe.mixed.real_share:.0f} %" in said["mixed"]
+    assert f"{100 * recipe.joint.real_share:.0f} %" in said["joint"]
