@@ -220,18 +220,34 @@ def spread(timing: Timing | None) -> str:
 
 
 def columns(rows: Sequence[Cells], width: int, left: int = 1) -> list[Text]:
-    """Return rows as aligned columns, numbers to the right, closer together where it is narrow."""
+    """Return rows as aligned columns, numbers to the right, closer together where it is narrow.
+
+    Columns that do not fit stand in a table of their own below, the `left` first ones repeated.
+    """
     sizes = [max(len(row[i][0]) for row in rows) for i in range(len(rows[0]))]
-    spare = width - INDENT - sum(sizes)
-    gap = max(1, min(3, spare // max(len(sizes) - 1, 1)))
     lines = []
-    for row in rows:
-        line = Text(" " * INDENT)
-        for i, ((text, style), size) in enumerate(zip(row, sizes, strict=True)):
-            line.append(" " * gap if i else "")
-            line.append(text.ljust(size) if i < left else text.rjust(size), style=style)
-        lines.append(line)
+    for part in _fitting(sizes, width - INDENT, left):
+        spare = width - INDENT - sum(sizes[i] for i in part)
+        gap = max(1, min(3, spare // max(len(part) - 1, 1)))
+        for row in rows:
+            line = Text(" " * INDENT)
+            for place, i in enumerate(part):
+                text, style = row[i]
+                line.append(" " * gap if place else "")
+                line.append(text.ljust(sizes[i]) if i < left else text.rjust(sizes[i]), style=style)
+            lines.append(line)
     return lines
+
+
+def _fitting(sizes: Sequence[int], room: int, left: int) -> Iterator[list[int]]:
+    """Yield columns that fit side by side, the `left` first ones in each part."""
+    named, part = list(range(left)), list[int]()
+    for i in range(left, len(sizes)):
+        if part and sum(sizes[j] + 1 for j in (*named, *part, i)) - 1 > room:
+            yield [*named, *part]
+            part = []
+        part.append(i)
+    yield [*named, *part]
 
 
 def _parts(found: Profile, fit: int) -> Iterator[tuple[RunProfile, ...]]:

@@ -141,6 +141,19 @@ def test_the_report_fits(run, measured, clip, monkeypatch, width: int, budgets: 
         assert "0.32" in row
 
 
+@pytest.mark.parametrize("width", [24, 40, 60, 80, 200])
+def test_a_table_too_wide_loses_nothing(width: int) -> None:
+    from omnidrop_cli.profile_views import columns
+
+    head = ["run", "kept", "TTFT", "prefill", "ideal ×", "reached", "answer", "KL"]
+    rows = [head, ["omnidrop 0.2", "20 %", "0.12 s", "1.2e+02 ms", "4.06", "37 %", "other", "13.5"]]
+    lines = [line.plain for line in columns([[(c, "") for c in row] for row in rows], width)]
+    assert max(map(cell_len, lines)) <= width
+    for row, cells in enumerate(rows):
+        shown = " ".join(lines[row :: len(rows)])
+        assert all(cell in shown for cell in cells)
+
+
 def test_runs_are_every_method_at_every_budget(run, measured, clip) -> None:
     assert run("profile", clip, "Why?", "--budget", ".5,.2", "--repeats", "2")[0] == 0
     assert [m["budget"] for m in measured[0]["methods"]] == [0.5, 0.2]
