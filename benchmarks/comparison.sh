@@ -19,19 +19,22 @@ set_options=(--videos "$clips" --model demo --offline --max-new-tokens 6)
 #         --method omnidrop --out benchmarks/presets/omnidrop.json
 # fastv, pyramiddrop and sparsevlm with --budget .3,.2, for they reach no less; seats with
 # --try late=0.5625,0.65 --try after=[0.3,0.4,0.5],[0.35,0.45,0.5] besides.
-calibrated=()
-for preset in benchmarks/presets/*.json; do
-    method=$(basename "$preset" .json)
-    for budget in .5 .3 .2 .1 .05; do
-        calibrated+=(--variant "$method-calibrated=$preset:budget=$budget")
+variants=()
+calibrated() { # presets, budgets
+    variants=()
+    for preset in $1; do
+        for budget in $2; do
+            variants+=(--variant "$(basename "$preset" .json)-calibrated=$preset:budget=$budget")
+        done
     done
-done
+}
+calibrated "$(echo benchmarks/presets/*.json)" ".5 .3 .2 .1 .05"
 "$omnidrop" eval avsynth "${set_options[@]}" --out "$out/methods" --budget .5,.3,.2,.1,.05 \
     --baseline omnidrop-auto,random \
     --method omnidrop-auto,omnidrop,seats,random,uniform,divprune,contextguard,fastv,omnizip,dash,dycoke,visionzip,pyramiddrop,sparsevlm \
     --variant "omnidrop-even=omnidrop:entry=uniform" \
     --variant "random-sigmoid=random:schedule=sigmoid" \
-    "${calibrated[@]}"
+    "${variants[@]}"
 
 # OmniDrop taken apart at 20 %: schedule, diversity, rows, entry stage, caches.
 "$omnidrop" eval avsynth "${set_options[@]}" --out "$out/omnidrop" --budget .2 \
@@ -60,14 +63,9 @@ done
 # The best on clips that nothing was tried on.
 [ -d "$clips-fresh" ] ||
     python samples/make_clips.py --out "$clips-fresh" --seed 930000000 --count 60 --questions
-calibrated=()
-for method in seats dash; do
-    for budget in .2 .1 .05; do
-        calibrated+=(--variant "$method-calibrated=benchmarks/presets/$method.json:budget=$budget")
-    done
-done
+calibrated "benchmarks/presets/seats.json benchmarks/presets/dash.json" ".2 .1 .05"
 "$omnidrop" eval "avsynth:$clips-fresh" --model demo --offline --max-new-tokens 6 \
     --out "$out/fresh" --budget .2,.1,.05 --baseline omnidrop-auto,random \
     --method omnidrop-auto,omnidrop,seats,dash,divprune,random \
     --variant "omnidrop-even=omnidrop:entry=uniform" \
-    "${calibrated[@]}"
+    "${variants[@]}"

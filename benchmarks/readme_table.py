@@ -21,7 +21,6 @@ CONTROL = "unpruned"
 SAID = {
     "omnidrop-even": "omnidrop, `entry=uniform`",
     "random-sigmoid": "random, omnidrop's schedule",
-    "dycoke-even": "dycoke, `audio=even`",
 }
 
 Cells = dict[str, dict[str, dict[str, float]]]

@@ -9,13 +9,15 @@ run) and `benchmarks/comparison/methods/summary.csv`. No table is written here b
 
 from __future__ import annotations
 
-import csv
 import json
-from collections import defaultdict
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-COMPARISON = HERE.parent / "benchmarks" / "comparison" / "methods" / "summary.csv"
+sys.path[:0] = [str(HERE.parent / "benchmarks")]
+
+from readme_table import CONTROL, Cells, pair, read  # noqa: E402
+
 RESULTS = HERE / "results"
 HEAD = """---
 license: mit
@@ -111,7 +113,7 @@ def depth_line(result: dict) -> str:
 
 
 METHODS = (
-    "unpruned",
+    CONTROL,
     "omnidrop",
     "omnidrop-even",
     "omnidrop-auto",
@@ -123,33 +125,18 @@ METHODS = (
 BUDGETS = ("0.3", "0.2", "0.1")
 
 
-def compared() -> dict[tuple[str, str], dict[str, str]]:
-    """Accuracy of all questions and of the sparse half, by label and budget."""
-    cells: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
-    with COMPARISON.open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
-            if row["axis"] == "all" or row["group"] == "sparse":
-                cells[row["label"], row["budget"]][row["group"]] = row["accuracy"]
-    return cells
-
-
-def gain(label: str, against: str, budget: str, part: str = "all") -> str:
+def gain(cells: Cells, label: str, against: str, budget: str, part: str = "all") -> str:
     """Points by which one is ahead of the other."""
-    cells = compared()
-    return f"{100 * (float(cells[label, budget][part]) - float(cells[against, budget][part])):.1f}"
+    return f"{100 * (cells[label][budget][part] - cells[against][budget][part]):.1f}"
 
 
-def method_table() -> str:
+def method_table(cells: Cells) -> str:
     """OmniDrop and the controls at equal realised budget, from the comparison of all methods."""
-    cells = compared()
     head = " | ".join(f"{float(b):.0%}" for b in BUDGETS)
     rows = [f"| right, all / sparse half, % | {head} |", "|---|" + "---:|" * len(BUDGETS)]
     for label in METHODS:
-        shown = []
-        for budget in ("1.0",) if label == "unpruned" else BUDGETS:
-            got = cells[label, budget]
-            both = [got.get("all"), got.get("sparse")]
-            shown.append(" / ".join(percent(float(v)) for v in both if v) or "–")
+        budgets = ("1.0",) if label == CONTROL else BUDGETS
+        shown = [pair(cells[label][budget]) for budget in budgets]
         rows.append(f"| {label} | " + " | ".join(shown + [""] * (len(BUDGETS) - len(shown))) + " |")
     return "\n".join(rows)
 
@@ -159,6 +146,10 @@ def card() -> str:
     result = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))
     cut = json.loads((RESULTS / "cut.json").read_text(encoding="utf-8"))
     run = json.loads((RESULTS / "training.json").read_text(encoding="utf-8"))
+    cells, _ = read()
+    chance = gain(cells, "random-sigmoid", "omnidrop", "0.2")
+    chance_sparse = gain(cells, "random-sigmoid", "omnidrop", "0.2", "sparse")
+    even_20, even_10 = (gain(cells, "omnidrop-even", "omnidrop", b) for b in ("0.2", "0.1"))
     stages = "\n".join(
         f"| {s['stage']} | {s['what']} | {s['steps']} | {s['minutes']} |" for s in run["stages"]
     )
@@ -198,17 +189,14 @@ the cut the early layers hold more: the middle of its curve is up to 25 points h
 OmniDrop and controls, all test questions, equal realised budget (the other methods, intervals,
 paired differences and OmniDrop taken apart: `benchmarks/comparison/`):
 
-{method_table()}
+{method_table(cells)}
 
 omnidrop-even is OmniDrop with evenly spaced tokens at entry, random-sigmoid draws tokens by chance
 with OmniDrop's schedule. **OmniDrop as published does not win here, and its entry stage is why**:
-tokens drawn at random, with its own schedule, do better by
-{gain("random-sigmoid", "omnidrop", "0.2")} points at 20 %
-({gain("random-sigmoid", "omnidrop", "0.2", "sparse")} on the sparse half), and evenly spaced tokens
-at entry by {gain("omnidrop-even", "omnidrop", "0.2")} at 20 % and
-{gain("omnidrop-even", "omnidrop", "0.1")} at 10 %. The depth curve says why choosing late has
-little to win: this model has read its clip by layer 9 of 16. FastV keeps two whole layers and
-cannot reach 10 %.
+tokens drawn at random, with its own schedule, do better by {chance} points at 20 %
+({chance_sparse} on the sparse half), and evenly spaced tokens at entry by {even_20} at 20 % and
+{even_10} at 10 %. The depth curve says why choosing late has little to win: this model has read its
+clip by layer 9 of 16. FastV keeps two whole layers and cannot reach 10 %.
 
 ## Recipe
 
