@@ -21,9 +21,9 @@ import av.error
 import numpy as np
 import soundfile
 
+from omnidrop.clip.packets import Damage, leave_out_others
 from omnidrop.clip.probe import AudioStream
 from omnidrop.clip.source import media_errors, open_container, open_file
-from omnidrop.clip.video import Damage, leave_out_others
 
 SOUND_FORMATS = {"wav", "w64", "flac", "ogg", "aiff", "au", "caf"}
 """Containers of sound alone that libsndfile is asked to read first."""
@@ -31,6 +31,8 @@ SOUND_FORMATS = {"wav", "w64", "flac", "ogg", "aiff", "au", "caf"}
 _PREROLL = 1.0  # seconds decoded before the start, so that codec and resampler are in full swing
 _GAP = 0.1  # seconds by which the file's clock may disagree with the count of its samples
 _TRIES = 50
+# Samples resampled together: codecs give about a thousand at a time, and every call has its price.
+_GATHERED = 1 << 14
 
 
 class Mono:
@@ -45,6 +47,7 @@ class Mono:
     def __init__(self, rate: int) -> None:
         self.rate = rate
         self._kind: tuple[Any, ...] | None = None
+        self._gathered: Any = None
         self._resampler: Any = None
 
     def push(self, frame: Any) -> list[np.ndarray]:
@@ -54,16 +57,22 @@ class Mono:
         if kind != self._kind:
             done = self.flush()
             self._kind = kind
+            self._gathered = av.AudioFifo()
             self._resampler = av.AudioResampler("fltp", frame.layout.name, self.rate)
         frame.pts = None  # places are counted by us
-        return done + self._average(self._resampler.resample(frame))
+        self._gathered.write(frame)
+        if self._gathered.samples >= _GATHERED:
+            done += self._average(self._resampler.resample(self._gathered.read()))
+        return done
 
     def flush(self) -> list[np.ndarray]:
         """Return what is still inside, and be as new."""
         if self._resampler is None:
             return []
-        rest = self._average(self._resampler.resample(None))
-        self._resampler = self._kind = None
+        rest = self._gathered.read()
+        frames = self._resampler.resample(rest) if rest is not None else []
+        rest = self._average([*frames, *self._resampler.resample(None)])
+        self._resampler = self._gathered = self._kind = None
         return rest
 
     @staticmethod
@@ -233,7 +242,7 @@ def sound_frames(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
         except av.error.EOFError:
             return
         except av.error.FFmpegError:
-            damage.corrupt += 1
+            damage.corrupt.add(len(damage.corrupt))
             failures += 1
             packets = container.demux(stream)
             continue

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -34,17 +35,19 @@ from omnidrop.clip.features import (
     audio_token_count,
     resize_frames,
 )
+from omnidrop.clip.packets import Damage
+from omnidrop.clip.parallel import shown_frames
 from omnidrop.clip.probe import AudioStream, MediaInfo, probe
 from omnidrop.clip.sampling import sampling_plan
 from omnidrop.clip.source import as_path, hash_file
 from omnidrop.clip.values import ClipData, ClipOptions, FrameChunk, SamplingPlan, Stopwatch
-from omnidrop.clip.video import Damage, FrameReader
 from omnidrop.errors import MediaError, UsageError
 
 __all__ = ["Clip", "ClipData", "ClipOptions", "FrameChunk", "SamplingPlan", "open_clip"]
 
 _OPTIONS, _VIDEO, _AUDIO = ClipOptions(), VideoSpec(), AudioSpec()
 _SHORTFALL = 1.0  # seconds by which a stream may miss its announced end without a word
+_AHEAD = 64 << 20  # bytes of frames that a reader may hold until those before them are read
 _SILENCE = 1e-4  # no sample of a silent track is louder
 
 
@@ -264,7 +267,7 @@ class Clip:
         if self._closed:
             raise ValueError("the clip is closed")
 
-    def frame_chunks(self) -> Iterator[FrameChunk]:
+    def frame_chunks(self) -> Generator[FrameChunk, None, None]:
         """Yield the sampled frames, resized, in chunks of about ``chunk_seconds``.
 
         A chunk is a whole number of temporal patches; only the last may have an odd frame, if the
@@ -282,34 +285,40 @@ class Clip:
         depth = self.video_spec.temporal_patch_size
         per_chunk = max(1, round(self.chunk_seconds * plan.fps / depth)) * depth
         damage = Damage()
-        reader = FrameReader(self.path, video, damage)
-        clock = self.info.start + self.start
+        times = (plan.times + (self.info.start + self.start)).tolist()
+        ahead = max(2, _AHEAD // (3 * plan.size[0] * plan.size[1]))
         frames: list[Tensor] = []
-        source: Tensor | None = None
         taken = 0
-        for _, image in reader.frames((plan.times + clock).tolist()):
-            if image is not source:  # the same tensor means the same frame again
-                with self.resizing:
-                    source, resized = image, resize_frames(image[None], plan.size).contiguous()
-            frames.append(resized)
-            taken += 1
-            if len(frames) == per_chunk:
-                yield self._chunk(frames, taken, per_chunk)
-                frames = []
+        shown = shown_frames(self.path, video, times, damage, change=self._resized, ahead=ahead)
+        with closing(shown):
+            for frame in shown:
+                frames.append(frame)
+                taken += 1
+                if len(frames) == per_chunk:
+                    yield self._chunk(frames, taken, per_chunk)
+                    frames = []
         if frames:
             yield self._chunk(frames, taken, per_chunk)
         self._report_video(damage, taken)
 
+    def _resized(self, image: Tensor) -> Tensor:
+        assert self.plan is not None
+        with self.resizing:
+            resized = resize_frames(image[None], self.plan.size)
+            # numpy copies with this thread alone; torch would wake others, for less than it costs.
+            return torch.from_numpy(np.ascontiguousarray(resized.numpy()))
+
     def _chunk(self, frames: list[Tensor], taken: int, per_chunk: int) -> FrameChunk:
         assert self.plan is not None
         first = taken - len(frames)
-        return FrameChunk(first // per_chunk, torch.cat(frames), self.plan.times[first:taken])
+        joined = torch.from_numpy(np.concatenate([frame.numpy() for frame in frames]))
+        return FrameChunk(first // per_chunk, joined, self.plan.times[first:taken])
 
     def _report_video(self, damage: Damage, taken: int) -> None:
         plan = self.plan
         assert plan is not None
         if damage.corrupt:
-            self._note(f"Damaged parts of the picture were skipped ({damage.corrupt}).")
+            self._note(f"Damaged parts of the picture were skipped ({len(damage.corrupt)}).")
         for first, last in damage.gaps[:3]:
             first, last = first - self.info.start, last - self.info.start
             self._note(f"There are no frames between {first:.1f} s and {last:.1f} s.")
@@ -361,7 +370,7 @@ class Clip:
         assert track is not None
         assert info is not None
         if damage.corrupt:
-            self._note(f"Damaged parts of the sound were skipped ({damage.corrupt}).")
+            self._note(f"Damaged parts of the sound were skipped ({len(damage.corrupt)}).")
         if not total:
             if not self.has_video:
                 raise MediaError(
@@ -405,11 +414,14 @@ class Clip:
         """Read the whole clip into memory, the sound in a thread of its own."""
         with ThreadPoolExecutor(1, thread_name_prefix="omnidrop-sound") as beside:
             sound = beside.submit(lambda: list(self.audio_blocks()))
-            chunks = [chunk.frames for chunk in self.frame_chunks()]
+            size, most = (self.plan.size, len(self.plan.times)) if self.plan else ((0, 0), 0)
+            frames, taken = torch.empty((most, 3, *size), dtype=torch.uint8), 0
+            for chunk in self.frame_chunks():
+                frames.numpy()[taken : taken + len(chunk.frames)] = chunk.frames.numpy()
+                taken += len(chunk.frames)
             blocks = sound.result()
-        size = self.plan.size if self.plan is not None else (0, 0)
         return ClipData(
-            frames=torch.cat(chunks) if chunks else torch.empty((0, 3, *size), dtype=torch.uint8),
+            frames=frames[:taken],
             audio=torch.from_numpy(np.concatenate(blocks)) if blocks else None,
             fps=self.plan.fps if self.plan is not None else 0.0,
             start=self.start,

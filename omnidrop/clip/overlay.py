@@ -18,8 +18,9 @@ import numpy as np
 
 from omnidrop.clip.audio import sound_frames
 from omnidrop.clip.decode import Clip
+from omnidrop.clip.packets import Damage, leave_out_others
 from omnidrop.clip.source import media_errors, open_container
-from omnidrop.clip.video import Damage, FrameReader, leave_out_others
+from omnidrop.clip.video import FrameReader
 from omnidrop.errors import UsageError
 
 __all__ = ["write_changed"]

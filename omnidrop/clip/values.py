@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,14 +152,27 @@ class ClipData:
 
 
 class Stopwatch:
-    """Adds up the ``seconds`` spent inside it; a context manager, entered any number of times."""
+    """Adds up the time that threads spend inside it; a context manager.
+
+    Attributes
+    ----------
+    seconds : float
+        Of a thread, on average over those that were inside: what was spent on the clock on the wall
+        where they worked side by side.
+    """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
-        self._began = 0.0
+        self._spent: dict[int, float] = {}
+        self._here = threading.local()
 
     def __enter__(self) -> None:
-        self._began = time.perf_counter()
+        self._here.began = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
-        self.seconds += time.perf_counter() - self._began
+        here = threading.get_ident()
+        spent = time.perf_counter() - self._here.began
+        self._spent[here] = self._spent.get(here, 0.0) + spent
+
+    @property
+    def seconds(self) -> float:
+        return sum(self._spent.values()) / max(1, len(self._spent))

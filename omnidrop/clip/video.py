@@ -13,10 +13,8 @@ import math
 import os
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -25,33 +23,18 @@ import av.error
 import av.stream
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
+from omnidrop.clip.packets import CLOCK_SLACK, Damage, Packets, leave_out_others
 from omnidrop.clip.probe import VideoStream
 from omnidrop.clip.source import media_errors, open_container
 
-# Containers round times to a millisecond or so; a frame due at t must not be missed by that.
-CLOCK_SLACK = 5e-4
-# Codecs reorder frames by at most 16; with this many packets known, so is every frame's successor.
-_LOOK_AHEAD = 34
 _JUMP = 3.0  # seconds between samples from which on seeking may pay
 _HELD = 32 << 20  # bytes of packets held at most while looking for a key frame
-_STILL = 1.0  # seconds without a frame that are worth a word
-_TRIES = 50  # damaged stretches in a row before the rest of the file is given up
+# By itself PyAV 17 starts threads for every frame it converts, which takes longer than converting.
+_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 _SMALL = 320 * 240 * 60  # pixels in a clip below which starting threads costs more than it gains
-
-
-@dataclass
-class Damage:
-    """What went wrong while reading a stream, filled in as it is read.
-
-    ``ended`` is the moment, on the file's clock, at which the packets of the stream stop; ``gaps``
-    are stretches, on the same clock, that hold no frame though they are long against the others.
-    """
-
-    corrupt: int = 0
-    ended: float | None = None
-    gaps: list[tuple[float, float]] = field(default_factory=list)
 
 
 class FrameReader:
@@ -64,59 +47,104 @@ class FrameReader:
         As probed.
     damage : Damage
         Gets the count of packets that could not be decoded.
+    threads : int, optional
+        Of the decoder; as many as suit the clip by default.
+
+    Attributes
+    ----------
+    steady : bool
+        Whether key frames turned out to be no place to begin at.
     """
 
-    def __init__(self, path: Path, stream: VideoStream, damage: Damage) -> None:
+    def __init__(
+        self, path: Path, stream: VideoStream, damage: Damage, threads: int | None = None
+    ) -> None:
         self.path = path
         self.stream = stream
         self.damage = damage
+        self.steady = False  # if so, neither leap nor jump
+        self._packets = Packets(damage, 1.0 / (stream.average_fps or 25.0))
+        self._threads = threads
+        self._cancelled = False
         self._stack = ExitStack()
         self._container: Any = None
         self._source: Any = None
         self._context: Any = None
-        self._scale = 1, 1  # the stream's time base
+        self._scaler = VideoReformatter()
         self._intra = False
         self._wanted: Sequence[float] = ()
         self._jump_gap = _JUMP  # grows when a jump turns out not to have saved anything
-        self._steady = False  # neither leap nor jump: key frames turned out no place to begin at
-        self._packets: Iterator[Any] = iter(())
-        self._window: deque[tuple[float | None, Any]] = deque()  # read, not yet decoded
-        self._times: list[float] = []  # presentation times in the window and just behind it, sorted
         self._ready: deque[Any] = deque()  # decoded, not yet looked at
-        self._last: Any = None
-        self._ended = self._drained = False
+        self._drained = False
         self._skip_before = -math.inf
         self._target: float | None = None  # moment gone to, until a frame has come out
         self._back = 0.0  # seconds before that moment from which a key frame was looked for
-        self._leaps: deque[float] = deque()  # key frames leapt to, not yet looked at
         self._sent = -math.inf  # latest frame given to the decoder since it was empty
         self._searched = -math.inf  # wanted moment up to which a key frame was looked for
-        self._position = -math.inf  # where the packets read so far end
-        self._largest_gap = 0.0
 
-    def frames(self, times: Sequence[float]) -> Iterator[tuple[int, Tensor]]:
+    def key_frame_near(self, time: float) -> float | None:
+        """Return when the key frame is due that seeking leads to; None if it leads to none.
+
+        It lies before the moment, or where the file has no index also soon after. Opens the file;
+        `frames` then goes to its first moment, too, through a key frame.
+        """
+        with media_errors(self.path):
+            if self._container is None:
+                self._open()
+            try:
+                self._go(time)
+            except (av.error.FFmpegError, OverflowError):
+                return None
+            return self._packets.to_key_frame()
+
+    @property
+    def largest_gap(self) -> float:
+        """Seconds between frames, at most: how long the last one may stand for what follows it."""
+        return self._packets.largest_gap
+
+    @largest_gap.setter
+    def largest_gap(self, seconds: float) -> None:
+        self._packets.largest_gap = seconds
+
+    def cancel(self) -> None:
+        """Let `frames`, running in another thread, end before its next frame."""
+        self._cancelled = True
+
+    def frames(self, *stretches: Sequence[float]) -> Generator[tuple[int, Tensor], None, None]:
         """Yield the frame shown at each moment.
 
         Parameters
         ----------
-        times : sequence of float
-            Ascending, in seconds on the file's clock.
+        *stretches : sequence of float
+            Moments, ascending, in seconds on the file's clock. To a second stretch and those that
+            follow the reader goes through a key frame, wherever it is.
 
         Yields
         ------
         number : int
-            Index into ``times``. Moments after the last frame has gone are not yielded.
+            Place of the moment, counted through all stretches. Moments after the last frame has
+            gone are not yielded.
         frame : Tensor, uint8, (3, H, W)
             RGB, rotation applied. The same tensor comes again while the same frame is shown, and
             must not be written to. Not always contiguous.
         """
-        self._wanted = times
+        first = 0
         try:
             with media_errors(self.path):
-                self._open()
-                if times and times[0] > self.stream.start + 1.0:
-                    self._seek(times[0])
-                yield from self._shown(times)
+                moved = self._container is not None
+                if not moved:
+                    self._open()
+                for times in stretches:
+                    self._wanted = times
+                    if moved or (times and times[0] > self.stream.start + 1.0):
+                        self._seek(times[0])
+                    moved = True
+                    number = -1
+                    for number, image in self._shown(times):
+                        yield first + number, image
+                    if number + 1 < len(times):
+                        return
+                    first += len(times)
         finally:
             self._stack.close()
 
@@ -126,7 +154,7 @@ class FrameReader:
         now = -math.inf
         number = 0
         while number < len(times):
-            if times[number] - now > self._jump_gap and now > -math.inf and not self._steady:
+            if times[number] - now > self._jump_gap and now > -math.inf and not self.steady:
                 self._jump(times[number], now)
                 held, image, now = None, None, -math.inf
             frame = self._next_frame()
@@ -140,38 +168,26 @@ class FrameReader:
                     image = self._convert(frame if held is None else held)
                 yield number, image
                 number += 1
-            since = now
-            while self._leaps and self._leaps[0] <= time:
-                since = max(now, self._leaps.popleft())
-            if (
-                time - since > max(_STILL, 20 / (self.stream.average_fps or 25.0))
-                and held is not None
-            ):
-                self.damage.gaps.append((since, time))
             held, image, now = frame, None, time
-        if held is None or number == len(times):
+        if held is None or number == len(times) or self._cancelled:
             return
-        self.damage.ended = self._position
+        self.damage.ended = self._packets.position
         for rest in range(number, len(times)):
-            if times[rest] > self._position + max(0.5, self._largest_gap):
+            if times[rest] > self._packets.position + max(0.5, self.largest_gap):
                 return
             image = self._convert(held) if image is None else image
             yield rest, image
 
     def _time(self, frame: Any, now: float) -> float:
         if frame.pts is not None:
-            return self._seconds(frame.pts)
+            return self._packets.seconds(frame.pts)
         return max(now, self.stream.start) + 1.0 / (self.stream.average_fps or 25.0)
-
-    def _seconds(self, ticks: int) -> float:
-        # What float(ticks * time_base) gives, sooner.
-        return ticks * self._scale[0] / self._scale[1]
 
     def _convert(self, frame: Any) -> Tensor:
         """Return a decoded frame as RGB, turned the way it is shown: uint8, (3, H, W)."""
         # By name, for PyAV 14 takes no numbers; without, full-range colours would be stretched.
         spread = {1: "MPEG", 2: "JPEG"}.get(int(frame.color_range))
-        rgb = frame.reformat(format="rgb24", src_color_range=spread)
+        rgb = self._scaler.reformat(frame, format="rgb24", src_color_range=spread, **_ONE_THREAD)
         image = torch.from_numpy(np.ascontiguousarray(rgb.to_ndarray())).permute(2, 0, 1)
         if self.stream.mirrored:
             image = image.flip(2)
@@ -187,11 +203,9 @@ class FrameReader:
         self._source = self._container.streams[self.stream.index]
         leave_out_others(self._container, self._source)
         self._context = self._source.codec_context
-        base = self._source.time_base or Fraction(1)
-        self._scale = base.numerator, base.denominator
         size = self.stream.width * self.stream.height
-        if (self.stream.frames or 10**6) * size < _SMALL:
-            self._context.thread_count = 1
+        if self._threads is not None or (self.stream.frames or 10**6) * size < _SMALL:
+            self._context.thread_count = self._threads or 1
         else:
             self._context.thread_type = "AUTO"
             # Two more than there are processors: they decode on while frames are converted.
@@ -200,15 +214,16 @@ class FrameReader:
         # Some decoders (dav1d) look at what to skip but once, when they are opened.
         self._context.skip_frame = "DEFAULT"
         self._context.open(strict=False)
+        self._packets.open(self._container, self._source)
+        self._restart()
+
+    def _go(self, time: float) -> None:
+        self._packets.go(time)
         self._restart()
 
     def _restart(self) -> None:
-        self._packets = self._container.demux(self._source)
-        self._window.clear()
-        self._times.clear()
         self._ready.clear()
-        self._leaps.clear()
-        self._ended = self._drained = False
+        self._drained = False
         self._skip_before = self._sent = self._searched = -math.inf
         self._target = None
 
@@ -223,21 +238,13 @@ class FrameReader:
                 continue
             if target - back <= self.stream.start:
                 break
-            offset = math.floor((target - back) / self._source.time_base)
             try:
-                self._container.seek(offset, stream=self._source)
+                self._go(target - back)
             except (av.error.FFmpegError, OverflowError):
                 break
-            self._restart()
-            while (packet := self._pull()) is not None:
-                if packet.is_keyframe and packet.pts is not None:
-                    break
-            if packet is None:
-                continue
-            landed = self._seconds(packet.pts)
-            if landed <= target + CLOCK_SLACK:
+            landed = self._packets.to_key_frame()
+            if landed is not None and landed <= target + CLOCK_SLACK:
                 self._land(landed, target, back)
-                self._take(packet)
                 return landed
         self._open()
         self._jump_gap = math.inf
@@ -259,21 +266,20 @@ class FrameReader:
 
         Not before a frame has been decoded: the first one stands for all moments before it.
         """
-        head = self._window[0][0]
-        if head is None or self._sent == -math.inf or self._intra or self._steady:
+        window = self._packets.window
+        head = window[0][0]
+        if head is None or self._sent == -math.inf or self._intra or self.steady:
             return False
         if self._next_wanted(head) <= self._searched:
             return False
-        first = min((time for time, _ in self._window if time is not None))
+        first = min((time for time, _ in window if time is not None))
         target = self._next_wanted(first)
         if not self._searched < target < math.inf or target - first > self._jump_gap:
             return False
         self._searched = target
-        held = sum(packet.size for _, packet in self._window)
-        while self._times[-1] <= target + CLOCK_SLACK and held < _HELD and self._read():
-            held += self._window[-1][1].size
+        self._packets.fill_beyond(target, _HELD)
         place = 0
-        for number, (time, packet) in enumerate(self._window):
+        for number, (time, packet) in enumerate(window):
             if time is None or time < first:
                 return False
             if packet.is_keyframe and self._sent < time <= target + CLOCK_SLACK:
@@ -281,14 +287,12 @@ class FrameReader:
         if not place:
             return False
         self._decode(None)
-        if self._steady or self._retreats():
+        if self.steady or self._retreats():
             return True
         self._context.flush_buffers()
         for _ in range(place):
-            self._window.popleft()
-        landed = self._window[0][0] or 0.0
-        self._leaps.append(landed)
-        self._land(landed, target, 0.0)
+            window.popleft()
+        self._land(window[0][0] or 0.0, target, 0.0)
         return True
 
     def _retreats(self, time: float = math.inf) -> bool:
@@ -298,7 +302,7 @@ class FrameReader:
         """
         if self._target is None or time <= self._target + CLOCK_SLACK:
             return False
-        self._steady = True
+        self.steady = True
         self._seek(self._target, beyond=self._back)
         return True
 
@@ -307,72 +311,36 @@ class FrameReader:
         number = bisect_left(self._wanted, time - CLOCK_SLACK)
         return self._wanted[number] if number < len(self._wanted) else math.inf
 
-    def _pull(self) -> Any:
-        """Return the next packet of the file, or None at its end; damage is counted and skipped."""
-        for _ in range(_TRIES):
-            try:
-                packet = next(self._packets, None)
-            except av.error.EOFError:
-                return None
-            except av.error.FFmpegError:
-                self.damage.corrupt += 1
-                self._packets = self._container.demux(self._source)
-                continue
-            if packet is None or packet.size:
-                return packet
-            self._last = packet  # empty: tells the decoder that no more will come
-        return None
-
-    def _read(self) -> bool:
-        """Put the next packet in the window; False at the end of the file."""
-        packet = None if self._ended else self._pull()
-        if packet is None:
-            self._ended = True
-            return False
-        self._take(packet)
-        return True
-
-    def _take(self, packet: Any) -> None:
-        """Put a packet in the window and note when its frame is due."""
-        self.damage.corrupt += packet.is_corrupt
-        time = None if packet.pts is None else self._seconds(packet.pts)
-        self._window.append((time, packet))
-        if time is None:
-            return
-        place = bisect_left(self._times, time)
-        if place == len(self._times) and self._times:
-            self._largest_gap = max(self._largest_gap, time - self._times[-1])
-        self._times.insert(place, time)
-        del self._times[: -(4 * _LOOK_AHEAD + len(self._window))]
-        self._position = max(self._position, time + self._seconds(packet.duration or 0))
-
     def _is_shown(self, time: float | None) -> bool:
         """Whether a wanted moment shows the frame due at ``time``, or may do so."""
         if time is None:
             return True
-        place = bisect_left(self._times, time + 1e-9)
-        if place == len(self._times) or time <= self.stream.start + 1e-9:
+        wanted, follows = self._next_wanted(time), self._packets.successor(time)
+        # The first frame behind all moments ends the last one.
+        if follows is None or wanted == math.inf or time <= self.stream.start + 1e-9:
             return True
-        return self._next_wanted(time) < self._times[place] - CLOCK_SLACK
+        return wanted < follows - CLOCK_SLACK
 
     def _next_frame(self) -> Any:
         """Decode until a frame comes out; None at the end of the file."""
         while not self._ready:
-            while len(self._window) < _LOOK_AHEAD and self._read():
-                pass
-            if not self._window:
+            if self._cancelled:
+                return None
+            self._packets.fill()
+            window = self._packets.window
+            if not window:
                 if self._drained:
                     return None
                 self._drained = True
                 self._context.skip_frame = "DEFAULT"
-                self._decode(self._last)
+                self._decode(self._packets.last)
                 if self._drained:  # and has not begun again meanwhile
                     self._retreats()
                 continue
-            shown = self._is_shown(self._window[0][0])
+            shown = self._is_shown(window[0][0])
             if not shown and self._leap():
                 continue
-            time, packet = self._window.popleft()
+            time, packet = self._packets.take()
             if shown or not self._intra:
                 self._context.skip_frame = "DEFAULT" if shown else "NONREF"
                 self._sent = max(self._sent, -math.inf if time is None else time)
@@ -385,7 +353,7 @@ class FrameReader:
         except av.error.EOFError:
             return
         except av.error.FFmpegError:
-            self.damage.corrupt += 1
+            self.damage.corrupt.add(None if packet is None else packet.dts)
             return
         for frame in frames:
             time = self._time(frame, math.inf)
@@ -395,12 +363,3 @@ class FrameReader:
                 return
             self._target = None
             self._ready.append(frame)
-
-
-def leave_out_others(container: Any, stream: Any) -> None:
-    """Spare the demuxer reading streams that are not wanted, where PyAV can say so."""
-    discard = getattr(av.stream, "Discard", None)
-    if discard is not None:
-        for other in container.streams:
-            if other.index != stream.index:
-                other.discard = discard.all

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from omnidrop.clip.ahead import Ahead
 from omnidrop.clip.features import audio_token_count
 from omnidrop.engine.meter import Meter
-from omnidrop.engine.reading import FramesAhead, SoundAhead
+from omnidrop.engine.reading import Grids, SoundAhead, frames_ahead
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import Media
@@ -129,7 +130,7 @@ def encode_clip(
         If neither a picture nor a sound long enough for one token can be decoded.
     """
     tell = progress or _silent
-    frames = FramesAhead(clip, meter) if clip.has_video else None
+    frames = frames_ahead(clip, meter) if clip.has_video else None
     sound = SoundAhead(clip, meter) if clip.has_audio else None
     try:
         seen = _pictures(adapter, clip, meter, tell, frames, video_attention) if frames else None
@@ -217,7 +218,7 @@ def _pictures(
     clip: Clip,
     meter: Meter,
     tell: Progress,
-    frames: FramesAhead,
+    frames: Ahead[Grids],
     attention: bool,
 ) -> _Seen | None:
     parts: list[torch.Tensor] = []

@@ -10,13 +10,14 @@ where B-frames are filtered differently than P-frames, in turns of two or three.
 from __future__ import annotations
 
 import hashlib
-import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
+from omnidrop.clip.ahead import Ahead
 from omnidrop.clip.features import patches
 from omnidrop.engine.meter import Meter
 
@@ -89,63 +90,28 @@ class Seen:
         return torch.cat(fresh) if fresh else frames[:0], places
 
 
-class FramesAhead(Iterator[Grids]):
-    """Decodes frames and makes their patches in a thread, a few chunks ahead of the reader."""
+def frames_ahead(clip: Clip, meter: Meter) -> Ahead[Grids]:
+    """Decode frames and make their patches in a thread, a few chunks ahead of the taker."""
+    return Ahead(_grids(clip, meter), AHEAD, "omnidrop-frames")
 
-    def __init__(self, clip: Clip, meter: Meter) -> None:
-        self._queue: queue.Queue[Grids | BaseException | None] = queue.Queue(maxsize=AHEAD)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(
-            target=self._work, args=(clip, meter), name="omnidrop-frames", daemon=True
-        )
-        self._thread.start()
 
-    def _work(self, clip: Clip, meter: Meter) -> None:
-        try:
-            spec = clip.video_spec
-            seen = Seen(spec.temporal_patch_size)
-            chunks = clip.frame_chunks()
-            while not self._stop.is_set():
-                with meter.stage("frames", overlapped=True):
-                    chunk = next(chunks, None)
-                if chunk is None:
-                    break
-                with meter.stage("patches", overlapped=True):
-                    fresh, places = seen.sort(chunk.frames)
-                    height, width = (side // spec.patch_size for side in fresh.shape[2:])
-                    rows, shape = None, (0, height, width)
-                    if len(fresh):
-                        rows, shape = patches(fresh, spec)
-                self._put(Grids(rows, shape, places, int(chunk.frames.shape[0])))
-            meter.add("resize", clip.resizing.seconds, within="frames", overlapped=True)
-            self._put(None)
-        except BaseException as error:  # handed to the reader, who raises it
-            self._put(error)
-
-    def _put(self, item: Grids | BaseException | None) -> None:
-        while not self._stop.is_set():
-            try:
-                self._queue.put(item, timeout=0.1)
-                return
-            except queue.Full:
-                continue
-
-    def __next__(self) -> Grids:
-        if self._stop.is_set():
-            raise StopIteration
-        item = self._queue.get()
-        if item is None:
-            self._stop.set()
-            raise StopIteration
-        if isinstance(item, BaseException):
-            self._stop.set()
-            raise item
-        return item
-
-    def close(self) -> None:
-        """Stop decoding and wait for the thread."""
-        self._stop.set()
-        self._thread.join(timeout=10.0)
+def _grids(clip: Clip, meter: Meter) -> Generator[Grids, None, None]:
+    spec = clip.video_spec
+    seen = Seen(spec.temporal_patch_size)
+    with closing(clip.frame_chunks()) as chunks:
+        while True:
+            with meter.stage("frames", overlapped=True):
+                chunk = next(chunks, None)
+            if chunk is None:
+                break
+            with meter.stage("patches", overlapped=True):
+                fresh, places = seen.sort(chunk.frames)
+                height, width = (side // spec.patch_size for side in fresh.shape[2:])
+                rows, shape = None, (0, height, width)
+                if len(fresh):
+                    rows, shape = patches(fresh, spec)
+            yield Grids(rows, shape, places, int(chunk.frames.shape[0]))
+    meter.add("resize", clip.resizing.seconds, within="frames", overlapped=True)
 
 
 class SoundAhead:

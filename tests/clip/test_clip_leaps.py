@@ -12,6 +12,7 @@ import torch
 
 from omnidrop.clip import video
 from omnidrop.clip.decode import ClipOptions, open_clip
+from omnidrop.clip.packets import Damage
 from tests.clip.test_clip_decode import wanted
 
 QUICK = {"preset": "veryfast", "g": "15"}
@@ -120,7 +121,7 @@ def test_key_frames_that_are_no_whole_pictures_are_found_out(tmp_path):
     assert len(keys) > 3
     reader = None
     with open_clip(path, ClipOptions(fps=1.0)) as clip:
-        reader = video.FrameReader(path, clip.info.video, video.Damage())
+        reader = video.FrameReader(path, clip.info.video, Damage())
         images = [image for _, image in reader.frames([0.0, keys[2] + 0.04])]
-        assert reader._steady
+        assert reader.steady
         assert len(images) == 2

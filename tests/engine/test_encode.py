@@ -109,7 +109,7 @@ def test_nothing_to_see_or_hear_is_refused(
     model: Model, clip_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Clip, "log_mel", lambda self, stop: None)
-    monkeypatch.setattr(Clip, "frame_chunks", lambda self: iter(()))
+    monkeypatch.setattr(Clip, "frame_chunks", lambda self: (chunk for chunk in ()))
     with model.open(clip_path) as session, pytest.raises(MediaError, match="nothing to look at"):
         session.ask(QUESTION)
 
