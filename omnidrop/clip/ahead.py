@@ -5,9 +5,31 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+
+class Gate:
+    """Where threads that read wait while something else needs the processors."""
+
+    def __init__(self) -> None:
+        self._open = threading.Event()
+        self._open.set()
+
+    def wait(self) -> None:
+        """Go through, once it is open."""
+        self._open.wait()
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        """Keep it closed for a while."""
+        self._open.clear()
+        try:
+            yield
+        finally:
+            self._open.set()
 
 
 class Ahead(Generic[T], Iterator[T]):
@@ -21,6 +43,8 @@ class Ahead(Generic[T], Iterator[T]):
         Items made ahead at most; the thread waits while so many are there.
     name : str
         Of the thread.
+    gate : Gate, optional
+        Passed before each item is made.
 
     Notes
     -----
@@ -28,8 +52,11 @@ class Ahead(Generic[T], Iterator[T]):
     wanted.
     """
 
-    def __init__(self, items: Generator[T, None, None], most: int, name: str) -> None:
+    def __init__(
+        self, items: Generator[T, None, None], most: int, name: str, gate: Gate | None = None
+    ) -> None:
         self._items = items
+        self._gate = gate or Gate()
         self._queue: queue.Queue[tuple[T] | BaseException | None] = queue.Queue(maxsize=most)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -39,6 +66,7 @@ class Ahead(Generic[T], Iterator[T]):
         try:
             for item in self._items:
                 self._put((item,))
+                self._gate.wait()
                 if self._stop.is_set():
                     break
             self._items.close()

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnidrop.clip.ahead import Gate
 from omnidrop.clip.audio import audio_blocks
 from omnidrop.clip.features import (
     AudioSpec,
@@ -96,9 +97,11 @@ class Clip:
         Seconds; of the selected span.
     notices : list of str
         What a person should know; grows while the clip is read.
-    resizing, transforming : Stopwatch
-        Seconds spent on resizing frames and on log-mel: parts of what `frame_chunks` and `log_mel`
-        take, the rest of which is seeking and decoding.
+    gate : Gate
+        While it is closed, what reads in threads of its own waits.
+    resizing, transforming, waiting : Stopwatch
+        Seconds spent on resizing frames, and on log-mel and at the gate: parts of what
+        `frame_chunks` and `log_mel` take, the rest of which is seeking and decoding.
     """
 
     def __init__(
@@ -117,7 +120,8 @@ class Clip:
         self.info = probe(path)
         self.notices: list[str] = list(self.info.notices)
         self._closed = False
-        self.resizing, self.transforming = Stopwatch(), Stopwatch()
+        self.gate = Gate()
+        self.resizing, self.transforming, self.waiting = Stopwatch(), Stopwatch(), Stopwatch()
         self._audio_info = self._sound_source()
         self._track = self._choose_track()
         whole = self._whole_duration()
@@ -289,7 +293,9 @@ class Clip:
         ahead = max(2, _AHEAD // (3 * plan.size[0] * plan.size[1]))
         frames: list[Tensor] = []
         taken = 0
-        shown = shown_frames(self.path, video, times, damage, change=self._resized, ahead=ahead)
+        shown = shown_frames(
+            self.path, video, times, damage, change=self._resized, ahead=ahead, gate=self.gate
+        )
         with closing(shown):
             for frame in shown:
                 frames.append(frame)
@@ -396,6 +402,8 @@ class Clip:
             return None
         stream = LogMel(self.audio_spec)
         for block in self.audio_blocks():
+            with self.waiting:
+                self.gate.wait()
             if stop is not None and stop.is_set():
                 return None
             with self.transforming:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from omnidrop.clip.ahead import Ahead
+from omnidrop.clip.ahead import Ahead, Gate
 from omnidrop.clip.packets import CLOCK_SLACK, Damage
 from omnidrop.clip.probe import VideoStream
 from omnidrop.clip.video import FrameReader
@@ -50,6 +50,7 @@ def shown_frames(
     *,
     change: Change,
     ahead: int,
+    gate: Gate,
 ) -> Generator[Tensor, None, None]:
     """Yield the frame shown at each moment, changed.
 
@@ -67,6 +68,8 @@ def shown_frames(
         a frame, from several threads.
     ahead : int
         Changed frames that each reader may hold until those before them have been yielded.
+    gate : Gate
+        Where readers wait before each frame.
 
     Yields
     ------
@@ -83,7 +86,7 @@ def shown_frames(
         yield from _changed(FrameReader(path, stream, damage), [times], change)
         return
     done = 0
-    with closing(_in_turns(readers, shares, change, ahead)) as frames:
+    with closing(_in_turns(readers, shares, change, ahead, gate)) as frames:
         try:
             for frame in frames:
                 yield frame
@@ -118,14 +121,18 @@ def _changed(
 
 
 def _in_turns(
-    readers: Sequence[FrameReader], shares: Sequence[Share], change: Change, ahead: int
+    readers: Sequence[FrameReader],
+    shares: Sequence[Share],
+    change: Change,
+    ahead: int,
+    gate: Gate,
 ) -> Generator[Tensor, None, None]:
     """Let the readers work, and yield what they find in order, up to where one finds no more."""
     threads: list[Ahead[Tensor]] = []
     try:
         for reader, share in zip(readers, shares, strict=True):
             frames = _while_sound(reader, _changed(reader, share.stretches, change))
-            threads.append(Ahead(frames, ahead, "omnidrop-decoder"))
+            threads.append(Ahead(frames, ahead, "omnidrop-decoder", gate))
         turns = sorted(
             (place, len(stretch), number)
             for number, share in enumerate(shares)

@@ -1,14 +1,18 @@
 """A clip → embeddings of its frames and sound, once, for any number of questions.
 
 The towers' attention never crosses a chunk (2 s of sound, one temporal grid of video), so they run
-chunk by chunk: a thread decodes frames while the tower works on the chunk before, and no more than
-a few chunks of pixels are ever held; another thread reads the sound meanwhile. A grid whose pixels
-were met before is not encoded again: the rows it got then are its rows.
+chunk by chunk, and no more than some seconds of pixels are ever held. Where the tower has a device
+of its own, a thread decodes frames while it works on those before; where it computes on the
+processors that decoding needs, too, both only get in each other's way, and take turns. Another
+thread reads the sound meanwhile. A grid whose pixels were met before is not encoded again: the rows
+it got then are its rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,13 +21,16 @@ import torch
 from omnidrop.clip.ahead import Ahead
 from omnidrop.clip.features import audio_token_count
 from omnidrop.engine.meter import Meter
-from omnidrop.engine.reading import Grids, SoundAhead, frames_ahead
+from omnidrop.engine.reading import Grids, SoundAhead, grids_beside, grids_in_rounds
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import Media
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.decode import Clip
+
+#: Processors that reading needs for itself, to go on beside towers that run on processors too.
+READERS = 3
 
 #: Called with (stage, done, total or None); what a progress bar needs.
 Progress = Callable[[str, float, float | None], None]
@@ -130,15 +137,13 @@ def encode_clip(
         If neither a picture nor a sound long enough for one token can be decoded.
     """
     tell = progress or _silent
-    frames = frames_ahead(clip, meter) if clip.has_video else None
     sound = SoundAhead(clip, meter) if clip.has_audio else None
     try:
-        seen = _pictures(adapter, clip, meter, tell, frames, video_attention) if frames else None
+        seen = _pictures(adapter, clip, meter, tell, video_attention) if clip.has_video else None
         heard = _sound(adapter, meter, tell, sound) if sound else None
     finally:
-        for reader in (frames, sound):
-            if reader is not None:
-                reader.close()
+        if sound is not None:
+            sound.close()
     if seen is None and heard is None:
         raise MediaError(
             "There is nothing to look at or listen to in the asked span.",
@@ -218,7 +223,37 @@ def _pictures(
     clip: Clip,
     meter: Meter,
     tell: Progress,
-    frames: Ahead[Grids],
+    attention: bool,
+) -> _Seen | None:
+    if _has_processors_left(adapter):
+        beside = grids_beside(clip, meter)
+        with closing(beside):
+            return _embedded(adapter, clip, meter, tell, _waited_for(beside, meter), attention)
+    with closing(grids_in_rounds(clip, meter)) as grids:
+        return _embedded(adapter, clip, meter, tell, grids, attention)
+
+
+def _has_processors_left(adapter: Adapter) -> bool:
+    """Whether reading can go on beside the towers without taking processors from them."""
+    idle = (os.cpu_count() or 1) - torch.get_num_threads()
+    return adapter.device.type != "cpu" or idle >= READERS
+
+
+def _waited_for(grids: Ahead[Grids], meter: Meter) -> Iterator[Grids]:
+    while True:
+        with meter.stage("waiting for frames"):
+            item = next(grids, None)
+        if item is None:
+            return
+        yield item
+
+
+def _embedded(
+    adapter: Adapter,
+    clip: Clip,
+    meter: Meter,
+    tell: Progress,
+    grids: Iterator[Grids],
     attention: bool,
 ) -> _Seen | None:
     parts: list[torch.Tensor] = []
@@ -227,11 +262,7 @@ def _pictures(
     height = width = 0
     total = float(len(clip.plan.times)) if clip.plan is not None else None
     done = 0
-    while True:
-        with meter.stage("waiting for frames"):
-            item = next(frames, None)
-        if item is None:
-            break
+    for item in grids:
         if item.rows is not None:
             with meter.stage("vision tower"):
                 part, scores = adapter.vision_tower(item.rows, item.shape, attention=attention)

@@ -12,13 +12,13 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
 from omnidrop.clip.ahead import Ahead
-from omnidrop.clip.features import patches
+from omnidrop.clip.features import VideoSpec, patches
 from omnidrop.engine.meter import Meter
 
 if TYPE_CHECKING:  # ready features need no media library
@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # ready features need no media library
 
 #: Chunks of patches made ahead of the vision tower.
 AHEAD = 2
+#: Bytes of frames read before the vision tower gets to work, where both need the same processors.
+ROUND = 64 << 20
 
 
 class Grids(NamedTuple):
@@ -90,28 +92,56 @@ class Seen:
         return torch.cat(fresh) if fresh else frames[:0], places
 
 
-def frames_ahead(clip: Clip, meter: Meter) -> Ahead[Grids]:
+def grids_beside(clip: Clip, meter: Meter) -> Ahead[Grids]:
     """Decode frames and make their patches in a thread, a few chunks ahead of the taker."""
-    return Ahead(_grids(clip, meter), AHEAD, "omnidrop-frames")
+    return Ahead(_grids(clip, meter, overlapped=True), AHEAD, "omnidrop-frames")
 
 
-def _grids(clip: Clip, meter: Meter) -> Generator[Grids, None, None]:
-    spec = clip.video_spec
-    seen = Seen(spec.temporal_patch_size)
-    with closing(clip.frame_chunks()) as chunks:
+def grids_in_rounds(clip: Clip, meter: Meter) -> Generator[Grids, None, None]:
+    """Decode many frames with all processors, then let the taker have them, and so on.
+
+    While grids are taken nothing of the clip is read, nor its sound.
+    """
+    yield from _grids(clip, meter, overlapped=False)
+
+
+def _grids(clip: Clip, meter: Meter, *, overlapped: bool) -> Generator[Grids, None, None]:
+    seen = Seen(clip.video_spec.temporal_patch_size)
+    with closing(_frames(clip, meter, overlapped)) as rounds:
+        for chunks in rounds:
+            with nullcontext() if overlapped else clip.gate.closed():
+                for frames in chunks:
+                    with meter.stage("patches", overlapped=overlapped):
+                        grids = _cut(frames, seen, clip.video_spec)
+                    yield grids
+    meter.add("resize", clip.resizing.seconds, within="frames", overlapped=overlapped)
+
+
+def _frames(
+    clip: Clip, meter: Meter, overlapped: bool
+) -> Generator[list[torch.Tensor], None, None]:
+    """Yield the frames of one chunk, or of as many as make a round."""
+    chunks: list[torch.Tensor] = []
+    with closing(clip.frame_chunks()) as source:
         while True:
-            with meter.stage("frames", overlapped=True):
-                chunk = next(chunks, None)
+            with meter.stage("frames", overlapped=overlapped):
+                chunk = next(source, None)
+            if chunk is not None:
+                chunks.append(chunk.frames)
+            if chunks and (overlapped or chunk is None or sum(c.nbytes for c in chunks) >= ROUND):
+                yield chunks
+                chunks = []
             if chunk is None:
-                break
-            with meter.stage("patches", overlapped=True):
-                fresh, places = seen.sort(chunk.frames)
-                height, width = (side // spec.patch_size for side in fresh.shape[2:])
-                rows, shape = None, (0, height, width)
-                if len(fresh):
-                    rows, shape = patches(fresh, spec)
-            yield Grids(rows, shape, places, int(chunk.frames.shape[0]))
-    meter.add("resize", clip.resizing.seconds, within="frames", overlapped=True)
+                return
+
+
+def _cut(frames: torch.Tensor, seen: Seen, spec: VideoSpec) -> Grids:
+    fresh, places = seen.sort(frames)
+    if len(fresh):
+        rows, shape = patches(fresh, spec)
+        return Grids(rows, shape, places, len(frames))
+    height, width = (side // spec.patch_size for side in fresh.shape[2:])
+    return Grids(None, (0, height, width), places, len(frames))
 
 
 class SoundAhead:
@@ -130,7 +160,8 @@ class SoundAhead:
         try:
             with meter.stage("sound", overlapped=True):
                 self._mel = clip.log_mel(self._stop)
-                meter.add("log-mel", clip.transforming.seconds, within="sound", overlapped=True)
+            meter.add("sound", -clip.waiting.seconds, overlapped=True)
+            meter.add("log-mel", clip.transforming.seconds, within="sound", overlapped=True)
         except BaseException as error:  # kept for the reader, who raises it
             self._error = error
 

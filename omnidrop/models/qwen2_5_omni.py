@@ -7,6 +7,7 @@ the thinker (transformers 5.17) or all under its `model` (5.23).
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,13 @@ from omnidrop.prompt import Layout
 
 FAMILY = "Qwen2.5-Omni"
 THINKER = reference.Qwen2_5OmniThinkerForConditionalGeneration
+
+# Renamed in 5.24.
+_CACHE = (
+    "cache"
+    if "cache" in inspect.signature(reference.Qwen2_5OmniAttention.forward).parameters
+    else "past_key_values"
+)
 
 #: Rows that go through an MLP together, at most.
 MLP_ROWS = 2048
@@ -177,7 +185,7 @@ class QwenOmniAdapter(Adapter):
             hidden_states=layer.input_layernorm(hidden),
             attention_mask=self._mask(hidden.shape[1], cache.length(index), hidden),
             position_embeddings=rotary,
-            past_key_values=cache,
+            **{_CACHE: cache},
         )
         hidden = hidden + attended
         del attended
