@@ -183,7 +183,7 @@ def measure_prefill(
             trace = session.ask(QUESTION, method=method, options=one).trace
             stages = {stage.name: stage.seconds for stage in trace.stages}
             prefill = stages["entry"] + stages["prefill"]
-            flops = prefill_flops(shape, trace.text_tokens, trace.kept_per_layer)
+            flops = prefill_flops(shape, trace.text_tokens, trace.kept_per_layer, as_run=True)
             return {
                 "av_tokens": trace.av_tokens,
                 "realised": trace.realised_budget,

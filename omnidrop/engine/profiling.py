@@ -28,7 +28,7 @@ from omnidrop.engine.session import Model
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.models.adapter import ModelInfo
 from omnidrop.pruning.method import Method
-from omnidrop.report.cost import audio_flops, decode_flops, vision_flops
+from omnidrop.report.cost import audio_flops, decode_flops, prefill_flops, vision_flops
 from omnidrop.report.profile import (
     CONTROL,
     FURTHER,
@@ -302,7 +302,9 @@ def _summed(info: ModelInfo, run: _Run, control: RunProfile | None, unpruned: _R
 
 def _flops(info: ModelInfo, trace: Trace, steps: int) -> dict[str, float]:
     """Return what the cost model says of each line of a run, `steps` tokens fed after prefill."""
-    found = {PREFILL: trace.flops_prefill}
+    found = {
+        PREFILL: prefill_flops(info.text, trace.text_tokens, trace.kept_per_layer, as_run=True)
+    }
     grid = trace.clip.get("grid")
     if grid is not None:
         steps_seen = grid[0] - trace.clip["repeated_grids"]  # the others were not encoded again

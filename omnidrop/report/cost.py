@@ -5,9 +5,10 @@ attention scores and sums, `lm_head`); norms, rotary, softmax and activations ar
 and left out. The numbers are what the arithmetic needs, not what a kernel spends: masked halves of
 causal attention are not counted, so a kernel that computes them anyway spends more.
 
-Every layer is counted whole, as other engines run it. Ours asks the last layer for one row only,
-besides all keys and values, so it spends up to 1 / L less than is said here; choosing tokens is not
-counted (`selection_flops` gives it).
+Two questions are asked of a prefill. What a method costs, compared with others: every layer is
+counted whole, as other engines run it and papers count it. How near a measured time comes to the
+arithmetic: then the last layer counts as we run it, which is for one row only, besides all keys and
+values (`as_run`). Choosing tokens is not counted (`selection_flops` gives it).
 
 Prefill is bound by arithmetic and decoding by bandwidth, so FLOPs predict the first and bytes
 (`weights_bytes` + `kv_bytes` per token) the second.
@@ -100,7 +101,19 @@ def layer_flops(shape: DecoderShape, tokens: int) -> int:
     return 2 * tokens * layer_weights(shape) + attention
 
 
-def prefill_flops(shape: DecoderShape, text_tokens: int, counts: Sequence[int]) -> float:
+def last_layer_flops(shape: DecoderShape, tokens: int) -> int:
+    """Return the operations of a layer that is asked for its last row alone.
+
+    Keys and values of all tokens are made, as decoding needs them.
+    """
+    both = 2 * shape.kv_heads * shape.head_dim
+    row = layer_weights(shape) - shape.hidden * both
+    return 2 * (tokens * shape.hidden * both + row + 2 * shape.heads * shape.head_dim * tokens)
+
+
+def prefill_flops(
+    shape: DecoderShape, text_tokens: int, counts: Sequence[int], *, as_run: bool = False
+) -> float:
     """Return the operations of a prefill whose layers see fewer and fewer tokens.
 
     Parameters
@@ -110,13 +123,18 @@ def prefill_flops(shape: DecoderShape, text_tokens: int, counts: Sequence[int]) 
         Tokens that every layer sees: text and markers.
     counts : sequence of int, length L
         Audio and video tokens entering each layer.
+    as_run : bool
+        Count one row of the last layer, as our engine runs it, instead of the whole layer.
 
     Returns
     -------
     float
         All layers, and `lm_head` on the last position only.
     """
-    body = sum(layer_flops(shape, text_tokens + count) for count in counts)
+    lengths = [text_tokens + count for count in counts]
+    body = sum(layer_flops(shape, length) for length in lengths)
+    if as_run and lengths:
+        body += last_layer_flops(shape, lengths[-1]) - layer_flops(shape, lengths[-1])
     return float(body + head_flops(shape))
 
 

@@ -11,6 +11,7 @@ import torch
 
 from omnidrop.clip.decode import Clip
 from omnidrop.clip.features import log_mel, patches
+from omnidrop.engine import encode
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.engine.meter import Meter, host_peak
@@ -63,7 +64,41 @@ def test_a_clip_and_its_features_give_the_same_answer(model: Model, clip_path: P
     assert from_features.trace.clip["path"] is None
 
 
-def test_stages_and_progress_are_told(model: Model, clip_path: Path) -> None:
+@pytest.fixture(params=[True, False], ids=["beside", "in turns"])
+def beside(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether there are processors to read with while the towers work."""
+    monkeypatch.setattr(encode, "READERS", -1000 if request.param else 1000)
+    return request.param
+
+
+def test_reading_and_towers_take_turns_where_both_need_the_processors(
+    model: Model, clip_path: Path, beside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omnidrop.clip.parallel._WORTH", 0.0)
+    monkeypatch.setattr("omnidrop.engine.reading.ROUND", 3 * 112 * 140 * 5)
+    open_gates = []
+    tower = type(model.adapter).vision_tower
+    with model.open(clip_path, fps=6) as session:
+        assert session.clip is not None
+        gate = session.clip.gate
+
+        def watched(*given: object, **rest: object) -> object:
+            open_gates.append(gate._open.is_set())
+            return tower(*given, **rest)
+
+        monkeypatch.setattr(type(model.adapter), "vision_tower", watched)
+        encoded = session.encode()
+        data = session.clip.read()
+        assert gate._open.is_set()
+    assert open_gates == [beside] * len(open_gates)
+    assert len(open_gates) == 3
+    rows, grid = patches(data.frames, model.adapter.video_spec)
+    assert encoded.media.grid == grid
+    torch.testing.assert_close(encoded.video, tower(model.adapter, rows, grid)[0])
+    assert not frame_threads()
+
+
+def test_stages_and_progress_are_told(model: Model, clip_path: Path, beside: bool) -> None:
     told: list[tuple[str, float, float | None]] = []
     with model.open(clip_path) as session:
         answer = session.ask(QUESTION, options=SHORT, progress=lambda *step: told.append(step))
@@ -73,7 +108,10 @@ def test_stages_and_progress_are_told(model: Model, clip_path: Path) -> None:
     by_name = {stage.name: stage for stage in answer.trace.stages}
     assert by_name["selection"].within == "prefill"
     assert by_name["selection"].seconds <= by_name["prefill"].seconds
-    assert by_name["frames"].overlapped
+    assert by_name["frames"].overlapped == by_name["patches"].overlapped == beside
+    assert ("waiting for frames" in names) == beside
+    assert by_name["sound"].overlapped
+    assert by_name["sound"].seconds >= by_name["log-mel"].seconds > 0
     alone = [s for s in answer.trace.stages if not s.overlapped and s.within is None]
     assert sum(s.seconds for s in alone if s.name != "answer") <= answer.trace.ttft + 0.05
     frames = [step for step in told if step[0] == "frames"]
@@ -82,7 +120,7 @@ def test_stages_and_progress_are_told(model: Model, clip_path: Path) -> None:
 
 
 def test_a_fault_while_decoding_reaches_the_caller(
-    model: Model, clip_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, clip_path: Path, beside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(self: Clip) -> None:
         raise MediaError("The frames are gone.", path=self.path)
@@ -94,7 +132,7 @@ def test_a_fault_while_decoding_reaches_the_caller(
 
 
 def test_a_fault_in_a_tower_ends_the_decoding_thread(
-    model: Model, clip_path: Path, monkeypatch: pytest.MonkeyPatch
+    model: Model, clip_path: Path, beside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("out of memory")

@@ -62,6 +62,23 @@ def test_a_layer_equals_the_counter():
     assert sum(p.numel() for p in Decoder(s).parameters()) == cost.layer_weights(s)
 
 
+def test_a_layer_asked_for_one_row_equals_the_counter():
+    s, n = Shape(), 17
+    d = Decoder(s)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        x = torch.randn(n, s.hidden)
+        k, v = (f(x).view(n, s.kv_heads, s.head_dim).transpose(0, 1) for f in (d.k, d.v))
+        k, v = (t.repeat_interleave(s.heads // s.kv_heads, 0) for t in (k, v))
+        q = d.q(x[-1:]).view(1, s.heads, s.head_dim).transpose(0, 1)
+        x = d.o((q @ k.transpose(1, 2) @ v).transpose(0, 1).reshape(1, -1))
+        d.down(functional.silu(d.gate(x)) * d.up(x))
+    assert cost.last_layer_flops(s, n) == counter.get_total_flops()
+    assert cost.last_layer_flops(s, 1) == cost.layer_flops(s, 1)
+    whole, run = (cost.prefill_flops(s, 5, (20, 10, 0), as_run=flag) for flag in (False, True))
+    assert whole - run == cost.layer_flops(s, 5) - cost.last_layer_flops(s, 5)
+    assert cost.prefill_flops(s, 0, (), as_run=True) == cost.head_flops(s)
+
+
 def test_prefill_sums_layers_and_one_row_of_logits():
     s = Shape()
     want = sum(cost.layer_flops(s, 5 + n) for n in (20, 10, 0)) + 2 * 32 * 100
