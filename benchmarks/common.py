@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from omnidrop.engine.encode import Encoded, Features  # noqa: E402
+from omnidrop.models.loading import quick_bfloat16  # noqa: E402
 from omnidrop.models.qwen2_5_omni import QwenOmniAdapter  # noqa: E402
 from omnidrop.prompt import Media  # noqa: E402
 from tests.checkpoints import thinker_config, write_tokenizer  # noqa: E402
@@ -30,7 +31,7 @@ def random_thinker(
     intermediate: int,
     vision: tuple[int, int, int] = (3, 32, 64),
     vocab: int | None = None,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
     device: str = "cpu",
     seed: int = 0,
 ) -> Any:
@@ -44,13 +45,18 @@ def random_thinker(
         Layers, width and MLP width of the vision tower.
     vocab : int, optional
         Default: just the tokenizer's.
-    dtype : torch.dtype
+    dtype : torch.dtype, optional
+        Default: what loading picks for a published checkpoint, bfloat16, or float32 on a processor
+        without arithmetic for that.
     device : str
     seed : int
         Of the weights.
     """
     from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
+    if dtype is None:
+        quick = device != "cpu" or quick_bfloat16()
+        dtype = torch.bfloat16 if quick else torch.float32
     config = thinker_config(layers=layers, hidden=hidden, dtype=str(dtype).removeprefix("torch."))
     text = config["text_config"]
     text |= {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": 64}

@@ -120,7 +120,14 @@ def main() -> None:
     table(
         ["AV tokens", "budget", "s", "×", "ideal ×", "reached", "choosing", "GFLOP/s", "met"], rows
     )
-    finish({"layers": options.layers, "device": options.device, "rows": results})
+    finish(
+        {
+            "layers": options.layers,
+            "device": options.device,
+            "dtype": adapter.info.dtype,
+            "rows": results,
+        }
+    )
 
 
 if __name__ == "__main__":

@@ -164,13 +164,13 @@ def pick_dtype(options: LoadOptions, location: Location, device: torch.device) -
     name = name or config.get("torch_dtype") or config.get("dtype")
     own = DTYPES.get(str(name)) or torch.bfloat16
     if device.type == "cpu":
-        return torch.float32 if location.demo or not _quick_bfloat16() else own
+        return torch.float32 if location.demo or not quick_bfloat16() else own
     if device.type == "cuda" and own == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         return torch.float16
     return own
 
 
-def _quick_bfloat16() -> bool:
+def quick_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 itself (AMX or AVX512-BF16) instead of converting."""
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, test, bool)() for test in tests)

@@ -71,9 +71,9 @@ def test_dtype_by_itself(tmp_path, monkeypatch):
     cpu = torch.device("cpu")
     location = resolve(options(half))
     for quick, wanted in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(loading, "_quick_bfloat16", lambda quick=quick: quick)
+        monkeypatch.setattr(loading, "quick_bfloat16", lambda quick=quick: quick)
         assert loading.pick_dtype(options(half), location, cpu) == wanted
-    monkeypatch.setattr(loading, "_quick_bfloat16", lambda: True)
+    monkeypatch.setattr(loading, "quick_bfloat16", lambda: True)
     demo = Location(location.name, location.folder, True, location.config)
     assert loading.pick_dtype(options(half), demo, cpu) == torch.float32
     cuda = torch.device("cuda", 0)
@@ -81,7 +81,7 @@ def test_dtype_by_itself(tmp_path, monkeypatch):
     assert loading.pick_dtype(options(half), location, cuda) == torch.float16
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
     assert loading.pick_dtype(options(half), location, cuda) == torch.bfloat16
-    assert isinstance(loading._quick_bfloat16(), bool)
+    assert isinstance(loading.quick_bfloat16(), bool)
 
 
 @pytest.mark.parametrize(
