@@ -139,6 +139,7 @@ def clip_options(span: SpanFlags, read: ReadFlags) -> Any:
         "fps": read.fps,
         "max_frames": read.max_frames,
         "max_pixels": read.max_pixels,
+        "still": read.still,
         "audio_file": read.audio_file,
         "audio_track": read.audio_track,
     }

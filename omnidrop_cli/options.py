@@ -129,6 +129,15 @@ class ReadFlags:
             help="Most pixels per frame; less takes less memory.",
         ),
     ] = None
+    still: Annotated[
+        int | None,
+        option(
+            "--still",
+            panel="Clip",
+            metavar="LEVELS",
+            help="Encode pictures that differ by at most so many grey levels once (0: equal ones).",
+        ),
+    ] = None
     no_audio: Annotated[bool, option("--no-audio", panel="Clip", help="Ignore the sound.")] = False
     no_video: Annotated[bool, option("--no-video", panel="Clip", help="Ignore the picture.")] = (
         False
@@ -155,6 +164,10 @@ class ReadFlags:
                     f"--{name.replace('_', '-')} {value:g} cannot be used.",
                     hint="Give a number above 0.",
                 )
+        if self.still is not None and not 0 <= self.still < 256:
+            raise UsageError(
+                f"--still {self.still} cannot be used.", hint="Give 0 to 255 grey levels, like 4."
+            )
         if self.audio_track is not None and self.audio_track < 0:
             raise UsageError("--audio-track counts from 0.", hint="Give 0 for the first track.")
         if self.no_audio and self.no_video:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_left
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +83,7 @@ def shown_frames(
         shares = _shares(readers[-1], times, len(readers))
         readers = readers[len(readers) - len(shares) :]
     if not readers:
-        yield from _changed(FrameReader(path, stream, damage), [times], change)
+        yield from _decoded_beside(FrameReader(path, stream, damage), times, change, gate)
         return
     done = 0
     with closing(_in_turns(readers, shares, change, ahead, gate)) as frames:
@@ -101,23 +101,33 @@ def shown_frames(
     last.largest_gap = max(reader.largest_gap for reader in readers)
     first = max(0, done - 1)
     try:
-        for number, frame in enumerate(_changed(last, [times[first:]], change), first):
+        rest = _decoded_beside(last, times[first:], change, gate)
+        for number, frame in enumerate(rest, first):
             if number >= done:
                 yield frame
     finally:
         damage.add(last.damage)
 
 
-def _changed(
-    reader: FrameReader, stretches: Sequence[Sequence[float]], change: Change
-) -> Generator[Tensor, None, None]:
+def _changed(frames: Iterator[tuple[int, Tensor]], change: Change) -> Generator[Tensor, None, None]:
     source = changed = None
-    with closing(reader.frames(*stretches)) as frames:
-        for _, image in frames:
-            if image is not source:  # the same tensor means the same frame again
-                source, changed = image, change(image)
-            assert changed is not None
-            yield changed
+    for _, image in frames:
+        if image is not source:  # the same tensor means the same frame again
+            source, changed = image, change(image)
+        assert changed is not None
+        yield changed
+
+
+def _decoded_beside(
+    reader: FrameReader, times: Sequence[float], change: Change, gate: Gate
+) -> Generator[Tensor, None, None]:
+    """Let one reader go on while the frame before is changed."""
+    frames = Ahead(reader.frames(times), 2, "omnidrop-decoder", gate)
+    try:
+        yield from _changed(frames, change)
+    finally:
+        reader.cancel()
+        frames.close()
 
 
 def _in_turns(
@@ -131,7 +141,7 @@ def _in_turns(
     threads: list[Ahead[Tensor]] = []
     try:
         for reader, share in zip(readers, shares, strict=True):
-            frames = _while_sound(reader, _changed(reader, share.stretches, change))
+            frames = _while_sound(reader, share.stretches, change)
             threads.append(Ahead(frames, ahead, "omnidrop-decoder", gate))
         turns = sorted(
             (place, len(stretch), number)
@@ -152,11 +162,11 @@ def _in_turns(
 
 
 def _while_sound(
-    reader: FrameReader, frames: Generator[Tensor, None, None]
+    reader: FrameReader, stretches: Sequence[Sequence[float]], change: Change
 ) -> Generator[Tensor, None, None]:
-    """Yield frames until the reader finds that key frames are no place to begin at."""
-    with closing(frames):
-        for frame in frames:
+    """Yield changed frames until the reader finds that key frames are no place to begin at."""
+    with closing(reader.frames(*stretches)) as frames:
+        for frame in _changed(frames, change):
             if reader.steady:
                 return
             yield frame

@@ -30,6 +30,10 @@ class ClipOptions:
         Limits on the number of frames; where one bites, the true rate differs from ``fps``.
     min_pixels, max_pixels : int, optional
         Limits on the area of a resized frame, in place of the model's own.
+    still : int
+        Grey levels up to which two pictures may differ, in every pixel, and count as one picture
+        that stands still, which is encoded once. 0, the default, takes exact repeats alone and
+        changes no result.
     video, audio : bool
         Whether to take picture and sound.
     audio_track : int, optional
@@ -50,6 +54,7 @@ class ClipOptions:
     max_frames: int = 768
     min_pixels: int | None = None
     max_pixels: int | None = None
+    still: int = 0
     video: bool = True
     audio: bool = True
     audio_track: int | None = None
@@ -85,6 +90,11 @@ class ClipOptions:
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise UsageError(
                 f"min_pixels ({self.min_pixels}) is above max_pixels ({self.max_pixels})."
+            )
+        if not 0 <= self.still < 256:
+            raise UsageError(
+                f"still must be between 0 and 255 grey levels, not {self.still}.",
+                hint="4 is hardly to be seen.",
             )
         if not self.video and not self.audio:
             raise UsageError(

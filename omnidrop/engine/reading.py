@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import threading
+from collections import deque
 from collections.abc import Generator
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import torch
 
 from omnidrop.clip.ahead import Ahead
@@ -26,8 +28,12 @@ if TYPE_CHECKING:  # ready features need no media library
 
 #: Chunks of patches made ahead of the vision tower.
 AHEAD = 2
+#: Grids that a new one is held against where pictures need only be nearly the same.
+LATELY = 3
 #: Bytes of frames read before the vision tower gets to work, where both need the same processors.
 ROUND = 64 << 20
+#: Bytes of frames in a batch of such a round; their patches take four times as much.
+BATCH = 8 << 20
 
 
 class Grids(NamedTuple):
@@ -58,11 +64,17 @@ class Seen:
     ----------
     depth : int
         Frames in a grid.
+    still : int
+        Grey levels by which every pixel of a grid may differ from one of the grids met last, and
+        still count as that one. 0 for exact repeats alone.
     """
 
-    def __init__(self, depth: int) -> None:
+    def __init__(self, depth: int, still: int = 0) -> None:
         self._depth = depth
+        self._still = still
         self._place: dict[bytes, int] = {}
+        self._number = 0
+        self._last: deque[tuple[int, np.ndarray]] = deque(maxlen=LATELY)
 
     def sort(self, frames: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
         """Find the grids that are new.
@@ -83,13 +95,31 @@ class Seen:
             frames = torch.cat([frames, frames[-1:].expand(odd, -1, -1, -1)])
         fresh, places = [], []
         for grid in frames.split(self._depth):
-            digest = hashlib.blake2b(grid.contiguous().numpy(), digest_size=16).digest()
+            pixels = grid.contiguous().numpy()
+            digest = hashlib.blake2b(pixels, digest_size=16).digest()
             place = self._place.get(digest)
             if place is None:
-                place = self._place[digest] = len(self._place)
+                place = self._alike(pixels)
+            if place is None:
+                place = self._number
+                self._number += 1
                 fresh.append(grid)
+                if self._still:
+                    self._last.append((place, pixels))
+            self._place[digest] = place
             places.append(place)
         return torch.cat(fresh) if fresh else frames[:0], places
+
+    def _alike(self, pixels: np.ndarray) -> int | None:
+        """Return the latest grid that differs so little; differences never add up from one on."""
+        for place, known in reversed(self._last):
+            if all(
+                # A few rows tell at once where something moves.
+                (np.maximum(a, b) - np.minimum(a, b)).max() <= self._still
+                for a, b in ((pixels[..., ::16, :], known[..., ::16, :]), (pixels, known))
+            ):
+                return place
+        return None
 
 
 def grids_beside(clip: Clip, meter: Meter) -> Ahead[Grids]:
@@ -106,7 +136,7 @@ def grids_in_rounds(clip: Clip, meter: Meter) -> Generator[Grids, None, None]:
 
 
 def _grids(clip: Clip, meter: Meter, *, overlapped: bool) -> Generator[Grids, None, None]:
-    seen = Seen(clip.video_spec.temporal_patch_size)
+    seen = Seen(clip.video_spec.temporal_patch_size, clip.options.still)
     with closing(_frames(clip, meter, overlapped)) as rounds:
         for chunks in rounds:
             with nullcontext() if overlapped else clip.gate.closed():
@@ -120,7 +150,7 @@ def _grids(clip: Clip, meter: Meter, *, overlapped: bool) -> Generator[Grids, No
 def _frames(
     clip: Clip, meter: Meter, overlapped: bool
 ) -> Generator[list[torch.Tensor], None, None]:
-    """Yield the frames of one chunk, or of as many as make a round."""
+    """Yield the frames of one chunk; or of as many as make a round, in batches for the tower."""
     chunks: list[torch.Tensor] = []
     with closing(clip.frame_chunks()) as source:
         while True:
@@ -129,10 +159,16 @@ def _frames(
             if chunk is not None:
                 chunks.append(chunk.frames)
             if chunks and (overlapped or chunk is None or sum(c.nbytes for c in chunks) >= ROUND):
-                yield chunks
+                yield chunks if overlapped else _batches(chunks)
                 chunks = []
             if chunk is None:
                 return
+
+
+def _batches(chunks: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Join chunks, so that large matrices go through the tower; all but the last are even."""
+    most = max(1, BATCH // max(1, chunks[0].nbytes))
+    return [torch.cat(chunks[first : first + most]) for first in range(0, len(chunks), most)]
 
 
 def _cut(frames: torch.Tensor, seen: Seen, spec: VideoSpec) -> Grids:

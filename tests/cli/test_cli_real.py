@@ -81,7 +81,19 @@ def test_save(ask, film, tmp_path, suffix) -> None:
 
 
 def test_span_and_sampling(ask, film) -> None:
-    flags = ("--start", "2", "--end", "0:04", "--fps", "4", "--max-pixels", "25088", "--no-audio")
+    flags = (
+        "--start",
+        "2",
+        "--end",
+        "0:04",
+        "--fps",
+        "4",
+        "--max-pixels",
+        "25088",
+        "--no-audio",
+        "--still",
+        "4",
+    )
     clip = json.loads(ask(film, "What?", "--json", *flags)[1])["trace"]
     assert clip["audio_tokens"] == 0
     assert (clip["chunks"][0]["start"], clip["chunks"][-1]["end"]) == (2.0, 4.0)
@@ -93,6 +105,7 @@ def test_span_and_sampling(ask, film) -> None:
     [
         (("--start", "60"), 2),
         (("--audio-track", "9"), 2),
+        (("--still", "256"), 2),
         (("--method", "nothing"), 2),
         (("--set", "nothing=1"), 2),
         (("--attn", "nothing"), 2),

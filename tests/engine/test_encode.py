@@ -75,7 +75,8 @@ def test_reading_and_towers_take_turns_where_both_need_the_processors(
     model: Model, clip_path: Path, beside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("omnidrop.clip.parallel._WORTH", 0.0)
-    monkeypatch.setattr("omnidrop.engine.reading.ROUND", 3 * 112 * 140 * 5)
+    monkeypatch.setattr("omnidrop.engine.reading.ROUND", 1)
+    monkeypatch.setattr("omnidrop.engine.reading.BATCH", 1)
     open_gates = []
     tower = type(model.adapter).vision_tower
     with model.open(clip_path, fps=6) as session:

@@ -6,6 +6,7 @@ import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import media
 import pytest
 import torch
@@ -14,6 +15,7 @@ from omnidrop.engine import reading
 from omnidrop.engine.encode import encode_clip
 from omnidrop.engine.meter import Meter
 from omnidrop.engine.session import Encoded, Model
+from omnidrop.errors import UsageError
 
 QUESTION = "What instrument plays first?"
 
@@ -43,6 +45,51 @@ def test_grids_are_known_by_their_pixels() -> None:
     still = torch.cat([a[:1], a[:1]])
     assert seen.sort(torch.cat([b, a[:1]]))[1] == [1, 4]
     assert seen.sort(still)[1] == [4]
+
+
+def test_pictures_may_be_nearly_the_same_where_that_is_asked_for() -> None:
+    a = torch.randint(20, 236, (2, 3, 56, 56), dtype=torch.uint8)
+    noise = torch.randint(0, 4, a.shape, dtype=torch.uint8)
+    dot = a.clone()
+    dot[1, 0, 33, 7] += 5  # one pixel, in a row that is not looked at first
+    places = {
+        still: reading.Seen(2, still).sort(torch.cat([a, a + noise, dot]))[1]
+        for still in (0, 3, 4, 5)
+    }
+    assert places == {0: [0, 1, 2], 3: [0, 0, 1], 4: [0, 0, 1], 5: [0, 0, 0]}
+    # Each is held against the first of its kind, so that a slow change does not pass for none.
+    slow = torch.cat([a + step for step in range(0, 10, 2)])
+    fresh, found = reading.Seen(2, 3).sort(slow)
+    assert found == [0, 0, 1, 1, 2]
+    assert torch.equal(fresh, torch.cat([a, a + 4, a + 8]))
+    # What was taken for another one is known from then on, and so are exact repeats from long ago.
+    seen = reading.Seen(2, 3)
+    others = torch.randint(0, 256, (2 * reading.LATELY, 3, 56, 56), dtype=torch.uint8)
+    assert seen.sort(torch.cat([a, a + noise, others, a + noise, a]))[1][-2:] == [0, 0]
+    assert seen.sort(a + 1)[1] == [reading.LATELY + 1]
+
+
+def test_still_pictures_of_a_codec_are_encoded_once(model: Model, tmp_path: Path) -> None:
+    held = media.picture(0, 160, 120)
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=10, options={"g": "20", "crf": "30"})
+        video.width, video.height, video.pix_fmt = 160, 120, "yuv420p"
+        for _ in range(100):
+            out.mux(video.encode(av.VideoFrame.from_ndarray(held, format="rgb24")))
+        out.mux(video.encode(None))
+    exact, passed = encode(model, path)
+    nearly, fewer = encode(model, path, still=24)
+    assert fewer < passed
+    assert nearly.media == exact.media
+    alike = torch.nn.functional.cosine_similarity(exact.video, nearly.video)
+    assert alike.mean() > 0.99
+
+
+@pytest.mark.parametrize("still", [-1, 256])
+def test_levels_that_cannot_be_meant(model: Model, slides: Path, still: int) -> None:
+    with pytest.raises(UsageError, match="grey levels"):
+        model.open(slides, still=still)
 
 
 def encode(model: Model, path: Path, **settings: object) -> tuple[Encoded, int]:
