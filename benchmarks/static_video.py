@@ -40,7 +40,7 @@ from omnidrop.engine.meter import Meter
 
 ROOT = Path(__file__).resolve().parent.parent
 FPS, WIDTH, HEIGHT, SLIDE = 30, 1280, 720, 20
-STILL = 4  # grey levels
+STILL = 16  # grey levels
 CLIPS = {
     "moving": {"preset": "ultrafast"},
     "slides, held": {"bf": "0"},
@@ -158,11 +158,11 @@ def main() -> None:
     for kind, values in seconds.items():
         rows[kind]["seconds"] = statistics.median(values)
         rows[kind]["ratio"] = rows[kind]["seconds"] / statistics.median(seconds["moving"])
-    print(f"{'clip':<14} {'grids':>6} {'encoded':>8} {'tower s':>8} {'of moving':>10} {'apart':>7}")
+    print(f"{'clip':<14} {'grids':>6} {'encoded':>8} {'tower s':>8} {'of moving':>10} {'apart':>8}")
     for kind, row in rows.items():
         print(
             f"{kind:<14} {row['grids']:>6} {row['encoded']:>8} "
-            f"{row['seconds']:>8.3f} {row['ratio']:>10.3f} {row['apart']:>7.4f}"
+            f"{row['seconds']:>8.3f} {row['ratio']:>10.3f} {row['apart']:>8.1e}"
         )
     print(json.dumps({"seconds": options.seconds, **rows}))
 

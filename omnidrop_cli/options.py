@@ -135,7 +135,7 @@ class ReadFlags:
             "--still",
             panel="Clip",
             metavar="LEVELS",
-            help="Encode pictures that differ by at most so many grey levels once (0: equal ones).",
+            help="Encode pictures once that differ by so many grey levels at most; 16 for slides (0).",
         ),
     ] = None
     no_audio: Annotated[bool, option("--no-audio", panel="Clip", help="Ignore the sound.")] = False
@@ -166,7 +166,7 @@ class ReadFlags:
                 )
         if self.still is not None and not 0 <= self.still < 256:
             raise UsageError(
-                f"--still {self.still} cannot be used.", hint="Give 0 to 255 grey levels, like 4."
+                f"--still {self.still} cannot be used.", hint="Give 0 to 255 grey levels, like 16."
             )
         if self.audio_track is not None and self.audio_track < 0:
             raise UsageError("--audio-track counts from 0.", hint="Give 0 for the first track.")

@@ -94,7 +94,7 @@ class ClipOptions:
         if not 0 <= self.still < 256:
             raise UsageError(
                 f"still must be between 0 and 255 grey levels, not {self.still}.",
-                hint="4 is hardly to be seen.",
+                hint="16 passes over what x264 repaints at a key frame.",
             )
         if not self.video and not self.audio:
             raise UsageError(

@@ -137,6 +137,7 @@ class QwenOmniAdapter(Adapter):
         weight = self._text.embed_tokens.weight
         self.device, self.dtype = weight.device, weight.dtype
         self._implementation = self._text.config._attn_implementation
+        self._silu = self._text.config.hidden_act == "silu"
         self.scaling = float(self._layers[0].self_attn.scaling)
         self.text = Codec(tokenizer)
         self.layout = _layout(self.text, thinker.config, name)
@@ -191,8 +192,16 @@ class QwenOmniAdapter(Adapter):
         del attended
         # Row by row the same, but the MLP's wide states are never there for all rows at once.
         for rows in hidden.chunk(-(-hidden.shape[1] // MLP_ROWS), 1):
-            rows += layer.mlp(layer.post_attention_layernorm(rows))
+            rows += self._mlp(layer.mlp, layer.post_attention_layernorm(rows))
         return hidden
+
+    def _mlp(self, mlp: Any, states: torch.Tensor) -> torch.Tensor:
+        """Return what `mlp` gives, with one wide tensor less."""
+        if not self._silu:
+            return mlp(states)
+        wide = torch.nn.functional.silu(mlp.gate_proj(states), inplace=True)
+        wide *= mlp.up_proj(states)
+        return mlp.down_proj(wide)
 
     def _mask(self, new: int, past: int, hidden: torch.Tensor) -> torch.Tensor | None:
         """Return a causal mask (1, 1, new, past + new), or None where attention needs none.
