@@ -135,7 +135,7 @@ class ReadFlags:
             "--still",
             panel="Clip",
             metavar="LEVELS",
-            help="Encode pictures once that differ by so many grey levels at most; 16 for slides (0).",
+            help="Pictures this alike, in grey levels, are encoded once (0); 16 suits slides.",
         ),
     ] = None
     no_audio: Annotated[bool, option("--no-audio", panel="Clip", help="Ignore the sound.")] = False
