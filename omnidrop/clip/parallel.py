@@ -81,6 +81,8 @@ def shown_frames(
         # One of them looks for key frames first; the last, which does not begin at the beginning.
         readers = [FrameReader(path, stream, Damage(), threads=1) for _ in range(_most(stream))]
         shares = _shares(readers[-1], times, len(readers))
+        if not shares:
+            readers[-1].close()
         readers = readers[len(readers) - len(shares) :]
     if not readers:
         yield from _decoded_beside(FrameReader(path, stream, damage), times, change, gate)
@@ -100,13 +102,13 @@ def shown_frames(
     last = FrameReader(path, stream, Damage())
     last.largest_gap = max(reader.largest_gap for reader in readers)
     first = max(0, done - 1)
-    try:
-        rest = _decoded_beside(last, times[first:], change, gate)
-        for number, frame in enumerate(rest, first):
-            if number >= done:
-                yield frame
-    finally:
-        damage.add(last.damage)
+    with closing(_decoded_beside(last, times[first:], change, gate)) as rest:
+        try:
+            for number, frame in enumerate(rest, first):
+                if number >= done:
+                    yield frame
+        finally:
+            damage.add(last.damage)
 
 
 def _changed(frames: Iterator[tuple[int, Tensor]], change: Change) -> Generator[Tensor, None, None]:

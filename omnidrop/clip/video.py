@@ -106,6 +106,10 @@ class FrameReader:
     def largest_gap(self, seconds: float) -> None:
         self._packets.largest_gap = seconds
 
+    def close(self) -> None:
+        """Close the file, where `frames` was never called, which does so by itself."""
+        self._stack.close()
+
     def cancel(self) -> None:
         """Let `frames`, running in another thread, end before its next frame."""
         self._cancelled = True

@@ -162,6 +162,16 @@ def test_a_reader_waits_for_those_behind_it(kind, side_by_side, monkeypatch):
         chunks.close()
 
 
+def test_who_looked_for_key_frames_in_vain_closes_the_file(kind, side_by_side, monkeypatch):
+    closed = []
+    close = video.FrameReader.close
+    monkeypatch.setattr(video.FrameReader, "close", lambda self: closed.append(self) or close(self))
+    with open_clip(kind("mp4"), ClipOptions(fps=5)) as clip:  # one key frame only
+        clip.read()
+    assert side_by_side == [0]
+    assert len(closed) == 1
+
+
 def test_small_clips_are_read_by_one(kind, monkeypatch):
     monkeypatch.setattr(parallel, "_shares", lambda *_: pytest.fail("looked for key frames"))
     with open_clip(kind("long")) as clip:
