@@ -48,7 +48,7 @@ __all__ = ["Clip", "ClipData", "ClipOptions", "FrameChunk", "SamplingPlan", "ope
 
 _OPTIONS, _VIDEO, _AUDIO = ClipOptions(), VideoSpec(), AudioSpec()
 _SHORTFALL = 1.0  # seconds by which a stream may miss its announced end without a word
-_AHEAD = 64 << 20  # bytes of frames that a reader may hold until those before them are read
+_AHEAD = 32 << 20  # bytes of frames that a reader may hold until those before them are read
 _SILENCE = 1e-4  # no sample of a silent track is louder
 
 

@@ -271,6 +271,9 @@ class LogMel:
     """
 
     _BATCH = 1000  # frames in one transform: 10 s
+    # Frames kept together. So large a piece of memory is given back to the system when it is freed;
+    # small ones between the transforms' own would leave holes that nothing fits.
+    _SLAB = 70_000
 
     def __init__(self, spec: AudioSpec = AudioSpec()) -> None:
         self.spec = spec
@@ -279,7 +282,7 @@ class LogMel:
         self._waiting: deque[np.ndarray] = deque()  # samples no frame has been made of yet
         self._held = 0
         self._started = False
-        self._blocks: deque[Tensor] = deque()
+        self._slabs: deque[Tensor] = deque()  # (_SLAB, n_mels) each, filled up to the last
         self._loudest = -math.inf
         self._frames = 0
         self._finished = False
@@ -330,11 +333,11 @@ class LogMel:
             self._append(np.zeros(2 * spec.n_fft, dtype=np.float32))
             self._transform()
         place = 0
-        while self._blocks and place < valid:
-            block = self._blocks.popleft()[:, : valid - place]
-            features[:, place : place + block.shape[1]] = block
-            place += block.shape[1]
-        self._blocks.clear()
+        while self._slabs and place < valid:
+            rows = self._slabs.popleft()[: valid - place]
+            features[:, place : place + len(rows)] = rows.T
+            place += len(rows)
+        self._slabs.clear()
         return features.clamp_(min=self._loudest - 8.0).add_(4.0).div_(4.0)
 
     def _append(self, block: np.ndarray) -> None:
@@ -373,9 +376,19 @@ class LogMel:
             power = spectrum.abs().square_()
             block = (self._filters @ power).clamp_(min=1e-10).log10_()
             self._loudest = max(self._loudest, float(block.max()))
-            self._blocks.append(block)
-        self._frames += frames
+            self._keep(block.T)
         self._append(samples[frames * spec.hop :].copy())
+
+    def _keep(self, rows: Tensor) -> None:
+        """Store frames, (n, n_mels), behind those stored before."""
+        while len(rows):
+            place = self._frames % self._SLAB
+            if not place:
+                self._slabs.append(torch.empty((self._SLAB, self.spec.n_mels)))
+            fitting = rows[: self._SLAB - place]
+            self._slabs[-1][place : place + len(fitting)] = fitting
+            self._frames += len(fitting)
+            rows = rows[len(fitting) :]
 
 
 def log_mel(audio: np.ndarray | Tensor, spec: AudioSpec = AudioSpec()) -> Tensor:

@@ -201,3 +201,12 @@ def test_an_odd_frame_is_repeated():
 def test_patches_refuse_what_they_cannot_cut(frames):
     with pytest.raises(ValueError, match="frames"):
         patches(frames)
+
+
+def test_log_mel_is_the_same_however_it_is_stored(monkeypatch):
+    sound = np.random.default_rng(0).standard_normal(40_000).astype(np.float32) / 10
+    whole = log_mel(sound)
+    monkeypatch.setattr(LogMel, "_SLAB", 7)
+    monkeypatch.setattr(LogMel, "_BATCH", 30)
+    assert torch.allclose(log_mel(sound), whole, atol=1e-6)
+    assert whole.shape == (128, 250)
