@@ -6,8 +6,9 @@
             ...
         mel = clip.log_mel()
 
-Nothing is read before it is asked for, and no more than a chunk of it is held; `Clip.read` is the
-exception. Frames and sound are read separately, each from the file anew.
+Nothing is read before it is asked for, and no more than some seconds of it are held (of frames a
+chunk, and 32 MiB by each reader at work ahead); `Clip.read` is the exception. Frames and sound are
+read separately, each from the file anew.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnidrop.clip import remarks
 from omnidrop.clip.ahead import Gate
 from omnidrop.clip.audio import audio_blocks
 from omnidrop.clip.features import (
@@ -47,9 +49,7 @@ from omnidrop.errors import MediaError, UsageError
 __all__ = ["Clip", "ClipData", "ClipOptions", "FrameChunk", "SamplingPlan", "open_clip"]
 
 _OPTIONS, _VIDEO, _AUDIO = ClipOptions(), VideoSpec(), AudioSpec()
-_SHORTFALL = 1.0  # seconds by which a stream may miss its announced end without a word
 _AHEAD = 32 << 20  # bytes of frames that a reader may hold until those before them are read
-_SILENCE = 1e-4  # no sample of a silent track is louder
 
 
 def open_clip(
@@ -321,24 +321,15 @@ class Clip:
         return FrameChunk(first // per_chunk, joined, self.plan.times[first:taken])
 
     def _report_video(self, damage: Damage, taken: int) -> None:
-        plan = self.plan
-        assert plan is not None
-        if damage.corrupt:
-            self._note(f"Damaged parts of the picture were skipped ({len(damage.corrupt)}).")
-        for first, last in damage.gaps[:3]:
-            first, last = first - self.info.start, last - self.info.start
-            self._note(f"There are no frames between {first:.1f} s and {last:.1f} s.")
+        assert self.plan is not None
+        wanted = len(self.plan.times)
+        for text in remarks.on_picture(damage, start=self.info.start, taken=taken, wanted=wanted):
+            self._note(text)
         if not taken:
             raise MediaError(
                 "No frame of the picture can be decoded.",
                 path=self.path,
                 hint="The file may be damaged; try --no-video if the sound is whole.",
-            )
-        if taken < len(plan.times):
-            end = (damage.ended or 0.0) - self.info.start
-            self._note(
-                f"The picture ends at {end:.2f} s, before the file says it does; "
-                f"{taken} of {len(plan.times)} frames are there."
             )
 
     def audio_blocks(self) -> Iterator[np.ndarray]:
@@ -375,22 +366,15 @@ class Clip:
         track, info = self._track, self._audio_info
         assert track is not None
         assert info is not None
-        if damage.corrupt:
-            self._note(f"Damaged parts of the sound were skipped ({len(damage.corrupt)}).")
-        if not total:
-            if not self.has_video:
-                raise MediaError(
-                    "No sound can be decoded.", path=info.path, hint="The file may be damaged."
-                )
-            self._note("The sound cannot be decoded, and is left out.")
-            return
-        if loudest < _SILENCE:
-            self._note("The sound track is silent.")
+        if not total and not self.has_video:
+            raise MediaError(
+                "No sound can be decoded.", path=info.path, hint="The file may be damaged."
+            )
+        end, said = self.start + total / self.audio_spec.sampling_rate, None
         if track.duration is not None:
             said = min(track.start - info.start + track.duration, self.start + self.duration)
-            end = self.start + total / self.audio_spec.sampling_rate
-            if end < said - _SHORTFALL:
-                self._note(f"The sound ends at {end:.2f} s, before the file says it does.")
+        for text in remarks.on_sound(damage, heard=total > 0, loudest=loudest, end=end, said=said):
+            self._note(text)
 
     def log_mel(self, stop: Event | None = None) -> Tensor | None:
         """Log-mel features of the sound: float32 (128, F); None if there is none to hear.
