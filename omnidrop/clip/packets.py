@@ -122,16 +122,16 @@ class Packets:
 
     def fill(self) -> None:
         """Read as far ahead as it takes to know every frame's successor."""
-        while len(self.window) < _LOOK_AHEAD and self.read():
+        while len(self.window) < _LOOK_AHEAD and self._read():
             pass
 
     def fill_beyond(self, time: float, most: int) -> None:
         """Read until a frame after a moment is known, or so many bytes are held."""
         held = sum(packet.size for _, packet in self.window)
-        while self._times[-1] <= time + CLOCK_SLACK and held < most and self.read():
+        while self._times[-1] <= time + CLOCK_SLACK and held < most and self._read():
             held += self.window[-1][1].size
 
-    def read(self) -> bool:
+    def _read(self) -> bool:
         """Put the next packet in the window; False at the end of the file."""
         packet = None if self._ended else self._pull()
         if packet is None:

@@ -132,7 +132,7 @@ def grids_in_rounds(clip: Clip, meter: Meter) -> Generator[Grids, None, None]:
 
     While grids are taken nothing of the clip is read, nor its sound.
     """
-    yield from _grids(clip, meter, overlapped=False)
+    return _grids(clip, meter, overlapped=False)
 
 
 def _grids(clip: Clip, meter: Meter, *, overlapped: bool) -> Generator[Grids, None, None]:
