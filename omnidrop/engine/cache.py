@@ -8,7 +8,6 @@ cache for each token), can be cut to chosen tokens, and can be rewound after a c
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -59,35 +58,30 @@ class KVCache:
         return keys[:, :, : self._lengths[layer]]
 
     def update(
-        self, key: torch.Tensor, value: torch.Tensor, layer_idx: int, *_: Any, **__: Any
+        self, key: torch.Tensor, value: torch.Tensor, layer: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append and return all keys and values of a layer (the call the decoder layers make).
+        """Append and return all keys and values of a layer.
 
         Parameters
         ----------
         key, value : Tensor, (1, kv_heads, n, head_dim)
             New states; keys already rotated.
-        layer_idx : int
-            The layer.
+        layer : int
         """
-        held, keys, values = (
-            self._lengths[layer_idx],
-            self._keys[layer_idx],
-            self._values[layer_idx],
-        )
+        held, keys, values = self._lengths[layer], self._keys[layer], self._values[layer]
         new = key.shape[2]
         if keys is None or values is None:
-            self._keys[layer_idx], self._values[layer_idx] = key, value
-            self._lengths[layer_idx] = new
+            self._keys[layer], self._values[layer] = key, value
+            self._lengths[layer] = new
             return key, value
         if held + new > keys.shape[2]:
             room = max(GROWTH, new)
             keys = _with_room(keys[:, :, :held], room)
             values = _with_room(values[:, :, :held], room)
-            self._keys[layer_idx], self._values[layer_idx] = keys, values
+            self._keys[layer], self._values[layer] = keys, values
         keys[:, :, held : held + new] = key
         values[:, :, held : held + new] = value
-        self._lengths[layer_idx] = held + new
+        self._lengths[layer] = held + new
         return keys[:, :, : held + new], values[:, :, : held + new]
 
     def lend(self, layer: int, length: int) -> Lent:

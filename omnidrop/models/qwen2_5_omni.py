@@ -7,13 +7,13 @@ the thinker (transformers 5.17) or all under its `model` (5.23).
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
 from omnidrop.clip.features import AudioSpec, VideoSpec
@@ -28,17 +28,11 @@ from omnidrop.models.adapter import (
     VisionShape,
 )
 from omnidrop.models.qwen2_5_towers import AudioTower, VisionTower
+from omnidrop.models.rotary import rotate
 from omnidrop.prompt import Layout
 
 FAMILY = "Qwen2.5-Omni"
 THINKER = reference.Qwen2_5OmniThinkerForConditionalGeneration
-
-# Renamed in 5.24.
-_CACHE = (
-    "cache"
-    if "cache" in inspect.signature(reference.Qwen2_5OmniAttention.forward).parameters
-    else "past_key_values"
-)
 
 #: Rows that go through an MLP together, at most.
 MLP_ROWS = 2048
@@ -182,13 +176,18 @@ class QwenOmniAdapter(Adapter):
         self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache
     ) -> torch.Tensor:
         layer = self._layers[index]
-        attended, _ = layer.self_attn(
-            hidden_states=layer.input_layernorm(hidden),
-            attention_mask=self._mask(hidden.shape[1], cache.length(index), hidden),
-            position_embeddings=rotary,
-            **{_CACHE: cache},
+        attention, normed = layer.self_attn, layer.input_layernorm(hidden)
+        mask = self._mask(hidden.shape[1], cache.length(index), hidden)
+        queries = _rotated(attention.q_proj(normed), attention.head_dim, rotary)
+        keys, values = self._remember(index, normed, rotary, cache)
+        del normed
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self._implementation, reference.eager_attention_forward
         )
-        hidden = hidden + attended
+        attended, _ = attend(
+            attention, queries, keys, values, mask, dropout=0.0, scaling=attention.scaling
+        )
+        hidden = hidden + attention.o_proj(attended.flatten(2))
         del attended
         # Row by row the same, but the MLP's wide states are never there for all rows at once.
         for rows in hidden.chunk(-(-hidden.shape[1] // MLP_ROWS), 1):
@@ -221,11 +220,16 @@ class QwenOmniAdapter(Adapter):
 
     @torch.inference_mode()
     def remember(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
-        layer = self._layers[index]
-        normed = layer.input_layernorm(hidden)
-        keys = _rotated(layer.self_attn.k_proj(normed), layer.self_attn.head_dim, rotary)
-        values = _heads(layer.self_attn.v_proj(normed), layer.self_attn.head_dim)
-        cache.update(keys, values, index)
+        self._remember(index, self._layers[index].input_layernorm(hidden), rotary, cache)
+
+    def _remember(
+        self, index: int, normed: torch.Tensor, rotary: Rotary, cache: LayerCache
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put keys and values of normed rows into the cache; return all it holds of the layer."""
+        attention = self._layers[index].self_attn
+        keys = _rotated(attention.k_proj(normed), attention.head_dim, rotary)
+        values = _heads(attention.v_proj(normed), attention.head_dim)
+        return cache.update(keys, values, index)
 
     @torch.inference_mode()
     def queries(self, index: int, hidden: torch.Tensor, rotary: Rotary) -> torch.Tensor:
@@ -243,9 +247,9 @@ def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def _rotated(states: torch.Tensor, width: int, rotary: Rotary) -> torch.Tensor:
-    states = _heads(states, width)
-    rotated, _ = reference.apply_rotary_pos_emb(states, states[:, :1], *rotary)
-    return rotated
+    """Split (1, n, heads · width) into heads and turn them, (1, heads, n, width)."""
+    cos, sin = rotary
+    return rotate(_heads(states, width), cos[:, None], sin[:, None])
 
 
 def _layout(codec: Codec, config: Any, name: str) -> Layout:

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
+from omnidrop.models.rotary import rotate
+
 #: Patches that pass the vision tower together: bounds its activations, whatever the clip.
 VISION_BATCH = 8192
 #: Windows (2 s each) that pass the audio tower together.
@@ -139,8 +141,7 @@ class VisionTower:
     ) -> tuple[Tensor, Tensor | None]:
         """Run a batch of whole frames, (b · size, channels · pixels) in the tower's dtype."""
         module, unit = self._module, self._merge**2
-        # A matrix product would do, but in bfloat16 it rounds otherwise now and then.
-        hidden = module.patch_embed(rows)
+        hidden = self._embed(rows)
         frames, width = hidden.shape[0] // size, hidden.shape[1]
         hidden = hidden.view(frames, size // unit, unit * width)
         hidden = hidden.index_select(1, plan.tokens).view(frames, size, width)
@@ -158,6 +159,16 @@ class VisionTower:
             received = received.index_select(1, plan.back).flatten()
         return merged.flatten(0, 1), received
 
+    def _embed(self, rows: Tensor) -> Tensor:
+        """Embed patches: the library's convolution, whose windows do not overlap, as a product.
+
+        In 16 bits on a CPU the two round differently now and then, so there it stays as it is.
+        """
+        embed = self._module.patch_embed
+        if rows.device.type == "cpu" and rows.dtype != torch.float32:
+            return embed(rows)
+        return F.linear(rows, embed.proj.weight.flatten(1), embed.proj.bias)
+
     @staticmethod
     def _attention(
         attn: Any,
@@ -168,8 +179,9 @@ class VisionTower:
     ) -> tuple[Tensor, Tensor | None]:
         frames, size, _ = hidden.shape
         shape = (frames, size, attn.num_heads, -1)
-        query, key = reference.apply_rotary_pos_emb_vision(
-            attn.q(hidden).view(shape), attn.k(hidden).view(shape), plan.cos, plan.sin
+        query, key = (
+            rotate(states.view(shape).float(), plan.cos, plan.sin).to(hidden.dtype)
+            for states in (attn.q(hidden), attn.k(hidden))
         )
         value = attn.v(hidden).view(shape)
         parts, scores, first = [], [], 0
@@ -209,7 +221,10 @@ class VisionTower:
         # (h, w) of each patch, by token, then within the token: the order patches come in.
         places = places.view(2, rows, merge, columns, merge).permute(1, 3, 2, 4, 0)
         places = places.reshape(rows * columns, merge**2, 2)[order].reshape(-1, 2).to(device)
-        cos, sin = self._module.rotary_pos_emb(torch.empty(0, device=device), places)
+        cos, sin = (
+            part.unsqueeze(-2).float()
+            for part in self._module.rotary_pos_emb(torch.empty(0, device=device), places)
+        )
         plan = Windows(
             tokens=order.to(device),
             back=order.argsort().to(device),
