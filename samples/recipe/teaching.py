@@ -24,6 +24,7 @@ from . import checkpoint
 from .checkpoint import Course
 from .labels import Speaker
 from .lessons import Lesson, Lessons, TowerOptions
+from .precision import working_dtype
 from .towers import audio_forward, vision_forward
 
 TRAIN_SEED, JUDGE_SEED = 400_000_000, 500_000_000
@@ -50,19 +51,20 @@ def lesson_loss(
 ) -> tuple[Tensor, dict[str, float]]:
     """Loss of a lesson, and the share of tokens that each head classifies rightly."""
     device = audio.proj.weight.device
+    halved = working_dtype(device) is torch.bfloat16
     loss = torch.zeros((), device=device)
     logits: dict[str, Tensor] = {}
     wanted: dict[str, Tensor] = {}
     if lesson.sound is not None:
         w, lengths, target, kind, valid = (t.to(device) for t in lesson.sound)
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=halved):
             out = audio_forward(audio, w, lengths).float().flatten(0, 1)[valid]
         loss = loss + (out - target[valid]).pow(2).mean() * 4
         logits["sound"], wanted["sound"] = heads.items["sound"](out), kind[valid]
     if lesson.picture is not None:
         grids, target, kinds, rows, cols = lesson.picture
         kinds = {k: v.to(device) for k, v in kinds.items()}
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=halved):
             out = vision_forward(vision, grids.to(device), rows, cols).float()
         weight = 1 + 6 * (kinds["hue"] >= 0).float()
         loss = loss + ((out - target.to(device)).pow(2).mean(-1) * weight).mean() * 4

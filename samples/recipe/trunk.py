@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from .batches import PROBES, Batch
+from .precision import working_dtype
 
 
 def _norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
@@ -40,7 +41,7 @@ def attend(
 def block(x, n1, wq, bq, wk, bk, wv, bv, wo, n2, wg, wu, wd, cos, sin, clip, text):
     """One decoder layer as a function of its weights, so that one compilation serves all layers."""
     b, n, _ = x.shape
-    h = _norm(x, n1).to(torch.bfloat16)
+    h = _norm(x, n1).to(wq.dtype)
     q = F.linear(h, wq, bq).view(b, n, -1, 64).transpose(1, 2)
     k = F.linear(h, wk, bk).view(b, n, -1, 64).transpose(1, 2)
     v = F.linear(h, wv, bv).view(b, n, -1, 64).transpose(1, 2)
@@ -49,7 +50,7 @@ def block(x, n1, wq, bq, wk, bk, wv, bv, wo, n2, wg, wu, wd, cos, sin, clip, tex
     k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     y = attend(q, k, v, clip, text)
     x = x + F.linear(y.transpose(1, 2).reshape(b, n, -1), wo)
-    h = _norm(x, n2).to(torch.bfloat16)
+    h = _norm(x, n2).to(wg.dtype)
     return x + F.linear(F.silu(F.linear(h, wg)) * F.linear(h, wu), wd)
 
 
@@ -68,9 +69,9 @@ class Trunk(nn.Module):
         self.block = torch.compile(block, dynamic=True) if compiled else block
 
     def weights(self, layer: nn.Module) -> tuple[torch.Tensor, ...]:
-        """The weights of a layer in `block`'s order, matrices in bfloat16."""
+        """The weights of a layer in `block`'s order, matrices in the working dtype."""
         a, m = layer.self_attn, layer.mlp
-        cast = torch.bfloat16
+        cast = working_dtype(a.q_proj.weight.device)
         return (
             layer.input_layernorm.weight,
             a.q_proj.weight.to(cast),
@@ -135,10 +136,9 @@ class Trunk(nn.Module):
             mask[:, 0, :, a:b] &= keep[:, None, :]
             mask |= torch.eye(mask.shape[-1], dtype=torch.bool, device=mask.device)
         cos, sin = self.text.rotary_emb(x, batch.positions)
-        cos, sin = cos[:, None].to(torch.bfloat16), sin[:, None].to(torch.bfloat16)
-        bias = torch.zeros(mask.shape, dtype=torch.bfloat16, device=mask.device).masked_fill_(
-            ~mask, -1e9
-        )
+        cast = working_dtype(x.device)
+        cos, sin = cos[:, None].to(cast), sin[:, None].to(cast)
+        bias = torch.zeros(mask.shape, dtype=cast, device=mask.device).masked_fill_(~mask, -1e9)
         clip, asked = bias[:, :, :b, :b], bias[:, :, b:]
         probed: dict[str, torch.Tensor] = {}
         cols, on = batch.cols, batch.gaze.any(1)

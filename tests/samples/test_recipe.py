@@ -12,6 +12,7 @@ from recipe.batches import SYSTEM, Asker, Collator, make_sample
 from recipe.labels import Speaker, video_labels
 from recipe.language import LanguageOptions, grow, teach_words, train_language
 from recipe.layout import audio_tokens
+from recipe.precision import working_dtype
 from recipe.shape import WIDTH, build_model, parts
 from recipe.towers import hear, see
 from recipe.trunk import Trunk
@@ -46,7 +47,9 @@ def test_batched_towers_equal_the_librarys(model) -> None:
 @pytest.mark.parametrize(
     "modes", [(1, 0, 0), (0, 1, 0), (0, 0, 1)], ids=["both", "silent", "sound"]
 )
-def test_a_packed_question_sees_what_it_would_see_alone(model, modes) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_packed_question_sees_what_it_would_see_alone(model, modes, dtype, monkeypatch) -> None:
+    monkeypatch.setattr("recipe.trunk.working_dtype", lambda device: dtype)
     rng = np.random.default_rng(0)
     speaker = Speaker(concept_vectors(WIDTH))
     trunk = Trunk(parts(model).text, model.lm_head).eval()
@@ -84,7 +87,15 @@ def test_a_packed_question_sees_what_it_would_see_alone(model, modes) -> None:
         wanted = model.lm_head(hidden[0, -1])
         got, _ = trunk(batch)
     before = sum(len(collate.encode(q.answer)) + 1 for q in [*asked[0], asked[1][0]])
-    torch.testing.assert_close(got[before], wanted, atol=0.1, rtol=0.05)  # bfloat16 inside
+    atol, rtol = (0.1, 0.05) if dtype is torch.bfloat16 else (1e-4, 1e-4)
+    torch.testing.assert_close(got[before], wanted, atol=atol, rtol=rtol)
+
+
+def test_products_are_in_bfloat16_where_that_is_quick(monkeypatch) -> None:
+    for quick, wanted in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("recipe.precision.quick_bfloat16", lambda quick=quick: quick)
+        assert working_dtype(torch.device("cpu")) is wanted
+        assert working_dtype(torch.device("cuda")) is torch.bfloat16
 
 
 def test_growing_changes_nothing_at_first() -> None:

@@ -1,0 +1,13 @@
+"""Which dtype the recipe multiplies in."""
+
+from __future__ import annotations
+
+import torch
+
+from omnidrop.models.loading import quick_bfloat16
+
+
+def working_dtype(device: torch.device) -> torch.dtype:
+    """Return bfloat16, but float32 on a CPU that has no arithmetic for it: there it is slower."""
+    slow = device.type == "cpu" and not quick_bfloat16()
+    return torch.float32 if slow else torch.bfloat16
