@@ -37,6 +37,9 @@ THINKER = reference.Qwen2_5OmniThinkerForConditionalGeneration
 #: Rows that go through an MLP together, at most.
 MLP_ROWS = 2048
 
+#: Rows that attend together over keys that other rows left, at most, without repeating keys.
+FEW_ROWS = 256
+
 #: Layout field → special token of the tokenizer.
 SPECIALS = {
     "im_start": "<|im_start|>",
@@ -176,23 +179,33 @@ class QwenOmniAdapter(Adapter):
         self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache
     ) -> torch.Tensor:
         layer = self._layers[index]
-        attention, normed = layer.self_attn, layer.input_layernorm(hidden)
-        mask = self._mask(hidden.shape[1], cache.length(index), hidden)
-        queries = _rotated(attention.q_proj(normed), attention.head_dim, rotary)
-        keys, values = self._remember(index, normed, rotary, cache)
-        del normed
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-            self._implementation, reference.eager_attention_forward
-        )
-        attended, _ = attend(
-            attention, queries, keys, values, mask, dropout=0.0, scaling=attention.scaling
-        )
-        hidden = hidden + attention.o_proj(attended.flatten(2))
-        del attended
+        hidden = hidden + self._attend(index, hidden, rotary, cache)
         # Row by row the same, but the MLP's wide states are never there for all rows at once.
         for rows in hidden.chunk(-(-hidden.shape[1] // MLP_ROWS), 1):
             rows += self._mlp(layer.mlp, layer.post_attention_layernorm(rows))
         return hidden
+
+    def _attend(
+        self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache
+    ) -> torch.Tensor:
+        """Return what a layer's attention adds to the rows."""
+        layer, attention = self._layers[index], self._layers[index].self_attn
+        mask = self._mask(hidden.shape[1], cache.length(index), hidden)
+        normed = layer.input_layernorm(hidden)
+        queries = _rotated(attention.q_proj(normed), attention.head_dim, rotary)
+        keys, values = self._remember(index, normed, rotary, cache)
+        del normed
+        if mask is not None and mask.dtype == torch.bool and mask.shape[2] <= FEW_ROWS:
+            attended = _attended_by_few(queries, keys, values, mask, attention.scaling)
+        else:
+            attend = ALL_ATTENTION_FUNCTIONS.get_interface(
+                self._implementation, reference.eager_attention_forward
+            )
+            attended, _ = attend(
+                attention, queries, keys, values, mask, dropout=0.0, scaling=attention.scaling
+            )
+        del queries, keys, values
+        return attention.o_proj(attended.flatten(2))
 
     def _mlp(self, mlp: Any, states: torch.Tensor) -> torch.Tensor:
         """Return what `mlp` gives, with one wide tensor less."""
@@ -244,6 +257,27 @@ class QwenOmniAdapter(Adapter):
 
 def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
     return states.unflatten(2, (-1, width)).transpose(1, 2)
+
+
+def _attended_by_few(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    mask: torch.Tensor,
+    scaling: float,
+) -> torch.Tensor:
+    """Attend over many keys from few rows, (1, heads, n, width) → (1, n, heads, width).
+
+    Rows whose heads share keys stand under each other, so that no key is repeated for a head: with
+    a mask the library would repeat all of them, every layer anew.
+    """
+    kv_heads, rows = keys.shape[1], queries.shape[2]
+    groups = queries.shape[1] // kv_heads
+    packed = queries.unflatten(1, (kv_heads, groups)).flatten(2, 3)
+    out = torch.nn.functional.scaled_dot_product_attention(
+        packed, keys, values, attn_mask=mask.repeat(1, 1, groups, 1), scale=scaling
+    )
+    return out.unflatten(2, (groups, rows)).flatten(1, 2).transpose(1, 2)
 
 
 def _rotated(states: torch.Tensor, width: int, rotary: Rotary) -> torch.Tensor:

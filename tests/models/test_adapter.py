@@ -100,9 +100,11 @@ def states(adapter, n: int, seed: int = 0):
     return hidden, adapter.rotary(torch.arange(n).expand(3, -1))
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
-def test_a_layer_in_pieces_equals_the_whole(thinker_folder, attention):
+@pytest.mark.parametrize(("attention", "few"), [("sdpa", 256), ("sdpa", 0), ("eager", 256)])
+def test_a_layer_in_pieces_equals_the_whole(thinker_folder, monkeypatch, attention, few):
+    monkeypatch.setattr(omni, "FEW_ROWS", few)
     adapter = load(thinker_folder, attention=attention)
+    assert adapter.info.text.heads > adapter.info.text.kv_heads
     hidden, (cos, sin) = states(adapter, 9)
     whole = adapter.layer(2, hidden, (cos, sin), KVCache(6))
     cache, parts = KVCache(6), []
