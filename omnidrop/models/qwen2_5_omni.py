@@ -27,15 +27,15 @@ from omnidrop.models.adapter import (
     TextShape,
     VisionShape,
 )
+from omnidrop.models.attention import attend_from_few, rotate
 from omnidrop.models.qwen2_5_towers import AudioTower, VisionTower
-from omnidrop.models.rotary import rotate
 from omnidrop.prompt import Layout
 
 FAMILY = "Qwen2.5-Omni"
 THINKER = reference.Qwen2_5OmniThinkerForConditionalGeneration
 
-#: Rows that go through an MLP together, at most.
-MLP_ROWS = 2048
+#: Rows that go through a norm or an MLP together, at most.
+ROWS = 2048
 
 #: Rows that attend together over keys that other rows left, at most, without repeating keys.
 FEW_ROWS = 256
@@ -181,7 +181,7 @@ class QwenOmniAdapter(Adapter):
         layer = self._layers[index]
         hidden = hidden + self._attend(index, hidden, rotary, cache)
         # Row by row the same, but the MLP's wide states are never there for all rows at once.
-        for rows in hidden.chunk(-(-hidden.shape[1] // MLP_ROWS), 1):
+        for rows in _slabs(hidden):
             rows += self._mlp(layer.mlp, layer.post_attention_layernorm(rows))
         return hidden
 
@@ -191,12 +191,12 @@ class QwenOmniAdapter(Adapter):
         """Return what a layer's attention adds to the rows."""
         layer, attention = self._layers[index], self._layers[index].self_attn
         mask = self._mask(hidden.shape[1], cache.length(index), hidden)
-        normed = layer.input_layernorm(hidden)
+        normed = _normed(layer.input_layernorm, hidden)
         queries = _rotated(attention.q_proj(normed), attention.head_dim, rotary)
         keys, values = self._remember(index, normed, rotary, cache)
         del normed
         if mask is not None and mask.dtype == torch.bool and mask.shape[2] <= FEW_ROWS:
-            attended = _attended_by_few(queries, keys, values, mask, attention.scaling)
+            attended = attend_from_few(queries, keys, values, mask, attention.scaling)
         else:
             attend = ALL_ATTENTION_FUNCTIONS.get_interface(
                 self._implementation, reference.eager_attention_forward
@@ -233,7 +233,8 @@ class QwenOmniAdapter(Adapter):
 
     @torch.inference_mode()
     def remember(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
-        self._remember(index, self._layers[index].input_layernorm(hidden), rotary, cache)
+        normed = _normed(self._layers[index].input_layernorm, hidden)
+        self._remember(index, normed, rotary, cache)
 
     def _remember(
         self, index: int, normed: torch.Tensor, rotary: Rotary, cache: LayerCache
@@ -255,29 +256,36 @@ class QwenOmniAdapter(Adapter):
         return self._thinker.lm_head(self._text.norm(hidden))[0, -1].float()
 
 
+def _slabs(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    return rows.chunk(max(1, -(-rows.shape[1] // ROWS)), 1)
+
+
+def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Return what a norm makes of the rows; its float32 states are never there for all at once."""
+    if hidden.shape[1] <= ROWS:
+        return norm(hidden)
+    normed = torch.empty_like(hidden)
+    for rows, into in zip(_slabs(hidden), _slabs(normed), strict=True):
+        into.copy_(norm(rows))
+    return normed
+
+
 def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
     return states.unflatten(2, (-1, width)).transpose(1, 2)
 
 
-def _attended_by_few(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
-    mask: torch.Tensor,
-    scaling: float,
-) -> torch.Tensor:
-    """Attend over many keys from few rows, (1, heads, n, width) → (1, n, heads, width).
+def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
+    return states.unflatten(2, (-1, width)).transpose(1, 2)
 
-    Rows whose heads share keys stand under each other, so that no key is repeated for a head: with
-    a mask the library would repeat all of them, every layer anew.
-    """
-    kv_heads, rows = keys.shape[1], queries.shape[2]
-    groups = queries.shape[1] // kv_heads
-    packed = queries.unflatten(1, (kv_heads, groups)).flatten(2, 3)
-    out = torch.nn.functional.scaled_dot_product_attention(
-        packed, keys, values, attn_mask=mask.repeat(1, 1, groups, 1), scale=scaling
-    )
-    return out.unflatten(2, (groups, rows)).flatten(1, 2).transpose(1, 2)
+
+def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
+    """Return what a norm makes of the rows; its float32 states are never there for all at once."""
+    if hidden.shape[1] <= ROWS:
+        return norm(hidden)
+    normed = torch.empty_like(hidden)
+    for rows, into in zip(hidden.split(ROWS, 1), normed.split(ROWS, 1), strict=True):
+        into.copy_(norm(rows))
+    return normed
 
 
 def _rotated(states: torch.Tensor, width: int, rotary: Rotary) -> torch.Tensor:

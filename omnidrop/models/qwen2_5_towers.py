@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
-from omnidrop.models.rotary import rotate
+from omnidrop.models.attention import rotate
 
 #: Patches that pass the vision tower together: bounds its activations, whatever the clip.
 VISION_BATCH = 8192

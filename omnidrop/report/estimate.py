@@ -24,6 +24,8 @@ SCHEMA = "omnidrop.estimate/1"
 
 #: Patches that pass the vision tower together, and their bytes before the tower (float32).
 TOWER_BATCH, PATCH_BYTES = 8192, 4 * 3 * 2 * 14 * 14
+#: Rows that pass a norm or an MLP of the decoder together.
+ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -196,19 +198,27 @@ def run_estimate(
 def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
     """Return the most bytes held at once: weights, and the larger of tower and prefill.
 
-    In the prefill, layer l holds the embeddings of the clip, the keys and values so far, and what
-    one layer needs: four rows of the hidden width, two of queries, keys and values, and three of
-    the MLP's. In the vision tower a batch of patches holds six rows and three.
+    In the prefill, layer l holds the embeddings of the clip, the keys and values so far, the rows
+    that entered it, and beside them the larger of what its two halves need. Attention: another
+    hidden row and two and a half of the queries' while positions turn them, or three of the
+    queries', or two hidden rows. The MLP: another hidden row, and of `ROWS` rows at a time two of
+    the MLP's width, one hidden and two in float32. In the vision tower a batch of patches holds six
+    rows and three of the MLP's. Buffers of kernels and what an allocator wastes come on top:
+    up to a tenth, by `benchmarks/prefill_memory.py`.
     """
     text, vision, width = sizes.text, sizes.vision, sizes.width
-    embeddings = (tokens.av + tokens.text) * text.hidden * width
-    row = 4 * text.hidden + 3 * text.intermediate
-    row += 2 * (text.heads + 2 * text.kv_heads) * text.head_dim
+    hidden, queries = text.hidden, text.heads * text.head_dim
+    embeddings = (tokens.av + tokens.text) * hidden * width
+    attention = max(2 * hidden + 2.5 * queries, hidden + 3 * queries, 3 * hidden) * width
+    angles = 2 * text.head_dim * width
+    slab = (2 * text.intermediate + hidden) * width + 2 * hidden * 4
     prefill = max(
-        kv_bytes(text, lengths[: layer + 1], width) + length * row * width
+        kv_bytes(text, lengths[: layer + 1], width)
+        + length * angles
+        + max(length * attention, length * 2 * hidden * width + min(length, ROWS) * slab)
         for layer, length in enumerate(lengths)
     )
     t, h, w = tokens.grid or (0, 0, 0)
     patches = min(t * h * w, max(TOWER_BATCH, h * w))
     tower = patches * ((6 * vision.hidden + 3 * vision.intermediate) * width + PATCH_BYTES)
-    return sizes.weights + embeddings + max(prefill, tower)
+    return sizes.weights + embeddings + round(max(prefill, tower))

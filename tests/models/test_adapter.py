@@ -116,13 +116,13 @@ def test_a_layer_in_pieces_equals_the_whole(thinker_folder, monkeypatch, attenti
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_rows_in_blocks_through_the_mlp_change_nothing(thinker_folder, monkeypatch, dtype):
+def test_rows_in_blocks_through_norm_and_mlp_change_nothing(thinker_folder, monkeypatch, dtype):
     adapter = load(thinker_folder, dtype=dtype)
     hidden, rotary = states(adapter, 101)
     hidden = hidden.to(adapter.dtype)
     whole = adapter.layer(2, hidden, rotary, KVCache(6))
     theirs = adapter._layers[2](hidden, position_embeddings=rotary)
-    monkeypatch.setattr(omni, "MLP_ROWS", 30)
+    monkeypatch.setattr(omni, "ROWS", 30)
     parts = adapter.layer(2, hidden, rotary, KVCache(6))
     assert torch.equal(whole, theirs)
     assert torch.equal(parts, whole)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import pytest
 
+from omnidrop.models import qwen2_5_omni, qwen2_5_towers
 from omnidrop.models.loading import LoadOptions
 from omnidrop.models.sketch import RoughEncoder, sketch
-from omnidrop.report import cost
+from omnidrop.report import cost, estimate
 from omnidrop.report.estimate import Sizes, Tokens, peak_bytes, run_estimate, tower_costs
 
 
@@ -51,6 +52,10 @@ def test_a_large_picture_is_what_counts(sizes: Sizes) -> None:
     small = Tokens(text=40, audio=0, video=10, grid=(2, 4, 4), counted=True)
     lengths = (50,) * 28
     assert peak_bytes(sizes, tokens, lengths) > peak_bytes(sizes, small, lengths)
+
+
+def test_it_knows_how_many_go_together() -> None:
+    assert (estimate.ROWS, estimate.TOWER_BATCH) == (qwen2_5_omni.ROWS, qwen2_5_towers.VISION_BATCH)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,13 @@
-"""Turning by position gives the library's bits."""
+"""Turning by position, and attending from few rows, give what the library gives."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
-from omnidrop.models.rotary import rotate
+from omnidrop.models.attention import attend_from_few, rotate
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -37,3 +38,16 @@ def test_the_states_stay_as_they_were() -> None:
     before = states.clone()
     rotate(states, torch.rand(1, 1, 5, 8), torch.rand(1, 1, 5, 8))
     assert torch.equal(states, before)
+
+
+@pytest.mark.parametrize(("heads", "kv_heads"), [(6, 2), (4, 4), (3, 1)])
+def test_few_rows_over_many_keys(heads: int, kv_heads: int) -> None:
+    torch.manual_seed(0)
+    queries = torch.randn(1, 5, heads, 16).transpose(1, 2)
+    keys, values = torch.randn(2, 1, kv_heads, 40, 16)
+    mask = torch.ones(5, 40, dtype=torch.bool).tril(35)[None, None]
+    got = attend_from_few(queries, keys, values, mask, 0.25)
+    repeated = (x.repeat_interleave(heads // kv_heads, 1) for x in (keys, values))
+    wanted = scaled_dot_product_attention(queries, *repeated, attn_mask=mask, scale=0.25)
+    torch.testing.assert_close(got, wanted.transpose(1, 2))
+    assert got.shape == (1, 5, heads, 16)
