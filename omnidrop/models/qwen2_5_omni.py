@@ -274,20 +274,6 @@ def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
     return states.unflatten(2, (-1, width)).transpose(1, 2)
 
 
-def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
-    return states.unflatten(2, (-1, width)).transpose(1, 2)
-
-
-def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """Return what a norm makes of the rows; its float32 states are never there for all at once."""
-    if hidden.shape[1] <= ROWS:
-        return norm(hidden)
-    normed = torch.empty_like(hidden)
-    for rows, into in zip(hidden.split(ROWS, 1), normed.split(ROWS, 1), strict=True):
-        into.copy_(norm(rows))
-    return normed
-
-
 def _rotated(states: torch.Tensor, width: int, rotary: Rotary) -> torch.Tensor:
     """Split (1, n, heads · width) into heads and turn them, (1, heads, n, width)."""
     cos, sin = rotary

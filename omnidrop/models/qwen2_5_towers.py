@@ -86,7 +86,7 @@ class Windows(NamedTuple):
         The inverse of `tokens`.
     groups : tuple of (int, int)
         Number of windows and patches per window, in that order.
-    cos, sin : Tensor, (h · w, head_dim) float32
+    cos, sin : Tensor, (h · w, 1, head_dim) float32
         Rotary angles of the patches in that order.
     """
 
