@@ -88,14 +88,14 @@ def side(name: str, options: argparse.Namespace) -> dict[str, int]:
         return {
             "bytes": peak.bytes,
             "token": token,
-            "estimate": estimate(adapter, clip, len(prompt.tokens), done.cache.lengths),
+            "estimate": estimate(adapter, len(prompt.tokens), done.cache.lengths),
         }
     return {"bytes": peak.bytes, "token": token}
 
 
-def estimate(adapter: QwenOmniAdapter, clip: Encoded, rows: int, lengths: tuple[int, ...]) -> int:
+def estimate(adapter: QwenOmniAdapter, rows: int, lengths: tuple[int, ...]) -> int:
     """Return what `omnidrop estimate` would say, less what was held before the prefill."""
-    width = adapter.embed(torch.zeros(1, dtype=torch.int64)).element_size()
+    width = torch.empty(0, dtype=adapter.dtype).element_size()
     info = adapter.info
     sizes = Sizes(info.text, info.vision, info.audio, 0, width)
     tokens = Tokens(rows, 0, 0, None, True)

@@ -8,7 +8,8 @@ anything is timed. Processor seconds are given beside those on the wall, for a b
 
 A third row is what someone without our reader has: the same, but the frames are read by
 `transformers.video_utils.load_video` with PyAV, the same frames by number (sound stays ours, since
-theirs cannot read it from a video without torchcodec). The mark is held against the second row.
+theirs cannot read it from a video without torchcodec, and is read before the frames). The mark is
+held against the second row.
 
     python benchmarks/unpruned_ttft.py [--clips samples/duet.mp4 …] [--model samples/demo-model]
 
@@ -168,9 +169,7 @@ def measure(runs: dict[str, Callable[..., list[int]]], repeats: int) -> dict[str
         for clock, row in taken.items()
     }
     ratio = {
-        name: {clock: row[name] / row["omnidrop"] for clock, row in median.items()}
-        for name in runs
-        if name != "omnidrop"
+        name: {clock: row[name] / row["omnidrop"] for clock, row in median.items()} for name in runs
     }
     return {**median, "tokens_equal": shortest, "ratio": ratio}
 
@@ -207,7 +206,7 @@ def main() -> None:
     print(f"{'clip':<16} {'':<16} {'seconds':>8} {'ratio':>6} {'processor s':>12} {'ratio':>6}")
     for clip, row in rows.items():
         for name, seconds in row["seconds"].items():
-            ratio = row["ratio"].get(name, {"seconds": 1.0, "processor": 1.0})
+            ratio = row["ratio"][name]
             print(
                 f"{clip:<16} {name:<16} {seconds:>8.3f} {ratio['seconds']:>6.2f} "
                 f"{row['processor'][name]:>12.3f} {ratio['processor']:>6.2f}"

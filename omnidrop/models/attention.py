@@ -1,9 +1,49 @@
-"""Parts of the decoder's attention, with fewer copies than the library makes."""
+"""Attention: the library's, and parts of the decoder's with fewer copies than it makes."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
+
+
+def attend(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    *,
+    causal: bool | None = None,
+) -> Tensor:
+    """Attend through the library's attention functions.
+
+    Parameters
+    ----------
+    module : Module
+        The library's attention module: its config names the implementation.
+    query : Tensor, (b, heads, n, head_dim)
+    key, value : Tensor, (b, kv_heads, s, head_dim)
+    mask : Tensor, (b, 1, n, s), optional
+        As the implementation takes it.
+    causal : bool, optional
+        Whether rows see only those before them, where no mask says so; if None, what the module
+        says.
+
+    Returns
+    -------
+    Tensor, (b, n, heads · head_dim)
+    """
+    implementation = ALL_ATTENTION_FUNCTIONS.get_interface(
+        module.config._attn_implementation, reference.eager_attention_forward
+    )
+    out, _ = implementation(
+        module, query, key, value, mask, scaling=module.scaling, dropout=0.0, is_causal=causal
+    )
+    return out.flatten(2)
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -52,7 +92,7 @@ def attend_from_few(
 
     Returns
     -------
-    Tensor, (1, n, heads, head_dim)
+    Tensor, (1, n, heads · head_dim)
     """
     kv_heads, rows = keys.shape[1], queries.shape[2]
     groups = queries.shape[1] // kv_heads
@@ -60,4 +100,4 @@ def attend_from_few(
     out = torch.nn.functional.scaled_dot_product_attention(
         packed, keys, values, attn_mask=mask.repeat(1, 1, groups, 1), scale=scaling
     )
-    return out.unflatten(2, (groups, rows)).flatten(1, 2).transpose(1, 2)
+    return out.unflatten(2, (groups, rows)).flatten(1, 2).transpose(1, 2).flatten(2)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
 from omnidrop.clip.features import AudioSpec, VideoSpec
@@ -27,7 +26,7 @@ from omnidrop.models.adapter import (
     TextShape,
     VisionShape,
 )
-from omnidrop.models.attention import attend_from_few, rotate
+from omnidrop.models.attention import attend, attend_from_few, rotate
 from omnidrop.models.qwen2_5_towers import AudioTower, VisionTower
 from omnidrop.prompt import Layout
 
@@ -195,17 +194,12 @@ class QwenOmniAdapter(Adapter):
         queries = _rotated(attention.q_proj(normed), attention.head_dim, rotary)
         keys, values = self._remember(index, normed, rotary, cache)
         del normed
-        if mask is not None and mask.dtype == torch.bool and mask.shape[2] <= FEW_ROWS:
-            attended = attend_from_few(queries, keys, values, mask, attention.scaling)
+        if mask is not None and self._implementation == "sdpa" and mask.shape[2] <= FEW_ROWS:
+            attended = attend_from_few(queries, keys, values, mask, self.scaling)
         else:
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(
-                self._implementation, reference.eager_attention_forward
-            )
-            attended, _ = attend(
-                attention, queries, keys, values, mask, dropout=0.0, scaling=attention.scaling
-            )
+            attended = attend(attention, queries, keys, values, mask)
         del queries, keys, values
-        return attention.o_proj(attended.flatten(2))
+        return attention.o_proj(attended)
 
     def _mlp(self, mlp: Any, states: torch.Tensor) -> torch.Tensor:
         """Return what `mlp` gives, with one wide tensor less."""

@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
-from omnidrop.models.attention import rotate
+from omnidrop.models.attention import attend, rotate
 
 #: Patches that pass the vision tower together: bounds its activations, whatever the clip.
 VISION_BATCH = 8192
@@ -23,35 +21,6 @@ VISION_BATCH = 8192
 AUDIO_BATCH = 64
 #: Frame sizes whose window plan is remembered.
 PLANS = 4
-
-
-def attend(module: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attend within each item of a batch, through the library's attention functions.
-
-    Parameters
-    ----------
-    module : Module
-        The library's attention module: its config names the implementation.
-    query, key, value : Tensor, (b, n, heads, head_dim)
-
-    Returns
-    -------
-    Tensor, (b, n, heads · head_dim)
-    """
-    implementation = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.config._attn_implementation, reference.eager_attention_forward
-    )
-    out, _ = implementation(
-        module,
-        query.transpose(1, 2),
-        key.transpose(1, 2),
-        value.transpose(1, 2),
-        attention_mask=None,
-        scaling=module.scaling,
-        dropout=0.0,
-        is_causal=False,
-    )
-    return out.reshape(out.shape[0], out.shape[1], -1)
 
 
 def attention_received(query: Tensor, key: Tensor, scaling: float) -> Tensor:
@@ -190,7 +159,7 @@ class VisionTower:
             first = span.stop
             batch = (frames * count, length, attn.num_heads, -1)
             inside = [x[:, span].reshape(batch) for x in (query, key, value)]
-            out = attend(attn, *inside)
+            out = attend(attn, *(x.transpose(1, 2) for x in inside), causal=False)
             parts.append(out.view(frames, count * length, -1))
             if weights:
                 got = attention_received(inside[0], inside[1], attn.scaling)
@@ -312,7 +281,8 @@ class AudioTower:
         query, key, value = (
             project(hidden).view(shape) for project in (attn.q_proj, attn.k_proj, attn.v_proj)
         )
-        out = attn.out_proj(attend(attn, query, key, value))
+        out = attend(attn, *(x.transpose(1, 2) for x in (query, key, value)), causal=False)
+        out = attn.out_proj(out)
         if not weights:
             return out, None
         return out, attention_received(query, key, attn.scaling)

@@ -83,7 +83,9 @@ def test_windows_are_batched(towers, monkeypatch):
     calls = []
     attend = qwen2_5_towers.attend
     monkeypatch.setattr(
-        qwen2_5_towers, "attend", lambda m, q, *a: calls.append(len(q)) or attend(m, q, *a)
+        qwen2_5_towers,
+        "attend",
+        lambda m, q, *a, **k: calls.append(len(q)) or attend(m, q, *a, **k),
     )
     # 5 x 6 tokens: one window of 4 x 4, one of 4 x 2, one of 1 x 4, one of 1 x 2; and 4 frames.
     VisionTower(visual)(torch.randn(480, 1176), (4, 10, 12))
