@@ -42,12 +42,12 @@ from gpu_shapes import SHAPES, Shape, build, make_features  # noqa: E402
 import omnidrop  # noqa: E402
 from omnidrop.engine.decode import GenerateOptions  # noqa: E402
 from omnidrop.engine.encode import Features  # noqa: E402
-from omnidrop.engine.meter import device_peak, reset_device_peak, synchronize  # noqa: E402
 from omnidrop.engine.session import Model  # noqa: E402
+from omnidrop.engine.timing import device_peak, reset_device_peak, synchronize  # noqa: E402
 from omnidrop.errors import MemoryShortError  # noqa: E402
-from omnidrop.models.qwen2_5_omni import QwenOmniAdapter  # noqa: E402
+from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter  # noqa: E402
+from omnidrop.profiling.cost import prefill_flops  # noqa: E402
 from omnidrop.pruning.registry import method_names  # noqa: E402
-from omnidrop.report.cost import prefill_flops  # noqa: E402
 
 QUESTION = "What instrument plays first, and what is shown on screen at the same time?"
 BUDGETS = (0.3, 0.2, 0.1)

@@ -29,7 +29,7 @@ SHORT = 60  # seconds; longer clips are asked once
 def point(options: argparse.Namespace) -> dict[str, Any]:
     """Ask in this process: the median of the times, the peak of memory."""
     import omnidrop
-    from omnidrop.engine.meter import host_peak
+    from omnidrop.engine.timing import host_peak
     from omnidrop.pruning.method import Method
 
     model = omnidrop.load(str(options.model), device="cpu", offline=True)

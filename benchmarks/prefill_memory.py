@@ -23,12 +23,12 @@ from common import adapter_of, finish, made_embeddings, median, random_thinker, 
 
 import omnidrop
 from omnidrop.engine.encode import Encoded
-from omnidrop.engine.meter import Meter, device_peak, reset_device_peak, resident
 from omnidrop.engine.prefill import prefill
-from omnidrop.models.qwen2_5_omni import QwenOmniAdapter
+from omnidrop.engine.timing import Meter, device_peak, reset_device_peak, resident
+from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
+from omnidrop.profiling.peak import Sizes, Tokens, peak_bytes
 from omnidrop.prompt import Prompt, build_prompt
 from omnidrop.pruning.method import Method
-from omnidrop.report.estimate import Sizes, Tokens, peak_bytes
 
 QUESTION = "What instrument plays first?"
 VOCABULARY = 152064

@@ -2,9 +2,9 @@
 
 A random decoder wide enough that arithmetic dominates is given ready embeddings (no towers), and
 runs one question unpruned and at each budget, in turns. `ideal` is the speed-up that the FLOPs of
-`omnidrop.report.cost` promise, the last layer counted as it is run; `reached` is the measured one
-(entry, relevance and selection included) over it. `choosing` is what entry and selection take, as a
-share of the unpruned prefill.
+`omnidrop.profiling.cost` promise, the last layer counted as it is run; `reached` is the measured
+one (entry, relevance and selection included) over it. `choosing` is what entry and selection take,
+as a share of the unpruned prefill.
 
 Before anything is timed, budget 1 must give the logits of no dropping at all, bit for bit.
 
@@ -23,12 +23,12 @@ from common import adapter_of, finish, in_turns, made_embeddings, median, random
 
 import omnidrop
 from omnidrop.engine.encode import Encoded
-from omnidrop.engine.meter import Meter
 from omnidrop.engine.prefill import Prefilled, prefill
-from omnidrop.models.qwen2_5_omni import QwenOmniAdapter
+from omnidrop.engine.timing import Meter
+from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
+from omnidrop.profiling.cost import prefill_flops
 from omnidrop.prompt import Prompt, build_prompt
 from omnidrop.pruning.method import Method
-from omnidrop.report.cost import prefill_flops
 
 QUESTION = "What instrument plays first, and which colour is shown last?"
 BUDGETS = (0.5, 0.3, 0.2, 0.1)

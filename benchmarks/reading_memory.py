@@ -18,7 +18,7 @@ from pathlib import Path
 
 READ = """
 import json, resource, sys, time
-from omnidrop.clip.decode import open_clip
+from omnidrop.clip.clip import open_clip
 from omnidrop.clip.features import patches
 start = time.perf_counter()
 rows = 0

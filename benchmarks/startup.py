@@ -37,11 +37,11 @@ from omnidrop_cli import backend
 backend.hush(False)
 import torch
 mark("import torch")
-import omnidrop.clip.decode
+import omnidrop.clip.clip
 mark("import PyAV, numpy, soundfile")
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni
 mark("import the model family")
-import omnidrop.engine.session, omnidrop.pruning.omnidrop
+import omnidrop.engine.session, omnidrop.pruning.methods.omnidrop
 mark("import the rest of omnidrop")
 import omnidrop
 model = omnidrop.load("demo", device="cpu")
@@ -55,8 +55,8 @@ mark("answer")
 marks["answer"] -= sum(stages.values())
 marks |= {"answer: " + name: seconds for name, seconds in stages.items()}
 marks["answer: the rest"] = marks.pop("answer")
-from omnidrop_cli import views
-from omnidrop_cli.console import recorder
+from omnidrop_cli.terminal import answer as views
+from omnidrop_cli.terminal.console import recorder
 recorder(colour=True).render_lines(views.full(answer))
 mark("report")
 print(json.dumps(marks))

@@ -34,9 +34,9 @@ import numpy as np
 import torch
 
 import omnidrop
-from omnidrop.engine import reading
+from omnidrop.engine import frame_stream as reading
 from omnidrop.engine.encode import Encoded, encode_clip
-from omnidrop.engine.meter import Meter
+from omnidrop.engine.timing import Meter
 
 ROOT = Path(__file__).resolve().parent.parent
 FPS, WIDTH, HEIGHT, SLIDE = 30, 1280, 720, 20

@@ -35,7 +35,7 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration, WhisperFeat
 from transformers.video_utils import load_video
 
 import omnidrop
-from omnidrop.clip.decode import Clip
+from omnidrop.clip.clip import Clip
 from omnidrop.clip.features import patches, resize_frames
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.prompt import Media, build_prompt

@@ -22,20 +22,20 @@ _HOME = {
     "Session": "omnidrop.engine.session",
     "LoadOptions": "omnidrop.models.loading",
     "GenerateOptions": "omnidrop.engine.decode",
-    "ClipOptions": "omnidrop.clip.decode",
-    "open_clip": "omnidrop.clip.decode",
+    "ClipOptions": "omnidrop.clip.clip",
+    "open_clip": "omnidrop.clip.clip",
     "probe": "omnidrop.clip.probe",
     "Answer": "omnidrop.report.trace",
-    "Limits": "omnidrop.report.fitting",
+    "Limits": "omnidrop.profiling.limits",
     "Trace": "omnidrop.report.trace",
     "Method": "omnidrop.pruning.method",
     "get_method": "omnidrop.pruning.registry",
     "methods": "omnidrop.pruning.registry",
-    "OmniDrop": "omnidrop.pruning.omnidrop",
-    "OmniDropAuto": "omnidrop.pruning.auto",
-    "FastV": "omnidrop.pruning.fastv",
-    "Random": "omnidrop.pruning.random",
-    "Uniform": "omnidrop.pruning.uniform",
+    "OmniDrop": "omnidrop.pruning.methods.omnidrop",
+    "OmniDropAuto": "omnidrop.pruning.methods.auto",
+    "FastV": "omnidrop.pruning.methods.fastv",
+    "Random": "omnidrop.pruning.methods.random",
+    "Uniform": "omnidrop.pruning.methods.uniform",
     "OmniDropError": "omnidrop.errors",
 }
 
@@ -75,18 +75,18 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from omnidrop.clip.decode import ClipOptions, open_clip
+    from omnidrop.clip.clip import ClipOptions, open_clip
     from omnidrop.clip.probe import probe
     from omnidrop.engine.decode import GenerateOptions
     from omnidrop.engine.session import Model, Session, load
     from omnidrop.errors import OmniDropError
     from omnidrop.models.loading import LoadOptions
-    from omnidrop.pruning.auto import OmniDropAuto
-    from omnidrop.pruning.fastv import FastV
+    from omnidrop.profiling.limits import Limits
     from omnidrop.pruning.method import Method
-    from omnidrop.pruning.omnidrop import OmniDrop
-    from omnidrop.pruning.random import Random
+    from omnidrop.pruning.methods.auto import OmniDropAuto
+    from omnidrop.pruning.methods.fastv import FastV
+    from omnidrop.pruning.methods.omnidrop import OmniDrop
+    from omnidrop.pruning.methods.random import Random
+    from omnidrop.pruning.methods.uniform import Uniform
     from omnidrop.pruning.registry import get_method, methods
-    from omnidrop.pruning.uniform import Uniform
-    from omnidrop.report.fitting import Limits
     from omnidrop.report.trace import Answer, Trace

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from omnidrop_cli import (
+from omnidrop_cli.commands import (
     ask,
     batch,
     calibrate,
@@ -18,7 +18,7 @@ from omnidrop_cli import (
     profile,
     train_a2v,
 )
-from omnidrop_cli.helptext import PlainCommand, PlainGroup
+from omnidrop_cli.options.help import PlainCommand, PlainGroup
 
 HELP = """Ask questions about local video, sound included. Audio and video tokens are dropped
 layer by layer, guided by the question, so that it takes less memory and time.

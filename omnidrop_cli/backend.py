@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.errors import MediaError, UsageError
-from omnidrop_cli.fit_options import FitFlags
-from omnidrop_cli.options import (
+from omnidrop_cli.options.common import (
     AUTO,
     DEFAULT_BUDGET,
     DEFAULT_MASS,
@@ -26,14 +25,15 @@ from omnidrop_cli.options import (
     ReadFlags,
     SpanFlags,
 )
-from omnidrop_cli.values import parse_pairs
+from omnidrop_cli.options.limits import FitFlags
+from omnidrop_cli.options.parsing import parse_pairs
 
 if TYPE_CHECKING:
     from omnidrop import Answer, Method, Session
-    from omnidrop.report.estimate import Estimate
-    from omnidrop.report.profile import Profile, RunProfile
-    from omnidrop.report.survivors import Sight
-    from omnidrop_cli.profile_options import RoundFlags
+    from omnidrop.profiling.peak import Estimate
+    from omnidrop.profiling.result import Profile, RunProfile
+    from omnidrop.profiling.survivors import Sight
+    from omnidrop_cli.options.profile import RoundFlags
 
 
 def hush(debug: bool) -> None:
@@ -193,7 +193,7 @@ def limits(flags: FitFlags) -> Any:
 def warm_up(model: Any, method: Method, fit: FitFlags) -> None:
     """Measure how fast this machine is, where a limit asks for it."""
     if fit.fit_latency is not None:
-        from omnidrop.engine.fitting import pace
+        from omnidrop.profiling.fit import pace
 
         pace(model.adapter, method)
 
@@ -209,10 +209,10 @@ def fit_sampling(
     fit: FitFlags,
     system: str | None,
 ) -> tuple[ReadFlags, str | None]:
-    """Return how to sample a clip within limits; see `omnidrop.engine.fitting.fit_sampling`."""
+    """Return how to sample a clip within limits; see `omnidrop.profiling.fit.fit_sampling`."""
     if not (fit.fit_pixels or fit.fit_fps):
         return read, None
-    from omnidrop.engine.fitting import fit_sampling as choose
+    from omnidrop.profiling.fit import fit_sampling as choose
 
     found, said = choose(
         model.adapter,
@@ -238,8 +238,8 @@ def open_clip(path: Path, span: SpanFlags, read: ReadFlags) -> Any:
 
 
 def export_chunks(clip: Any, folder: Path) -> Any:
-    """Write a clip's chunks as PNG and WAV; see `omnidrop.clip.chunks`."""
-    from omnidrop.clip.chunks import export_chunks as export
+    """Write a clip's chunks as PNG and WAV; see `omnidrop.clip.export`."""
+    from omnidrop.clip.export import export_chunks as export
 
     return export(clip, folder)
 
@@ -256,9 +256,9 @@ def profile(
     rounds: RoundFlags,
     progress: Callable[[str, float, float | None], None] | None,
 ) -> Profile:
-    """Measure the unpruned control and methods; see `omnidrop.engine.profiling.profile`."""
+    """Measure the unpruned control and methods; see `omnidrop.profiling.measure.profile`."""
     import omnidrop
-    from omnidrop.engine.profiling import profile as measure
+    from omnidrop.profiling.measure import profile as measure
 
     return measure(
         model,
@@ -287,8 +287,8 @@ def estimate(
     system: str | None,
     tflops: float | None,
 ) -> Estimate:
-    """Estimate without weights; see `omnidrop.engine.estimating.estimate`."""
-    from omnidrop.engine.estimating import estimate as reckon
+    """Estimate without weights; see `omnidrop.profiling.estimate.estimate`."""
+    from omnidrop.profiling.estimate import estimate as reckon
 
     return reckon(
         path,
@@ -305,8 +305,8 @@ def estimate(
 def look(
     model: Any, path: Path, run: RunProfile, span: SpanFlags, read: ReadFlags, layer: int | None
 ) -> Sight:
-    """Gather what a run still saw and heard; see `omnidrop.engine.looking.look`."""
-    from omnidrop.engine.looking import look as gather
+    """Gather what a run still saw and heard; see `omnidrop.profiling.replay.look`."""
+    from omnidrop.profiling.replay import look as gather
 
     return gather(model, path, run, clip=clip_options(span, read), layer=layer)
 
@@ -322,8 +322,8 @@ def overlay(
     layer: int | None,
     force: bool,
 ) -> None:
-    """Write a clip with what was dropped dimmed; see `omnidrop.engine.looking.overlay`."""
-    from omnidrop.engine.looking import overlay as write
+    """Write a clip with what was dropped dimmed; see `omnidrop.profiling.replay.overlay`."""
+    from omnidrop.profiling.replay import overlay as write
 
     write(model, path, run, target, clip=clip_options(span, read), layer=layer, force=force)
 

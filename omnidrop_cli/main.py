@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
 
             print(f"omnidrop {__version__}", flush=True)
             sys.exit(0)
-        from omnidrop_cli.guard import run, watch_interrupts
+        from omnidrop_cli.errors import run, watch_interrupts
 
         watch_interrupts()
         code = run(words)

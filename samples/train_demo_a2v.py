@@ -37,8 +37,8 @@ def main() -> int:
     args = parser.parse_args()
 
     import omnidrop
-    from omnidrop.engine.a2v_training import TrainOptions, pairs_of, train
-    from omnidrop.pruning.a2v import save
+    from omnidrop.pruning.parts.a2v import save
+    from omnidrop.training.a2v import TrainOptions, pairs_of, train
 
     assert FIRST_SEED + args.clips <= TEST_SEEDS
     model, bank, pairs = omnidrop.load(args.model), load_bank("train"), []

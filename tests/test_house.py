@@ -21,9 +21,11 @@ DOORS = {
     "pruning": {"errors", "prompt"},
     "report": {"errors", "prompt"},
     "models": {"errors", "prompt", "clip"},
-    "engine": {"errors", "prompt", "clip", "pruning", "models", "report", "omnidrop"},
-    "evaluation": {"errors", "prompt", "clip", "pruning", "models", "report", "engine", "omnidrop"},
+    "engine": {"errors", "prompt", "clip", "pruning", "models", "report", "profiling", "omnidrop"},
+    "profiling": {"errors", "prompt", "clip", "pruning", "models", "report", "engine", "omnidrop"},
+    "training": {"errors", "prompt", "clip", "pruning", "models", "report", "engine", "omnidrop"},
 }
+DOORS["evaluation"] = DOORS["training"] | {"profiling"}
 
 
 def room_of(path: Path) -> str:

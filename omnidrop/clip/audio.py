@@ -21,9 +21,9 @@ import av.error
 import numpy as np
 import soundfile
 
-from omnidrop.clip.packets import Damage, leave_out_others
+from omnidrop.clip.container import media_errors, open_container, open_file
+from omnidrop.clip.frames.packets import Damage, leave_out_others
 from omnidrop.clip.probe import AudioStream
-from omnidrop.clip.source import media_errors, open_container, open_file
 
 SOUND_FORMATS = {"wav", "w64", "flac", "ogg", "aiff", "au", "caf"}
 """Containers of sound alone that libsndfile is asked to read first."""

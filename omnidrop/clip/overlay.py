@@ -17,10 +17,10 @@ import av.error
 import numpy as np
 
 from omnidrop.clip.audio import sound_frames
-from omnidrop.clip.decode import Clip
-from omnidrop.clip.packets import Damage, leave_out_others
-from omnidrop.clip.source import media_errors, open_container
-from omnidrop.clip.video import FrameReader
+from omnidrop.clip.clip import Clip
+from omnidrop.clip.container import media_errors, open_container
+from omnidrop.clip.frames.packets import Damage, leave_out_others
+from omnidrop.clip.frames.reader import FrameReader
 from omnidrop.errors import UsageError
 
 __all__ = ["write_changed"]

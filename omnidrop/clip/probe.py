@@ -18,8 +18,8 @@ from typing import Any
 import av
 import av.error
 
-from omnidrop.clip.ending import is_cut_off
-from omnidrop.clip.source import as_path, media_errors, open_container
+from omnidrop.clip.container import as_path, media_errors, open_container
+from omnidrop.clip.truncation import is_cut_off
 from omnidrop.errors import MediaError
 
 __all__ = ["AudioStream", "MediaInfo", "VideoStream", "probe"]

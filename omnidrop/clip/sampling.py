@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from omnidrop.clip.features import VideoSpec, target_size
-from omnidrop.clip.values import ClipOptions, SamplingPlan
+from omnidrop.clip.options import ClipOptions, SamplingPlan
 
 
 def sampling_plan(

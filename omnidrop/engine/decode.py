@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from omnidrop.engine.cache import KVCache
-from omnidrop.engine.meter import Meter
 from omnidrop.engine.prefill import Prefilled
+from omnidrop.engine.timing import Meter
 from omnidrop.errors import UsageError
 from omnidrop.models.adapter import Adapter
 from omnidrop.report.trace import Choice

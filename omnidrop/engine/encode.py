@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from omnidrop.clip.ahead import Ahead
 from omnidrop.clip.features import audio_token_count
-from omnidrop.engine.meter import Meter
-from omnidrop.engine.reading import Grids, SoundAhead, grids_beside, grids_in_rounds
+from omnidrop.clip.prefetch import Ahead
+from omnidrop.engine.frame_stream import Grids, SoundAhead, grids_beside, grids_in_rounds
+from omnidrop.engine.timing import Meter
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import Media
 
 if TYPE_CHECKING:  # ready features need no media library
-    from omnidrop.clip.decode import Clip
+    from omnidrop.clip.clip import Clip
 
 #: Processors that reading needs for itself, to go on beside towers that run on processors too.
 READERS = 3

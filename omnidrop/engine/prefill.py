@@ -21,9 +21,9 @@ import torch
 
 from omnidrop.engine.cache import KVCache, Lent
 from omnidrop.engine.encode import Encoded
-from omnidrop.engine.meter import Meter
 from omnidrop.engine.prefix import Key, Prefix, Prefixes
 from omnidrop.engine.sequence import Block, Sequence, View, clip_end
+from omnidrop.engine.timing import Meter
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import Prompt
 from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, Plan

@@ -16,26 +16,26 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from omnidrop.clip.values import ClipOptions
+from omnidrop.clip.options import ClipOptions
 from omnidrop.engine.decode import Generated, GenerateOptions, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
-from omnidrop.engine.fitting import fit
-from omnidrop.engine.meter import Meter, reset_device_peak
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
-from omnidrop.engine.tracing import Account, build_trace
+from omnidrop.engine.timing import Meter, reset_device_peak
+from omnidrop.engine.trace_builder import Account, build_trace
 from omnidrop.errors import MemoryShortError, UsageError
 from omnidrop.models.adapter import Adapter, ModelInfo
 from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.models.memory import out_of_memory
+from omnidrop.profiling.fit import fit
+from omnidrop.profiling.limits import Limits
 from omnidrop.prompt import Prompt, build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
-from omnidrop.pruning.omnidrop import OmniDrop
-from omnidrop.report.fitting import Limits
+from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.report.trace import Answer, Choice, Stage
 
 if TYPE_CHECKING:  # ready features need no media library
-    from omnidrop.clip.decode import Clip
+    from omnidrop.clip.clip import Clip
 
 #: Share of AV tokens kept when nobody says otherwise (the paper's main setting).
 DEFAULT_BUDGET = 0.3
@@ -125,7 +125,7 @@ class Model:
         except TypeError as error:
             known = ", ".join(ClipOptions.__dataclass_fields__)
             raise UsageError(f"{error}.", hint=f"open() takes: {known}.") from None
-        from omnidrop.clip.decode import open_clip
+        from omnidrop.clip.clip import open_clip
 
         meter = Meter(self.adapter.device)
         with meter.stage("open"):

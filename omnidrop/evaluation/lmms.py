@@ -87,7 +87,7 @@ class Asker:
         attention: str = "sdpa",
         **fields: Any,
     ) -> None:
-        from omnidrop.clip.decode import ClipOptions
+        from omnidrop.clip.clip import ClipOptions
         from omnidrop.engine.session import load
         from omnidrop.pruning.registry import get_method
 

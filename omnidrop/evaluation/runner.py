@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from omnidrop.clip.decode import ClipOptions
+from omnidrop.clip.clip import ClipOptions
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.session import VIDEO_ATTENTION, Model, Session
 from omnidrop.errors import BudgetError, OmniDropError, UsageError

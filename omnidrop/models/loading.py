@@ -252,7 +252,7 @@ def _load(
     dtype: torch.dtype,
     parameters: int,
 ) -> Adapter:
-    from omnidrop.models.qwen2_5_omni import QwenOmniAdapter
+    from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
 
     folder = location.folder
     try:
@@ -287,7 +287,7 @@ def _from_disk(
     """Return the thinker, the report of its loading, and the tokenizer."""
     from transformers import AutoTokenizer, Qwen2_5OmniThinkerConfig
 
-    from omnidrop.models.qwen2_5_omni import THINKER
+    from omnidrop.models.qwen2_5_omni.adapter import THINKER
 
     folder = location.folder
     settings: dict[str, Any] = {}

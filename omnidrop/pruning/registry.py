@@ -20,21 +20,21 @@ from omnidrop.pruning.method import Method
 GROUP = "omnidrop.methods"
 
 _OURS = {
-    "contextguard": "omnidrop.pruning.contextguard:ContextGuard",
-    "dash": "omnidrop.pruning.dash:Dash",
-    "divprune": "omnidrop.pruning.divprune:DivPrune",
-    "dycoke": "omnidrop.pruning.dycoke:DyCoke",
-    "fastv": "omnidrop.pruning.fastv:FastV",
+    "contextguard": "omnidrop.pruning.methods.contextguard:ContextGuard",
+    "dash": "omnidrop.pruning.methods.dash:Dash",
+    "divprune": "omnidrop.pruning.methods.divprune:DivPrune",
+    "dycoke": "omnidrop.pruning.methods.dycoke:DyCoke",
+    "fastv": "omnidrop.pruning.methods.fastv:FastV",
     "none": "omnidrop.pruning.method:Method",
-    "omnidrop": "omnidrop.pruning.omnidrop:OmniDrop",
-    "omnidrop-auto": "omnidrop.pruning.auto:OmniDropAuto",
-    "omnizip": "omnidrop.pruning.omnizip:OmniZip",
-    "pyramiddrop": "omnidrop.pruning.pyramiddrop:PyramidDrop",
-    "random": "omnidrop.pruning.random:Random",
-    "seats": "omnidrop.pruning.seats:Seats",
-    "sparsevlm": "omnidrop.pruning.sparsevlm:SparseVLM",
-    "uniform": "omnidrop.pruning.uniform:Uniform",
-    "visionzip": "omnidrop.pruning.visionzip:VisionZip",
+    "omnidrop": "omnidrop.pruning.methods.omnidrop:OmniDrop",
+    "omnidrop-auto": "omnidrop.pruning.methods.auto:OmniDropAuto",
+    "omnizip": "omnidrop.pruning.methods.omnizip:OmniZip",
+    "pyramiddrop": "omnidrop.pruning.methods.pyramiddrop:PyramidDrop",
+    "random": "omnidrop.pruning.methods.random:Random",
+    "seats": "omnidrop.pruning.methods.seats:Seats",
+    "sparsevlm": "omnidrop.pruning.methods.sparsevlm:SparseVLM",
+    "uniform": "omnidrop.pruning.methods.uniform:Uniform",
+    "visionzip": "omnidrop.pruning.methods.visionzip:VisionZip",
 }
 
 

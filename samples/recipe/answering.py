@@ -11,7 +11,7 @@ from avsynth.world import Clip
 from tokenizers import Tokenizer
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
-from omnidrop.clip.decode import open_clip
+from omnidrop.clip.clip import open_clip
 from omnidrop.clip.features import VideoSpec
 
 from .batches import PROBES, Sample

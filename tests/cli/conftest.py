@@ -39,7 +39,7 @@ def fake(monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run the command line in this process; returns exit code, stdout and stderr."""
-    from omnidrop_cli.guard import run as invoke
+    from omnidrop_cli.errors import run as invoke
 
     def call(*words: object) -> tuple[int, str, str]:
         capsys.readouterr()

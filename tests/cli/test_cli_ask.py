@@ -150,7 +150,7 @@ def test_every_option_has_an_environment_variable() -> None:
     from dataclasses import fields
     from typing import get_type_hints
 
-    from omnidrop_cli import options
+    from omnidrop_cli.options import common as options
 
     groups = (options.ModelFlags, options.SpanFlags, options.ReadFlags, options.DropFlags,
               options.AnswerFlags, options.OutputFlags)  # fmt: skip
@@ -171,7 +171,7 @@ def test_budget(run, fake, clip, flags, budget) -> None:
 
 
 def test_json_is_strict_whatever_a_trace_holds(clip) -> None:
-    from omnidrop_cli.out import to_json
+    from omnidrop_cli.files.stdout import to_json
 
     text = to_json({"a": float("nan"), "b": Path("/x"), "c": "\udcff", "d": (1, 2), 3: {4}})
     assert json.loads(text) == {"a": None, "b": "/x", "c": "\\udcff", "d": [1, 2], "3": [4]}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from omnidrop_cli.manifest import done_before, read_manifest
+from omnidrop_cli.files.manifest import done_before, read_manifest
 
 
 @pytest.fixture

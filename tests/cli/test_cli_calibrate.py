@@ -15,11 +15,11 @@ sys.path.insert(0, str(ROOT / "tests" / "evaluation"))
 from stub import StubModel
 
 from omnidrop.errors import UsageError
-from omnidrop.pruning.omnidrop import OmniDrop
+from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop_cli import backend
-from omnidrop_cli.eval_options import EntrantFlags
-from omnidrop_cli.options import DropFlags
-from omnidrop_cli.profile_options import CompareFlags
+from omnidrop_cli.options.common import DropFlags
+from omnidrop_cli.options.eval import EntrantFlags
+from omnidrop_cli.options.profile import CompareFlags
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import pytest
 
 from omnidrop.errors import UsageError
-from omnidrop_cli import backend, checkup, tables
-from omnidrop_cli.options import DropFlags
+from omnidrop_cli import backend
+from omnidrop_cli.commands import doctor_checks as checkup
+from omnidrop_cli.options.common import DropFlags
+from omnidrop_cli.terminal import columns as tables
 
 
 def test_models(run) -> None:

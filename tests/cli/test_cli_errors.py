@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from omnidrop_cli import values
+from omnidrop_cli.options import parsing as values
 
 
 @pytest.mark.parametrize(

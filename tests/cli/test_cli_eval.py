@@ -20,7 +20,7 @@ from stub import StubModel
 
 from omnidrop.errors import UsageError
 from omnidrop_cli import backend
-from omnidrop_cli.eval_options import EntrantFlags, parse_value, split
+from omnidrop_cli.options.eval import EntrantFlags, parse_value, split
 
 FILES = {
     "records.jsonl",

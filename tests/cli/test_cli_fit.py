@@ -9,8 +9,8 @@ import pytest
 
 from omnidrop.errors import UsageError
 from omnidrop_cli import backend
-from omnidrop_cli.options import DropFlags
-from omnidrop_cli.values import parse_duration, parse_size
+from omnidrop_cli.options.common import DropFlags
+from omnidrop_cli.options.parsing import parse_duration, parse_size
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from fakes import ROOT, make_trace
 from rich.cells import cell_len
 from test_cli_save import Page
 
-from omnidrop.report.estimate import Estimate, Sizes, Tokens, run_estimate, tower_costs
-from omnidrop.report.profile import (
+from omnidrop.profiling.peak import Estimate, Sizes, Tokens, run_estimate, tower_costs
+from omnidrop.profiling.result import (
     PREFILL,
     SELECTION,
     UNACCOUNTED,
@@ -27,9 +27,9 @@ from omnidrop.report.profile import (
     compared,
     told_apart,
 )
-from omnidrop.report.survivors import ChunkSight, Sight
+from omnidrop.profiling.survivors import ChunkSight, Sight
 from omnidrop_cli import backend
-from omnidrop_cli.profile_options import CompareFlags, labels_of
+from omnidrop_cli.options.profile import CompareFlags, labels_of
 
 sys.path.insert(0, str(ROOT))
 from tests import media
@@ -143,7 +143,7 @@ def test_the_report_fits(run, measured, clip, monkeypatch, width: int, budgets: 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 200])
 def test_a_table_too_wide_loses_nothing(width: int) -> None:
-    from omnidrop_cli.profile_views import columns
+    from omnidrop_cli.terminal.profile import columns
 
     head = ["run", "kept", "TTFT", "prefill", "ideal ×", "reached", "answer", "KL"]
     rows = [head, ["omnidrop 0.2", "20 %", "0.12 s", "1.2e+02 ms", "4.06", "37 %", "other", "13.5"]]
@@ -259,7 +259,7 @@ def test_what_exists_is_kept(run, measured, clip, tmp_path) -> None:
 @pytest.mark.parametrize("words", [("estimate",), ("profile", "--dry-run")])
 def test_estimates(run, fake, clip, monkeypatch, words) -> None:
     from omnidrop.models.loading import LoadOptions
-    from omnidrop.models.sketch import sketch
+    from omnidrop.models.unloaded import sketch
 
     def estimate(path: Path, question: str, methods: list[Any], **given: Any) -> Estimate:
         known = sketch(LoadOptions(model="7b", device="cpu"))

@@ -11,7 +11,10 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from omnidrop.report.trace import Answer, Choice
-from omnidrop_cli import blocks, charts, views, words
+from omnidrop_cli.terminal import answer as views
+from omnidrop_cli.terminal import format as words
+from omnidrop_cli.terminal import glyphs as charts
+from omnidrop_cli.terminal import sections as blocks
 
 INKS = {"none": None, "16": "standard", "256": "256", "true": "truecolor"}
 

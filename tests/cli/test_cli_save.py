@@ -97,7 +97,7 @@ def test_a_failed_write_leaves_no_trace(monkeypatch, tmp_path) -> None:
     import os
 
     from omnidrop.errors import UsageError
-    from omnidrop_cli import save as saving
+    from omnidrop_cli.files import answers as saving
 
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -110,7 +110,7 @@ def test_a_failed_write_leaves_no_trace(monkeypatch, tmp_path) -> None:
 
 def test_a_file_that_appeared_meanwhile_is_kept(tmp_path) -> None:
     from omnidrop.errors import UsageError
-    from omnidrop_cli import save as saving
+    from omnidrop_cli.files import answers as saving
 
     path = tmp_path / "r.txt"
     path.write_text("mine")

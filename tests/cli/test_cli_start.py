@@ -88,7 +88,7 @@ def test_help_and_version_answer_at_once(words, limit) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from omnidrop_cli.guard import run; run(['ask', '--help']);"
+        "import sys; from omnidrop_cli.errors import run; run(['ask', '--help']);"
         f"print(sorted(set('{HEAVY}'.split(',')) & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run(
@@ -100,7 +100,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_mistakes_are_found_before_torch_is_imported(clip) -> None:
     code = (
-        "import sys; from omnidrop_cli.guard import run\n"
+        "import sys; from omnidrop_cli.errors import run\n"
         f"for more in (['--budget', '2'], ['--save', 'x.doc'], ['--fps', '0'], ['-q', '']):\n"
         f"    assert run(['ask', {str(clip)!r}, 'What?', *more]) == 2\n"
         f"assert run(['ask', 'none.mp4', 'What?']) == 3\n"

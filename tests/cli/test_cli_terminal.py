@@ -150,6 +150,6 @@ def test_a_reader_that_goes_away_is_no_error(clip, form) -> None:
 
 
 def test_control_characters_of_an_answer_do_not_reach_the_terminal() -> None:
-    from omnidrop_cli.out import for_terminal
+    from omnidrop_cli.files.stdout import for_terminal
 
     assert for_terminal("a\x1b[2Jb\x07\n\tc é 音") == "a[2Jb\n\tc é 音"

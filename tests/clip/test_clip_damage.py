@@ -6,7 +6,7 @@ import media
 import pytest
 import torch
 
-from omnidrop.clip.decode import ClipOptions, open_clip
+from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.features import LogMel
 from omnidrop.errors import MediaError, UsageError
 
@@ -123,7 +123,7 @@ def test_identity_is_of_contents_and_settings(kind, tmp_path):
 
 
 def test_identity_of_a_large_file(kind, monkeypatch):
-    monkeypatch.setattr("omnidrop.clip.source._BLOCK", 64)
+    monkeypatch.setattr("omnidrop.clip.container._BLOCK", 64)
     path = kind("mov")
     with open_clip(path) as clip:
         assert len(clip.identity) == 64

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from omnidrop.clip import video
-from omnidrop.clip.decode import ClipOptions, open_clip
+from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.features import resize_frames
-from omnidrop.clip.packets import CLOCK_SLACK, Packets
+from omnidrop.clip.frames import reader as video
+from omnidrop.clip.frames.packets import CLOCK_SLACK, Packets
 from omnidrop.errors import MediaError
 from tests.clip.kinds import KINDS
 

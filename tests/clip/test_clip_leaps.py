@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from omnidrop.clip import video
-from omnidrop.clip.decode import ClipOptions, open_clip
-from omnidrop.clip.packets import Damage
+from omnidrop.clip.clip import ClipOptions, open_clip
+from omnidrop.clip.frames import reader as video
+from omnidrop.clip.frames.packets import Damage
 from tests.clip.test_clip_decode import wanted
 
 QUICK = {"preset": "veryfast", "g": "15"}

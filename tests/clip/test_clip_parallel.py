@@ -9,10 +9,11 @@ import media
 import pytest
 import torch
 
-from omnidrop.clip import parallel, video
-from omnidrop.clip.ahead import Ahead
-from omnidrop.clip.decode import Clip, ClipOptions, open_clip
-from omnidrop.clip.values import Stopwatch
+from omnidrop.clip.clip import Clip, ClipOptions, open_clip
+from omnidrop.clip.frames import parallel
+from omnidrop.clip.frames import reader as video
+from omnidrop.clip.options import Stopwatch
+from omnidrop.clip.prefetch import Ahead
 from tests.clip.kinds import KINDS
 from tests.clip.test_clip_decode import wanted
 from tests.clip.test_clip_leaps import NAMES, make
@@ -150,7 +151,7 @@ def test_what_fails_in_a_reader_is_raised(kind, side_by_side, monkeypatch):
 
 
 def test_a_reader_waits_for_those_behind_it(kind, side_by_side, monkeypatch):
-    monkeypatch.setattr("omnidrop.clip.decode._AHEAD", 1)  # two frames each
+    monkeypatch.setattr("omnidrop.clip.clip._AHEAD", 1)  # two frames each
     made = []
     resized = Clip._resized
     monkeypatch.setattr(Clip, "_resized", lambda *a: made.append(1) or resized(*a))

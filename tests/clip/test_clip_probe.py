@@ -13,11 +13,11 @@ import media
 import numpy as np
 import pytest
 
-from omnidrop.clip import source
-from omnidrop.clip.chunks import chunks, export_chunks, png
-from omnidrop.clip.decode import ClipOptions, open_clip
-from omnidrop.clip.ending import is_cut_off
+from omnidrop.clip import container as source
+from omnidrop.clip.clip import ClipOptions, open_clip
+from omnidrop.clip.export import chunks, export_chunks, png
 from omnidrop.clip.probe import probe
+from omnidrop.clip.truncation import is_cut_off
 from omnidrop.errors import MediaError, UsageError
 
 

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 import torch
 
-from omnidrop.clip.decode import ClipOptions, open_clip
+from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.features import log_mel
 from omnidrop.errors import MediaError, UsageError
 

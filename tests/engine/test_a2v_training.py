@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from omnidrop.engine.a2v_training import Pairs, TrainOptions, pairs_of, train
 from omnidrop.errors import MediaError, UsageError
-from omnidrop.pruning import a2v
+from omnidrop.pruning.parts import a2v
+from omnidrop.training.a2v import Pairs, TrainOptions, pairs_of, train
 
 WIDTH = 12
 

@@ -26,7 +26,7 @@ import omnidrop
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.session import Model
 from omnidrop.models.locations import demo_folder
-from omnidrop.models.qwen2_5_omni import THINKER, QwenOmniAdapter
+from omnidrop.models.qwen2_5_omni.adapter import THINKER, QwenOmniAdapter
 from omnidrop.pruning.registry import method_names
 from tests.elsewhere import elsewhere, move
 from tests.engine.conftest import make_features

@@ -9,13 +9,13 @@ import media
 import pytest
 import torch
 
-from omnidrop.clip.decode import Clip
+from omnidrop.clip.clip import Clip
 from omnidrop.clip.features import log_mel, patches
 from omnidrop.engine import encode
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.meter import Meter, host_peak
 from omnidrop.engine.session import Model
+from omnidrop.engine.timing import Meter, host_peak
 from omnidrop.errors import MediaError, MemoryShortError
 from omnidrop.pruning.method import Method
 
@@ -74,9 +74,9 @@ def beside(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
 def test_reading_and_towers_take_turns_where_both_need_the_processors(
     model: Model, clip_path: Path, beside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("omnidrop.clip.parallel._WORTH", 0.0)
-    monkeypatch.setattr("omnidrop.engine.reading.ROUND", 1)
-    monkeypatch.setattr("omnidrop.engine.reading.BATCH", 1)
+    monkeypatch.setattr("omnidrop.clip.frames.parallel._WORTH", 0.0)
+    monkeypatch.setattr("omnidrop.engine.frame_stream.ROUND", 1)
+    monkeypatch.setattr("omnidrop.engine.frame_stream.BATCH", 1)
     open_gates = []
     tower = type(model.adapter).vision_tower
     with model.open(clip_path, fps=6) as session:

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 import omnidrop
-from omnidrop.engine import fitting
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model
 from omnidrop.errors import BudgetError
+from omnidrop.profiling import fit as fitting
+from omnidrop.profiling.limits import Pace
 from omnidrop.pruning.method import Method
-from omnidrop.report.fitting import Pace
 from tests import media
 from tests.engine.conftest import make_features
 

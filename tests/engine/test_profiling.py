@@ -11,22 +11,22 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from omnidrop.clip.decode import ClipOptions, open_clip
+from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.overlay import write_changed
 from omnidrop.clip.probe import probe
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.estimating import estimate
-from omnidrop.engine.looking import look, overlay
-from omnidrop.engine.meter import MemoryWatch, Meter, matmul_speed, resident
-from omnidrop.engine.profiling import first_token_kl, profile
 from omnidrop.engine.session import Model, load
+from omnidrop.engine.timing import MemoryWatch, Meter, matmul_speed, resident
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.models.loading import LoadOptions
+from omnidrop.profiling.cost import audio_flops, vision_flops
+from omnidrop.profiling.estimate import estimate
+from omnidrop.profiling.measure import first_token_kl, profile
+from omnidrop.profiling.replay import look, overlay
+from omnidrop.profiling.result import PREFILL, Profile, summable
 from omnidrop.pruning.method import Method
-from omnidrop.pruning.uniform import Uniform
-from omnidrop.report.cost import audio_flops, vision_flops
-from omnidrop.report.profile import PREFILL, Profile, summable
+from omnidrop.pruning.methods.uniform import Uniform
 from tests import media
 
 QUESTION = "What instrument plays first?"
@@ -153,8 +153,8 @@ def test_watch_folds_the_device_peaks_of_nested_stages(monkeypatch: pytest.Monke
     def reset(device: torch.device) -> None:
         held["peak"] = held["now"]
 
-    monkeypatch.setattr("omnidrop.engine.meter.device_peak", lambda device: held["peak"])
-    monkeypatch.setattr("omnidrop.engine.meter.reset_device_peak", reset)
+    monkeypatch.setattr("omnidrop.engine.timing.device_peak", lambda device: held["peak"])
+    monkeypatch.setattr("omnidrop.engine.timing.reset_device_peak", reset)
     with MemoryWatch(CPU) as watch:
         meter = Meter(CPU)
         with meter.stage("outer"):

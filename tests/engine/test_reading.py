@@ -11,10 +11,10 @@ import media
 import pytest
 import torch
 
-from omnidrop.engine import reading
+from omnidrop.engine import frame_stream as reading
 from omnidrop.engine.encode import encode_clip
-from omnidrop.engine.meter import Meter
 from omnidrop.engine.session import Encoded, Model
+from omnidrop.engine.timing import Meter
 from omnidrop.errors import UsageError
 
 QUESTION = "What instrument plays first?"

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from omnidrop.clip.decode import ClipOptions
+from omnidrop.clip.clip import ClipOptions
 from omnidrop.errors import BudgetError, MediaError
 from omnidrop.report.trace import Answer, Choice, Memory, Stage, Trace
 

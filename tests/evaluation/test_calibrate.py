@@ -14,7 +14,8 @@ import pytest
 from stub import StubModel, StubSession, make_trace
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.evaluation.calibrate import (
+from omnidrop.evaluation.calibrate.grid import Grid, ranges_of, stand_in
+from omnidrop.evaluation.calibrate.search import (
     Search,
     calibrate,
     gain,
@@ -23,13 +24,12 @@ from omnidrop.evaluation.calibrate import (
     split,
     standing,
 )
-from omnidrop.evaluation.grid import Grid, ranges_of, stand_in
+from omnidrop.evaluation.calibrate.trials import Mark, Trials
 from omnidrop.evaluation.runner import RunOptions
 from omnidrop.evaluation.sets import QuestionSet, read_set
-from omnidrop.evaluation.trials import Mark, Trials
-from omnidrop.pruning.omnidrop import OmniDrop
+from omnidrop.pruning.methods.omnidrop import OmniDrop
+from omnidrop.pruning.methods.pyramiddrop import PyramidDrop
 from omnidrop.pruning.presets import read_preset
-from omnidrop.pruning.pyramiddrop import PyramidDrop
 from omnidrop.report.trace import Answer, Choice
 
 RANGES = {"beta": (5.0, 10.0, 20.0, 40.0), "diversity": (0.0, 0.2, 0.4)}

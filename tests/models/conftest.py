@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from omnidrop.models.loading import LoadOptions, load_adapter
-from omnidrop.models.qwen2_5_omni import QwenOmniAdapter
+from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
 from tests.checkpoints import hub_layout, tiny_thinker
 
 

@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, Qwen2_5OmniThinkerForConditionalGenerati
 from omnidrop.clip.features import AudioSpec, VideoSpec
 from omnidrop.engine.cache import KVCache
 from omnidrop.errors import ModelError
-from omnidrop.models import qwen2_5_omni as omni
-from omnidrop.models.qwen2_5_omni import QwenOmniAdapter, media_specs
+from omnidrop.models.qwen2_5_omni import adapter as omni
+from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter, media_specs
 from omnidrop.prompt import Media, build_prompt
 from tests.checkpoints import token_ids, write_preprocessor, write_tokenizer
 from tests.models.conftest import load

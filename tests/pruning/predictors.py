@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from omnidrop.pruning import a2v
+from omnidrop.pruning.parts import a2v
 
 _KEPT = tempfile.TemporaryDirectory(prefix="omnidrop-a2v-")  # until the tests end
 

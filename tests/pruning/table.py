@@ -10,21 +10,21 @@ from functools import partial
 
 from predictors import predictor_folder
 
-from omnidrop.pruning.auto import OmniDropAuto
-from omnidrop.pruning.contextguard import ContextGuard
-from omnidrop.pruning.dash import Dash
-from omnidrop.pruning.divprune import DivPrune
-from omnidrop.pruning.dycoke import DyCoke
-from omnidrop.pruning.fastv import FastV
 from omnidrop.pruning.method import Method
-from omnidrop.pruning.omnidrop import OmniDrop
-from omnidrop.pruning.omnizip import OmniZip
-from omnidrop.pruning.pyramiddrop import PyramidDrop
-from omnidrop.pruning.random import Random
-from omnidrop.pruning.seats import Seats
-from omnidrop.pruning.sparsevlm import SparseVLM
-from omnidrop.pruning.uniform import Uniform
-from omnidrop.pruning.visionzip import VisionZip
+from omnidrop.pruning.methods.auto import OmniDropAuto
+from omnidrop.pruning.methods.contextguard import ContextGuard
+from omnidrop.pruning.methods.dash import Dash
+from omnidrop.pruning.methods.divprune import DivPrune
+from omnidrop.pruning.methods.dycoke import DyCoke
+from omnidrop.pruning.methods.fastv import FastV
+from omnidrop.pruning.methods.omnidrop import OmniDrop
+from omnidrop.pruning.methods.omnizip import OmniZip
+from omnidrop.pruning.methods.pyramiddrop import PyramidDrop
+from omnidrop.pruning.methods.random import Random
+from omnidrop.pruning.methods.seats import Seats
+from omnidrop.pruning.methods.sparsevlm import SparseVLM
+from omnidrop.pruning.methods.uniform import Uniform
+from omnidrop.pruning.methods.visionzip import VisionZip
 
 Make = Callable[..., Method]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from simulate import clip
 
-from omnidrop.pruning import turning
+from omnidrop.pruning.parts import rank_stability as turning
 from omnidrop.pruning.registry import get_method, presets
 
 #: Six tokens of video to one of sound, as Qwen2.5-Omni makes them at the papers' resolution.

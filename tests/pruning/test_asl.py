@@ -9,9 +9,9 @@ import torch
 from simulate import View, clip_of, entry_view
 
 from omnidrop.errors import UsageError
-from omnidrop.pruning.omnidrop import OmniDrop
-from omnidrop.pruning.schedule import complete
-from omnidrop.pruning.turning import Settling, window
+from omnidrop.pruning.methods.omnidrop import OmniDrop
+from omnidrop.pruning.parts.rank_stability import Settling, window
+from omnidrop.pruning.schedules import complete
 
 
 def by_hand(layers: list[list[float]], size: int) -> list[float | None]:

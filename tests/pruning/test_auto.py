@@ -7,7 +7,7 @@ import torch
 from simulate import View, clip, prefill
 
 from omnidrop.errors import UsageError
-from omnidrop.pruning.auto import OmniDropAuto, fewest
+from omnidrop.pruning.methods.auto import OmniDropAuto, fewest
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import torch
 from simulate import clip, clip_of, prefill
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.pruning.fastv import FastV
 from omnidrop.pruning.method import Entry, EntryView, Method, Plan
-from omnidrop.pruning.random import Random
-from omnidrop.pruning.uniform import Uniform
+from omnidrop.pruning.methods.fastv import FastV
+from omnidrop.pruning.methods.random import Random
+from omnidrop.pruning.methods.uniform import Uniform
 
 
 def test_fastv_drops_once_after_two_layers():

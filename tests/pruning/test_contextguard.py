@@ -14,9 +14,9 @@ from simulate import clip, entry_view
 
 from omnidrop.errors import ModelError, UsageError
 from omnidrop.prompt import Kind
-from omnidrop.pruning import a2v
-from omnidrop.pruning.contextguard import ContextGuard, valleys
 from omnidrop.pruning.method import Backbone
+from omnidrop.pruning.methods.contextguard import ContextGuard, valleys
+from omnidrop.pruning.parts import a2v
 
 # The slow reading ---------------------------------------------------------------------------------
 

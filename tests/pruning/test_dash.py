@@ -13,8 +13,8 @@ from simulate import clip, entry_view
 
 from omnidrop.errors import UsageError
 from omnidrop.prompt import Kind
-from omnidrop.pruning.dash import Dash
-from omnidrop.pruning.frames import Frames
+from omnidrop.pruning.methods.dash import Dash
+from omnidrop.pruning.parts.frames import Frames
 
 
 def segments(rows, threshold=0.4, shortest=30):

@@ -14,9 +14,9 @@ from simulate import clip, entry_view
 
 from omnidrop.errors import UsageError
 from omnidrop.prompt import Kind
-from omnidrop.pruning import divprune
-from omnidrop.pruning.divprune import DivPrune, max_min
-from omnidrop.pruning.visionzip import VisionZip
+from omnidrop.pruning.methods import divprune
+from omnidrop.pruning.methods.divprune import DivPrune, max_min
+from omnidrop.pruning.methods.visionzip import VisionZip
 
 
 def distance(a, b):

@@ -8,7 +8,7 @@ import pytest
 from simulate import clip, entry_view
 
 from omnidrop.prompt import Kind
-from omnidrop.pruning.dycoke import DyCoke
+from omnidrop.pruning.methods.dycoke import DyCoke
 
 
 def cosine(a, b):

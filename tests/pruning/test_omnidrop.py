@@ -10,7 +10,7 @@ from simulate import View, clip, entry_view, prefill
 
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning.method import Plan
-from omnidrop.pruning.omnidrop import OmniDrop
+from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.pruning.registry import get_preset, presets
 
 # As the paper samples: 2 grids of 128 tokens and 50 audio tokens per 2 s, 10 minutes of them.

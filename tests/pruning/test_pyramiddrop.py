@@ -7,7 +7,7 @@ import torch
 from simulate import View, clip_of, prefill
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.pruning.pyramiddrop import PyramidDrop
+from omnidrop.pruning.methods.pyramiddrop import PyramidDrop
 
 
 def by_hand(total: int, layers: int, keep: float) -> list[int]:

@@ -10,8 +10,8 @@ import pytest
 
 from omnidrop.errors import UsageError
 from omnidrop.pruning import registry
-from omnidrop.pruning.fastv import FastV
 from omnidrop.pruning.method import Method
+from omnidrop.pruning.methods.fastv import FastV
 
 
 def test_names_are_sorted_and_classes_match():
@@ -64,7 +64,7 @@ def offer(monkeypatch, **points):
 
 
 def test_other_packages_offer_methods(monkeypatch):
-    offer(monkeypatch, mine="omnidrop.pruning.fastv:FastV", omnidrop="json:loads")
+    offer(monkeypatch, mine="omnidrop.pruning.methods.fastv:FastV", omnidrop="json:loads")
     assert registry.get_method("mine", budget=0.5) == FastV(budget=0.5)
     assert "mine" in registry.methods()
     assert registry.get_method("omnidrop").name == "omnidrop"  # ours cannot be taken over
@@ -84,6 +84,6 @@ def test_a_broken_offer_is_named(monkeypatch, value, message):
 def test_importing_the_registry_loads_no_method():
     code = (
         "import sys; import omnidrop.pruning.registry as r; r.method_names();"
-        "assert 'omnidrop.pruning.omnidrop' not in sys.modules"
+        "assert 'omnidrop.pruning.methods.omnidrop' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

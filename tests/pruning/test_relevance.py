@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from omnidrop.pruning.relevance import relevance, row_relevance
+from omnidrop.pruning.parts.relevance import relevance, row_relevance
 
 
 def eager(queries, keys, rows, columns, scaling):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from simulate import reachable
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.pruning.schedule import (
+from omnidrop.pruning.schedules import (
     SHAPES,
     Curve,
     blend,

@@ -12,7 +12,7 @@ from simulate import View, clip, clip_of, entry_view, prefill
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.prompt import Kind
 from omnidrop.pruning import registry
-from omnidrop.pruning.seats import Seats, level, total_drop
+from omnidrop.pruning.methods.seats import Seats, level, total_drop
 
 # The slow reading ---------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnidrop.pruning.select import diversify, even, rank_within, shares, spread, top
+from omnidrop.pruning.parts.select import diversify, even, rank_within, shares, spread, top
 
 
 def test_top_keeps_order_and_breaks_ties_by_index():

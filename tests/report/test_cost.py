@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from omnidrop.report import cost
+from omnidrop.profiling import cost
 
 
 @dataclass(frozen=True)

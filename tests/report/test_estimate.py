@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from omnidrop.models import qwen2_5_omni, qwen2_5_towers
 from omnidrop.models.loading import LoadOptions
-from omnidrop.models.sketch import RoughEncoder, sketch
-from omnidrop.report import cost, estimate
-from omnidrop.report.estimate import Sizes, Tokens, peak_bytes, run_estimate, tower_costs
+from omnidrop.models.qwen2_5_omni import adapter as qwen2_5_omni
+from omnidrop.models.qwen2_5_omni import encoders as qwen2_5_towers
+from omnidrop.models.unloaded import RoughEncoder, sketch
+from omnidrop.profiling import cost
+from omnidrop.profiling import peak as estimate
+from omnidrop.profiling.peak import Sizes, Tokens, peak_bytes, run_estimate, tower_costs
 
 
 @pytest.fixture

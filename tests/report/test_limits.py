@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.report.fitting import Expected, Limits, Pace, largest, line, notice
+from omnidrop.profiling.limits import Expected, Limits, Pace, largest, line, notice
 
 seconds = st.floats(0.001, 100.0)
 

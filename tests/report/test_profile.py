@@ -10,9 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnidrop.prompt import Kind, TokenMap
-from omnidrop.report.contact import dimmed
-from omnidrop.report.profile import (
+from omnidrop.profiling.contact_sheet import dimmed
+from omnidrop.profiling.result import (
     PREFILL,
     SELECTION,
     UNACCOUNTED,
@@ -22,7 +21,8 @@ from omnidrop.report.profile import (
     lines,
     summable,
 )
-from omnidrop.report.survivors import survivors_at, telling_layer
+from omnidrop.profiling.survivors import survivors_at, telling_layer
+from omnidrop.prompt import Kind, TokenMap
 from omnidrop.report.trace import Stage
 
 STAGES = (

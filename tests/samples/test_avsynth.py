@@ -167,7 +167,7 @@ def test_frames_show_the_shape_in_its_colour() -> None:
 
 @pytest.mark.parametrize("item", ready_clips(), ids=lambda r: r.name)
 def test_ready_clips_decode(item) -> None:
-    from omnidrop.clip.decode import open_clip
+    from omnidrop.clip.clip import open_clip
 
     with open_clip(SAMPLES / f"{item.name}.mp4") as clip:
         assert clip.has_video == (item.clip.shapes is not None)

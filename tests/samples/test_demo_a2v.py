@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import omnidrop
-from omnidrop.pruning import a2v
-from omnidrop.pruning.contextguard import ContextGuard
+from omnidrop.pruning.methods.contextguard import ContextGuard
+from omnidrop.pruning.parts import a2v
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 FOLDER = SAMPLES / "demo-model" / "a2v"

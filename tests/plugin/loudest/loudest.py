@@ -1,8 +1,8 @@
 from dataclasses import dataclass
 
-from omnidrop.pruning import schedule
+from omnidrop.pruning import schedules
 from omnidrop.pruning.method import Entry, Method
-from omnidrop.pruning.select import top
+from omnidrop.pruning.parts.select import top
 
 
 @dataclass(frozen=True)
@@ -13,8 +13,8 @@ class Loudest(Method):
     turn: float = 0.5
 
     def plan(self, tokens, layers):
-        path = schedule.omnidrop_path(self.budget, shape="step", t_mid=self.turn)
-        return schedule.solve(self.budget, len(tokens), layers, path)
+        path = schedules.omnidrop_path(self.budget, shape="step", t_mid=self.turn)
+        return schedules.solve(self.budget, len(tokens), layers, path)
 
     def enter(self, view, plan):
         return Entry(top(view.embeds.float().norm(dim=-1), plan.counts[0]).cpu())

@@ -1,0 +1,1 @@
+"""Video packets to frames: one reader, or several side by side."""

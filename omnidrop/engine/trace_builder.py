@@ -1,0 +1,190 @@
+"""From what the engine did to the Trace a person reads: counting only, no model work."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import omnidrop
+from omnidrop.engine.decode import GenerateOptions
+from omnidrop.engine.encode import Encoded
+from omnidrop.engine.prefill import Prefilled
+from omnidrop.engine.timing import Meter, device_peak, host_peak
+from omnidrop.models.adapter import Adapter
+from omnidrop.profiling.cost import kv_bytes, prefill_flops
+from omnidrop.prompt import Prompt, TokenMap
+from omnidrop.pruning.method import Method
+from omnidrop.report.trace import ChunkTrace, Memory, Trace
+
+if TYPE_CHECKING:
+    from omnidrop.clip.clip import Clip
+
+
+@dataclass(frozen=True)
+class Account:
+    """What one question left behind.
+
+    Attributes
+    ----------
+    prompt : Prompt
+    prefilled : Prefilled
+    method : Method
+    options : GenerateOptions
+    kv_bytes : int
+        Keys and values held right after prefill.
+    ticks : tuple of float
+        Seconds from the start of the question to each chosen token.
+    notices : tuple of str
+    """
+
+    prompt: Prompt
+    prefilled: Prefilled
+    method: Method
+    options: GenerateOptions
+    kv_bytes: int
+    ticks: tuple[float, ...]
+    notices: tuple[str, ...]
+
+
+def build_trace(
+    adapter: Adapter,
+    clip: Clip | None,
+    encoded: Encoded,
+    account: Account,
+    meter: Meter,
+    question: str,
+    system: str | None,
+) -> Trace:
+    """Count what entered each layer, per modality and chunk, and gather times and settings."""
+    tokens, survivors = account.prompt.tokens, account.prefilled.survivors
+    video = tokens.video
+    kept_video = tuple(int(video[index].sum()) for index in survivors)
+    kept_audio = tuple(len(index) - v for index, v in zip(survivors, kept_video, strict=True))
+    text = int((~tokens.av).sum())
+    total = int(tokens.av.sum())
+    layers = len(survivors)
+    kept = tuple(len(index) for index in survivors)
+    shape = adapter.info.text
+    element = torch.empty(0, dtype=adapter.dtype).element_size()
+    ticks = account.ticks
+    speed = (len(ticks) - 1) / (ticks[-1] - ticks[0]) if len(ticks) > 1 else None
+    return Trace(
+        method={
+            "name": account.method.name,
+            **account.method.settings(),
+            "plan": dict(account.prefilled.plan.settings),
+        },
+        model=asdict(adapter.info),
+        clip=_describe(clip, encoded),
+        settings={
+            "question": question,
+            "system": adapter.layout.system if system is None else system,
+            **asdict(account.options),
+            "versions": versions(),
+        },
+        text_tokens=text,
+        audio_tokens=total - int(video.sum()),
+        video_tokens=int(video.sum()),
+        asked_budget=float(account.method.budget),
+        realised_budget=sum(kept) / (layers * total) if total else 1.0,
+        planned=account.prefilled.plan.counts,
+        kept_audio=kept_audio,
+        kept_video=kept_video,
+        chunks=_chunks(tokens, account.prefilled, adapter.layout.seconds_per_chunk, clip),
+        stages=meter.stages(),
+        ttft=ticks[0] if ticks else meter.since_start(),
+        tokens_per_second=speed,
+        memory=Memory(
+            host=host_peak(),
+            device=device_peak(adapter.device),
+            kv_cache=account.kv_bytes,
+            kv_cache_unpruned=kv_bytes(shape, (len(tokens),) * layers, element),
+        ),
+        flops_prefill=prefill_flops(shape, text, kept),
+        flops_prefill_unpruned=prefill_flops(shape, text, (total,) * layers),
+        notices=account.notices,
+        survivors=(
+            tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()
+        ),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions that an answer depends on."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    """Read once: looking a version up costs as much as a small model's prefill."""
+    from importlib.metadata import version
+
+    found = [(name, version(name)) for name in ("torch", "transformers", "av", "numpy")]
+    return ("omnidrop", omnidrop.__version__), ("python", platform.python_version()), *found
+
+
+def _chunks(
+    tokens: TokenMap, prefilled: Prefilled, seconds: float, clip: Clip | None
+) -> tuple[ChunkTrace, ...]:
+    count = tokens.chunks
+    if not count:
+        return ()
+    video = tokens.video
+
+    def per_chunk(index: torch.Tensor) -> list[int]:
+        return torch.bincount(tokens.chunk[index].long(), minlength=count).tolist()
+
+    every = torch.nonzero(tokens.av).squeeze(1)
+    video_total, audio_total = per_chunk(every[video[every]]), per_chunk(every[~video[every]])
+    by_layer = [
+        (per_chunk(index[video[index]]), per_chunk(index[~video[index]]))
+        for index in prefilled.survivors
+    ]
+    relevance: list[float] | None = None
+    if prefilled.relevance is not None and prefilled.relevance_tokens is not None:
+        mass = torch.zeros(count, dtype=torch.float64)
+        chunk = tokens.chunk[prefilled.relevance_tokens].long()
+        mass.index_add_(0, chunk, prefilled.relevance.double())
+        if float(mass.sum()) > 0:
+            relevance = (mass / mass.sum()).tolist()
+    start = clip.start if clip is not None else 0.0
+    end = start + clip.duration if clip is not None else None
+    return tuple(
+        ChunkTrace(
+            start=start + i * seconds,
+            end=min(start + (i + 1) * seconds, end) if end else start + (i + 1) * seconds,
+            audio=tuple(audio[i] for _, audio in by_layer),
+            video=tuple(pictures[i] for pictures, _ in by_layer),
+            audio_total=audio_total[i],
+            video_total=video_total[i],
+            relevance=None if relevance is None else relevance[i],
+        )
+        for i in range(count)
+    )
+
+
+def _describe(clip: Clip | None, encoded: Encoded) -> dict[str, Any]:
+    grid = {"grid": encoded.media.grid, "second_per_grid": encoded.media.second_per_grid}
+    if clip is None:
+        return {"path": None, **grid}
+    return {
+        "path": str(clip.path),
+        "duration": clip.info.duration,
+        "start": clip.start,
+        "span": clip.duration,
+        "format": clip.info.format,
+        "fps": clip.plan.fps if clip.plan is not None else None,
+        "frames": len(clip.plan.times) if clip.plan is not None else 0,
+        "size": clip.plan.size if clip.plan is not None else None,
+        **grid,
+        "repeated_grids": encoded.repeated_grids,
+        "identity": clip.identity,
+        "sampling": {
+            key: None if value is None else (str(value) if key == "audio_file" else value)
+            for key, value in asdict(clip.options).items()
+        },
+    }

@@ -1,0 +1,370 @@
+"""Settings that keep most accuracy at a budget, found on some clips and checked on others.
+
+The clips of a question set are split in two. On the first part, settings are drawn from a grid and
+thinned by successive halving: all start on a few questions, the better half goes on to twice as
+many. Then the winner's neighbours on the grid compete with it in the same way. What wins is asked
+the questions of the other part, which nothing was chosen by, beside the defaults; where it does no
+better there, the defaults are kept.
+
+All settings see the same questions with the same seeds, so differences are paired. What is
+maximised is the mean probability of the right choice (see `trials`) less `price` times the share
+of the unpruned prefill's FLOPs: at one budget FLOPs differ by little, and this settles ties.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import omnidrop
+from omnidrop.engine.session import Model
+from omnidrop.errors import BudgetError, UsageError
+from omnidrop.evaluation.calibrate.grid import DEFAULTS, Grid, Ranges, ranges_of
+from omnidrop.evaluation.calibrate.trials import Fields, Mark, Trials
+from omnidrop.evaluation.runner import RunOptions, fingerprint
+from omnidrop.evaluation.sets import Item, QuestionSet
+from omnidrop.evaluation.stats import bootstrap, paired, wilson
+from omnidrop.pruning.presets import Preset
+
+
+@dataclass(frozen=True)
+class Search:
+    """How to look.
+
+    Attributes
+    ----------
+    budgets : tuple of float
+        The settings are shared by all of them, and scores are means over them.
+    candidates : int
+        Settings drawn at first, the defaults among them.
+    held_out : float
+        Share of the clips that nothing is chosen by.
+    price : float
+        What one whole unpruned prefill is worth in accuracy.
+    seed : int
+        Of the split and the draw.
+    """
+
+    budgets: tuple[float, ...] = (0.3,)
+    candidates: int = 24
+    held_out: float = 0.4
+    price: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.budgets or not all(0.0 < budget <= 1.0 for budget in self.budgets):
+            raise UsageError("A budget is above 0 and up to 1.", hint="Give shares like 0.3,0.2.")
+        if self.candidates < 2:
+            raise UsageError("One candidate is no search.", hint="Give 2 or more.")
+        if not 0.0 < self.held_out < 1.0:
+            raise UsageError(
+                f"Holding out {self.held_out:g} of the clips leaves one side empty.",
+                hint="Give a share between 0 and 1, like 0.4.",
+            )
+        if not 0.0 <= self.price < math.inf:
+            raise UsageError("A price is 0 or more.", hint="0 looks at accuracy alone.")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a setting did on some questions, all budgets together.
+
+    Attributes
+    ----------
+    score : float
+        Mean probability of the right choice.
+    accuracy, low, high : float
+        Share of right answers, and its 95 % interval (Wilson).
+    flops : float
+        Mean share of the unpruned prefill's FLOPs.
+    realised : float
+        Mean realised budget.
+    asked : int
+        Questions times budgets.
+    """
+
+    score: float
+    accuracy: float
+    low: float
+    high: float
+    flops: float
+    realised: float
+    asked: int
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The chosen setting less the defaults on the same questions.
+
+    Attributes
+    ----------
+    accuracy, low, high, p : float
+        Difference of accuracy, its 95 % interval (clips drawn with replacement), and McNemar's
+        exact two-sided p.
+    score, score_low, score_high : float
+        The same of the probability of the right choice.
+    """
+
+    accuracy: float
+    low: float
+    high: float
+    p: float
+    score: float
+    score_low: float
+    score_high: float
+
+
+@dataclass(frozen=True)
+class Side:
+    """One part of the split.
+
+    Attributes
+    ----------
+    questions, clips : int
+    chosen : Standing
+    default : Standing or None
+        None where the defaults cannot reach a budget.
+    gain : Gain or None
+    """
+
+    questions: int
+    clips: int
+    chosen: Standing
+    default: Standing | None
+    gain: Gain | None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a calibration found.
+
+    Attributes
+    ----------
+    method : str
+    budgets : tuple of float
+    best : mapping
+        The settings that won on the first part.
+    better : bool
+        It was better than the defaults on held-out clips too, and is what the preset holds.
+    train, held_out : Side
+    tried : tuple of (mapping, Standing)
+        Every setting that went through all questions of the first part, best first.
+    refused : int
+        Settings that could not reach a budget.
+    preset : Preset
+    """
+
+    method: str
+    budgets: tuple[float, ...]
+    best: Fields
+    better: bool
+    train: Side
+    held_out: Side
+    tried: tuple[tuple[Fields, Standing], ...]
+    refused: int
+    preset: Preset = field(repr=False)
+
+
+def split(questions: QuestionSet, search: Search) -> tuple[list[Item], list[Item]]:
+    """Split a set's questions by clip, in a drawn order of clips.
+
+    Raises
+    ------
+    UsageError
+        If there are not at least two clips.
+    """
+    clips = list(questions.videos)
+    if len(clips) < 2:
+        raise UsageError(
+            "Held-out clips need at least two clips.", path=questions.source, hint="Use more."
+        )
+    random.Random(search.seed).shuffle(clips)
+    apart = min(max(round(search.held_out * len(clips)), 1), len(clips) - 1)
+    order = {clip: place for place, clip in enumerate(clips)}
+    items = sorted(questions.items, key=lambda item: order[item.video])
+    held = set(clips[:apart])
+    return [i for i in items if i.video not in held], [i for i in items if i.video in held]
+
+
+def rungs(candidates: int, questions: int) -> list[tuple[int, int]]:
+    """Return how many candidates see how many questions, halving one and doubling the other."""
+    steps = max(1, math.ceil(math.log2(max(candidates, 2))) - 1)
+    steps = min(steps, max(1, math.floor(math.log2(max(questions, 1))) + 1))
+    return [
+        (max(2, math.ceil(candidates / 2**k)), max(1, math.ceil(questions / 2 ** (steps - 1 - k))))
+        for k in range(steps)
+    ]
+
+
+def most_asks(ranges: Ranges, train: int, held: int, search: Search) -> int:
+    """Return how many questions will be asked at most; known before any is."""
+
+    def halving(candidates: int, known: int) -> int:
+        asked = before = 0
+        for alive, questions in rungs(candidates, train):
+            asked += (alive + 1 - known) * (questions - before)
+            before = questions
+        return asked
+
+    grid = math.prod(len(values) for values in ranges.values())
+    drawn = min(search.candidates, grid + 1)
+    near = sum(min(2, len(values)) for values in ranges.values())
+    once = halving(drawn, 0) + halving(near + 1, 1) + 2 * held
+    return once * len(search.budgets)
+
+
+def calibrate(
+    model: Model,
+    questions: QuestionSet,
+    method: str = "omnidrop",
+    search: Search | None = None,
+    *,
+    ranges: Ranges | None = None,
+    options: RunOptions | None = None,
+    trials: Path | None = None,
+    on_ask: Callable[[], None] | None = None,
+) -> Calibration:
+    """Find settings of a method for a model and budgets.
+
+    Parameters
+    ----------
+    model : Model
+    questions : QuestionSet
+        Of at least two clips.
+    method : str
+    search : Search, optional
+    ranges : mapping, optional
+        Values to try, by field; the method's own by default (`ranges_of`).
+    options : RunOptions, optional
+        How questions are put.
+    trials : Path, optional
+        File of what was asked; a call that was stopped goes on there.
+    on_ask : callable, optional
+        Told after every question.
+
+    Raises
+    ------
+    UsageError
+        If nothing can be tried, or the clips cannot be split.
+    BudgetError
+        If no setting reaches the budgets.
+    """
+    search = search or Search()
+    values = dict(ranges) if ranges is not None else ranges_of(method)
+    train, held = split(questions, search)
+    asking = Trials(
+        model, questions, method, search.budgets, options or RunOptions(), trials, on_ask
+    )
+    grid = Grid(method, values, search.budgets, model.info.text.layers)
+    drawn = grid.draw(search.candidates, search.seed + 1)
+    finished = _halve(asking, drawn, train, search)
+    near = [finished[0], *grid.neighbours(finished[0])]
+    finished += [fields for fields in _halve(asking, near, train, search) if fields not in finished]
+    final = _ranked(asking, finished, train, search)
+    best = final[0]
+    able = asking.ask([DEFAULTS, best], held)
+    if best not in able:
+        raise BudgetError(f"The settings found are refused on held-out clips: {dict(best)}.")
+    sides = [_side(asking, best, DEFAULTS in able, items) for items in (train, held)]
+    apart = sides[1]
+    better = apart.default is None or (_value(apart.chosen, search) > _value(apart.default, search))
+    made = {
+        "by": f"omnidrop calibrate {omnidrop.__version__}",
+        "model": {"name": model.info.name, "layers": model.info.text.layers}
+        | {"weights": fingerprint(model)},
+        "set": questions.name,
+        "seed": search.seed,
+        "price": search.price,
+        "kept": "found" if better else "defaults",
+        "found": dict(best),
+        "train": asdict(sides[0]),
+        "held_out": asdict(sides[1]),
+    }
+    return Calibration(
+        method=method,
+        budgets=search.budgets,
+        best=best,
+        better=better,
+        train=sides[0],
+        held_out=sides[1],
+        tried=tuple((fields, standing(asking.flat(fields, train))) for fields in final),
+        refused=len(asking.refusals),
+        preset=Preset(method, search.budgets, best if better else DEFAULTS, made),
+    )
+
+
+def standing(marks: Sequence[Mark]) -> Standing:
+    """Add up marks."""
+    count, right = len(marks), sum(mark.right for mark in marks)
+    low, high = wilson(right, count)
+    return Standing(
+        score=sum(mark.score for mark in marks) / count,
+        accuracy=right / count,
+        low=low,
+        high=high,
+        flops=sum(mark.flops for mark in marks) / count,
+        realised=sum(mark.realised for mark in marks) / count,
+        asked=count,
+    )
+
+
+def gain(chosen: Sequence[Mark], default: Sequence[Mark], clips: Sequence[object]) -> Gain:
+    """Compare two settings' marks on the same questions, in the same order."""
+    rights = paired([m.right for m in chosen], [m.right for m in default], clips)
+    apart = [a.score - b.score for a, b in zip(chosen, default, strict=True)]
+    low, high = bootstrap(apart, clips)
+    return Gain(
+        accuracy=rights.difference,
+        low=rights.low,
+        high=rights.high,
+        p=rights.p,
+        score=sum(apart) / len(apart),
+        score_low=low,
+        score_high=high,
+    )
+
+
+def _side(asking: Trials, best: Fields, default: bool, items: Sequence[Item]) -> Side:
+    chosen = asking.flat(best, items)
+    usual = asking.flat(DEFAULTS, items) if default else None
+    clips = [item.video for _ in asking.budgets for item in items]
+    return Side(
+        questions=len(items),
+        clips=len(set(clips)),
+        chosen=standing(chosen),
+        default=None if usual is None else standing(usual),
+        gain=None if usual is None else gain(chosen, usual, clips),
+    )
+
+
+def _value(found: Standing, search: Search) -> float:
+    return found.score - search.price * found.flops
+
+
+def _ranked(
+    asking: Trials, settings: Sequence[Fields], items: Sequence[Item], search: Search
+) -> list[Fields]:
+    """Return settings, best first; of equal ones the earlier."""
+    return sorted(
+        settings, key=lambda fields: -_value(standing(asking.flat(fields, items)), search)
+    )
+
+
+def _halve(
+    asking: Trials, settings: Sequence[Fields], train: Sequence[Item], search: Search
+) -> list[Fields]:
+    """Return the settings that saw all of `train`, best first; the defaults are always kept."""
+    alive, seen = list(settings), 0
+    for count, questions in rungs(len(settings), len(train)):
+        if seen:
+            alive = _ranked(asking, alive, train[:seen], search)[:count]
+        seen = questions
+        with_default = alive if DEFAULTS in alive else [*alive, DEFAULTS]
+        alive = asking.ask(with_default, train[:seen])
+        if not alive:
+            reason = next(iter(asking.refusals.values()))
+            raise BudgetError(f"No setting tried reaches the budgets. {reason}")
+    return _ranked(asking, alive, train, search)

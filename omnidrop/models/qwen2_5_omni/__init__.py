@@ -1,0 +1,1 @@
+"""Qwen2.5-Omni: decoder, encoders, prompt template and sizes."""

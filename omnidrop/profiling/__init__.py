@@ -1,0 +1,1 @@
+"""What an answer costs: estimated before, measured during, drawn after."""

@@ -1,0 +1,331 @@
+"""Every stage timed, unpruned and pruned, in one process and in turns.
+
+    from omnidrop.profiling.measure import profile
+    found = profile(model, "clip.mp4", "What plays first?", [omnidrop.OmniDrop(budget=0.2)])
+    print(found.runs[0].ttft.median, found.runs[0].stage("LLM prefill").achieved)
+
+Each turn opens the file anew and goes all the way to the answer, so that nothing is left out.
+Memory, survivors and the first token's distribution are taken in one more round that is not timed.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from omnidrop.clip.clip import ClipOptions, open_clip
+from omnidrop.clip.features import patches
+from omnidrop.engine.decode import GenerateOptions
+from omnidrop.engine.prefill import Prefilled
+from omnidrop.engine.session import Model
+from omnidrop.engine.timing import MemoryWatch, Meter, StageMemory, matmul_speed
+from omnidrop.errors import BudgetError, UsageError
+from omnidrop.models.adapter import ModelInfo
+from omnidrop.profiling.cost import audio_flops, decode_flops, prefill_flops, vision_flops
+from omnidrop.profiling.result import (
+    CONTROL,
+    FURTHER,
+    PREFILL,
+    UNACCOUNTED,
+    Line,
+    Profile,
+    RunProfile,
+    StageStat,
+    Timing,
+    compared,
+    lines,
+    stage_memory,
+    told_apart,
+)
+from omnidrop.pruning.method import Method
+from omnidrop.report.trace import Answer, Trace
+
+Progress = Callable[[str, float, float | None], None]
+
+
+@dataclass
+class _Run:
+    """What is gathered about one method."""
+
+    label: str
+    method: Method
+    answers: list[Answer] = field(default_factory=list)
+    totals: list[float] = field(default_factory=list)
+    lines: list[dict[str, Line]] = field(default_factory=list)
+    peaks: dict[str, StageMemory] = field(default_factory=dict)
+    survivors: tuple[tuple[int, ...], ...] = ()
+    logits: torch.Tensor | None = None
+
+    def add(self, answer: Answer, total: float) -> None:
+        """Take in one timed turn."""
+        self.answers.append(answer)
+        self.totals.append(total)
+        self.lines.append(lines(answer.trace.stages, total))
+
+    @property
+    def trace(self) -> Trace:
+        return replace(self.answers[-1].trace, survivors=self.survivors)
+
+
+def profile(
+    model: Model,
+    path: str | os.PathLike[str],
+    question: str,
+    methods: Sequence[Method],
+    *,
+    labels: Sequence[str] = (),
+    clip: ClipOptions | None = None,
+    options: GenerateOptions | None = None,
+    system: str | None = None,
+    repeats: int = 5,
+    warmup: int = 1,
+    progress: Progress | None = None,
+) -> Profile:
+    """Measure the unpruned control and every method, in turns.
+
+    Parameters
+    ----------
+    model : Model
+        As `omnidrop.load` returns it.
+    path : path-like
+        A local media file.
+    question : str
+    methods : sequence of Method
+        What is compared with the control, which is always measured too.
+    labels : sequence of str
+        What to call their runs; by default like "omnidrop 0.2".
+    clip : ClipOptions, optional
+        Span, rates and limits.
+    options : GenerateOptions, optional
+    system : str, optional
+        System prompt; default the model family's own.
+    repeats, warmup : int
+        Timed rounds (at least 1), and rounds before them that are not timed.
+    progress : callable, optional
+        Told (stage, done, total).
+
+    Returns
+    -------
+    Profile
+
+    Raises
+    ------
+    UsageError, BudgetError, MediaError, MemoryShortError
+        As `Session.ask`; of several methods, one that cannot reach its budget is left out with a
+        notice instead.
+    """
+    if repeats < 1 or warmup < 0:
+        raise UsageError(
+            f"{repeats} repeats after {warmup} warm-up rounds cannot be measured.",
+            hint="Measure at least once.",
+        )
+    runs = [_Run(CONTROL, Method())]
+    runs += map(_Run, told_apart(labels or [label_of(m) for m in methods]), methods)
+    rounds = warmup + repeats + 1
+    asking = _Asking(model, path, question, clip, options or GenerateOptions(), system)
+    refused: list[str] = []
+    readings: list[dict[str, Line]] = []
+    for number in range(rounds):
+        if warmup <= number < warmup + repeats:
+            readings.append(asking.read())
+        for run in tuple(runs):
+            if progress is not None:
+                done = number * len(runs) + runs.index(run)
+                progress("profile", float(done), float(rounds * len(runs)))
+            try:
+                if number == warmup + repeats:
+                    asking.look(run)
+                else:
+                    answer, total = asking.once(run.method)
+                    if number >= warmup:
+                        run.add(answer, total)
+            except BudgetError as error:
+                if len(methods) == 1:
+                    raise
+                runs.remove(run)  # one that cannot be measured leaves the others be
+                refused.append(f"{run.label} was not measured: {error}")
+    control = _summed(model.info, runs[0], None, runs[0])
+    found = tuple(_summed(model.info, run, control, runs[0]) for run in runs[1:])
+    trace = control.trace
+    return Profile(
+        clip=os.fspath(path),
+        question=question,
+        model=dict(trace.model),
+        machine=machine(model.adapter.device, model.adapter.dtype),
+        repeats=repeats,
+        warmup=warmup,
+        control=control,
+        reading=tuple(
+            StageStat(name, Timing.of(turn[name].seconds for turn in readings))
+            for name in readings[0]
+            if name != UNACCOUNTED
+        ),
+        runs=found,
+        notices=(*_notices(runs), *refused),
+    )
+
+
+def label_of(method: Method) -> str:
+    """Return what a run of a method is called: "omnidrop 0.2"."""
+    return f"{method.name} {method.budget:g}"
+
+
+def machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """Describe where the work is done, with the speed of a large matrix product there."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "device": str(device),
+        "name": name,
+        "dtype": str(dtype).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+        "matmul": matmul_speed(device, dtype),
+    }
+
+
+def first_token_kl(unpruned: torch.Tensor, pruned: torch.Tensor) -> float:
+    """Return KL(unpruned || pruned) of two rows of logits, in nats."""
+    p, q = (row.double().cpu().log_softmax(-1) for row in (unpruned, pruned))
+    return max(0.0, float((p.exp() * (p - q)).sum()))
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """One clip and one question, asked from the closed file each time."""
+
+    model: Model
+    path: str | os.PathLike[str]
+    question: str
+    clip: ClipOptions | None
+    options: GenerateOptions
+    system: str | None
+
+    def once(
+        self, method: Method, on_prefill: Callable[[Prefilled], None] | None = None
+    ) -> tuple[Answer, float]:
+        """Ask; the seconds are of a clock outside all stages."""
+        start = time.perf_counter()
+        with self.model.open(self.path, self.clip) as session:
+            answer = session.ask(
+                self.question,
+                method=method,
+                options=self.options,
+                system=self.system,
+                on_text=lambda piece: None,
+                on_prefill=on_prefill,
+                reuse=False,  # nothing is kept for a question that does not come
+            )
+            return answer, time.perf_counter() - start
+
+    def read(self) -> dict[str, Line]:
+        """Decode picture and sound with nothing beside it, one after the other."""
+        adapter = self.model.adapter
+        meter = Meter(adapter.device)
+        with open_clip(
+            self.path,
+            self.clip or ClipOptions(),
+            video_spec=adapter.video_spec,
+            audio_spec=adapter.audio_spec,
+            chunk_seconds=adapter.layout.seconds_per_chunk,
+        ) as clip:
+            chunks = clip.frame_chunks()
+            while clip.has_video:
+                with meter.stage("frames"):
+                    chunk = next(chunks, None)
+                if chunk is None:
+                    break
+                with meter.stage("patches"):
+                    patches(chunk.frames, clip.video_spec)
+            if clip.has_video:
+                meter.add("resize", clip.resizing.seconds, within="frames")
+            if clip.has_audio:
+                with meter.stage("sound"):
+                    clip.log_mel()
+                meter.add("log-mel", clip.transforming.seconds, within="sound")
+        return lines(meter.stages(), meter.since_start())
+
+    def look(self, run: _Run) -> None:
+        """Ask once more for what would disturb the times."""
+
+        def keep(prefilled: Prefilled) -> None:
+            run.logits = prefilled.logits.detach().float().cpu()
+
+        asking = replace(self, options=replace(self.options, survivors=True))
+        with MemoryWatch(self.model.adapter.device) as watch:
+            answer, _ = asking.once(run.method, keep)
+        run.peaks = watch.peaks
+        run.survivors = answer.trace.survivors
+
+
+def _summed(info: ModelInfo, run: _Run, control: RunProfile | None, unpruned: _Run) -> RunProfile:
+    answer, trace = run.answers[-1], run.trace
+    flops = _flops(info, trace, len(answer.token_ids) - (answer.stop == "max new tokens"))
+    stages = []
+    for name in dict.fromkeys(name for turn in run.lines for name in turn):
+        turns = [turn[name] for turn in run.lines if name in turn]
+        host, device = stage_memory(name, run.peaks)
+        stat = StageStat(
+            name=name,
+            seconds=Timing.of(turn.seconds for turn in turns),
+            within=turns[0].within,
+            overlapped=turns[0].overlapped,
+            flops=flops.get(name),
+            host_peak=host,
+            device_peak=device,
+        )
+        stages.append(compared(stat, control.stage(name) if control is not None else None))
+    ttft = Timing.of(a.trace.ttft for a in run.answers)
+    rates = [a.trace.tokens_per_second for a in run.answers]
+    assert run.logits is not None
+    assert unpruned.logits is not None
+    return RunProfile(
+        label=run.label,
+        method=run.method.name,
+        budget=float(run.method.budget),
+        realised=trace.realised_budget,
+        stages=tuple(stages),
+        total=Timing.of(run.totals),
+        ttft=ttft,
+        further=Timing.of(1 / r for r in rates if r) if any(rates) else None,
+        ttft_speedup=1.0 if control is None else control.ttft.median / ttft.median,
+        answer=answer.text,
+        same_answer=answer.token_ids == unpruned.answers[-1].token_ids,
+        kl=first_token_kl(unpruned.logits, run.logits),
+        trace=trace,
+    )
+
+
+def _flops(info: ModelInfo, trace: Trace, steps: int) -> dict[str, float]:
+    """Return what the cost model says of each line of a run, `steps` tokens fed after prefill."""
+    found = {
+        PREFILL: prefill_flops(info.text, trace.text_tokens, trace.kept_per_layer, as_run=True)
+    }
+    grid = trace.clip.get("grid")
+    if grid is not None:
+        steps_seen = grid[0] - trace.clip["repeated_grids"]  # the others were not encoded again
+        found["vision tower"] = vision_flops(info.vision, (steps_seen, *grid[1:]))
+    if trace.audio_tokens:
+        found["audio tower"] = audio_flops(info.audio, trace.audio_tokens)
+    if steps > 0:
+        kept = trace.kept_per_layer
+        if trace.method.get("cache") == "cut":
+            kept = (kept[-1],) * len(kept)
+        lengths = [trace.text_tokens + count for count in kept]
+        found[FURTHER] = decode_flops(info.text, lengths, steps)
+    return found
+
+
+def _notices(runs: Sequence[_Run]) -> tuple[str, ...]:
+    """Return each run's notices once, and what the measuring itself could not do."""
+    found = [notice for run in runs for notice in run.trace.notices]
+    for run in runs:
+        if len({answer.token_ids for answer in run.answers}) > 1:
+            found.append(f"{run.label} did not give the same answer every time.")
+    if not any(p.host is not None for run in runs for p in run.peaks.values()):
+        found.append("This system does not tell a process's memory; host peaks are not measured.")
+    return tuple(dict.fromkeys(found))

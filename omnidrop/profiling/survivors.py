@@ -1,0 +1,128 @@
+"""Which patches and which sounds survived to a layer: what the model still looked at.
+
+Plain data; `omnidrop.profiling.replay` gathers it and `omnidrop.profiling.contact_sheet` draws it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from omnidrop.prompt import TokenMap
+
+#: Log-mel frames that one audio token stands for.
+MEL_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Survivors:
+    """The tokens that entered one layer, where they stand in picture and sound.
+
+    Attributes
+    ----------
+    layer : int
+    video : ndarray, (t, h, w) bool, or None
+        True where a token survived; None without a picture.
+    audio : ndarray, (n,) bool, or None
+        The same per audio token, 25 a second; None without sound.
+    chunk_of_grid, chunk_of_audio : ndarray of int
+        Temporal chunk of each of the t grids and of each audio token.
+    """
+
+    layer: int
+    video: np.ndarray | None
+    audio: np.ndarray | None
+    chunk_of_grid: np.ndarray
+    chunk_of_audio: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkSight:
+    """One chunk of a clip and what of it survived.
+
+    Attributes
+    ----------
+    start, end : float
+        Seconds in the file.
+    frame : ndarray, (H, W, 3) uint8, or None
+        Of the grid that kept most.
+    patches : ndarray, (h, w) bool, or None
+        Which tokens of that frame survived.
+    video_kept, video_total : int
+        Tokens of the whole chunk.
+    mel : ndarray, (bins, F) float32, or None
+    sounds : ndarray, (n,) bool, or None
+        Which audio tokens survived.
+    """
+
+    start: float
+    end: float
+    frame: np.ndarray | None
+    patches: np.ndarray | None
+    video_kept: int
+    video_total: int
+    mel: np.ndarray | None
+    sounds: np.ndarray | None
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What a run still saw and heard at a layer.
+
+    Attributes
+    ----------
+    label : str
+        Of the run.
+    layer, layers : int
+    chunks : tuple of ChunkSight
+    left_out : int
+        Chunks not among them, for there were too many.
+    """
+
+    label: str
+    layer: int
+    layers: int
+    chunks: tuple[ChunkSight, ...]
+    left_out: int = 0
+
+
+def telling_layer(kept_per_layer: Sequence[int]) -> int:
+    """Return the first layer that at most half of what entered the first one reaches, or L // 2."""
+    half = kept_per_layer[0] / 2 if kept_per_layer else 0
+    for layer, kept in enumerate(kept_per_layer):
+        if kept <= half and layer:
+            return layer
+    return len(kept_per_layer) // 2
+
+
+def survivors_at(tokens: TokenMap, indices: Sequence[int], layer: int) -> Survivors:
+    """Place the survivors of a layer.
+
+    Parameters
+    ----------
+    tokens : TokenMap
+        Of the whole prompt.
+    indices : sequence of int
+        Prompt indices of the AV tokens that entered the layer, as `Trace.survivors` has them.
+    layer : int
+    """
+    alive = torch.zeros(len(tokens), dtype=torch.bool)
+    alive[torch.tensor(list(indices), dtype=torch.int64)] = True
+    video = audio = None
+    chunk_of_grid = chunk_of_audio = np.empty(0, np.int64)
+    if bool(tokens.video.any()):
+        cells = tokens.grid[tokens.video].numpy()
+        video = np.zeros(cells.max(axis=0) + 1, dtype=bool)
+        video[tuple(cells.T)] = alive[tokens.video].numpy()
+        chunk_of_grid = np.zeros(len(video), dtype=np.int64)
+        chunk_of_grid[cells[:, 0]] = tokens.chunk[tokens.video].numpy()
+    if bool(tokens.audio.any()):
+        place = tokens.grid[tokens.audio, 0].numpy()
+        audio = np.zeros(int(place.max()) + 1, dtype=bool)
+        audio[place] = alive[tokens.audio].numpy()
+        chunk_of_audio = np.zeros(len(audio), dtype=np.int64)
+        chunk_of_audio[place] = tokens.chunk[tokens.audio].numpy()
+    return Survivors(layer, video, audio, chunk_of_grid, chunk_of_audio)

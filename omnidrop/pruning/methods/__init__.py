@@ -1,0 +1,1 @@
+"""Pruning methods: one method, one file, and nothing else."""

@@ -1,0 +1,201 @@
+"""OmniDrop-auto: what differs enters, what differs and matters goes on, and reading has an end.
+
+Ours; nothing here is from a paper but what is named. Three measurements on a model that really
+reads its clip (`benchmarks/README.md`) shaped it:
+
+- a token's worth at entry is what no other token of its chunk says, not how much attention it got:
+  short events live in a few tokens that look like nothing else;
+- attention at a layer ranks what that layer reads, not what later layers will: alone it chooses
+  worse than chance, as a weight on differences it helps;
+- from some depth on nothing is read any more, and every token kept there is wasted.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from omnidrop.errors import UsageError
+from omnidrop.prompt import TokenMap
+from omnidrop.pruning import checks, schedules
+from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan, Rows
+from omnidrop.pruning.parts.farthest_point import Windows, spread_out
+from omnidrop.pruning.parts.select import shares, spread_by_chunk
+
+#: Layers of a model → layers before the second selection, and layers that see any AV token.
+#: 16: the demo model, measured. 28 and 48: the second number from SEATS (arXiv 2605.20035), whose
+#: 7B and 30B cost nothing from there on; the first is the demo model's share of the depth.
+DEPTHS = {16: (3, 9), 28: (5, 23), 48: (9, 39)}
+#: The same as shares of the depth, for models of other depths.
+DEPTH_SHARES = (0.1875, 0.82)
+
+
+@dataclass(frozen=True)
+class OmniDropAuto(Method):
+    """Keeps what differs, weighted by the question after early layers, and ends reading early.
+
+    Ours. Based on farthest-point selection in windows, as in SEATS (arXiv 2605.20035). Tokens are
+    chosen twice: before the LLM by how much they differ inside their chunk and modality, and after
+    the first layers again, by the states they have there, weighted by the question's attention. No
+    token is left from the layer on where the model has read its clip.
+
+    Parameters
+    ----------
+    budget : float, default 1.0
+        Mean over the layers of (AV tokens entering the layer) / N.
+    cache : {"own", "cut"}, default "own"
+        Caches of earlier layers: each layer's own, or cut to the survivors.
+    lead : float, default 2.5
+        Tokens that enter, over tokens that go on after the second selection.
+    fuse : int or float, optional
+        Layers before the second selection: a number, or a share of the depth. By default measured
+        for 16 layers, and the same share for others.
+    free : int or float, optional
+        Layers that see any AV token, or their share. By default measured for 16 layers, published
+        for 28 and 48, 0.82 of others. A budget that does not fit into so few layers moves it up.
+    choice : {"differing", "even"}, default "differing"
+        Farthest points of every chunk and modality, or evenly spaced tokens (a control).
+    power : float, default 0.5
+        Exponent of the question's attention as a weight on differences; 0: the question has no say.
+    rows : {"question", "last", "all-text"}, default "question"
+        Text rows whose attention that is.
+    keep_mass : float, optional
+        Keep, at the second selection, no more than the fewest tokens that hold this share of the
+        question's attention: easy questions then cost less than the budget.
+    """
+
+    name: ClassVar[str] = "omnidrop-auto"
+
+    lead: float = 2.5
+    fuse: int | float | None = None
+    free: int | float | None = None
+    choice: Literal["differing", "even"] = "differing"
+    power: float = 0.5
+    rows: Rows = "question"
+    keep_mass: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("lead", self.lead, low=1)
+        checks.one_of("choice", self.choice, ("differing", "even"))
+        checks.number("power", self.power, low=0)
+        checks.one_of("rows", self.rows, ("question", "last", "all-text"))
+        for name in ("fuse", "free"):
+            value = getattr(self, name)
+            if isinstance(value, float):
+                checks.number(f"{name} (a share of the depth)", value, low=0, high=1)
+            elif value is not None:
+                checks.whole(f"{name} (layers)", value, low=1)
+        if self.keep_mass is not None:
+            checks.number("keep_mass", self.keep_mass, low=1e-6, high=1)
+            if self.keep_mass == 1:
+                raise UsageError(
+                    "A keep_mass of 1 keeps every token.", hint="Leave it out, or give less."
+                )
+
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Values worth trying when the settings are calibrated to a model."""
+        return {
+            "lead": (1.0, 1.5, 2.5, 4.0),
+            "fuse": (0.125, 0.1875, 0.25, 0.375),
+            "free": (0.5, 0.5625, 0.625, 0.75, 0.82, 1.0),
+            "power": (0.0, 0.5, 1.0),
+        }
+
+    def depths(self, layers: int) -> tuple[int, int]:
+        """Return the layers before the second selection, and those that see any AV token."""
+        known = DEPTHS.get(layers)
+        usual = known or tuple(max(1, round(share * layers)) for share in DEPTH_SHARES)
+        fuse, free = (
+            own if given is None else round(given * layers) if isinstance(given, float) else given
+            for given, own in zip((self.fuse, self.free), usual, strict=True)
+        )
+        free = min(max(free, 1), layers)
+        return min(max(fuse, 1), free), free
+
+    def plan(self, tokens: TokenMap, layers: int) -> Plan:
+        """Find the two shares whose mean over the layers is the budget."""
+        total = len(tokens)
+        if not total:
+            return Plan(0, (0,) * layers, {"note": "no audio or video tokens"})
+        size = total * layers
+        wanted = self.budget * size
+        target = max(math.floor(wanted + 0.5), 1)
+        if abs(target - wanted) > schedules.TOLERANCE * size + 1e-9:
+            raise schedules.refusal(self.budget, total, layers, 1, size)
+        fuse, free = self.depths(layers)
+        free = min(max(free, math.ceil(target / total)), layers)
+
+        def counts(share: float) -> tuple[int, ...]:
+            first = round(min(self.lead * share, 1.0) * total)
+            return (
+                (first,) * fuse + (round(share * total),) * (free - fuse) + (0,) * (layers - free)
+            )
+
+        low, high = 0.0, 1.0
+        for _ in range(50):
+            middle = (low + high) / 2
+            low, high = (low, middle) if sum(counts(middle)) >= target else (middle, high)
+        found = schedules.blend(counts(high), counts(low), target)
+        settings = {
+            "entry_ratio": round(found[0] / total, 6),
+            "kept_ratio": round(found[fuse] / total, 6) if fuse < layers else None,
+            "fuse": fuse,
+            "free": free,
+        }
+        return Plan(total, found, settings, adaptive=self.keep_mass is not None)
+
+    def enter(self, view: EntryView, plan: Plan) -> Entry:
+        """Keep the tokens of each chunk and modality that differ most from one another."""
+        count = plan.counts[0]
+        if count == plan.total:
+            return Entry(torch.arange(plan.total))
+        if self.choice == "even":
+            return Entry(spread_by_chunk(view.tokens, count))
+        same = torch.ones(plan.total, device=view.embeds.device)
+        return Entry(_differing(view.embeds, view.tokens, same, count))
+
+    def keep(self, view: LayerView, count: int) -> torch.Tensor:
+        """Keep what differs by now, weighted by the question's attention."""
+        alive = len(view.tokens)
+        second = view.layer + 1 == self.depths(view.layers)[0]
+        if count >= alive and not (second and self.keep_mass is not None):
+            return torch.arange(alive)
+        if count == 0:
+            return torch.empty(0, dtype=torch.int64)
+        scores = torch.ones(alive)
+        if self.power or self.keep_mass is not None:
+            scores = view.attention(self.rows).float().cpu()
+        if second and self.keep_mass is not None:
+            count = min(count, fewest(scores, self.keep_mass))
+        if self.choice == "even":
+            return spread_by_chunk(view.tokens, count)
+        states = view.hidden()
+        weights = (scores / scores.mean().clamp_min(1e-30)) ** self.power
+        return _differing(states, view.tokens, weights.to(states.device), count)
+
+
+def fewest(scores: torch.Tensor, mass: float) -> int:
+    """Return the smallest number of tokens that hold a share of all scores.
+
+    Parameters
+    ----------
+    scores : Tensor, (n,) float32
+        Not negative.
+    mass : float
+        Share, in (0, 1).
+    """
+    held = scores.double().sort(descending=True).values.cumsum(0)
+    return min(int((held < mass * held[-1]).sum()) + 1, len(scores))
+
+
+def _differing(
+    states: torch.Tensor, tokens: TokenMap, weights: torch.Tensor, count: int
+) -> torch.Tensor:
+    """Choose by farthest points, the same share of every chunk's video and of its audio."""
+    windows = Windows.of(2 * tokens.chunk.cpu().long() + tokens.audio.cpu().long())
+    return spread_out(states, weights, windows, shares(windows.sizes, count))

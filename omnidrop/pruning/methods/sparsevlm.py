@@ -1,0 +1,263 @@
+"""SparseVLM: the question's telling words rate the tokens, and some of what is dropped is recycled.
+
+The paper speaks of picture tokens only; audio and video are one pool here (ours).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import torch
+
+from omnidrop.prompt import TokenMap
+from omnidrop.pruning import checks, schedules
+from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan
+from omnidrop.pruning.parts.select import top
+
+#: Public code: after layers 2, 6 and 15 (0-based) of 32.
+_STAGES = (3 / 32, 7 / 32, 16 / 32)
+
+#: Cells of the similarity of tokens and words held at once.
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True)
+class SparseVLM(Method):
+    """Drops what the question's telling words attend to least, and merges the best of it again.
+
+    Based on SparseVLM (arXiv 2410.04417; public code Gumpest/SparseVLMs).
+
+    Raters are the question's tokens whose similarity to the audio and video tokens (softmax over
+    the question, mean over the tokens, on the embeddings) is over the mean. Their mean attention
+    ranks the tokens. At each stage `floor(lambda · (n − rank))` of n tokens go, rank being that of
+    the matrix of the raters' attention (paper). A clip has far more tokens than a question has
+    words, so that the rank shifts the counts by a handful of tokens only.
+
+    The paper leaves lambda to be tuned. Ours: it is solved anew at each stage for what is left of
+    the budget, as if later stages had this stage's rank; the last stage takes exactly the rest, so
+    that the mean over the layers is the budget whatever the ranks were.
+
+    Recycling: of the dropped tokens the 30 % with most attention are clustered by density peaks,
+    one cluster for ten, and every cluster's mean goes on. The paper adds the means as new tokens
+    behind the kept ones. Ours: each rides on the place of the dropped token at its cluster's
+    centre, which stays in; the counts include them, and they take at most half of what stays.
+
+    Parameters
+    ----------
+    budget : float, default 1.0
+        Mean over the layers of (AV tokens entering the layer) / N. As the layers before the first
+        stage see everything, it cannot go under the first stage's share of the depth.
+    cache : {"own", "cut"}, default "own"
+        Caches of earlier layers: each layer's own, or cut to the survivors.
+    stages : tuple of float, default (3/32, 7/32, 1/2)
+        Where tokens are dropped, as shares of the depth (public code: after layers 2, 6 and 15 of
+        32, counted from 0).
+    recycle : float, default 0.3
+        Share of the dropped tokens that is recycled (paper); 0 turns it off.
+    cluster : int, default 10
+        Recycled tokens per cluster (paper).
+    scale : float, optional
+        Keep `scale · rank` tokens at each stage instead, as the first public code does (13.5 for
+        192 of 576 tokens). Nothing is solved then and `budget` is only a name.
+    """
+
+    name: ClassVar[str] = "sparsevlm"
+
+    stages: Sequence[float] = _STAGES
+    recycle: float = 0.3
+    cluster: int = 10
+    scale: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "stages", checks.shares("stages", self.stages))
+        checks.number("recycle", self.recycle, low=0, high=1)
+        checks.whole("cluster", self.cluster, low=1)
+        if self.scale is not None:
+            checks.number("scale", self.scale, low=0)
+
+    @classmethod
+    def presets(cls) -> dict[str, SparseVLM]:
+        """Return the setting of the first public code, named 192 of 576 tokens."""
+        return {"sparsevlm-published": cls(budget=192 / 576, scale=13.5)}
+
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        early = ((0.0, 0.125, 0.4), (0.05, 0.2, 0.5))
+        late = ((0.2, 0.35, 0.55), (0.3, 0.5, 0.7), (0.5, 0.65, 0.8))
+        return {"stages": (*early, _STAGES, *late), "recycle": (0.0, 0.3, 0.5)}
+
+    def plan(self, tokens: TokenMap, layers: int) -> Plan:
+        """Expect the counts of rank 0; `keep` moves tokens between stages as the ranks say."""
+        path = schedules.staged_path(self.stages)
+        if self.scale is not None:
+            curve, total = path[0], len(tokens)
+            plan = schedules.fixed(curve, total, layers, 1.0)
+            plan.settings["note"] = "The counts follow the ranks; no budget was solved for."
+            return Plan(total, plan.counts, plan.settings, adaptive=total > 0)
+        plan = schedules.solve(self.budget, len(tokens), layers, path)
+        drops = plan.counts[-1] < plan.total
+        return Plan(plan.total, plan.counts, plan.settings, adaptive=drops)
+
+    def enter(self, view: EntryView, plan: Plan) -> Entry:
+        """Let every token in; the raters are chosen later, when there is a question."""
+        view.memo["embeds"] = view.embeds
+        view.memo["left"] = sum(plan.counts) - plan.total
+        return super().enter(view, plan)
+
+    def keep(self, view: LayerView, count: int) -> torch.Tensor | Entry:
+        """Drop at a stage, and recycle; elsewhere at most settle single tokens of the budget."""
+        memo, alive = view.memo, len(view.tokens)
+        turns = [schedules.first_smaller(share, view.layers) for share in self.stages]
+        attention = self._rated(view) if view.layer + 1 in turns else None
+        rank = 0 if attention is None else int(torch.linalg.matrix_rank(attention))
+        if self.scale is None:
+            count = _share_out(alive, rank, view.layer + 1, view.layers, turns, memo["left"])
+            memo["left"] -= count
+        else:
+            count = alive if attention is None else min(int(self.scale * rank), alive)
+        if count == alive:
+            return torch.arange(alive)
+        if attention is None:
+            return top(view.attention("question"), count)
+        clusters = self._clusters(alive, count)
+        return recycle(view.hidden(), attention.mean(0), count, clusters, self.recycle)
+
+    def _rated(self, view: LayerView) -> torch.Tensor:
+        """Return the raters' attention, (m, n); they are chosen once, at the first stage."""
+        memo = view.memo
+        if "raters" not in memo:
+            memo["raters"] = choose_raters(memo.pop("embeds"), view.text_embeds("question"))
+        return view.row_attention("question")[memo["raters"]]
+
+    def _clusters(self, alive: int, count: int) -> int:
+        """Return how many of the `count` that go on are means of clusters."""
+        if not self.recycle:
+            return 0
+        clusters = 0
+        for _ in range(alive):
+            best = int(self.recycle * (alive - count + clusters)) + 1
+            if best // self.cluster + 1 == clusters:
+                break
+            clusters = best // self.cluster + 1
+        return min(clusters, count // 2)
+
+
+def choose_raters(tokens: torch.Tensor, words: torch.Tensor) -> torch.Tensor:
+    """Return which of the question's words rate the tokens.
+
+    Parameters
+    ----------
+    tokens : Tensor, (n, D)
+    words : Tensor, (r, D)
+
+    Returns
+    -------
+    Tensor, (m,) int64
+        Words over the mean of `mean_n softmax_r(tokens · words)`; all of them where none is.
+    """
+    words = words.float()
+    block = max(1, _BLOCK // max(len(words), 1))
+    total = sum((part.float() @ words.T).softmax(-1).sum(0) for part in tokens.split(block))
+    share = torch.as_tensor(total).cpu()
+    chosen = (share > share.mean()).nonzero().flatten()
+    return chosen if len(chosen) else torch.arange(len(words))
+
+
+def recycle(
+    states: torch.Tensor, scores: torch.Tensor, count: int, clusters: int, share: float
+) -> Entry:
+    """Keep the best tokens, and the means of clusters of the best dropped ones at their centres.
+
+    Parameters
+    ----------
+    states : Tensor, (n, D)
+    scores : Tensor, (n,) float32
+    count : int
+        How many go on, clusters included.
+    clusters : int
+    share : float
+        Share of the dropped tokens that is clustered.
+    """
+    kept = top(scores, count - clusters)
+    if not clusters:
+        return Entry(kept)
+    rest = torch.ones(len(scores), dtype=torch.bool)
+    rest[kept] = False
+    dropped = rest.nonzero().flatten()
+    best = max(min(int(share * len(dropped)) + 1, len(dropped)), clusters)
+    pool = dropped[top(scores[dropped], best)]
+    on_device = pool.to(states.device)
+    centres, means = density_clusters(states[on_device].float(), clusters)
+    keep, order = torch.cat((kept, pool[centres])).sort()
+    own = states[kept.to(states.device)]
+    return Entry(keep, torch.cat((own, means.to(own)))[order.to(own.device)])
+
+
+def density_clusters(points: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cluster by density peaks; k = `count` as in the public code, but at least 2 (ours).
+
+    A point's density is `exp(−mean squared distance to its k nearest points, itself included)`,
+    distances divided by the root of the width; its reach is the distance to the nearest denser
+    point (for the densest, the largest distance there is). The `count` points with the highest
+    product are centres; every point joins the nearest. Of equally dense points the earlier is
+    taken for the denser (the public code adds noise instead).
+
+    Returns
+    -------
+    centres : Tensor, (count,) int64
+        In order of density · reach.
+    means : Tensor, (count, D) float32
+        Mean of each cluster.
+    """
+    apart = torch.cdist(points, points).fill_diagonal_(0) / math.sqrt(points.shape[1])
+    near = apart.topk(min(max(count, 2), len(points)), largest=False).values
+    density = near.square().mean(-1).neg().exp()
+    place = torch.arange(len(points), device=points.device)
+    denser = (density[None] > density[:, None]) | (
+        (density[None] == density[:, None]) & (place[None] < place[:, None])
+    )
+    reach = torch.where(denser, apart, apart.max()).min(-1).values
+    centres = torch.sort(density * reach, descending=True, stable=True).indices[:count]
+    member = apart[centres].argmin(0)
+    member[centres] = torch.arange(count, device=points.device)
+    means = torch.zeros(count, points.shape[1], device=points.device)
+    means.index_add_(0, member, points)
+    return centres.cpu(), means / member.bincount(minlength=count)[:, None]
+
+
+def _share_out(alive: int, rank: int, nxt: int, layers: int, turns: list[int], left: int) -> int:
+    """Return how many tokens enter layer `nxt` when `left` may still enter the layers from it on.
+
+    At a stage: `floor(lambda · (n − rank))` go, lambda solved so that this and the later stages,
+    with this rank, need no less than `left`. After the last stage `left` is spread evenly.
+    """
+    rest = layers - nxt
+    if nxt >= turns[-1]:
+        return min(alive, -(-left // rest))
+    if nxt not in turns:
+        return min(alive, left)
+    edges = [nxt, *sorted({turn for turn in turns if turn > nxt}), layers]
+    spans = [b - a for a, b in pairwise(edges)]
+
+    def counts(rate: float) -> list[int]:
+        found, n = [], alive
+        for _ in spans:
+            n -= math.floor(rate * max(n - rank, 0))
+            found.append(n)
+        return found
+
+    def suffices(rate: float) -> bool:
+        return sum(n * span for n, span in zip(counts(rate), spans, strict=True)) >= left
+
+    low, high = (1.0, 1.0) if suffices(1.0) else (0.0, 1.0)
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if suffices(middle) else (low, middle)
+    count = min(counts(low)[0], left // spans[0])
+    return min(max(count, -(-left // rest)), alive)

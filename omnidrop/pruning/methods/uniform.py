@@ -1,0 +1,32 @@
+"""Even spacing: the simplest thing that looks at nothing but time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.parts.entry_only import EntryMethod
+from omnidrop.pruning.parts.select import spread_by_chunk
+
+
+@dataclass(frozen=True)
+class Uniform(EntryMethod):
+    """Keeps evenly spaced audio and video tokens of every chunk, chosen before the LLM.
+
+    Based on the uniform baseline of the token-pruning literature, as in SEATS (arXiv 2605.20035).
+    Each chunk's audio and video keep the same share (ours), rounded so that the sum is exact.
+
+    Parameters
+    ----------
+    budget : float, default 1.0
+        Mean over the layers of (AV tokens entering the layer) / N.
+    cache : {"own", "cut"}, default "own"
+        Caches of earlier layers: each layer's own, or cut to the survivors.
+    """
+
+    name: ClassVar[str] = "uniform"
+
+    def enter(self, view: EntryView, plan: Plan) -> Entry:
+        """Space the tokens that enter evenly inside every chunk."""
+        return Entry(spread_by_chunk(view.tokens, plan.counts[0]))

@@ -1,0 +1,117 @@
+"""VisionZip: keep what the encoder itself looks at, and merge the rest into a few tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch.nn.functional import normalize
+
+from omnidrop.prompt import TokenMap
+from omnidrop.pruning import checks
+from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.parts.entry_only import EntryMethod
+from omnidrop.pruning.parts.merging import with_means
+from omnidrop.pruning.parts.select import even, shares, top
+
+
+@dataclass(frozen=True)
+class VisionZip(EntryMethod):
+    """Keeps the tokens their encoder attends to most, and averages the others into a few.
+
+    Based on VisionZip (arXiv 2412.04467), from its public code: of every picture the tokens with
+    the highest attention received stay ("dominant"); of the rest, evenly spaced ones become
+    "contextual" tokens, and each token left is averaged into the contextual one most like it.
+
+    Ours: a picture is one temporal grid, and each keeps the same share; the sound of every chunk
+    is treated as a picture is, by its own encoder's attention; likeness is the cosine of the
+    embeddings, not of the encoder's keys; a contextual token is the mean of all its tokens, where
+    the public code adds the others' mean to it and so doubles its length. Where an encoder reports
+    no attention, the dominant tokens are spaced evenly.
+
+    Parameters
+    ----------
+    budget : float, default 1.0
+        Mean over the layers of (AV tokens entering the layer) / N.
+    cache : {"own", "cut"}, default "own"
+        Caches of earlier layers: each layer's own, or cut to the survivors.
+    contextual : float, default 0.15625
+        Share of the kept tokens that are contextual (paper: 10 of 64, 20 of 128, 30 of 192).
+    """
+
+    name: ClassVar[str] = "visionzip"
+    wants: ClassVar[frozenset[str]] = frozenset({"video attention"})
+
+    contextual: float = 10 / 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        checks.number("contextual", self.contextual, low=0, high=1)
+
+    @classmethod
+    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries."""
+        return {"contextual": (0.0, 0.08, 10 / 64, 0.3)}
+
+    def enter(self, view: EntryView, plan: Plan) -> Entry:
+        """Keep and merge, picture by picture and chunk of sound by chunk of sound."""
+        total, count = plan.total, plan.counts[0]
+        if count == total:
+            return Entry(torch.arange(total))
+        attention = _attention(view)
+        bins, sizes = _pictures(view.tokens)
+        kept: list[torch.Tensor] = []
+        merged: list[torch.Tensor] = []
+        means: list[torch.Tensor] = []
+        quotas = shares(sizes, count)
+        merging = shares(quotas, round(self.contextual * count))
+        for rows, quota, few in zip(bins, quotas.tolist(), merging.tolist(), strict=True):
+            seen = attention[rows]
+            if bool(seen.isnan().any()):
+                dominant = even(len(rows), quota - few)
+            else:
+                dominant = top(seen, quota - few)
+            kept.append(rows[dominant])
+            if few:
+                rest = torch.ones(len(rows), dtype=torch.bool)
+                rest[dominant] = False
+                left = rows[rest]
+                target = torch.arange(few) * (len(left) // few)
+                merged.append(left[target])
+                means.append(_merge(view.embeds[left.to(view.embeds.device)], target))
+        if not merged:
+            return Entry(torch.cat(kept).sort().values)
+        keep = torch.cat(kept + merged).sort().values
+        return with_means(view, keep, torch.cat(merged), torch.cat(means))
+
+
+def _attention(view: EntryView) -> torch.Tensor:
+    """Return the attention each token received in its encoder, (N,); NaN where none is known."""
+    out = torch.full((len(view.tokens),), torch.nan)
+    for mask, seen in (
+        (view.tokens.audio, view.audio_attention),
+        (view.tokens.video, view.video_attention),
+    ):
+        if seen is not None:
+            out[mask] = seen.float().cpu()
+    return out
+
+
+def _pictures(tokens: TokenMap) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """Split token indices into temporal grids and chunks of sound; also return the sizes."""
+    grid = tokens.grid[:, 0].long() * tokens.video
+    key = (2 * tokens.chunk.long() + tokens.audio) * (int(grid.max()) + 1) + grid
+    order = torch.sort(key, stable=True).indices
+    sizes = torch.unique(key, return_counts=True)[1]
+    return order.split(sizes.tolist()), sizes
+
+
+def _merge(embeds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Average every row into the row of `target` most like it, (len(target), D) float32."""
+    rows = embeds.float()
+    units = normalize(rows, dim=-1)
+    place = (units @ units[target].T).argmax(1)
+    place[target] = torch.arange(len(target), device=place.device)
+    sums = torch.zeros(len(target), rows.shape[1], device=rows.device).index_add_(0, place, rows)
+    return sums / torch.bincount(place, minlength=len(target))[:, None]

@@ -1,0 +1,1 @@
+"""What methods are built from: selection, merging, relevance, rank stability."""

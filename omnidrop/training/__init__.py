@@ -1,0 +1,1 @@
+"""Training of the small predictors that some methods need."""

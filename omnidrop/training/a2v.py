@@ -1,0 +1,209 @@
+"""Training of ContextGuard's audio-to-visual predictor on clips without labels.
+
+The model is frozen: only its towers run, once per clip. What is learnt is to tell, from the sound
+of two seconds, the mean embedding of their picture.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from omnidrop.engine.session import Session
+from omnidrop.errors import MediaError, UsageError
+from omnidrop.models.adapter import Adapter
+from omnidrop.prompt import build_prompt
+from omnidrop.pruning.parts.a2v import Chunks, Predictor, Shape, Trained, mean_picture
+
+Progress = Callable[[str, float, float | None], None]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How a predictor is trained.
+
+    Parameters
+    ----------
+    hidden, heads : int
+        Size of the network; see `omnidrop.pruning.parts.a2v.Shape`.
+    steps, batch : int
+        Steps of the optimiser, and chunks in each.
+    rate : float
+        Learning rate (AdamW; rises for a twentieth of the steps, then falls to 0).
+    decay : float
+        Weight decay.
+    held_out : float
+        Share of the clips kept aside, at least one; whole clips, so that no chunk is judged whose
+        neighbours were learnt.
+    seed : int
+    """
+
+    hidden: int = 64
+    heads: int = 4
+    steps: int = 1000
+    batch: int = 64
+    rate: float = 2e-3
+    decay: float = 0.05
+    held_out: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("hidden", "heads", "steps", "batch"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} must be 1 or more.")
+        if not 0.0 < self.held_out < 1.0:
+            raise UsageError(
+                f"A share of {self.held_out:g} cannot be held out.", hint="Give one like 0.2."
+            )
+        if not self.rate > 0.0 or not self.decay >= 0.0 or self.seed < 0:
+            raise UsageError("rate must be above 0; decay and seed 0 or more.")
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Sound and picture of a clip's chunks.
+
+    Attributes
+    ----------
+    audio : Tensor, (c, n, D) float32
+    there : Tensor, (c, n) bool
+    picture : Tensor, (c, D) float32
+        Mean video embedding.
+    """
+
+    audio: torch.Tensor
+    there: torch.Tensor
+    picture: torch.Tensor
+
+    def __len__(self) -> int:
+        return len(self.picture)
+
+
+def pairs_of(session: Session, progress: Progress | None = None) -> Pairs:
+    """Run the towers over an open clip; its chunks that have both sound and picture, on the CPU."""
+    encoded = session.encode(progress)
+    prompt = build_prompt(session.adapter.text, session.adapter.layout, "-", encoded.media)
+    tokens = prompt.tokens.select(prompt.tokens.av)
+    embeds = encoded.in_prompt_order(tokens.video).detach()
+    chunks = Chunks.of(tokens, embeds)
+    number, pictures = mean_picture(tokens, embeds)
+    heard, seen = torch.isin(chunks.number, number), torch.isin(number, chunks.number)
+    return Pairs(chunks.audio.cpu()[heard], chunks.there.cpu()[heard], pictures.cpu()[seen])
+
+
+def train(
+    clips: Sequence[Pairs],
+    adapter: Adapter,
+    options: TrainOptions | None = None,
+    progress: Progress | None = None,
+) -> Trained:
+    """Train a predictor; the loss is 1 − cosine.
+
+    Parameters
+    ----------
+    clips : sequence of Pairs
+        One for each clip, at least two that have any.
+    adapter : Adapter
+        The model whose towers made them.
+    options : TrainOptions, optional
+    progress : callable, optional
+        Told (stage, done, total).
+
+    Returns
+    -------
+    Trained
+        Its `training` holds the losses on the clips learnt from and on those held out, and on the
+        latter the loss of the best guess that does not listen: the mean picture.
+
+    Raises
+    ------
+    MediaError
+        If fewer than two clips have both sound and picture.
+    """
+    options = options or TrainOptions()
+    useful = [clip for clip in clips if len(clip)]
+    if len(useful) < 2:
+        raise MediaError(
+            f"{len(useful)} of {len(clips)} clips have both sound and picture, and at least two "
+            "are needed: one to learn from and one to judge by.",
+            hint="Give more clips with sound.",
+        )
+    order = random.Random(options.seed).sample(range(len(useful)), len(useful))
+    aside = min(max(round(options.held_out * len(useful)), 1), len(useful) - 1)
+    learn, judge = (_join([useful[i] for i in ids]) for ids in (order[aside:], order[:aside]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        predictor = Predictor(Shape(learn.picture.shape[1], options.hidden, options.heads))
+    _fit(predictor, learn, options, progress or _silent)
+    training: dict[str, Any] = {
+        **asdict(options),
+        "clips": len(order) - aside,
+        "chunks": len(learn),
+        "held_out_clips": aside,
+        "held_out_chunks": len(judge),
+        "loss": round(_loss(predictor, learn), 5),
+        "held_out_loss": round(_loss(predictor, judge), 5),
+        "held_out_loss_without_listening": round(_deaf_loss(learn, judge), 5),
+    }
+    return Trained(predictor, adapter.info.name, adapter.fingerprint, training)
+
+
+def _silent(stage: str, done: float, total: float | None) -> None:
+    return None
+
+
+def _join(clips: Sequence[Pairs]) -> Pairs:
+    """Put clips together, padded to the longest chunk."""
+    most = max(clip.audio.shape[1] for clip in clips)
+
+    def pad(rows: torch.Tensor) -> torch.Tensor:
+        missing = (len(rows), most - rows.shape[1], *rows.shape[2:])
+        return torch.cat([rows, rows.new_zeros(missing)], dim=1)
+
+    return Pairs(
+        torch.cat([pad(clip.audio) for clip in clips]),
+        torch.cat([pad(clip.there) for clip in clips]),
+        torch.cat([clip.picture for clip in clips]),
+    )
+
+
+def _fit(predictor: Predictor, data: Pairs, options: TrainOptions, progress: Progress) -> None:
+    steps = options.steps
+    draw = torch.Generator().manual_seed(options.seed)
+    optimiser = torch.optim.AdamW(
+        predictor.parameters(), lr=options.rate, weight_decay=options.decay
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimiser,
+        lambda step: min((step + 1) / max(steps / 20, 1), (steps - step) / steps),
+    )
+    with torch.inference_mode(False), torch.enable_grad():
+        for step in range(steps):
+            rows = torch.randint(len(data), (options.batch,), generator=draw)
+            guess = predictor(data.audio[rows], data.there[rows])
+            loss = _apart(guess, data.picture[rows])
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            progress("training", step + 1.0, float(steps))
+    predictor.eval().requires_grad_(False)
+
+
+def _apart(guess: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
+    return 1 - torch.cosine_similarity(guess, picture, dim=-1).mean()
+
+
+@torch.inference_mode()
+def _loss(predictor: Predictor, data: Pairs) -> float:
+    return float(_apart(predictor(data.audio, data.there), data.picture))
+
+
+def _deaf_loss(learn: Pairs, judge: Pairs) -> float:
+    """Loss of one guess for all: the mean direction of the pictures learnt from."""
+    mean = torch.nn.functional.normalize(learn.picture, dim=-1).mean(0)
+    return float(_apart(mean.expand_as(judge.picture), judge.picture))

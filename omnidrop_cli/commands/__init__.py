@@ -1,0 +1,1 @@
+"""One command, one file; and what several of them share."""

@@ -1,0 +1,263 @@
+"""What `omnidrop doctor` looks at: each check returns findings, and none can end the others."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+from omnidrop_cli.terminal.format import duration, size
+
+OK, NOTE, WRONG = "ok", "note", "wrong"
+NEEDED = (
+    "torch", "transformers", "accelerate", "av", "soundfile", "numpy", "safetensors",
+    "bitsandbytes", "matplotlib", "typer", "rich",
+)  # fmt: skip
+DECODERS = {
+    "h264": "H.264", "hevc": "H.265", "vp9": "VP9", "av1": "AV1", "mpeg4": "MPEG-4",
+    "gif": "GIF", "aac": "AAC", "mp3": "MP3", "opus": "Opus", "vorbis": "Vorbis", "flac": "FLAC",
+}  # fmt: skip
+ALTERNATIVES = {"av1": ("libdav1d", "av1"), "mp3": ("mp3float", "mp3"), "opus": ("opus", "libopus")}
+SMALLEST_MODEL = 12e9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the checkup.
+
+    Attributes
+    ----------
+    mark : str
+        "ok", "note" (works, but), or "wrong".
+    name, value : str
+    remedy : str
+        What to type or do; empty where nothing is needed.
+    """
+
+    mark: str
+    name: str
+    value: str
+    remedy: str = ""
+
+
+def checkup() -> list[Finding]:
+    """Return every finding; a check that fails is itself a finding."""
+    found: list[Finding] = []
+    for check in (_versions, _processor, _devices, _memory, _quantising, _codecs, _cache, _screen):
+        try:
+            found += list(check())
+        except Exception as problem:
+            name = check.__name__.strip("_")
+            found.append(Finding(WRONG, name, f"{type(problem).__name__}: {problem}"))
+    return found
+
+
+def _versions() -> Iterator[Finding]:
+    from omnidrop import __version__
+
+    yield Finding(OK, "omnidrop", __version__)
+    version = sys.version_info
+    fits = (3, 11) <= version[:2] <= (3, 13)
+    yield Finding(
+        OK if fits else NOTE,
+        "python",
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        "" if fits else "Tested on Python 3.11 to 3.13.",
+    )
+    ranges = _tested_ranges()
+    for package in NEEDED:
+        try:
+            installed = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            yield Finding(WRONG, package, "not installed", f"pip install {package}")
+            continue
+        tested = ranges.get(package)
+        if tested is None or tested(installed):
+            yield Finding(OK, package, installed)
+        else:
+            yield Finding(
+                NOTE, package, f"{installed}, not a version tested", "pip install -U omnidrop"
+            )
+
+
+def _tested_ranges() -> dict[str, Callable[[str], bool]]:
+    """Return, for each requirement of the installed package, whether a version is in its range."""
+    try:
+        from packaging.requirements import Requirement
+
+        lines = metadata.requires("omnidrop") or []
+    except (ImportError, metadata.PackageNotFoundError):
+        return {}
+    found: dict[str, Callable[[str], bool]] = {}
+    for line in lines:
+        requirement = Requirement(line)
+        if requirement.marker is None:
+            spec = requirement.specifier
+            found[requirement.name] = partial(spec.contains, prereleases=True)
+    return found
+
+
+def _processor() -> Iterator[Finding]:
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = torch.get_num_threads()
+    yield Finding(OK, "cpu", f"{cores} cores, torch uses {threads} threads")
+    full, half = (_matmul_seconds(t) for t in (torch.float32, torch.bfloat16))
+    value = f"float32 {duration(full)}, bfloat16 {duration(half)} for a 512×512×512 product"
+    if half > 1.5 * full:
+        yield Finding(
+            NOTE,
+            "cpu speed",
+            value,
+            f"On this CPU bfloat16 is {half / full:.1f} times slower: --dtype float32, if it fits.",
+        )
+    else:
+        yield Finding(OK, "cpu speed", value)
+
+
+def _matmul_seconds(dtype: object) -> float:
+    import torch
+
+    a = torch.ones(512, 512).to(dtype)  # type: ignore[call-overload]
+    best = float("inf")
+    for _ in range(4):
+        began = time.perf_counter()
+        a @ a
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+def _devices() -> Iterator[Finding]:
+    import torch
+
+    if torch.cuda.is_available():
+        for i in range(torch.cuda.device_count()):
+            p = torch.cuda.get_device_properties(i)
+            free, total = torch.cuda.mem_get_info(i)
+            half = "bfloat16" if torch.cuda.is_bf16_supported() else "no bfloat16: --dtype float16"
+            yield Finding(OK, f"cuda:{i}", f"{p.name}, {size(free)} free of {size(total)}, {half}")
+    elif torch.backends.mps.is_available():
+        yield Finding(OK, "mps", "Apple GPU")
+    else:
+        built = torch.version.cuda or torch.version.hip
+        seen = shutil.which("nvidia-smi") is not None
+        if seen and not built:
+            yield Finding(
+                NOTE,
+                "gpu",
+                "an NVIDIA driver is here, but this torch is built for the CPU",
+                "Install a CUDA build: see https://pytorch.org/get-started/locally/",
+            )
+        else:
+            yield Finding(
+                NOTE,
+                "gpu",
+                "none; models run on the CPU",
+                "Short clips, --max-pixels 50176 and --4bit keep it bearable.",
+            )
+    flash = importlib.util.find_spec("flash_attn") is not None
+    yield Finding(OK, "attention", "sdpa and flash" if flash else "sdpa; flash is not installed")
+
+
+def _memory() -> Iterator[Finding]:
+    total, free = host_memory()
+    if total is None:
+        yield Finding(NOTE, "memory", "unknown")
+        return
+    short = free is not None and free < SMALLEST_MODEL
+    yield Finding(
+        NOTE if short else OK,
+        "memory",
+        f"{size(free)} free of {size(total)}",
+        "The 3B model in bfloat16 needs about 12 GB: use --4bit." if short else "",
+    )
+
+
+def host_memory() -> tuple[int | None, int | None]:
+    """Return total and available bytes of host memory; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        table = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+        return table["MemTotal"], table["MemAvailable"]
+    except (OSError, KeyError, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), None
+    except (AttributeError, ValueError, OSError):
+        return None, None
+
+
+def _quantising() -> Iterator[Finding]:
+    import torch
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    weights = torch.linspace(-1, 1, 4096, device=device).reshape(64, 64)
+    packed, state = quantize_4bit(weights, quant_type="nf4")
+    error = float((dequantize_4bit(packed, state) - weights).abs().max())
+    good = error < 0.2
+    yield Finding(
+        OK if good else WRONG,
+        "4 bits",
+        f"works on {device}" if good else f"gives wrong numbers on {device}",
+        "" if good else "pip install -U bitsandbytes",
+    )
+
+
+def _codecs() -> Iterator[Finding]:
+    import av
+    import av.codec
+
+    known = av.codec.codecs_available
+    missing = [
+        shown
+        for name, shown in DECODERS.items()
+        if not any(n in known for n in ALTERNATIVES.get(name, (name,)))
+    ]
+    yield Finding(
+        WRONG if missing else OK,
+        "codecs",
+        f"missing: {', '.join(missing)}" if missing else ", ".join(DECODERS.values()),
+        "pip install -U av" if missing else "",
+    )
+
+
+def _cache() -> Iterator[Finding]:
+    home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
+    models = sorted(p.name[8:].replace("--", "/") for p in hub.glob("models--*Omni*"))
+    place = next((p for p in (hub, *hub.parents) if p.exists()), Path("/"))
+    free = shutil.disk_usage(place).free
+    yield Finding(
+        OK,
+        "cache",
+        f"{hub}, {size(free)} free; "
+        + (f"holds {', '.join(models)}" if models else "holds no Omni model"),
+        "" if models else "omnidrop ask --model 3b … downloads one; the demo model needs none.",
+    )
+    if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
+        yield Finding(NOTE, "network", "HF_HUB_OFFLINE is set: nothing is downloaded")
+
+
+def _screen() -> Iterator[Finding]:
+    encoding = (getattr(sys.stderr, "encoding", None) or "?").lower()
+    good = "utf" in encoding
+    yield Finding(
+        OK if good else NOTE,
+        "terminal",
+        f"{shutil.get_terminal_size().columns} columns, {encoding}"
+        + (", no colour" if os.environ.get("NO_COLOR") else ""),
+        "" if good else "export PYTHONUTF8=1 shows the report's glyphs.",
+    )

@@ -1,0 +1,143 @@
+"""`omnidrop train-a2v CLIP…`: train ContextGuard's audio-to-visual predictor on local clips."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from omnidrop.errors import BatchError, OmniDropError, UsageError, printable
+from omnidrop_cli.options.common import ModelFlags, ReadFlags, SpanFlags
+from omnidrop_cli.options.groups import grouped, option
+
+NAME = "train-a2v"
+HELP = """Train the predictor that --method contextguard needs, for one model.
+
+\b
+Examples:
+  omnidrop train-a2v clips/*.mp4 --model 3b --out a2v-3b
+  omnidrop ask clip.mp4 "Who speaks?" --model 3b --method contextguard \\
+      --set predictor=a2v-3b
+
+The clips need no labels; those with both sound and picture teach, and a share of them is held out
+to judge by. The model stays as it is: only its towers run, once per clip. The folder gets
+a2v.safetensors and a2v.json, which names the model and the losses (1 - cosine).
+
+A clip that cannot be read does not stop the others; the exit code is then 6.
+"""
+
+
+@grouped
+def command(
+    clips: Annotated[list[Path], typer.Argument(metavar="CLIP...", help="Local clips.")],
+    out: Annotated[
+        Path,
+        option("--out", "-o", panel="Output", metavar="FOLDER", help="The predictor goes here."),
+    ],
+    force: Annotated[
+        bool, option("--force", panel="Output", help="Replace a predictor in that folder.")
+    ] = False,
+    as_json: Annotated[
+        bool, option("--json", panel="Output", help="One JSON document on stdout.")
+    ] = False,
+    quiet: Annotated[bool, option("--quiet", panel="Output", help="No progress.")] = False,
+    debug: Annotated[
+        bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
+    ] = False,
+    steps: Annotated[
+        int, option("--steps", panel="Training", metavar="N", help="Steps of training (1000).")
+    ] = 1000,
+    hidden: Annotated[
+        int, option("--hidden", panel="Training", metavar="N", help="Width of the network (64).")
+    ] = 64,
+    held_out: Annotated[
+        float,
+        option("--held-out", panel="Training", metavar="SHARE", help="Clips to judge by (0.2)."),
+    ] = 0.2,
+    seed: Annotated[
+        int, option("--seed", panel="Training", metavar="N", help="Seed of everything random (0).")
+    ] = 0,
+    *,
+    read: ReadFlags,
+    model: ModelFlags,
+) -> int:
+    """Train a predictor."""
+    from omnidrop_cli import backend
+    from omnidrop_cli import errors as guard
+    from omnidrop_cli.terminal.progress import Progress
+
+    _check_target(out, force)
+    if read.no_audio or read.no_video:
+        raise UsageError("Training needs sound and picture.", hint="Drop --no-audio or --no-video.")
+    backend.hush(debug)
+    for clip in clips:
+        backend.check_file(clip)
+    from omnidrop.pruning.parts.a2v import save
+    from omnidrop.training.a2v import Pairs, TrainOptions, pairs_of, train
+
+    options = TrainOptions(hidden=hidden, steps=steps, held_out=held_out, seed=seed)
+    progress = Progress(guard.is_terminal(sys.stderr) and not quiet)
+    if not progress.shown:
+        backend.hide_downloads()
+    pairs: list[Pairs] = []
+    failed = 0
+    with progress:
+        progress("load the model", 0, None)
+        loaded = backend.load(model)
+        for number, clip in enumerate(clips):
+            progress("clips", number, len(clips))
+            try:
+                with backend.open_session(loaded, clip, SpanFlags(), read) as session:
+                    pairs.append(pairs_of(session))
+            except OmniDropError as problem:
+                failed += 1
+                guard.complain(guard.describe(problem)[0])
+        trained = train(pairs, loaded.adapter, options, progress)
+    try:
+        save(out, trained)
+    except OSError as problem:
+        raise UsageError(
+            f"The predictor cannot be written ({problem.strerror}).",
+            path=out,
+            hint="Name another --out.",
+        ) from problem
+    _report(out, trained.training, failed, as_json=as_json)
+    return BatchError.exit_code if failed else 0
+
+
+def _check_target(out: Path, force: bool) -> None:
+    from omnidrop.pruning.parts.a2v import SETTINGS, WEIGHTS
+
+    if out.exists() and not out.is_dir():
+        raise UsageError("This is a file, not a folder.", path=out, hint="Name another --out.")
+    if not os.access(next(p for p in (out, *out.absolute().parents) if p.is_dir()), os.W_OK):
+        raise UsageError("This folder cannot be written.", path=out, hint="Name another --out.")
+    there = [name for name in (SETTINGS, WEIGHTS) if (out / name).exists()]
+    if there and not force:
+        raise UsageError(
+            f"There is a {there[0]} in it already.",
+            path=out,
+            hint="Name another --out, or add --force to replace it.",
+        )
+
+
+def _report(out: Path, training: dict[str, Any], failed: int, *, as_json: bool) -> None:
+    if as_json:
+        from omnidrop_cli.files.stdout import to_json
+
+        document = {"schema": "omnidrop.train-a2v/1", "folder": printable(out), "failed": failed}
+        print(to_json({**document, "training": training}, indent=2))
+        return
+    from omnidrop_cli.terminal.columns import table
+
+    rows = [
+        ("learnt from", f"{training['clips']} clips, {training['chunks']} chunks of 2 s"),
+        ("held out", f"{training['held_out_clips']} clips, {training['held_out_chunks']} chunks"),
+        ("loss", f"{training['loss']:.4f} where learnt, {training['held_out_loss']:.4f} held out"),
+        ("without listening", f"{training['held_out_loss_without_listening']:.4f} held out"),
+        ("folder", printable(out)),
+    ]
+    print(table(rows, indent=0))

@@ -1,0 +1,191 @@
+"""What `omnidrop eval` shows and writes: tables on stdout, files beside the records."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnidrop.errors import UsageError
+from omnidrop_cli import errors as guard
+from omnidrop_cli.terminal.progress import Progress
+
+if TYPE_CHECKING:
+    from omnidrop.evaluation.runner import Tally
+    from omnidrop.evaluation.summary import Summary
+    from omnidrop.evaluation.tables import Table
+
+FIGURE = "accuracy"
+#: Columns of a screen that has room for every column of a table.
+ROOMY = 120
+#: More pairs than this are shown without those against the unpruned model.
+LONG = 40
+FILES = ("summary.json", "summary.md", "summary.csv", "pairs.csv", "accuracy.png", "accuracy.svg")
+#: Seconds between lines of progress where there is no terminal.
+EVERY = 30.0
+
+
+class Watch:
+    """Shows how far a run is: a bar on a terminal, now and then a line elsewhere."""
+
+    def __init__(self, total: int, *, quiet: bool) -> None:
+        terminal = guard.is_terminal(sys.stderr)
+        self.total, self.quiet = total, quiet
+        self.bar = Progress(terminal and not quiet)
+        self._lines = not terminal and not quiet
+        self._told = time.monotonic()
+        self._said: set[str] = set()
+
+    def __call__(self, tally: Tally, record: dict[str, Any] | None) -> None:
+        if record is not None and record["status"] == "error":
+            self._complain(record)
+        self.bar(self._words(tally), tally.total, self.total)
+        if self._lines and time.monotonic() - self._told >= EVERY:
+            self._told = time.monotonic()
+            print(f"omnidrop: {tally.total} of {self.total}{_errors(tally)}", file=sys.stderr)
+
+    def close(self, tally: Tally) -> None:
+        """Take the bar away and say what was done."""
+        self.bar.finish()
+        if self.quiet:
+            return
+        parts = [f"{tally.answered} answered"]
+        parts += [f"{tally.refused} refused (budget out of reach)"] if tally.refused else []
+        parts += [f"{tally.failed} failed"] if tally.failed else []
+        parts += [f"{tally.before} done before"] if tally.before else []
+        print(f"omnidrop: {', '.join(parts)}", file=sys.stderr, flush=True)
+
+    def _words(self, tally: Tally) -> str:
+        return f"questions{_errors(tally)}"
+
+    def _complain(self, record: dict[str, Any]) -> None:
+        """Say each kind of error once; the records have them all."""
+        if record["message"] not in self._said:
+            self._said.add(record["message"])
+            self.bar.finish()
+            guard.complain(f"{record['label']}, {record['id']}: {record['message']}")
+
+
+def _errors(tally: Tally) -> str:
+    return f", {tally.failed} errors" if tally.failed else ""
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse a folder where a file of ours would replace somebody else's.
+
+    Raises
+    ------
+    UsageError
+        If it holds a file with a name of ours and no results of ours.
+    """
+    if _is_ours(folder):
+        return
+    for name in (*FILES, "records.jsonl"):
+        if (folder / name).exists():
+            raise UsageError(
+                f"{name} is there, and is not from an evaluation.",
+                path=folder,
+                hint="Give --out another folder.",
+            )
+
+
+def _is_ours(folder: Path) -> bool:
+    """Return whether a folder holds an evaluation, or a summary of several."""
+    import json
+
+    if (folder / "setup.json").exists():  # read, and refused if it is another's, with its records
+        return True
+    try:
+        found = json.loads((folder / "summary.json").read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("schema") == "omnidrop.eval-summary/1"
+
+
+def write_files(summary: Summary, folder: Path) -> tuple[Path, ...]:
+    """Write every table and figure of a summary into a folder; return their names."""
+    from omnidrop.evaluation import figures, tables
+    from omnidrop_cli.files.stdout import to_json
+
+    texts = {
+        "summary.json": to_json(summary.to_dict(), indent=1) + "\n",
+        "summary.md": tables.to_markdown(summary, f"{FIGURE}.svg"),
+        "summary.csv": tables.to_csv(summary),
+        "pairs.csv": tables.pairs_csv(summary),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        drawn = figures.save(summary, folder / FIGURE, title=title(summary))
+    except OSError as problem:
+        raise UsageError(
+            f"Results cannot be written ({problem.strerror}).", path=folder
+        ) from problem
+    return (*(folder / name for name in texts), *drawn)
+
+
+def title(summary: Summary) -> str:
+    """Return what was run, in a few words."""
+    model = summary.setup.get("model", {})
+    return f"{summary.setup.get('set')}, model {model.get('name')}"
+
+
+def show(summary: Summary, *, as_json: bool) -> None:
+    """Write the summary to stdout: rich tables, or one JSON document."""
+    from omnidrop.evaluation import tables
+    from omnidrop_cli.files.stdout import to_json
+
+    if as_json:
+        print(to_json(summary.to_dict(), indent=1), flush=True)
+        return
+    console = _stdout()
+    pairs = tables.differences(summary)
+    if len(pairs.rows) > LONG:
+        pairs = tables.differences(summary, unpruned=False)
+    for table in (tables.overview(summary, compact=console.width < ROOMY), pairs):
+        if table.rows:
+            console.print(_rich(table))
+            console.print(table.note, style="dim")
+            console.print()
+
+
+def _rich(table: Table) -> Any:
+    from rich import box
+    from rich.table import Table as RichTable
+
+    shown = RichTable(
+        title=table.title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    for number, name in enumerate(table.header):
+        whole = number == 0 or name in ("points", "b : c")
+        shown.add_column(name, justify="right" if number else "left", no_wrap=whole)
+    for row in table.rows:
+        shown.add_row(*row)
+    return shown
+
+
+def _stdout() -> Any:
+    """Return a console on stdout, as wide as its terminal or as the tables need."""
+    import os
+
+    from rich.console import Console
+
+    from omnidrop_cli.terminal.console import AsciiStream
+
+    stream: Any = sys.stdout
+    if "utf" not in (getattr(stream, "encoding", None) or "utf").lower():
+        stream = AsciiStream(stream)
+    return Console(
+        file=stream,
+        width=None if guard.is_terminal(sys.stdout) else 160,
+        no_color=True if os.environ.get("NO_COLOR") else None,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )

@@ -1,0 +1,1 @@
+"""Command line options: groups of flags, their parsing and their help."""

@@ -1,0 +1,1 @@
+"""What a person sees: tables, charts, reports and progress on a terminal."""

@@ -1,0 +1,75 @@
+"""The rich consoles: one for the terminal, one of a fixed width for files."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+from omnidrop_cli.errors import is_terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+SAVED_WIDTH = 150
+NARROWEST = 40
+
+#: For streams that are not UTF-8; every replacement is as wide as what it replaces.
+ASCII = str.maketrans(
+    "█▓▒░▉▊▋▌▍▎▏▁▂▃▄▅▆▇─━·→×–—…╵■",
+    "#%+-###=---.,:;+*%--.>x--~'#",
+)
+
+
+class AsciiStream:
+    """A stream that writes look-alikes instead of glyphs its encoding does not have."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(text.translate(ASCII))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def terminal(stream: Any = None) -> Console:
+    """Return a console on stderr, or another stream: as wide as the terminal, in its colours."""
+    from rich.console import Console
+
+    stream = sys.stderr if stream is None else stream
+    if "utf" not in (getattr(stream, "encoding", None) or "utf").lower():
+        stream = AsciiStream(stream)
+    dumb = os.environ.get("TERM") in ("dumb", "unknown")
+    width = None if is_terminal(stream) or "COLUMNS" in os.environ else 100
+    console = Console(
+        file=stream,
+        width=width,
+        no_color=True if dumb or os.environ.get("NO_COLOR") else None,
+        color_system=None if dumb or os.environ.get("NO_COLOR") else "auto",
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )
+    if console.width < NARROWEST:
+        console.width = NARROWEST
+    return console
+
+
+def recorder(colour: bool, width: int = SAVED_WIDTH) -> Console:
+    """Return a console of a fixed width that writes nowhere, to render lines for files."""
+    from rich.console import Console
+
+    return Console(
+        file=io.StringIO(),
+        width=width,
+        force_terminal=True,
+        no_color=not colour,
+        color_system="truecolor" if colour else None,
+        legacy_windows=False,
+        highlight=False,
+        markup=False,
+        emoji=False,
+    )

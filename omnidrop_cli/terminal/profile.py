@@ -1,0 +1,298 @@
+"""A Profile as rich renderables: runs compared, stages side by side, arithmetic, peak memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from omnidrop.errors import printable
+from omnidrop_cli.terminal import format as words
+from omnidrop_cli.terminal import layer_charts as heat
+from omnidrop_cli.terminal import sections as blocks
+from omnidrop_cli.terminal.answer import GAP, WIDE, View, beside
+from omnidrop_cli.terminal.glyphs import Ink
+
+if TYPE_CHECKING:
+    from omnidrop.profiling.result import Profile, RunProfile, StageStat, Timing
+
+INDENT = 2
+#: With more runs than this, only the one that keeps least is shown layer by layer.
+DETAILED = 2
+
+Cells = list[tuple[str, str]]  # text and style
+
+
+def report(found: Profile, *, every: bool = False) -> View:
+    """Return the whole report.
+
+    Parameters
+    ----------
+    found : Profile
+    every : bool
+        Show the kept tokens of every run, however many there are: for files.
+    """
+    return View(lambda width, ink: _report(found, every, width, ink))
+
+
+def _report(found: Profile, every: bool, width: int, ink: Ink) -> Iterator[Text]:
+    yield from header(found, width)
+    for block in (
+        runs(found, width),
+        stages(found, width),
+        arithmetic(found, width),
+        memory(found, width),
+    ):
+        yield Text()
+        yield from block
+    shown = found.runs
+    if not every and len(shown) > DETAILED:
+        shown = tuple(sorted(shown, key=lambda run: run.realised)[:1])
+    for run in shown:
+        yield Text()
+        yield from kept(run, width, ink)
+
+
+def header(found: Profile, width: int) -> Iterator[Text]:
+    """Yield clip, question, model, machine and notices."""
+    yield blocks.title("OmniDrop profile", width)
+    control, machine = found.control, found.machine
+    yield from blocks.field("clip", blocks.clip_line(control.trace), width)
+    yield from blocks.field("question", found.question, width)
+    yield from blocks.field("answer", control.answer, width)
+    yield from blocks.field("model", blocks.model_line(control.trace), width)
+    threads = machine["threads"]
+    said = f"{machine['name']}, {threads} thread{'s' * (threads != 1)}, a large matrix product "
+    said += f"reaches {words.flops(machine['matmul'])}/s in {machine['dtype']}"
+    yield from blocks.field("machine", said, width)
+    rounds = f"{found.repeats} timed round{'s' * (found.repeats != 1)} after {found.warmup}, runs "
+    rounds += "in turns; median (fastest–slowest)"
+    yield from blocks.field("measured", rounds, width)
+    for notice in found.notices:
+        yield from blocks.field("! notice", notice, width, "bold")
+
+
+def runs(found: Profile, width: int) -> list[Text]:
+    """Return each run in one line: what it kept, how fast it is, and what it changed."""
+    wide = width >= 120
+    head = ["run", "kept", "TTFT", "×", "prefill", "×", "ideal ×", "reached"]
+    head += ["per token", "KV cache"] if wide else []
+    head += ["answer", "KL"]
+    rows: list[Cells] = [[(name, "dim") for name in head]]
+    for run in found.all:
+        prefill, control = run.stage("LLM prefill"), run is found.control
+        row: Cells = [(run.label, "bold"), (words.share(run.realised, 0), "")]
+        row.append((spread(run.ttft) if wide else words.duration(run.ttft.median), ""))
+        row.append(("" if control else f"{run.ttft_speedup:.2f}", "bold"))
+        row.append((_seconds(prefill, wide), ""))
+        for value in (prefill.speedup, prefill.predicted) if prefill else (None, None):
+            row.append(("" if value is None else f"{value:.2f}", ""))
+        achieved = prefill.achieved if prefill else None
+        row.append(("" if achieved is None else words.share(achieved, 0), "bold"))
+        if wide:
+            row.append((words.duration(run.further.median) if run.further else "–", ""))
+            row.append((words.size(run.trace.memory.kv_cache), ""))
+        row.append(("" if control else "same" if run.same_answer else "other", ""))
+        row.append(("" if control else f"{run.kl:.2g}", ""))
+        rows.append(row)
+    note = (
+        "×: times as fast as the control, none. ideal ×: what the prefill's FLOPs promise. answer: "
+        "token for token. KL(unpruned || pruned) of the first token's distribution, in nats."
+    )
+    lines = [blocks.title("Runs", width), *columns(rows, width)]
+    return lines + blocks.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+
+
+def stages(found: Profile, width: int) -> list[Text]:
+    """Return the time of every stage, a column for each run."""
+    names = list(dict.fromkeys(s.name for run in found.all for s in run.stages))
+    first = {s.name: s for run in reversed(found.all) for s in run.stages}
+    room = max(len(_label(first[name])) for name in names)
+    with_range = 24 * len(found.all) + room + INDENT <= width
+    cell = 24 if with_range else _cell(found)
+    fit = max((width - room - INDENT) // cell, 2)
+    lines = [blocks.title("Time by stage", width)]
+    for part in _parts(found, fit):
+        lines.append(_head(part, room, cell))
+        for name in names:
+            line = Text(" " * INDENT + _label(first[name]).ljust(room))
+            for run in part:
+                stat = run.stage(name)
+                line.append_text(_time(stat.seconds if stat else None, cell, with_range))
+            if first[name].within or first[name].overlapped:
+                line.stylize("dim")
+            lines.append(line)
+        for name, pick in (("total, by another clock", "total"), ("first token (TTFT)", "ttft"),
+                           ("each further token", "further")):  # fmt: skip
+            line = Text(" " * INDENT + name.ljust(room), style="bold")
+            for run in part:
+                line.append_text(_time(getattr(run, pick), cell, with_range))
+            lines.append(line)
+    alone = ", ".join(f"{s.name} {spread(s.seconds)}" for s in found.reading)
+    note = "(meanwhile): in threads that decode, beside the stages above and below; in no sum. "
+    note += f"Alone, with nothing beside: {alone}." if alone else ""
+    if any(s.overlapped for s in first.values()):
+        lines += blocks.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+    return lines
+
+
+def arithmetic(found: Profile, width: int) -> list[Text]:
+    """Return what the cost model says of each stage, beside what was measured."""
+    peak = float(found.machine["matmul"])
+    head = ("stage", "run", "FLOPs", "FLOP/s", "of matmul", "×", "ideal ×", "reached")
+    rows: list[Cells] = [[(name, "dim") for name in head]]
+    names = [s.name for s in found.control.stages if s.flops]
+    for name in names:
+        for number, run in enumerate(found.all):
+            stat = run.stage(name)
+            if stat is None or stat.flops is None or stat.flops_per_second is None:
+                continue
+            row = [(name if not number else "", ""), (run.label, "dim")]
+            row.append((words.flops(stat.flops).replace("FLOP", ""), ""))
+            row.append((words.flops(stat.flops_per_second).replace("FLOP", ""), ""))
+            row.append((words.share(stat.flops_per_second / peak, 0), ""))
+            for value in (stat.speedup, stat.predicted):
+                row.append(("" if value is None else f"{value:.2f}", ""))
+            row.append(("" if stat.achieved is None else words.share(stat.achieved, 0), "bold"))
+            rows.append(row)
+    note = (
+        "FLOPs of the cost model over measured seconds. of matmul: of a large matrix product on "
+        "this machine. Decoding is bound by bandwidth: its FLOPs promise little."
+    )
+    lines = [blocks.title("Arithmetic by stage", width), *columns(rows, width, left=2)]
+    return lines + blocks.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+
+
+def memory(found: Profile, width: int) -> list[Text]:
+    """Return the peak memory while each stage was open."""
+    lines = [blocks.title("Peak memory by stage", width)]
+    names = [s.name for s in found.control.stages if s.host_peak or s.device_peak]
+    device = any(s.device_peak is not None for s in found.control.stages)
+    if not names:
+        return [*lines, Text("  This system tells neither the host's nor the device's peak.")]
+    room, cell = max(map(len, names)), 24 if device else _cell(found)
+    for part in _parts(found, max((width - room - INDENT) // cell, 2)):
+        lines.append(_head(part, room, cell))
+        for name in names:
+            line = Text(" " * INDENT + name.ljust(room))
+            for run in part:
+                stat = run.stage(name)
+                said = words.size(stat.host_peak) if stat else "–"
+                if device and stat and stat.device_peak is not None:
+                    said += f" + {words.size(stat.device_peak)}"
+                line.append(said.rjust(cell))
+            lines.append(line)
+    what = "the process's resident set" + (" + allocated on the device" if device else "")
+    note = f"In a pass of its own: {what} while the stage was open, weights and libraries included."
+    if not device:
+        note += " The device is the host."
+    return lines + blocks.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+
+
+def kept(run: RunProfile, width: int, ink: Ink) -> Iterator[Text]:
+    """Yield what a run kept, per layer, chunk and modality, as `ask` shows it."""
+    trace = run.trace
+    yield blocks.title(f"Kept by {printable(run.label)}", width)
+    rows = heat.layer_bins(trace)
+    left = (width - GAP) // 2 if width >= WIDE else width
+    right = width - GAP - left if width >= WIDE else width
+    parts = [
+        [*heat.layers(trace, rows, left, ink), Text(), *blocks.shares(trace, left)],
+        heat.heatmap(trace, rows, right, ink),
+    ]
+    if width >= WIDE:
+        yield from beside(parts, [left, right])
+    else:
+        for part in parts:
+            yield from part
+            yield Text()
+
+
+def spread(timing: Timing | None) -> str:
+    """Return `118 ms (112–130)`: median, fastest and slowest, in one unit where they share it."""
+    if timing is None:
+        return "–"
+    middle, low, high = map(words.duration, (timing.median, timing.low, timing.high))
+    if low == middle == high:
+        return middle
+    if low.split(" ", 1)[-1] == high.split(" ", 1)[-1] == middle.split(" ", 1)[-1]:
+        low, high = low.split(" ", 1)[0], high.split(" ", 1)[0]
+    return f"{middle} ({low}–{high})"
+
+
+def columns(rows: Sequence[Cells], width: int, left: int = 1) -> list[Text]:
+    """Return rows as aligned columns, numbers to the right, closer together where it is narrow.
+
+    Columns that do not fit stand in a table of their own below, the `left` first ones repeated.
+    """
+    sizes = [max(len(row[i][0]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for part in _fitting(sizes, width - INDENT, left):
+        spare = width - INDENT - sum(sizes[i] for i in part)
+        gap = max(1, min(3, spare // max(len(part) - 1, 1)))
+        for row in rows:
+            line = Text(" " * INDENT)
+            for place, i in enumerate(part):
+                text, style = row[i]
+                line.append(" " * gap if place else "")
+                line.append(text.ljust(sizes[i]) if i < left else text.rjust(sizes[i]), style=style)
+            lines.append(line)
+    return lines
+
+
+def _fitting(sizes: Sequence[int], room: int, left: int) -> Iterator[list[int]]:
+    """Yield columns that fit side by side, the `left` first ones in each part."""
+    named, part = list(range(left)), list[int]()
+    for i in range(left, len(sizes)):
+        if part and sum(sizes[j] + 1 for j in (*named, *part, i)) - 1 > room:
+            yield [*named, *part]
+            part = []
+        part.append(i)
+    yield [*named, *part]
+
+
+def _parts(found: Profile, fit: int) -> Iterator[tuple[RunProfile, ...]]:
+    """Yield the runs in groups that fit side by side, the control first in each."""
+    step = max(fit - 1, 1)
+    for at in range(0, max(len(found.runs), 1), step):
+        yield (found.control, *found.runs[at : at + step])
+
+
+def _cell(found: Profile) -> int:
+    """Return how wide a column of numbers is, its head included."""
+    return min(max(12, *(len(run.label) + 2 for run in found.all)), 20)
+
+
+def _head(part: Sequence[RunProfile], room: int, cell: int) -> Text:
+    line = Text(" " * (INDENT + room), style="dim")
+    for run in part:
+        name = run.label if len(run.label) < cell else "…" + run.label[-(cell - 2) :]
+        line.append(name.rjust(cell))
+    return line
+
+
+def _label(stage: StageStat) -> str:
+    name = f"  {stage.name}" if stage.within else stage.name
+    return f"{name} (meanwhile)" if stage.overlapped else name
+
+
+def _time(timing: Timing | None, cell: int, with_range: bool) -> Text:
+    if timing is None:
+        return Text("–".rjust(cell))
+    if not with_range:
+        return Text(words.duration(timing.median).rjust(cell))
+    middle, _, rest = spread(timing).partition(" (")
+    line = Text(middle.rjust(9))
+    line.append(f" ({rest}" if rest else "", style="dim")
+    line.append(" " * (cell - line.cell_len))
+    return line
+
+
+def _seconds(stage: StageStat | None, wide: bool) -> str:
+    if stage is None:
+        return "–"
+    return spread(stage.seconds) if wide else words.duration(stage.seconds.median)
+
+
+__all__ = ["report", "spread"]

@@ -1,0 +1,317 @@
+"""The blocks of a report: each turns part of a Trace into lines of a given width."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from omnidrop.errors import printable
+from omnidrop_cli.terminal import format as words
+from omnidrop_cli.terminal.glyphs import (
+    RELEVANCE,
+    Ink,
+    bar,
+)
+
+if TYPE_CHECKING:
+    from omnidrop.report.trace import Answer, Stage, Trace
+
+LABEL = 10
+INDENT = 2
+#: A moment is listed from this many times an even share on.
+NOTABLE = 1.25
+
+
+def title(text: str, width: int) -> Text:
+    """Return a heading with a rule after it."""
+    line = Text(text, style="bold")
+    line.append(" " + "─" * max(width - len(text) - 1, 0), style="dim")
+    return line
+
+
+def wrapped(text: Text, width: int, indent: int = 0) -> list[Text]:
+    """Return a line broken into lines, those after the first indented."""
+    lines, rest, first = [], text, True
+    while True:
+        room = max(width - (0 if first else indent), 8)
+        if rest.cell_len <= room:
+            lines.append(rest if first else Text(" " * indent).append_text(rest))
+            return lines
+        taken = rest.copy()
+        taken.truncate(room)
+        at = taken.plain.rfind(" ", indent + 1 if first else 1)
+        at = at if at > 0 else len(taken.plain)
+        head, rest = rest[:at], rest[at:]
+        rest = rest[len(rest.plain) - len(rest.plain.lstrip(" ")) :]
+        lines.append(head if first else Text(" " * indent).append_text(head))
+        first = False
+        if not rest.plain:
+            return lines
+
+
+def field(name: str, value: str, width: int, style: str = "") -> list[Text]:
+    """Return `  name    value`, the value wrapped in its own column."""
+    line = Text(" " * INDENT)
+    line.append(name.ljust(LABEL) if name else "", style="dim")
+    line.append(printable(" ".join(value.split())), style=style)
+    return wrapped(line, width, INDENT + LABEL if name else INDENT)
+
+
+def header(answer: Answer, with_answer: bool, width: int) -> list[Text]:
+    """Return clip, question, model, method and notices."""
+    trace = answer.trace
+    lines = [title("OmniDrop", width)]
+    lines += field("clip", clip_line(trace), width)
+    question = answer.question or str(trace.settings.get("question", ""))
+    lines += field("question", question, width)
+    if with_answer:
+        lines += field("answer", answer.text, width, "bold")
+    lines += field("model", model_line(trace), width)
+    name = str(trace.method.get("name", "?"))
+    preset = trace.method.get("preset")
+    asked = f"{name}{f' {preset}' if preset else ''} · budget {_budget(trace.asked_budget)} asked"
+    lines += field("method", f"{asked} → {_budget(trace.realised_budget)} realised", width, "bold")
+    for notice in trace.notices:
+        lines += field("! notice", notice, width, "bold")
+    return lines
+
+
+def _budget(value: float) -> str:
+    return f"{value:.3f}".rstrip("0").rstrip(".") if value else "0"
+
+
+def clip_line(trace: Trace) -> str:
+    """Return path, span and sampling of the clip."""
+    clip = trace.clip
+    said = [printable(clip.get("path") or "ready features")]
+    if trace.chunks:
+        first, last = trace.chunks[0].start, trace.chunks[-1].end
+        said.append(words.span(first, last))
+        duration = clip.get("duration")
+        if isinstance(duration, (int, float)) and last - first < duration - 0.5:
+            said[-1] += f" of {words.clock(duration)}"
+    if trace.video_tokens:
+        frames, size, fps = clip.get("frames"), clip.get("size"), clip.get("fps")
+        if frames:
+            height, width = size if isinstance(size, (list, tuple)) else (None, None)
+            said.append(f"{frames} frames" + (f" of {width}×{height}" if width else ""))
+        if isinstance(fps, (int, float)):
+            said.append(f"{fps:.4g} fps")
+    else:
+        said.append("no picture")
+    if not trace.audio_tokens:
+        said.append("no sound")
+    return " · ".join(said)
+
+
+def model_line(trace: Trace) -> str:
+    """Return name, size and precision of the model."""
+    model = trace.model
+    said = [str(model.get("name", "?"))]
+    if model.get("demo"):
+        said[0] += " (demo)" if said[0] != "demo" else " model"
+    said += [
+        words.parameters(model.get("parameters")),
+        f"{trace.layers} layers",
+        str(model.get("quantization") or ""),
+        *(str(model.get(name) or "") for name in ("dtype", "attention", "device")),
+    ]
+    return " · ".join(part for part in said if part)
+
+
+def choices(answer: Answer, width: int, ink: Ink) -> list[Text]:
+    """Return each choice with its probability."""
+    lines = [title("Choices", width)]
+    room = min(max(len(c.text) for c in answer.choices), max(width // 3, 10))
+    for choice in answer.choices:
+        line = Text(" " * INDENT)
+        name = Text(printable(choice.text))
+        name.truncate(room, overflow="ellipsis", pad=True)
+        line.append_text(name)
+        line.append(f" {words.share(choice.probability):>8}  ")
+        space = min(max(width - line.cell_len, 4), 40)
+        line.append_text(bar(choice.probability, space, ink, track=True))
+        lines.append(line)
+    return lines
+
+
+def shares(trace: Trace, width: int) -> list[Text]:
+    """Return what is kept of audio and of video: at entry, at the last layer, and on average."""
+    if not trace.av_tokens or not trace.layers:
+        return []
+    lines = [title("Audio and video", width)]
+    columns = ("prompt", "first layer", "last layer", "mean")
+    cells = [max(len(c) + 2, 9) for c in columns]
+    head = Text(" " * (INDENT + 7), style="dim")
+    for name, cell in zip(columns, cells, strict=True):
+        head.append(f"{name:>{cell}}")
+    lines.append(head)
+    for name, total, kept in (
+        ("audio", trace.audio_tokens, trace.kept_audio),
+        ("video", trace.video_tokens, trace.kept_video),
+        ("both", trace.av_tokens, trace.kept_per_layer),
+    ):
+        line = Text(" " * INDENT)
+        line.append(f"{name:<7}", style="dim")
+        values = [words.number(total)]
+        for part in (kept[0], kept[-1], sum(kept) / len(kept)):
+            values.append(words.share(part / total) if total else "–")
+        for value, cell in zip(values, cells, strict=True):
+            line.append(f"{value:>{cell}}")
+        lines.append(line)
+    line = Text(" " * INDENT)
+    line.append(f"{'text':<7}", style="dim")
+    line.append(f"{words.number(trace.text_tokens):>{cells[0]}}")
+    line.append("  never dropped", style="dim")
+    return [*lines, line]
+
+
+def best_moments(trace: Trace, most: int) -> list[tuple[float, float, float, float]]:
+    """Return the most relevant moments.
+
+    Returns
+    -------
+    list of (start, end, share, factor)
+        Neighbouring chunks that each hold at least twice an even share are one moment; `factor` is
+        how many times an even share it holds. Most relevant first.
+    """
+    measured = [c for c in trace.chunks if c.relevance is not None]
+    total = sum(c.relevance or 0.0 for c in measured)
+    if len(measured) < 2 or not total > 0:
+        return []
+    even = 1.0 / len(measured)
+    found: list[tuple[float, float, float, float]] = []
+    run: list[Any] = []
+
+    def close() -> None:
+        if run:
+            part = sum(c.relevance for c in run) / total
+            found.append((run[0].start, run[-1].end, part, part / (even * len(run))))
+            run.clear()
+
+    for chunk in measured:
+        high = (chunk.relevance or 0.0) / total >= 2 * even
+        if not high:
+            close()
+            part = (chunk.relevance or 0.0) / total
+            found.append((chunk.start, chunk.end, part, part / even))
+        else:
+            run.append(chunk)
+    close()
+    found.sort(key=lambda m: (-m[2], m[0]))
+    best = found[:1]
+    rest = [m for m in found[1:most] if m[3] >= NOTABLE and m[2] >= 0.05 * best[0][2]]
+    return best + rest
+
+
+def moments(trace: Trace, width: int, ink: Ink) -> list[Text]:
+    """Return the moments most relevant to the question."""
+    best = best_moments(trace, 6)
+    lines = [title("Moments most relevant to the question", width)]
+    if not best:
+        why = "The method did not measure relevance." if len(trace.chunks) > 1 else ""
+        return [*lines, Text(f"  {why}", style="dim")] if why else []
+    room = max(len(words.span(a, b)) for a, b, _, _ in best)
+    for start, end, part, factor in best:
+        line = Text(" " * INDENT)
+        line.append(f"{words.span(start, end):<{room}}")
+        line.append(f"{words.share(part):>9}")
+        line.append(f"{f'×{factor:.1f}':>7}  ", style="dim")
+        line.append_text(bar(part / best[0][2], max(width - line.cell_len, 4), ink, RELEVANCE))
+        lines.append(line)
+    note = "Share of the question's attention; × an even share of the moments."
+    return lines + wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+
+
+def _nested(stages: tuple[Stage, ...]) -> list[tuple[int, Stage]]:
+    """Return stages with their depth, parts after what they are part of."""
+    names = {s.name for s in stages}
+    placed: list[tuple[int, Stage]] = []
+
+    def place(parent: str | None, depth: int, seen: frozenset[str]) -> None:
+        for stage in stages:
+            within = stage.within if stage.within in names else None
+            if within == parent and stage.name not in seen:
+                placed.append((depth, stage))
+                place(stage.name, depth + 1, seen | {stage.name})
+
+    place(None, 0, frozenset())
+    return placed
+
+
+def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
+    """Return the time each stage took, parts indented under what they are part of."""
+    lines = [title("Time", width)]
+    placed = _nested(trace.stages)
+    longest = max((s.seconds for _, s in placed), default=0.0) or 1.0
+    room = max([len(s.name) + 2 * d for d, s in placed] + [len("tokens per second")])
+    room = min(room, max(width // 2, 12))
+    for depth, stage in placed:
+        line = Text(" " * INDENT)
+        name = Text("  " * depth + stage.name)
+        aside = getattr(stage, "overlapped", False)
+        name.truncate(room, overflow="ellipsis", pad=True)
+        line.append_text(name)
+        line.append(f"{words.duration(stage.seconds):>11}  ")
+        if stage.reused:
+            line.append("done before, not run again", style="dim")
+        elif aside:
+            line.append("meanwhile", style="dim")
+        else:
+            line.append_text(bar(stage.seconds / longest, max(width - line.cell_len, 4), ink))
+        if depth or aside:
+            line.stylize("dim", 0, INDENT + room + 11)
+        lines.append(line)
+    line = Text(" " * INDENT)
+    line.append("first token after".ljust(room))
+    line.append(f"{words.duration(trace.ttft):>11}", style="bold")
+    lines.append(line)
+    if trace.tokens_per_second:
+        line = Text(" " * INDENT + "tokens per second".ljust(room))
+        line.append(f"{trace.tokens_per_second:.1f}".rjust(9), style="bold")
+        lines.append(line)
+    return lines
+
+
+def cost(trace: Trace, width: int, ink: Ink) -> list[Text]:
+    """Return memory and arithmetic, against what they are without dropping."""
+    lines = [title("Cost against keeping every token", width)]
+    memory = trace.memory
+    rows = (
+        ("prefill", words.flops, trace.flops_prefill, trace.flops_prefill_unpruned),
+        ("KV cache", words.size, memory.kv_cache, memory.kv_cache_unpruned),
+    )
+    for name, show, part, whole in rows:
+        line = Text(" " * INDENT)
+        line.append(name.ljust(LABEL), style="dim")
+        line.append(f"{show(part):>11} of {show(whole):>11}")
+        line.append(f"{words.share(part / whole) if whole else '–':>9}  ", style="bold")
+        if whole and width - line.cell_len >= 4:
+            line.append_text(bar(part / whole, width - line.cell_len, ink, track=True))
+        lines.append(line)
+    line = Text(" " * INDENT)
+    line.append("peak".ljust(LABEL), style="dim")
+    line.append(f"{words.size(memory.host):>11} host")
+    if memory.device is not None:
+        line.append(f", {words.size(memory.device)} device")
+    return [*lines, line]
+
+
+def settings(answer: Answer, width: int) -> list[Text]:
+    """Return every setting, wrapped."""
+    trace = answer.trace
+    lines = [title("Settings", width)]
+    groups = (
+        ("method", trace.method, {"name"}),
+        ("model", trace.model, {"name"}),
+        ("clip", trace.clip, {"path"}),
+        ("answer", trace.settings, {"question"}),
+    )
+    for name, values, shown in groups:
+        said = [f"{k} {words.setting(v)}" for k, v in values.items() if k not in shown]
+        lines += field(name, " · ".join(said) or "–", width)
+    count = len(answer.token_ids)
+    after = f" after {count} token{'s' if count > 1 else ''}" if count else ""
+    lines += field("stopped", answer.stop + after, width)
+    return lines
