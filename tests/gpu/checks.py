@@ -1,4 +1,4 @@
-"""What must hold on any device, as functions of the device: `test_gpu` and `test_checks` run them."""
+"""What must hold on any device; `test_gpu` asks it of a GPU, `test_checks` of the CPU."""
 
 from __future__ import annotations
 
