@@ -36,7 +36,9 @@ import argparse  # noqa: E402
 import json  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
+from collections.abc import Callable  # noqa: E402
 from pathlib import Path  # noqa: E402
+from typing import Any  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -44,7 +46,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from benchmarks.gpu_parts.accuracy import accuracy, choices  # noqa: E402
-from benchmarks.gpu_parts.bench import Bench, free  # noqa: E402
+from benchmarks.gpu_parts.bench import Bench, TooLongError, free, interrupted  # noqa: E402
 from benchmarks.gpu_parts.demo import demo, prepare  # noqa: E402
 from benchmarks.gpu_parts.fresh import cold_start, quantised  # noqa: E402
 from benchmarks.gpu_parts.shapes import SHAPES, write_checkpoint  # noqa: E402
@@ -141,15 +143,18 @@ def measure(bench: Bench, options: argparse.Namespace) -> None:
     limits: dict[str, float] = {}
     small = options.shape == ["tiny"]
 
-    def attempt(part: str, name: str, run: object, *given: object) -> object:
+    def attempt(
+        part: str, name: str, run: Callable[..., Any], *given: object, bounded: bool = False
+    ) -> Any:
         try:
-            return run(*given)  # type: ignore[operator]
-        except Exception as error:
+            with interrupted(bench.left() if bounded else float("inf")):
+                return run(*given)
+        except (Exception, TooLongError) as error:
             bench.fail(part, name, error)
             return None
 
     if "ceilings" in options.part:
-        limits = attempt("ceilings", "all", ceilings, bench) or {}  # type: ignore[assignment]
+        limits = attempt("ceilings", "all", ceilings, bench, bounded=True) or {}
     free(bench.device)
     for name in options.shape:
         if not set(options.part) & set(WARM):
@@ -175,8 +180,8 @@ def measure(bench: Bench, options: argparse.Namespace) -> None:
     if "accuracy" in options.part:
         name = options.accuracy_shape or ("tiny" if small else "3b")
         tokens = min(options.accuracy_tokens, 400) if name == "tiny" else options.accuracy_tokens
-        attempt("accuracy", "choices", choices, bench, SHAPES["tiny"], 400)
-        attempt("accuracy", name, accuracy, bench, name, SHAPES[name], tokens)
+        attempt("accuracy", "choices", choices, bench, SHAPES["tiny"], 400, bounded=True)
+        attempt("accuracy", name, accuracy, bench, name, SHAPES[name], tokens, bounded=True)
         free(bench.device)
     if set(options.part) & set(FRESH):
         name = options.checkpoint_shape or ("tiny" if small else "3b")
@@ -186,7 +191,7 @@ def measure(bench: Bench, options: argparse.Namespace) -> None:
         if options.demo_file is None or not options.demo_file.exists():
             bench.leave_out("demo", "all", "no --demo-file; --prepare-demo writes one")
         else:
-            attempt("demo", "all", demo, bench, options.demo_file)
+            attempt("demo", "all", demo, bench, options.demo_file, bounded=True)
 
 
 def fresh(bench: Bench, options: argparse.Namespace, name: str, scratch: Path) -> None:

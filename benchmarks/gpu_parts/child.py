@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("--who", choices=("omnidrop", "transformers"), default="omnidrop")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--quantize", choices=("4bit", "8bit"))
+    parser.add_argument("--plain", action="store_true", help="let transformers read the weights")
     parser.add_argument("--grid", type=int, nargs=3, default=(10, 16, 32))
     parser.add_argument("--new", type=int, default=9)
     parser.add_argument("--began", type=float, required=True)
@@ -100,6 +101,10 @@ def _ours(options: argparse.Namespace, torch, marks: Marks) -> None:  # type: ig
     import omnidrop.pruning.omnidrop
     from omnidrop.engine.encode import Features
 
+    if options.plain:
+        from omnidrop.models import loading
+
+        loading.reads_pinned = lambda device: False
     marks.tell("import omnidrop")
     grid = tuple(options.grid)
     generator = torch.Generator().manual_seed(0)

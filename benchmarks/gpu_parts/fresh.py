@@ -38,6 +38,7 @@ def cold_start(bench: Bench, name: str, shape: Shape, folder: Path, tokens: int)
     """
     runs: dict[str, dict[str, Any]] = {
         "omnidrop": {},
+        "omnidrop, transformers reads the weights": {"plain": True},
         "transformers, loading alone": {"who": "transformers"},
         "omnidrop, files from the disk": {"forget": True},
     }
@@ -65,6 +66,7 @@ def quantised(bench: Bench, name: str, shape: Shape, folder: Path, tokens: int) 
     last = 0.0
     runs: dict[str, dict[str, Any]] = {} if loads else {"bf16": {}}
     runs["4bit"] = {"quantize": "4bit"}
+    runs["4bit, transformers reads the weights"] = {"quantize": "4bit", "plain": True}
     runs["4bit, transformers, loading alone"] = {"quantize": "4bit", "who": "transformers"}
     for row, settings in runs.items():
         if not bench.allows("4bit", f"{row}, {name}", last):
@@ -91,13 +93,32 @@ def process(
     *,
     who: str = "omnidrop",
     quantize: str | None = None,
+    plain: bool = False,
 ) -> dict[str, Any]:
-    """Run one process and make a row of it; return the row."""
+    """Run one process and make a row of it; return the row.
+
+    Parameters
+    ----------
+    bench : Bench
+    part, row, name : str
+        Of the row: part, name and shape.
+    shape : Shape
+    folder : Path
+        Checkpoint of that shape.
+    tokens : int
+        AV tokens, about.
+    who : {"omnidrop", "transformers"}
+        Transformers loads and does not answer.
+    quantize : {None, "4bit", "8bit"}
+    plain : bool
+        Let transformers read the weights for OmniDrop, too.
+    """
     seconds = min(PATIENCE, bench.left())
     grid = max(2, round(tokens / shape.tokens_per_second)), *shape.frame
     words = [sys.executable, str(CHILD), str(folder), "--who", who, "--device", str(bench.device)]
     words += ["--grid", *map(str, grid), "--seconds", f"{seconds:.0f}"]
     words += ["--quantize", quantize] if quantize else []
+    words += ["--plain"] if plain else []
     done = subprocess.run(
         [*words, "--began", str(time.time())], capture_output=True, text=True, check=False
     )
