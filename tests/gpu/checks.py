@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from gpu.conftest import Pair
+from gpu.pairs import Pair
 
 import omnidrop
 from benchmarks.gpu_parts import agreement

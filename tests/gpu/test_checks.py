@@ -9,7 +9,7 @@ from typing import ClassVar
 import pytest
 import torch
 from gpu import checks
-from gpu.conftest import Pair
+from gpu.pairs import Pair
 
 import omnidrop
 from benchmarks.gpu_parts import agreement

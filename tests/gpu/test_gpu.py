@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from gpu import checks
-from gpu.conftest import Pair
+from gpu.pairs import Pair
 
 from omnidrop.engine.encode import Features
 
