@@ -26,6 +26,9 @@ DOORS = {
     "training": {"errors", "prompt", "clip", "pruning", "models", "report", "engine", "omnidrop"},
 }
 DOORS["evaluation"] = DOORS["training"] | {"profiling"}
+for room in ("report", "engine", "profiling", "evaluation"):
+    DOORS[room] |= {"stages"}
+DOORS["stages"] = set()
 
 
 def room_of(path: Path) -> str:

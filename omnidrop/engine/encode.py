@@ -25,6 +25,7 @@ from omnidrop.engine.timing import Meter
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import Media
+from omnidrop.stages import StageName
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip
@@ -173,12 +174,12 @@ def encode_features(
     """Run both towers over ready features; no media library is needed."""
     video = audio = attention = seen = None
     if features.patches is not None and features.grid is not None:
-        with meter.stage("vision tower"):
+        with meter.stage(StageName.VISION_TOWER):
             video, seen = adapter.vision_tower(
                 features.patches, features.grid, attention=video_attention
             )
     if features.mel is not None and audio_token_count(int(features.mel.shape[1])) > 0:
-        with meter.stage("audio tower"):
+        with meter.stage(StageName.AUDIO_TOWER):
             audio, attention = adapter.audio_tower(features.mel, attention=True)
     media = Media(
         grid=features.grid,
@@ -201,13 +202,13 @@ def _silent(stage: str, done: float, total: float | None) -> None:
 def _sound(
     adapter: Adapter, meter: Meter, tell: Progress, sound: SoundAhead
 ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
-    tell("sound", 0.0, None)
-    with meter.stage("waiting for sound"):
+    tell(StageName.SOUND, 0.0, None)
+    with meter.stage(StageName.WAITING_FOR_SOUND):
         mel = sound.result()
     if mel is None or audio_token_count(int(mel.shape[1])) <= 0:
         return None
-    tell("audio tower", 0.0, None)
-    with meter.stage("audio tower"):
+    tell(StageName.AUDIO_TOWER, 0.0, None)
+    with meter.stage(StageName.AUDIO_TOWER):
         return adapter.audio_tower(mel, attention=True)
 
 
@@ -241,7 +242,7 @@ def _has_processors_left(adapter: Adapter) -> bool:
 
 def _waited_for(grids: Ahead[Grids], meter: Meter) -> Iterator[Grids]:
     while True:
-        with meter.stage("waiting for frames"):
+        with meter.stage(StageName.WAITING_FOR_FRAMES):
             item = next(grids, None)
         if item is None:
             return
@@ -264,7 +265,7 @@ def _embedded(
     done = 0
     for item in grids:
         if item.rows is not None:
-            with meter.stage("vision tower"):
+            with meter.stage(StageName.VISION_TOWER):
                 part, scores = adapter.vision_tower(item.rows, item.shape, attention=attention)
             parts.append(part)
             if scores is not None:
@@ -272,7 +273,7 @@ def _embedded(
         places += item.places
         _, height, width = item.shape
         done += item.frames
-        tell("frames", float(done), total)
+        tell(StageName.FRAMES, float(done), total)
     if not parts:
         return None
     return _Seen(

@@ -27,6 +27,7 @@ from omnidrop.engine.timing import Meter
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import Prompt
 from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, Plan
+from omnidrop.stages import StageName, prefix_stage
 
 #: Fewer rows of a clip than this go together with the question's: a pass of their own through the
 #: weights would cost more than it saves.
@@ -115,14 +116,14 @@ def prefill(
     apart_from = APART_FROM if prefixes is not None or not whole else len(prompt.tokens)
     climb = _Climb(adapter, prompt, end, method, plan, meter, apart_from)
     if known is not None:
-        through = f"prefix through layer {known.layers} of {adapter.info.text.layers}"
-        meter.add("entry", 0.0, reused=True)
-        meter.add(through, 0.0, within="prefill", reused=True)
+        meter.add(StageName.ENTRY, 0.0, reused=True)
+        through = prefix_stage(known.layers, adapter.info.text.layers)
+        meter.add(through, 0.0, within=StageName.PREFILL, reused=True)
         climb.resume(known)
     else:
-        with meter.stage("entry"):
+        with meter.stage(StageName.ENTRY):
             climb.begin(encoded, av, torch.Generator().manual_seed(seed))
-    with meter.stage("prefill"):
+    with meter.stage(StageName.PREFILL):
         logits = climb.run(keeping=prefixes is not None)
     if prefixes is not None and climb.prefix is not None:
         prefixes.add(key, climb.prefix)
@@ -288,7 +289,7 @@ class _Climb:
         )
 
     def _weigh(self, view: View) -> None:
-        with self.meter.stage("selection"):
+        with self.meter.stage(StageName.SELECTION):
             self.relevance, self.relevance_tokens = view.attention("question"), self.survivors[-1]
 
     def _look(self, layer: int, entered: Block, here: torch.Tensor, keeping: bool) -> None:
@@ -305,7 +306,7 @@ class _Climb:
             self._apply(layer, Entry(stays), here)
         if not chooses:
             return
-        with self.meter.stage("selection"):
+        with self.meter.stage(StageName.SELECTION):
             if self.method.question_free:
                 view.blind = True
             else:

@@ -33,6 +33,7 @@ from omnidrop.prompt import Prompt, build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.report.trace import Answer, Choice, Stage
+from omnidrop.stages import StageName
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip
@@ -128,7 +129,7 @@ class Model:
         from omnidrop.clip.clip import open_clip
 
         meter = Meter(self.adapter.device)
-        with meter.stage("open"):
+        with meter.stage(StageName.OPEN):
             clip = open_clip(
                 path,
                 chosen,
@@ -209,7 +210,7 @@ class Session:
             return known
         self.prefixes.clear()
         if self.clip is not None:
-            meter.begin_earlier("open", self._opened)
+            meter.begin_earlier(StageName.OPEN, self._opened)
         with out_of_memory(TOO_BIG):
             if self.clip is not None:
                 self._encoded = encode_clip(
@@ -280,16 +281,16 @@ class Session:
         reset_device_peak(self.adapter.device)
         encoded = self._encode(meter, progress, VIDEO_ATTENTION in method.wants)
         with out_of_memory(TOO_BIG):
-            with meter.stage("prompt"):
+            with meter.stage(StageName.PROMPT):
                 prompt = build_prompt(
                     self.adapter.text, self.adapter.layout, question, encoded.media, system=system
                 )
             fitted = None
             if limits is not None:
-                with meter.stage("fit"):
+                with meter.stage(StageName.FIT):
                     method, fitted = fit(self.adapter, prompt, method, limits, meter.since_start)
             if progress:
-                progress("prefill", 0.0, None)
+                progress(StageName.PREFILL, 0.0, None)
             prefilled = self._prefill(
                 prompt, encoded, method, meter, options.seed, reuse and self.reuse
             )
@@ -299,14 +300,14 @@ class Session:
             ticks: list[float] = []
             scored: tuple[Choice, ...] = ()
             if choices:
-                with meter.stage("choices"):
+                with meter.stage(StageName.CHOICES):
                     scored = score_choices(self.adapter, prefilled, choices)
                 ticks.append(meter.since_start())
                 made = Generated((), scored[0].text, "choice", ())
                 if on_text:
                     on_text(made.text)
             else:
-                with meter.stage("answer"):
+                with meter.stage(StageName.ANSWER):
                     made = generate(
                         self.adapter,
                         prefilled,

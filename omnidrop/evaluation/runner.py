@@ -34,6 +34,7 @@ from omnidrop.evaluation.sets import Item, QuestionSet, Style
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.registry import get_method
 from omnidrop.report.trace import Answer
+from omnidrop.stages import StageName
 
 #: Label of the control that keeps every token.
 UNPRUNED = "unpruned"
@@ -425,9 +426,9 @@ class _Job:
             "flops_unpruned": trace.flops_prefill_unpruned,
             "seconds": {
                 "clip": round(clip_seconds, 6),
-                "entry": seconds.get("entry", 0.0),
-                "prefill": seconds.get("prefill", 0.0),
-                "selection": seconds.get("selection", 0.0),
+                "entry": seconds.get(StageName.ENTRY, 0.0),
+                "prefill": seconds.get(StageName.PREFILL, 0.0),
+                "selection": seconds.get(StageName.SELECTION, 0.0),
                 "first_token": round(trace.ttft, 6),
             },
             "kv_bytes": trace.memory.kv_cache,
