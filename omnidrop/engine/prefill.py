@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from omnidrop.engine.cache import KVCache, Lent
+from omnidrop.engine.cache import KVCache, CacheView
 from omnidrop.engine.encode import Encoded
 from omnidrop.engine.prefix import Key, Prefix, Prefixes
 from omnidrop.engine.sequence import Block, Sequence, View, clip_end
@@ -169,7 +169,7 @@ class _Climb:
         self.relevance_tokens: torch.Tensor | None = None
         self.prefix: Prefix | None = None
         self._known: Prefix | None = None
-        self._lent: list[Lent] = []
+        self._lent: list[CacheView] = []
 
     def begin(self, encoded: Encoded, av: torch.Tensor, generator: torch.Generator) -> None:
         """Let the method choose what enters."""
@@ -244,7 +244,7 @@ class _Climb:
                 sequence.head = self._through(layer, sequence.head)
             sequence.tail = self._through(layer, entered)
             if keeping and sequence.split:
-                self._lent.append(self.cache.lend(layer, sequence.split))
+                self._lent.append(self.cache.share(layer, sequence.split))
             if len(here):
                 self._look(layer, entered, here, keeping)
         return self._finish(self.layers - 1, keeping)
@@ -269,7 +269,7 @@ class _Climb:
         if layer == self.layers // 2 and len(here):
             self._weigh(self._view(layer, entered, here))
         if keeping and sequence.split:
-            self._lent.append(self.cache.lend(layer, sequence.split))
+            self._lent.append(self.cache.share(layer, sequence.split))
             self.prefix = self._keep_prefix(None)
         return self.adapter.logits(last.hidden)
 

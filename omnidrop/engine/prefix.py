@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from omnidrop.engine.cache import KVCache, Lent
+from omnidrop.engine.cache import KVCache, CacheView
 from omnidrop.engine.sequence import Block
 from omnidrop.pruning.method import Method, Plan
 
@@ -40,7 +40,7 @@ class Prefix:
     ----------
     survivors : tuple of Tensor, length `layers`
         Prompt indices of the AV tokens entering each of them.
-    states : tuple of Lent, length `layers`
+    states : tuple of CacheView, length `layers`
         Their keys and values, whole also where the method cuts earlier caches.
     block : Block or None
         The clip's rows as they left the last of them; None after the last layer of all.
@@ -53,7 +53,7 @@ class Prefix:
     """
 
     survivors: tuple[torch.Tensor, ...]
-    states: tuple[Lent, ...]
+    states: tuple[CacheView, ...]
     block: Block | None
     memo: dict[str, Any]
     generator: torch.Tensor
@@ -82,7 +82,7 @@ class Prefix:
         if not shared:
             self.user = weakref.ref(cache)
         for layer, lent in enumerate(self.states):
-            cache.borrow(layer, lent, copying=shared)
+            cache.start_from(layer, lent, copying=shared)
 
 
 @dataclass
