@@ -264,7 +264,7 @@ class _Climb:
         entered = sequence.tail
         for block in (sequence.head, entered.but_last()):
             if block is not None and len(block):
-                self.adapter.remember(layer, block.hidden, block.rotary, self.cache)
+                self.adapter.cache_kv(layer, block.hidden, block.rotary, self.cache)
         last = self._through(layer, entered.last())
         if layer == self.layers // 2 and len(here):
             self._weigh(self._view(layer, entered, here))
