@@ -29,6 +29,7 @@ DOORS["evaluation"] = DOORS["training"] | {"profiling"}
 for room in ("report", "engine", "profiling", "evaluation"):
     DOORS[room] |= {"stages"}
 DOORS["stages"] = set()
+DOORS["testing"] = DOORS["evaluation"]
 
 
 def room_of(path: Path) -> str:

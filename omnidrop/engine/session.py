@@ -30,7 +30,7 @@ from omnidrop.models.memory import out_of_memory
 from omnidrop.profiling.fit import fit
 from omnidrop.profiling.limits import Limits
 from omnidrop.prompt import Prompt, build_prompt, long_position_notice
-from omnidrop.pruning.method import Method
+from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.report.trace import Answer, Choice, Stage
 from omnidrop.stages import StageName
@@ -40,9 +40,6 @@ if TYPE_CHECKING:  # ready features need no media library
 
 #: Share of AV tokens kept when nobody says otherwise (the paper's main setting).
 DEFAULT_BUDGET = 0.3
-
-#: What a method names in `wants` to be given the vision tower's attention.
-VIDEO_ATTENTION = "video attention"
 
 TOO_BIG = "Lower --max-pixels, --fps or --max-frames, ask about a shorter span, or use --4bit."
 
@@ -279,7 +276,7 @@ class Session:
         options = options or GenerateOptions()
         meter = Meter(self.adapter.device)
         reset_device_peak(self.adapter.device)
-        encoded = self._encode(meter, progress, VIDEO_ATTENTION in method.wants)
+        encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in method.wants)
         with out_of_memory(TOO_BIG):
             with meter.stage(StageName.PROMPT):
                 prompt = build_prompt(
