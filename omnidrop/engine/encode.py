@@ -86,7 +86,7 @@ class Encoded:
     video_attention: torch.Tensor | None = None
     repeated_grids: int = 0
 
-    def in_prompt_order(self, video_mask: torch.Tensor) -> torch.Tensor:
+    def in_prompt_order(self, video_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Interleave both as the prompt does.
 
         Parameters
@@ -96,17 +96,18 @@ class Encoded:
 
         Returns
         -------
-        Tensor, (N, D)
+        tuple of Tensor, (N, D)
+            The planes: the first enters the decoder, plane i is added after layer i - 1.
         """
         parts = [part for part in (self.video, self.audio) if part is not None]
         if len(parts) == 1:
-            return parts[0]
+            return (parts[0],)
         device = parts[0].device
         mixed = parts[0].new_empty((sum(len(p) for p in parts), parts[0].shape[-1]))
         mask = video_mask.to(device)
         mixed[mask] = parts[0]
         mixed[~mask] = parts[1]
-        return mixed
+        return (mixed,)
 
 
 def encode_clip(
