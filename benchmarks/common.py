@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from omnidrop.engine.encode import Encoded, Features  # noqa: E402
 from omnidrop.models.loading import quick_bfloat16  # noqa: E402
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter  # noqa: E402
-from omnidrop.prompt import Media  # noqa: E402
+from omnidrop.tokens import Media  # noqa: E402
 from tests.checkpoints import thinker_config, write_tokenizer  # noqa: E402
 
 

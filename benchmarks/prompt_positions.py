@@ -19,7 +19,8 @@ import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnidrop.models.loading import LoadOptions, load_adapter
-from omnidrop.prompt import Media, build_prompt
+from omnidrop.prompt import build_prompt
+from omnidrop.tokens import Media
 
 
 def main() -> None:

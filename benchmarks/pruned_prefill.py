@@ -27,8 +27,9 @@ from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.timing import Meter
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
 from omnidrop.profiling.cost import prefill_flops
-from omnidrop.prompt import Prompt, build_prompt
+from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.tokens import Prompt
 
 QUESTION = "What instrument plays first, and which colour is shown last?"
 BUDGETS = (0.5, 0.3, 0.2, 0.1)

@@ -38,7 +38,8 @@ import omnidrop
 from omnidrop.clip.clip import Clip
 from omnidrop.clip.features import patches, resize_frames
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.prompt import Media, build_prompt
+from omnidrop.prompt import build_prompt
+from omnidrop.tokens import Media
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTION = "What instrument plays first?"

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from omnidrop.tokens import Media
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -53,36 +55,6 @@ class Layout:
     def chunk_positions(self) -> int:
         """Temporal positions of one chunk."""
         return int(self.positions_per_second * self.seconds_per_chunk)
-
-
-@dataclass(frozen=True)
-class Media:
-    """What of a clip is in the prompt.
-
-    Attributes
-    ----------
-    grid : tuple of int or None
-        (t, h, w) of the patch grid before merging; None without a picture.
-    second_per_grid : float or None
-        Seconds that one grid step covers (frames per step / true fps); needed with a picture.
-    audio_tokens : int
-        Tokens of the audio tower; 0 without sound.
-    start : float
-        Seconds added to every time of the TokenMap.
-    """
-
-    grid: tuple[int, int, int] | None = None
-    second_per_grid: float | None = None
-    audio_tokens: int = 0
-    start: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.grid is not None and not (self.second_per_grid and self.second_per_grid > 0):
-            raise ValueError(f"a grid of {self.grid} with {self.second_per_grid} s per step")
-
-    def __bool__(self) -> bool:
-        """Whether there is anything to see or to hear."""
-        return self.grid is not None or self.audio_tokens > 0
 
 
 def _chunk_counter(position: np.ndarray, chunk: int) -> np.ndarray:

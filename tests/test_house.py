@@ -13,19 +13,23 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "omnidrop"
 
 #: Which rooms a room may import; the rooms are the first name under `omnidrop`.
+GROUND = {"errors", "tokens", "shapes"}
+RUN = GROUND | {"prompt", "clip", "pruning", "models", "report", "omnidrop"}
 DOORS = {
     "errors": set(),
-    "positions": {"errors"},
-    "prompt": {"errors", "positions"},
-    "clip": {"errors"},
-    "pruning": {"errors", "prompt"},
-    "report": {"errors", "prompt"},
-    "models": {"errors", "prompt", "clip"},
-    "engine": {"errors", "prompt", "clip", "pruning", "models", "report", "profiling", "omnidrop"},
-    "profiling": {"errors", "prompt", "clip", "pruning", "models", "report", "engine", "omnidrop"},
-    "training": {"errors", "prompt", "clip", "pruning", "models", "report", "engine", "omnidrop"},
+    "tokens": set(),
+    "shapes": set(),
+    "positions": {"tokens"},
+    "prompt": {"errors", "tokens", "positions"},
+    "clip": GROUND,
+    "pruning": GROUND,
+    "report": GROUND,
+    "models": GROUND | {"prompt", "clip"},
+    "engine": RUN | {"profiling"},
+    "profiling": RUN | {"engine"},
+    "training": RUN | {"engine"},
+    "evaluation": RUN | {"engine", "profiling"},
 }
-DOORS["evaluation"] = DOORS["training"] | {"profiling"}
 
 
 def room_of(path: Path) -> str:

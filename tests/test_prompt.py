@@ -12,8 +12,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from omnidrop.errors import UsageError
-from omnidrop.positions import Layout, Media, positions
-from omnidrop.prompt import Kind, build_prompt, long_position_notice
+from omnidrop.positions import Layout, positions
+from omnidrop.prompt import build_prompt, long_position_notice
+from omnidrop.tokens import Kind, Media
 
 LAYOUT = Layout(
     im_start=1,
@@ -163,16 +164,8 @@ def test_token_map_counts_every_token_once(clip):
     assert tokens.grid[tokens.audio][:, 0].tolist() == list(range(clip.audio_tokens))
     assert (tokens.chunk[tokens.av] >= 0).all()
     assert (tokens.chunk[~tokens.av] == -1).all()
-    assert tokens.time[~tokens.av].isnan().all()
     wanted = torch.arange(clip.audio_tokens) // 50
     assert torch.equal(tokens.chunk[tokens.audio].long(), wanted)
-    torch.testing.assert_close(
-        tokens.time[tokens.audio], torch.arange(clip.audio_tokens) / 25, rtol=0, atol=1e-4
-    )
-    span = tokens.time[tokens.video]
-    torch.testing.assert_close(
-        span, tokens.grid[tokens.video][:, 0] * clip.second_per_grid, rtol=1e-6, atol=1e-6
-    )
     assert int((tokens.kind == Kind.QUESTION).sum()) == 4
 
 
@@ -182,12 +175,6 @@ def test_question_tokens_are_the_users_words():
             prompt = build_prompt(Bytes(), LAYOUT, question, clip, system="user\nhi")
             asked = prompt.ids[prompt.tokens.question] - FIRST
             assert "".join(map(chr, asked.tolist())) == question
-
-
-def test_times_count_from_the_given_start():
-    prompt = build_prompt(Bytes(), LAYOUT, "?", Media((2, 2, 2), 1.0, 30, start=60.0))
-    assert prompt.tokens.time[prompt.tokens.audio][0] == 60.0
-    assert prompt.tokens.time[prompt.tokens.video].tolist() == [60.0, 61.0]
 
 
 @pytest.mark.parametrize("question", ["", "  \n", "caf\udce9"])

@@ -24,7 +24,7 @@ from omnidrop.engine.frame_stream import Grids, SoundAhead, grids_beside, grids_
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter
-from omnidrop.prompt import Media
+from omnidrop.tokens import Media
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip

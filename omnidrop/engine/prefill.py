@@ -25,8 +25,8 @@ from omnidrop.engine.prefix import Key, Prefix, Prefixes
 from omnidrop.engine.sequence import Block, Sequence, View, clip_end
 from omnidrop.engine.timing import Meter
 from omnidrop.models.adapter import Adapter
-from omnidrop.prompt import Prompt
 from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, Plan
+from omnidrop.tokens import Prompt
 
 #: Fewer rows of a clip than this go together with the question's: a pass of their own through the
 #: weights would cost more than it saves.
@@ -51,7 +51,7 @@ class Prefilled:
         Attention of the question's rows to the AV tokens alive at layer L // 2.
     relevance_tokens : Tensor or None, (n,) int64
         Prompt indices of those tokens.
-    next_position : int
+    next_position : int or float
         Position of the first generated token.
     reused : int
         Layers, from the first, that the clip's rows went through for an earlier question.
@@ -63,7 +63,7 @@ class Prefilled:
     survivors: tuple[torch.Tensor, ...]
     relevance: torch.Tensor | None
     relevance_tokens: torch.Tensor | None
-    next_position: int
+    next_position: int | float
     reused: int = 0
 
 

@@ -14,10 +14,10 @@ import torch
 
 from omnidrop.engine.cache import KVCache
 from omnidrop.models.adapter import Adapter, Rotary
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning.method import Rows
 from omnidrop.pruning.parts.relevance import relevance as relevance_of
 from omnidrop.pruning.parts.relevance import row_relevance
+from omnidrop.tokens import TokenMap
 
 
 @dataclass

@@ -29,10 +29,11 @@ from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.models.memory import out_of_memory
 from omnidrop.profiling.fit import fit
 from omnidrop.profiling.limits import Limits
-from omnidrop.prompt import Prompt, build_prompt, long_position_notice
+from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.report.trace import Answer, Choice, Stage
+from omnidrop.tokens import Prompt
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip

@@ -16,9 +16,9 @@ from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.timing import Meter, device_peak, host_peak
 from omnidrop.models.adapter import Adapter
 from omnidrop.profiling.cost import kv_bytes, prefill_flops
-from omnidrop.prompt import Prompt, TokenMap
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import ChunkTrace, Memory, Trace
+from omnidrop.tokens import Prompt, TokenMap
 
 if TYPE_CHECKING:
     from omnidrop.clip.clip import Clip

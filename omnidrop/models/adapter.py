@@ -15,7 +15,8 @@ from typing import Protocol
 import torch
 
 from omnidrop.clip.features import AudioSpec, VideoSpec
-from omnidrop.prompt import Layout, TextEncoder
+from omnidrop.prompt import Layout
+from omnidrop.tokens import TextEncoder
 
 #: Cosine and sine of a sequence's rotary angles, (1, n, head_dim) each.
 Rotary = tuple[torch.Tensor, torch.Tensor]

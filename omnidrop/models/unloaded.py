@@ -26,7 +26,8 @@ from omnidrop.models.loading import (
 )
 from omnidrop.models.locations import ALIASES, cached
 from omnidrop.models.quantising import QUANTISED
-from omnidrop.prompt import Layout, TextEncoder
+from omnidrop.prompt import Layout
+from omnidrop.tokens import TextEncoder
 
 
 @dataclass(frozen=True)

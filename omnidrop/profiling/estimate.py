@@ -33,8 +33,9 @@ from omnidrop.profiling.peak import (
     run_estimate,
     tower_costs,
 )
-from omnidrop.prompt import Media, build_prompt, long_position_notice
+from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
+from omnidrop.tokens import Media
 
 ROUGH = "The tokenizer is not on this machine: text tokens are a guess, four letters each."
 

@@ -36,8 +36,9 @@ from omnidrop.profiling.limits import (
     size,
 )
 from omnidrop.profiling.peak import Sizes, Tokens, peak_bytes
-from omnidrop.prompt import Media, Prompt, build_prompt
+from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.tokens import Media, Prompt
 
 if TYPE_CHECKING:
     from omnidrop.clip.clip import Clip

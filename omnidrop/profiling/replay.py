@@ -21,7 +21,8 @@ from omnidrop.profiling.survivors import (
     survivors_at,
     telling_layer,
 )
-from omnidrop.prompt import Media, build_prompt
+from omnidrop.prompt import build_prompt
+from omnidrop.tokens import Media
 
 #: Chunks on one contact sheet; of a longer clip, as many evenly spread.
 MOST_CHUNKS = 48
