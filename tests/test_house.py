@@ -29,6 +29,7 @@ DOORS = {
     "profiling": RUN | {"engine"},
     "training": RUN | {"engine"},
     "evaluation": RUN | {"engine", "profiling"},
+    "testing": RUN | {"engine", "profiling"},
 }
 
 

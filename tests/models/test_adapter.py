@@ -15,9 +15,9 @@ from omnidrop.engine.cache import KVCache
 from omnidrop.errors import ModelError
 from omnidrop.models.qwen2_5_omni import adapter as omni
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter, media_specs
+from omnidrop.models.qwen2_5_omni.tiny import token_ids, write_preprocessor, write_tokenizer
 from omnidrop.prompt import build_prompt
 from omnidrop.tokens import Media
-from tests.checkpoints import token_ids, write_preprocessor, write_tokenizer
 from tests.models.conftest import load
 
 
