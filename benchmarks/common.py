@@ -117,7 +117,7 @@ def made_embeddings(tokens: int, adapter: QwenOmniAdapter, *, side: int = 8) -> 
     audio = tokens - video
     return Encoded(
         media=Media((grids, 2 * side, 2 * side), audio / 25 / grids, audio),
-        video=states(video),
+        planes=(states(video),),
         audio=states(audio),
         audio_attention=torch.rand(audio, generator=generator),
     )

@@ -74,7 +74,7 @@ def side(name: str, options: argparse.Namespace) -> dict[str, int]:
     )
     adapter = adapter_of(thinker)
     clip = made_embeddings(options.tokens, adapter)
-    prompt = build_prompt(adapter.text, adapter.layout, QUESTION, clip.media)
+    prompt = build_prompt(adapter.text, adapter.template, QUESTION, clip.media)
     if name == "transformers":
         with torch.inference_mode():
             given = inputs(adapter, prompt, clip)

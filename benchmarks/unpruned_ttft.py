@@ -137,7 +137,7 @@ def theirs(
         given["video_second_per_grid"] = torch.tensor([step])
         given["use_audio_in_video"] = tokens > 0
     media = Media(grid, step, tokens)
-    ids = build_prompt(adapter.text, adapter.layout, QUESTION, media).ids[None]
+    ids = build_prompt(adapter.text, adapter.template, QUESTION, media).ids[None]
     with torch.inference_mode():
         out = reference.generate(
             input_ids=ids,

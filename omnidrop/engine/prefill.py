@@ -179,7 +179,7 @@ class _Climb:
         if not len(av):
             self.sequence = self._sequence(text, words)
             return
-        own = encoded.in_prompt_order(tokens.video[av]).to(device=device, dtype=words.dtype)
+        own = encoded.in_prompt_order(tokens.video[av])[0].to(device=device, dtype=words.dtype)
         entry = self.method.enter(
             EntryView(
                 tokens=tokens.select(av),

@@ -59,7 +59,7 @@ def load(model: str | LoadOptions | None = None, **settings: object) -> Model:
     ----------
     model : str or LoadOptions, optional
         A folder, a hub name, an alias ("3b", "7b", "demo") or complete options; None takes a
-        cached Qwen2.5-Omni, or the demo model.
+        cached model that has an alias, or the demo model.
     **settings
         Fields of `LoadOptions`: device, dtype, quantize, attention, offline.
 
@@ -135,7 +135,7 @@ class Model:
                 chosen,
                 video_spec=self.adapter.video_spec,
                 audio_spec=self.adapter.audio_spec,
-                chunk_seconds=self.adapter.layout.seconds_per_chunk,
+                chunk_seconds=self.adapter.template.chunk_seconds,
             )
         return Session(self.adapter, clip=clip, opened=meter.since_start())
 
@@ -283,7 +283,7 @@ class Session:
         with out_of_memory(TOO_BIG):
             with meter.stage("prompt"):
                 prompt = build_prompt(
-                    self.adapter.text, self.adapter.layout, question, encoded.media, system=system
+                    self.adapter.text, self.adapter.template, question, encoded.media, system=system
                 )
             fitted = None
             if limits is not None:
@@ -319,7 +319,7 @@ class Session:
         notices = list(self.clip.notices) if self.clip is not None else []
         if self.info.demo:
             notices.insert(0, DEMO_NOTICE)
-        if notice := long_position_notice(prompt):
+        if notice := long_position_notice(prompt, self.adapter.template):
             notices.append(notice)
         if note := prefilled.plan.settings.get("note"):
             notices.append(str(note))
