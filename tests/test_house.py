@@ -31,6 +31,9 @@ DOORS = {
     "evaluation": RUN | {"engine", "profiling"},
     "testing": RUN | {"engine", "profiling"},
 }
+for room in ("report", "engine", "profiling", "evaluation", "testing"):
+    DOORS[room] |= {"stages"}
+DOORS["stages"] = set()
 
 
 def room_of(path: Path) -> str:

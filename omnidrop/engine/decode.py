@@ -15,6 +15,7 @@ from omnidrop.engine.timing import Meter
 from omnidrop.errors import UsageError
 from omnidrop.models.adapter import Adapter
 from omnidrop.report.trace import Choice
+from omnidrop.stages import StageName
 
 #: Stands at the end of decoded text while a character's bytes are not complete.
 REPLACEMENT = "\ufffd"
@@ -153,14 +154,14 @@ def generate(
         ids.append(token)
         if options.logprobs:
             logprobs.append(float(logits.log_softmax(-1)[token]))
-        with stage("detokenise"):
+        with stage(StageName.DETOKENISE):
             stream.push(token)
         if len(ids) >= options.max_new_tokens:
             break
         position = prefilled.next_position + len(ids) - 1
-        with stage("decode"):
+        with stage(StageName.DECODE):
             logits = step(adapter, prefilled.cache, [token], position)[-1]
-    with stage("detokenise"):
+    with stage(StageName.DETOKENISE):
         text = stream.finish()
     return Generated(tuple(ids), text, stop, tuple(logprobs))
 

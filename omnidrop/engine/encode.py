@@ -22,6 +22,7 @@ from omnidrop.engine.frame_stream import Grids, SoundAhead, grids_beside, grids_
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter, Embeds
+from omnidrop.stages import StageName
 from omnidrop.tokens import Media
 
 if TYPE_CHECKING:  # ready features need no media library
@@ -190,10 +191,10 @@ def encode_features(
     """Run both encoders over ready features; no media library is needed."""
     video = audio = None
     if features.patches is not None and features.grid is not None:
-        with meter.stage("vision tower"):
+        with meter.stage(StageName.VISION_TOWER):
             video = adapter.encode_video(features.patches, features.grid, attention=video_attention)
     if features.mel is not None and _audio_tokens(adapter, features.mel) > 0:
-        with meter.stage("audio tower"):
+        with meter.stage(StageName.AUDIO_TOWER):
             audio = adapter.encode_audio(features.mel, attention=True)
     media = Media(
         grid=features.grid,
@@ -224,13 +225,13 @@ def _shortest(adapter: Adapter) -> float:
 
 
 def _audio(adapter: Adapter, meter: Meter, tell: Progress, sound: SoundAhead) -> Embeds | None:
-    tell("sound", 0.0, None)
-    with meter.stage("waiting for sound"):
+    tell(StageName.SOUND, 0.0, None)
+    with meter.stage(StageName.WAITING_FOR_SOUND):
         mel = sound.result()
     if mel is None or _audio_tokens(adapter, mel) <= 0:
         return None
-    tell("audio tower", 0.0, None)
-    with meter.stage("audio tower"):
+    tell(StageName.AUDIO_TOWER, 0.0, None)
+    with meter.stage(StageName.AUDIO_TOWER):
         return adapter.encode_audio(mel, attention=True)
 
 
@@ -263,7 +264,7 @@ def _has_processors_left(adapter: Adapter) -> bool:
 
 def _waited_for(grids: Ahead[Grids], meter: Meter) -> Iterator[Grids]:
     while True:
-        with meter.stage("waiting for frames"):
+        with meter.stage(StageName.WAITING_FOR_FRAMES):
             item = next(grids, None)
         if item is None:
             return
@@ -285,12 +286,12 @@ def _embedded(
     done = 0
     for item in grids:
         if item.rows is not None:
-            with meter.stage("vision tower"):
+            with meter.stage(StageName.VISION_TOWER):
                 parts.append(adapter.encode_video(item.rows, item.shape, attention=attention))
         places += item.places
         _, height, width = item.shape
         done += item.frames
-        tell("frames", float(done), total)
+        tell(StageName.FRAMES, float(done), total)
     if not parts:
         return None
     received = [part.received for part in parts if part.received is not None]

@@ -22,6 +22,7 @@ import torch
 from omnidrop.clip.features import VideoSpec, patches
 from omnidrop.clip.prefetch import Ahead
 from omnidrop.engine.timing import Meter
+from omnidrop.stages import StageName
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip
@@ -141,10 +142,12 @@ def _grids(clip: Clip, meter: Meter, *, overlapped: bool) -> Generator[Grids, No
         for chunks in rounds:
             with nullcontext() if overlapped else clip.gate.closed():
                 for frames in chunks:
-                    with meter.stage("patches", overlapped=overlapped):
+                    with meter.stage(StageName.PATCHES, overlapped=overlapped):
                         grids = _cut(frames, seen, clip.video_spec)
                     yield grids
-    meter.add("resize", clip.resizing.seconds, within="frames", overlapped=overlapped)
+    meter.add(
+        StageName.RESIZE, clip.resizing.seconds, within=StageName.FRAMES, overlapped=overlapped
+    )
 
 
 def _frames(
@@ -154,7 +157,7 @@ def _frames(
     chunks: list[torch.Tensor] = []
     with closing(clip.frame_chunks()) as source:
         while True:
-            with meter.stage("frames", overlapped=overlapped):
+            with meter.stage(StageName.FRAMES, overlapped=overlapped):
                 chunk = next(source, None)
             if chunk is not None:
                 chunks.append(chunk.frames)
@@ -194,10 +197,15 @@ class SoundAhead:
 
     def _work(self, clip: Clip, meter: Meter) -> None:
         try:
-            with meter.stage("sound", overlapped=True):
+            with meter.stage(StageName.SOUND, overlapped=True):
                 self._mel = clip.log_mel(self._stop)
-            meter.add("sound", -clip.waiting.seconds, overlapped=True)
-            meter.add("log-mel", clip.transforming.seconds, within="sound", overlapped=True)
+            meter.add(StageName.SOUND, -clip.waiting.seconds, overlapped=True)
+            meter.add(
+                StageName.LOG_MEL,
+                clip.transforming.seconds,
+                within=StageName.SOUND,
+                overlapped=True,
+            )
         except BaseException as error:  # kept for the reader, who raises it
             self._error = error
 

@@ -30,9 +30,10 @@ from omnidrop.models.memory import out_of_memory
 from omnidrop.profiling.fit import fit
 from omnidrop.profiling.limits import Limits
 from omnidrop.prompt import build_prompt, long_position_notice
-from omnidrop.pruning.method import Method
+from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.report.trace import Answer, Choice, Stage
+from omnidrop.stages import StageName
 from omnidrop.tokens import Prompt
 
 if TYPE_CHECKING:  # ready features need no media library
@@ -40,9 +41,6 @@ if TYPE_CHECKING:  # ready features need no media library
 
 #: Share of AV tokens kept when nobody says otherwise (the paper's main setting).
 DEFAULT_BUDGET = 0.3
-
-#: What a method names in `wants` to be given the vision tower's attention.
-VIDEO_ATTENTION = "video attention"
 
 TOO_BIG = "Lower --max-pixels, --fps or --max-frames, ask about a shorter span, or use --4bit."
 
@@ -129,7 +127,7 @@ class Model:
         from omnidrop.clip.clip import open_clip
 
         meter = Meter(self.adapter.device)
-        with meter.stage("open"):
+        with meter.stage(StageName.OPEN):
             clip = open_clip(
                 path,
                 chosen,
@@ -210,7 +208,7 @@ class Session:
             return known
         self.prefixes.clear()
         if self.clip is not None:
-            meter.begin_earlier("open", self._opened)
+            meter.begin_earlier(StageName.OPEN, self._opened)
         with out_of_memory(TOO_BIG):
             if self.clip is not None:
                 self._encoded = encode_clip(
@@ -279,18 +277,18 @@ class Session:
         options = options or GenerateOptions()
         meter = Meter(self.adapter.device)
         reset_device_peak(self.adapter.device)
-        encoded = self._encode(meter, progress, VIDEO_ATTENTION in method.wants)
+        encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in method.wants)
         with out_of_memory(TOO_BIG):
-            with meter.stage("prompt"):
+            with meter.stage(StageName.PROMPT):
                 prompt = build_prompt(
                     self.adapter.text, self.adapter.template, question, encoded.media, system=system
                 )
             fitted = None
             if limits is not None:
-                with meter.stage("fit"):
+                with meter.stage(StageName.FIT):
                     method, fitted = fit(self.adapter, prompt, method, limits, meter.since_start)
             if progress:
-                progress("prefill", 0.0, None)
+                progress(StageName.PREFILL, 0.0, None)
             prefilled = self._prefill(
                 prompt, encoded, method, meter, options.seed, reuse and self.reuse
             )
@@ -300,14 +298,14 @@ class Session:
             ticks: list[float] = []
             scored: tuple[Choice, ...] = ()
             if choices:
-                with meter.stage("choices"):
+                with meter.stage(StageName.CHOICES):
                     scored = score_choices(self.adapter, prefilled, choices)
                 ticks.append(meter.since_start())
                 made = Generated((), scored[0].text, "choice", ())
                 if on_text:
                     on_text(made.text)
             else:
-                with meter.stage("answer"):
+                with meter.stage(StageName.ANSWER):
                     made = generate(
                         self.adapter,
                         prefilled,

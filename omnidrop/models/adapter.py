@@ -219,8 +219,8 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def remember(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
-        """Add to the cache what `layer` would add, for rows whose states nobody asks for.
+    def cache_kv(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
+        """Compute only keys and values, for rows whose states nothing reads (in the last layer).
 
         Parameters
         ----------

@@ -37,6 +37,7 @@ from omnidrop.profiling.limits import (
 from omnidrop.profiling.peak import Sizes, Tokens, peak_bytes
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.stages import StageName
 from omnidrop.tokens import Media, Prompt
 
 if TYPE_CHECKING:
@@ -99,8 +100,8 @@ def _timed(
     meter = Meter(adapter.device)
     prefill(adapter, prompt, encoded, method, meter)
     took = {stage.name: stage.seconds for stage in meter.stages()}
-    choosing = took.get("selection", 0.0)
-    return took["prefill"] - choosing, took["entry"] + choosing
+    choosing = took.get(StageName.SELECTION, 0.0)
+    return took[StageName.PREFILL] - choosing, took[StageName.ENTRY] + choosing
 
 
 def _made_up(adapter: Adapter, chunks: int) -> tuple[Prompt, Encoded]:

@@ -44,6 +44,7 @@ from omnidrop.profiling.result import (
 )
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import Answer, Trace
+from omnidrop.stages import StageName
 
 Progress = Callable[[str, float, float | None], None]
 
@@ -234,18 +235,18 @@ class _Asking:
         ) as clip:
             chunks = clip.frame_chunks()
             while clip.has_video:
-                with meter.stage("frames"):
+                with meter.stage(StageName.FRAMES):
                     chunk = next(chunks, None)
                 if chunk is None:
                     break
-                with meter.stage("patches"):
+                with meter.stage(StageName.PATCHES):
                     patches(chunk.frames, clip.video_spec)
             if clip.has_video:
-                meter.add("resize", clip.resizing.seconds, within="frames")
+                meter.add(StageName.RESIZE, clip.resizing.seconds, within=StageName.FRAMES)
             if clip.has_audio:
-                with meter.stage("sound"):
+                with meter.stage(StageName.SOUND):
                     clip.log_mel()
-                meter.add("log-mel", clip.transforming.seconds, within="sound")
+                meter.add(StageName.LOG_MEL, clip.transforming.seconds, within=StageName.SOUND)
         return lines(meter.stages(), meter.since_start())
 
     def look(self, run: _Run) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.errors import printable
+from omnidrop.stages import StageName
 from omnidrop_cli import backend
 from omnidrop_cli import errors as guard
 from omnidrop_cli.options.common import AnswerFlags, ReadFlags, SpanFlags
@@ -73,7 +74,7 @@ def answers(items: Iterable[Item], job: Job) -> Iterator[Outcome]:
     for (clip, span), group in by_clip.items():
         read, said = job.read, None
         try:
-            job.progress("open", 0, None)
+            job.progress(StageName.OPEN, 0, None)
             if job.fit:
                 read, said = backend.fit_sampling(
                     job.model, clip, group[0].question, job.method,
@@ -127,6 +128,6 @@ def _counter(job: Job) -> Callable[[str], None] | None:
     def count(piece: str) -> None:
         nonlocal pieces
         pieces += 1
-        job.progress("answer", pieces, None)
+        job.progress(StageName.ANSWER, pieces, None)
 
     return count

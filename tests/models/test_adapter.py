@@ -134,7 +134,7 @@ def test_remembered_rows_are_seen_as_if_they_had_gone_through(adapter):
     hidden, (cos, sin) = states(adapter, 9)
     whole, told = KVCache(6), KVCache(6)
     out = adapter.layer(2, hidden, (cos, sin), whole)
-    adapter.remember(2, hidden[:, :8], (cos[:, :8], sin[:, :8]), told)
+    adapter.cache_kv(2, hidden[:, :8], (cos[:, :8], sin[:, :8]), told)
     last = adapter.layer(2, hidden[:, 8:], (cos[:, 8:], sin[:, 8:]), told)
     assert told.lengths == whole.lengths
     torch.testing.assert_close(told.keys(2), whole.keys(2), rtol=1e-5, atol=1e-6)

@@ -105,7 +105,7 @@ def test_survivors_are_those_of_the_plain_reading(chunks, width, budget):
     assert entry.keep.tolist() == sorted(carried)
     wanted = torch.tensor([carried[i] for i in sorted(carried)])
     torch.testing.assert_close(
-        view.embeds[entry.keep] if entry.embeds is None else entry.embeds,
+        entry.take(view.embeds),
         wanted,
         atol=1e-5,
         rtol=1e-5,

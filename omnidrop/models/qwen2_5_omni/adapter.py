@@ -139,7 +139,7 @@ class QwenOmniAdapter(Adapter):
         mask = self._mask(hidden.shape[1], cache.length(index), hidden)
         normed = _normed(layer.input_layernorm, hidden)
         queries = _rotated(attention.q_proj(normed), attention.head_dim, rotary)
-        keys, values = self._remember(index, normed, rotary, cache)
+        keys, values = self._update_cache(index, normed, rotary, cache)
         del normed
         if mask is not None and self._implementation == "sdpa" and mask.shape[2] <= FEW_ROWS:
             attended = attend_from_few(queries, keys, values, mask, self.scaling)
@@ -173,11 +173,11 @@ class QwenOmniAdapter(Adapter):
         return blocked.masked_fill_(~seen, torch.finfo(hidden.dtype).min)[None, None]
 
     @torch.inference_mode()
-    def remember(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
+    def cache_kv(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
         normed = _normed(self._layers[index].input_layernorm, hidden)
-        self._remember(index, normed, rotary, cache)
+        self._update_cache(index, normed, rotary, cache)
 
-    def _remember(
+    def _update_cache(
         self, index: int, normed: torch.Tensor, rotary: Rotary, cache: LayerCache
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Put keys and values of normed rows into the cache; return all it holds of the layer."""
