@@ -171,7 +171,9 @@ def _untimed(name: str) -> AbstractContextManager[None]:
 
 
 @torch.inference_mode()
-def step(adapter: Adapter, cache: KVCache, ids: Sequence[int], position: int) -> list[torch.Tensor]:
+def step(
+    adapter: Adapter, cache: KVCache, ids: Sequence[int], position: int | float
+) -> list[torch.Tensor]:
     """Feed tokens after the prompt.
 
     Parameters
@@ -181,7 +183,7 @@ def step(adapter: Adapter, cache: KVCache, ids: Sequence[int], position: int) ->
         Grows by `len(ids)` in every layer.
     ids : sequence of int
         Tokens to feed, at consecutive positions.
-    position : int
+    position : int or float
         M-RoPE position of the first of them.
 
     Returns

@@ -10,10 +10,10 @@ import torch
 from omnidrop.engine.cache import KVCache
 from omnidrop.engine.sequence import Block, Rows, Split, Whole
 from omnidrop.models.adapter import Adapter
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning.method import MethodState
 from omnidrop.pruning.method import Rows as QueryRows
 from omnidrop.pruning.parts.relevance import relevance, row_relevance
+from omnidrop.tokens import TokenMap
 
 
 @dataclass

@@ -24,9 +24,9 @@ from omnidrop.engine.prefix import Handover, Key, Prefix, Prefixes, PrefixRecord
 from omnidrop.engine.sequence import Block, Rows, Split, Whole, clip_end, taken
 from omnidrop.engine.timing import Meter
 from omnidrop.models.adapter import Adapter
-from omnidrop.prompt import Prompt
 from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodState, Plan
 from omnidrop.stages import StageName, prefix_stage
+from omnidrop.tokens import Prompt
 
 #: A clip with fewer rows than this passes together with the question: a pass of its own would read
 #: all weights once more, which costs more than it saves.
@@ -51,7 +51,7 @@ class Prefilled:
         Attention of the question's rows to the AV tokens alive at layer L // 2, on the CPU.
     relevance_tokens : Tensor or None, (n,) int64
         Prompt indices of those tokens, on the CPU.
-    next_position : int
+    next_position : int or float
         Position of the first generated token.
     reused : int
         Layers, from the first, that were not computed for the clip: an earlier question's prefix
@@ -64,7 +64,7 @@ class Prefilled:
     survivors: tuple[torch.Tensor, ...]
     relevance: torch.Tensor | None
     relevance_tokens: torch.Tensor | None
-    next_position: int
+    next_position: int | float
     reused: int = 0
 
 

@@ -19,8 +19,8 @@ from typing import Self
 import torch
 
 from omnidrop.models.adapter import Rotary
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning.method import Entry
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)

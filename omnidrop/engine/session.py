@@ -29,11 +29,12 @@ from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.models.memory import out_of_memory
 from omnidrop.profiling.fit import fit
 from omnidrop.profiling.limits import Limits
-from omnidrop.prompt import Prompt, build_prompt, long_position_notice
+from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.report.trace import Answer, Choice, Stage
 from omnidrop.stages import StageName
+from omnidrop.tokens import Prompt
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip
@@ -56,7 +57,7 @@ def load(model: str | LoadOptions | None = None, **settings: object) -> Model:
     ----------
     model : str or LoadOptions, optional
         A folder, a hub name, an alias ("3b", "7b", "demo") or complete options; None takes a
-        cached Qwen2.5-Omni, or the demo model.
+        cached model that has an alias, or the demo model.
     **settings
         Fields of `LoadOptions`: device, dtype, quantize, attention, offline.
 
@@ -132,7 +133,7 @@ class Model:
                 chosen,
                 video_spec=self.adapter.video_spec,
                 audio_spec=self.adapter.audio_spec,
-                chunk_seconds=self.adapter.layout.seconds_per_chunk,
+                chunk_seconds=self.adapter.template.chunk_seconds,
             )
         return Session(self.adapter, clip=clip, opened=meter.since_start())
 
@@ -280,7 +281,7 @@ class Session:
         with out_of_memory(TOO_BIG):
             with meter.stage(StageName.PROMPT):
                 prompt = build_prompt(
-                    self.adapter.text, self.adapter.layout, question, encoded.media, system=system
+                    self.adapter.text, self.adapter.template, question, encoded.media, system=system
                 )
             fitted = None
             if limits is not None:
@@ -316,7 +317,7 @@ class Session:
         notices = list(self.clip.notices) if self.clip is not None else []
         if self.info.demo:
             notices.insert(0, DEMO_NOTICE)
-        if notice := long_position_notice(prompt):
+        if notice := long_position_notice(prompt, self.adapter.template):
             notices.append(notice)
         if note := prefilled.plan.settings.get("note"):
             notices.append(str(note))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from omnidrop.profiling.figures import AUDIO, CONTROL, VIDEO, clock, new_figure, styled
-from omnidrop.profiling.survivors import MEL_PER_TOKEN, ChunkSight, Sight
+from omnidrop.profiling.survivors import ChunkSight, Sight
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,12 +142,11 @@ def _sound(axis: Any, chunk: ChunkSight, loudness: tuple[float, float]) -> None:
     """Draw the log-mel, dropped tokens dimmed, and a mark under each that is left."""
     import matplotlib
 
-    if chunk.mel is None or chunk.sounds is None:
+    if chunk.mel is None or chunk.sounds is None or chunk.lit is None:
         return
     low, high = loudness
     shade = matplotlib.colormaps["magma"]((chunk.mel[::-1] - low) / (high - low))[..., :3]
-    lit = np.repeat(chunk.sounds, MEL_PER_TOKEN)[: shade.shape[1]]
-    shade = np.where(lit[None, :, None], shade, shade.mean(axis=-1, keepdims=True) * 0.5)
+    shade = np.where(chunk.lit[None, :, None], shade, shade.mean(axis=-1, keepdims=True) * 0.5)
     tokens = len(chunk.sounds)
     axis.imshow(shade, aspect="auto", extent=(0, tokens, 0, 1), interpolation="nearest")
     for token in np.flatnonzero(chunk.sounds):

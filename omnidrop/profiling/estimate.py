@@ -13,17 +13,15 @@ import math
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict
 
 import torch
 
 from omnidrop.clip.clip import Clip, ClipOptions, open_clip
-from omnidrop.clip.features import audio_token_count
 from omnidrop.engine.timing import matmul_speed
 from omnidrop.errors import BudgetError
 from omnidrop.models.loading import LoadOptions
 from omnidrop.models.memory import device_memory_free, host_memory_free
-from omnidrop.models.unloaded import RoughEncoder, Sketch, sketch
+from omnidrop.models.unloaded import RoughEncoder, Unloaded, describe
 from omnidrop.profiling.measure import label_of
 from omnidrop.profiling.peak import (
     Estimate,
@@ -33,8 +31,10 @@ from omnidrop.profiling.peak import (
     run_estimate,
     tower_costs,
 )
-from omnidrop.prompt import Media, build_prompt, long_position_notice
+from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
+from omnidrop.shapes import described
+from omnidrop.tokens import Media
 
 ROUGH = "The tokenizer is not on this machine: text tokens are a guess, four letters each."
 
@@ -77,17 +77,17 @@ def estimate(
     MediaError, UsageError, ModelError, BudgetError
         As opening, loading and planning would.
     """
-    known = sketch(model or LoadOptions())
+    known = describe(model or LoadOptions())
     with open_clip(
         path,
         clip or ClipOptions(),
         video_spec=known.video_spec,
         audio_spec=known.audio_spec,
-        chunk_seconds=known.layout.seconds_per_chunk,
+        chunk_seconds=known.template.chunk_seconds,
     ) as opened:
         media = media_of(opened, known)
         notices = list(opened.notices)
-    prompt = build_prompt(known.encoder, known.layout, question, media, system=system)
+    prompt = build_prompt(known.encoder, known.template, question, media, system=system)
     av = prompt.tokens.select(prompt.tokens.av)
     video = int(av.video.sum())
     tokens = Tokens(
@@ -99,11 +99,11 @@ def estimate(
     )
     if not tokens.counted:
         notices.append(ROUGH)
-    sizes = Sizes(known.text, known.vision, known.audio, known.weights, known.bytes_per_value)
+    sizes = Sizes(known.shapes, known.weights, known.bytes_per_value)
     speed, speed_of = _speed(known, tflops)
 
     def one(label: str, method: Method) -> RunEstimate:
-        counts = method.plan(av, known.text.layers).counts
+        counts = method.plan(av, known.shapes.text.layers).counts
         return run_estimate(label, method.name, float(method.budget), counts, sizes, tokens, speed)
 
     control, runs = one("none", Method()), []
@@ -114,7 +114,7 @@ def estimate(
             if len(methods) == 1:
                 raise
             notices.append(f"{label} cannot be run: {error}")
-    if note := long_position_notice(prompt):
+    if note := long_position_notice(prompt, known.template):
         notices.append(note)
     if tflops is None:
         notices += _room(known, control)
@@ -130,9 +130,7 @@ def estimate(
             "quantization": known.quantization,
             "parameters": known.parameters,
             "weights": known.weights,
-            "text": asdict(known.text),
-            "vision": asdict(known.vision),
-            "audio": asdict(known.audio),
+            **described(known.shapes),
         },
         tokens=tokens,
         flops_vision=vision,
@@ -145,7 +143,7 @@ def estimate(
     )
 
 
-def media_of(clip: Clip, known: Sketch) -> Media:
+def media_of(clip: Clip, known: Unloaded) -> Media:
     """Return what of a clip would be in the prompt, from its plan and its announced lengths."""
     grid = step = None
     if clip.plan is not None:
@@ -161,11 +159,11 @@ def media_of(clip: Clip, known: Sketch) -> Media:
             end = track.start - info.start + track.duration
             seconds = min(end, clip.start + clip.duration) - clip.start
         samples = math.ceil(round(seconds * known.audio_spec.sampling_rate, 3))
-        audio = audio_token_count(-(-samples // known.audio_spec.hop))
+        audio = known.template.audio_tokens(-(-samples // known.audio_spec.hop))
     return Media(grid=grid, second_per_grid=step, audio_tokens=audio)
 
 
-def _speed(known: Sketch, tflops: float | None) -> tuple[float, str]:
+def _speed(known: Unloaded, tflops: float | None) -> tuple[float, str]:
     if tflops is not None:
         return tflops * 1e12, "as given"
     device = torch.device(known.device)
@@ -174,7 +172,7 @@ def _speed(known: Sketch, tflops: float | None) -> tuple[float, str]:
     return speed, f"a large {known.dtype} matrix product on this machine ({name})"
 
 
-def _room(known: Sketch, control: RunEstimate) -> list[str]:
+def _room(known: Unloaded, control: RunEstimate) -> list[str]:
     """Return a notice if the unpruned run would not fit here."""
     device = torch.device(known.device)
     free = device_memory_free(device) if device.type == "cuda" else host_memory_free()

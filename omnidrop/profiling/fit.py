@@ -24,7 +24,6 @@ from omnidrop.engine.prefill import prefill
 from omnidrop.engine.timing import Meter, device_peak, host_peak, resident
 from omnidrop.errors import BudgetError
 from omnidrop.models.adapter import Adapter
-from omnidrop.profiling.cost import prefill_flops
 from omnidrop.profiling.limits import (
     REMEDY,
     Expected,
@@ -36,9 +35,10 @@ from omnidrop.profiling.limits import (
     size,
 )
 from omnidrop.profiling.peak import Sizes, Tokens, peak_bytes
-from omnidrop.prompt import Media, Prompt, build_prompt
+from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
 from omnidrop.stages import StageName
+from omnidrop.tokens import Media, Prompt
 
 if TYPE_CHECKING:
     from omnidrop.clip.clip import Clip
@@ -72,7 +72,7 @@ def _measure(adapter: Adapter, method: Method) -> Pace:
         seconds = min(_timed(adapter, prompt, encoded, Method())[0] for _ in range(2))
         av = int(prompt.tokens.av.sum())
         counts = (av,) * adapter.info.text.layers
-        points.append((prefill_flops(adapter.info.text, len(prompt) - av, counts), seconds))
+        points.append((adapter.info.text.prefill_flops(len(prompt) - av, counts), seconds))
         if seconds > PATIENCE:
             return Pace(points[-1][0] / seconds)
     chosen = _possible(method, prompt, adapter.info.text.layers)
@@ -105,11 +105,13 @@ def _timed(
 
 
 def _made_up(adapter: Adapter, chunks: int) -> tuple[Prompt, Encoded]:
-    """Return a clip of 64 tokens for each second's picture and 25 for its sound, all random."""
-    seconds = round(chunks * adapter.layout.seconds_per_chunk)
+    """Return a clip of 64 video tokens a second and the family's audio tokens, all random."""
+    seconds = round(chunks * adapter.template.chunk_seconds)
     side = 8 * adapter.video_spec.merge_size
-    media = Media(grid=(seconds, side, side), second_per_grid=1.0, audio_tokens=25 * seconds)
-    prompt = build_prompt(adapter.text, adapter.layout, "What can be seen and heard?", media)
+    spec = adapter.audio_spec
+    audio = adapter.template.audio_tokens(seconds * spec.sampling_rate // spec.hop)
+    media = Media(grid=(seconds, side, side), second_per_grid=1.0, audio_tokens=audio)
+    prompt = build_prompt(adapter.text, adapter.template, "What can be seen and heard?", media)
     generator = torch.Generator().manual_seed(0)
 
     def words(count: int) -> torch.Tensor:
@@ -117,10 +119,10 @@ def _made_up(adapter: Adapter, chunks: int) -> tuple[Prompt, Encoded]:
         with torch.inference_mode():
             return adapter.embed(ids.to(adapter.device))
 
-    video, audio = 64 * seconds, 25 * seconds
+    video = int(prompt.tokens.video.sum())
     return prompt, Encoded(
         media=media,
-        video=words(video),
+        planes=tuple(words(video) for _ in range(adapter.info.vision.planes)),
         audio=words(audio),
         audio_attention=torch.rand(audio, generator=generator),
         video_attention=torch.rand(video, generator=generator),
@@ -192,7 +194,7 @@ def _expectation(
         counts = replace(method, budget=budget).plan(tokens, shape.layers).counts
         seconds = memory = None
         if speed is not None:
-            seconds = spent + speed.seconds(prefill_flops(shape, text, counts), len(tokens))
+            seconds = spent + speed.seconds(shape.prefill_flops(text, counts), len(tokens))
         if limits.memory is not None:
             lengths = [text + count for count in counts]
             memory = max(peak, held + peak_bytes(sizes, counted, lengths))
@@ -204,7 +206,7 @@ def _expectation(
 def _sizes(adapter: Adapter) -> Sizes:
     """Return the sizes of a model whose weights are counted as held already."""
     width = torch.empty(0, dtype=adapter.dtype).element_size()
-    return Sizes(adapter.info.text, adapter.info.vision, adapter.info.audio, 0, width)
+    return Sizes(adapter.info.shapes, 0, width)
 
 
 def _memory(device: torch.device) -> tuple[int, int]:
@@ -256,7 +258,7 @@ def fit_sampling(
     said = None
     for options in _smaller(adapter, path, asked, pixels, fps):
         media, seconds, tower = _ahead(adapter, path, options)
-        prompt = build_prompt(adapter.text, adapter.layout, question, media, system=system)
+        prompt = build_prompt(adapter.text, adapter.template, question, media, system=system)
         held = _memory(adapter.device)[0]
         expect = _expectation(
             adapter, prompt, method, limits, speed, seconds, held, held + tower
@@ -304,7 +306,7 @@ def _opened(adapter: Adapter, path: str | os.PathLike[str], options: ClipOptions
         options,
         video_spec=adapter.video_spec,
         audio_spec=adapter.audio_spec,
-        chunk_seconds=adapter.layout.seconds_per_chunk,
+        chunk_seconds=adapter.template.chunk_seconds,
     )
 
 

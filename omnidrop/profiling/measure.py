@@ -27,7 +27,6 @@ from omnidrop.engine.session import Model
 from omnidrop.engine.timing import MemoryWatch, Meter, StageMemory, matmul_speed
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.models.adapter import ModelInfo
-from omnidrop.profiling.cost import audio_flops, decode_flops, prefill_flops, vision_flops
 from omnidrop.profiling.result import (
     CONTROL,
     FURTHER,
@@ -232,7 +231,7 @@ class _Asking:
             self.clip or ClipOptions(),
             video_spec=adapter.video_spec,
             audio_spec=adapter.audio_spec,
-            chunk_seconds=adapter.layout.seconds_per_chunk,
+            chunk_seconds=adapter.template.chunk_seconds,
         ) as clip:
             chunks = clip.frame_chunks()
             while clip.has_video:
@@ -303,21 +302,19 @@ def _summed(info: ModelInfo, run: _Run, control: RunProfile | None, unpruned: _R
 
 def _flops(info: ModelInfo, trace: Trace, steps: int) -> dict[str, float]:
     """Return what the cost model says of each line of a run, `steps` tokens fed after prefill."""
-    found = {
-        PREFILL: prefill_flops(info.text, trace.text_tokens, trace.kept_per_layer, as_run=True)
-    }
+    found = {PREFILL: info.text.prefill_flops(trace.text_tokens, trace.kept_per_layer, as_run=True)}
     grid = trace.clip.get("grid")
     if grid is not None:
         steps_seen = grid[0] - trace.clip["repeated_grids"]  # the others were not encoded again
-        found["vision tower"] = vision_flops(info.vision, (steps_seen, *grid[1:]))
+        found["vision tower"] = info.vision.flops((steps_seen, *grid[1:]))
     if trace.audio_tokens:
-        found["audio tower"] = audio_flops(info.audio, trace.audio_tokens)
+        found["audio tower"] = info.audio.flops(trace.audio_tokens)
     if steps > 0:
         kept = trace.kept_per_layer
         if trace.method.get("cache") == "cut":
             kept = (kept[-1],) * len(kept)
         lengths = [trace.text_tokens + count for count in kept]
-        found[FURTHER] = decode_flops(info.text, lengths, steps)
+        found[FURTHER] = info.text.decode_flops(lengths, steps)
     return found
 
 

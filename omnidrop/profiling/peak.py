@@ -10,22 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from omnidrop.profiling.cost import (
-    AudioSizes,
-    DecoderShape,
-    VisionSizes,
-    audio_flops,
-    kv_bytes,
-    prefill_flops,
-    vision_flops,
-)
+from omnidrop.shapes import Shapes
 
 SCHEMA = "omnidrop.estimate/1"
-
-#: Patches that pass the vision tower together, and their bytes before the tower (float32).
-TOWER_BATCH, PATCH_BYTES = 8192, 4 * 3 * 2 * 14 * 14
-#: Rows that pass a norm or an MLP of the decoder together.
-ROWS = 2048
 
 
 @dataclass(frozen=True)
@@ -134,26 +121,22 @@ class Sizes:
 
     Attributes
     ----------
-    text : DecoderShape
-    vision : VisionSizes
-    audio : AudioSizes
+    shapes : Shapes
     weights : int
         Bytes.
     width : int
         Bytes of a number in hidden states, keys and values.
     """
 
-    text: DecoderShape
-    vision: VisionSizes
-    audio: AudioSizes
+    shapes: Shapes
     weights: int
     width: int
 
 
 def tower_costs(sizes: Sizes, tokens: Tokens) -> tuple[float, float]:
     """Return the operations of the vision and of the audio tower."""
-    vision = vision_flops(sizes.vision, tokens.grid) if tokens.grid else 0.0
-    return vision, audio_flops(sizes.audio, tokens.audio) if tokens.audio else 0.0
+    vision = sizes.shapes.vision.flops(tokens.grid) if tokens.grid else 0.0
+    return vision, sizes.shapes.audio.flops(tokens.audio) if tokens.audio else 0.0
 
 
 def run_estimate(
@@ -178,8 +161,9 @@ def run_estimate(
     speed : float
         FLOP/s.
     """
-    whole = prefill_flops(sizes.text, tokens.text, (tokens.av,) * len(counts))
-    flops = prefill_flops(sizes.text, tokens.text, counts)
+    text = sizes.shapes.text
+    whole = text.prefill_flops(tokens.text, (tokens.av,) * len(counts))
+    flops = text.prefill_flops(tokens.text, counts)
     lengths = [tokens.text + count for count in counts]
     return RunEstimate(
         label=label,
@@ -189,7 +173,7 @@ def run_estimate(
         counts=tuple(counts),
         flops_prefill=flops,
         speedup=whole / flops,
-        kv_cache=kv_bytes(sizes.text, lengths, sizes.width),
+        kv_cache=text.kv_bytes(lengths, sizes.width),
         peak=peak_bytes(sizes, tokens, lengths),
         seconds=(flops + sum(tower_costs(sizes, tokens))) / speed,
     )
@@ -198,27 +182,12 @@ def run_estimate(
 def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
     """Return the most bytes held at once: weights, and the larger of tower and prefill.
 
-    In the prefill, layer l holds the embeddings of the clip, the keys and values so far, the rows
-    that entered it, and beside them the larger of what its two halves need. Attention: another
-    hidden row and two and a half of the queries' while positions turn them, or three of the
-    queries', or two hidden rows. The MLP: another hidden row, and of `ROWS` rows at a time two of
-    the MLP's width, one hidden and two in float32. In the vision tower a batch of patches holds six
-    rows and three of the MLP's. Buffers of kernels and what an allocator wastes come on top:
-    up to a tenth, by `benchmarks/prefill_memory.py`.
+    See `TextShape.peak_bytes` and `VisionShape.peak_bytes`. Buffers of kernels and what an
+    allocator wastes come on top: up to a tenth, by `benchmarks/prefill_memory.py`.
     """
-    text, vision, width = sizes.text, sizes.vision, sizes.width
-    hidden, queries = text.hidden, text.heads * text.head_dim
-    embeddings = (tokens.av + tokens.text) * hidden * width
-    attention = max(2 * hidden + 2.5 * queries, hidden + 3 * queries, 3 * hidden) * width
-    angles = 2 * text.head_dim * width
-    slab = (2 * text.intermediate + hidden) * width + 2 * hidden * 4
-    prefill = max(
-        kv_bytes(text, lengths[: layer + 1], width)
-        + length * angles
-        + max(length * attention, length * 2 * hidden * width + min(length, ROWS) * slab)
-        for layer, length in enumerate(lengths)
-    )
-    t, h, w = tokens.grid or (0, 0, 0)
-    patches = min(t * h * w, max(TOWER_BATCH, h * w))
-    tower = patches * ((6 * vision.hidden + 3 * vision.intermediate) * width + PATCH_BYTES)
-    return sizes.weights + embeddings + round(max(prefill, tower))
+    text, vision, width = sizes.shapes.text, sizes.shapes.vision, sizes.width
+    # Every plane of the video embeddings is held until it has been added.
+    rows = tokens.av + tokens.text + (vision.planes - 1) * tokens.video
+    embeddings = rows * text.hidden * width
+    held = max(text.peak_bytes(lengths, width), vision.peak_bytes(tokens.grid, width))
+    return sizes.weights + embeddings + round(held)

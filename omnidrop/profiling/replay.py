@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -14,14 +15,14 @@ from omnidrop.errors import UsageError
 from omnidrop.profiling.contact_sheet import dimmed
 from omnidrop.profiling.result import RunProfile
 from omnidrop.profiling.survivors import (
-    MEL_PER_TOKEN,
     ChunkSight,
     Sight,
     Survivors,
     survivors_at,
     telling_layer,
 )
-from omnidrop.prompt import Media, build_prompt
+from omnidrop.prompt import build_prompt
+from omnidrop.tokens import Media
 
 #: Chunks on one contact sheet; of a longer clip, as many evenly spread.
 MOST_CHUNKS = 48
@@ -62,7 +63,7 @@ def survivors_of(model: Model, run: RunProfile, layer: int | None = None) -> Sur
     adapter = model.adapter
     prompt = build_prompt(
         adapter.text,
-        adapter.layout,
+        adapter.template,
         str(trace.settings["question"]),
         media,
         system=trace.settings["system"],
@@ -104,15 +105,18 @@ def look(
         frames = _frames(opened, alive, set(shown))
         mel = opened.log_mel() if alive.audio is not None else None
     spectrum = mel.numpy() if mel is not None else None
+    per_token = model.adapter.template.mel_per_token
     chunks = []
     for number in shown:
-        sounds = spectrum_part = None
+        sounds = spectrum_part = lit = None
         if alive.audio is not None and spectrum is not None:
             places = np.flatnonzero(alive.chunk_of_audio == number)
             sounds = alive.audio[places]
             if len(places):
-                first, last = places[0] * MEL_PER_TOKEN, (places[-1] + 1) * MEL_PER_TOKEN
+                first, last = (math.ceil(at * per_token) for at in (places[0], places[-1] + 1))
                 spectrum_part = spectrum[:, first:last]
+                token = np.arange(first, first + spectrum_part.shape[1]) // per_token
+                lit = alive.audio[token.astype(np.int64)]
         frame, patches = frames.get(number, (None, None))
         told = trace.chunks[number]
         chunks.append(
@@ -125,6 +129,7 @@ def look(
                 video_total=told.video_total,
                 mel=spectrum_part,
                 sounds=sounds if sounds is not None and len(sounds) else None,
+                lit=lit,
             )
         )
     return Sight(run.label, alive.layer, trace.layers, tuple(chunks), count - len(chunks))
@@ -176,7 +181,7 @@ def _opened(model: Model, path: str | os.PathLike[str], clip: ClipOptions | None
         clip or ClipOptions(),
         video_spec=adapter.video_spec,
         audio_spec=adapter.audio_spec,
-        chunk_seconds=adapter.layout.seconds_per_chunk,
+        chunk_seconds=adapter.template.chunk_seconds,
     )
 
 

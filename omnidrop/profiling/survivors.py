@@ -11,10 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from omnidrop.prompt import TokenMap
-
-#: Log-mel frames that one audio token stands for.
-MEL_PER_TOKEN = 4
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +24,7 @@ class Survivors:
     video : ndarray, (t, h, w) bool, or None
         True where a token survived; None without a picture.
     audio : ndarray, (n,) bool, or None
-        The same per audio token, 25 a second; None without sound.
+        The same per audio token; None without sound.
     chunk_of_grid, chunk_of_audio : ndarray of int
         Temporal chunk of each of the t grids and of each audio token.
     """
@@ -56,6 +53,8 @@ class ChunkSight:
     mel : ndarray, (bins, F) float32, or None
     sounds : ndarray, (n,) bool, or None
         Which audio tokens survived.
+    lit : ndarray, (F,) bool, or None
+        The same for each log-mel frame: whether the token that covers it survived.
     """
 
     start: float
@@ -66,6 +65,7 @@ class ChunkSight:
     video_total: int
     mel: np.ndarray | None
     sounds: np.ndarray | None
+    lit: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

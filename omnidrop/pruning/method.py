@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import torch
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.prompt import TokenMap
+from omnidrop.tokens import TokenMap
 
 Rows = Literal["question", "last", "all-text"]
 CachePolicy = Literal["own", "cut"]

@@ -39,8 +39,8 @@ def test_streamed_equals_whole(model: Model, clip_path: Path) -> None:
         data = session.clip.read()
     assert data.audio is not None
     rows, grid = patches(data.frames, model.adapter.video_spec)
-    video, _ = model.adapter.vision_tower(rows, grid)
-    audio, attention = model.adapter.audio_tower(log_mel(data.audio), attention=True)
+    (video,), _ = model.adapter.encode_video(rows, grid)
+    (audio,), attention = model.adapter.encode_audio(log_mel(data.audio), attention=True)
     assert encoded.media.grid == grid
     assert encoded.media.audio_tokens == len(audio)
     torch.testing.assert_close(encoded.video, video)
@@ -78,7 +78,7 @@ def test_reading_and_towers_take_turns_where_both_need_the_processors(
     monkeypatch.setattr("omnidrop.engine.frame_stream.ROUND", 1)
     monkeypatch.setattr("omnidrop.engine.frame_stream.BATCH", 1)
     open_gates = []
-    tower = type(model.adapter).vision_tower
+    tower = type(model.adapter).encode_video
     with model.open(clip_path, fps=6) as session:
         assert session.clip is not None
         gate = session.clip.gate
@@ -87,7 +87,7 @@ def test_reading_and_towers_take_turns_where_both_need_the_processors(
             open_gates.append(gate._open.is_set())
             return tower(*given, **rest)
 
-        monkeypatch.setattr(type(model.adapter), "vision_tower", watched)
+        monkeypatch.setattr(type(model.adapter), "encode_video", watched)
         encoded = session.encode()
         data = session.clip.read()
         assert gate._open.is_set()
@@ -138,7 +138,7 @@ def test_a_fault_in_a_tower_ends_the_decoding_thread(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(type(model.adapter), "vision_tower", full)
+    monkeypatch.setattr(type(model.adapter), "encode_video", full)
     with model.open(clip_path) as session, pytest.raises(MemoryShortError, match="max-pixels"):
         session.ask(QUESTION)
     assert not frame_threads()

@@ -7,8 +7,8 @@ import math
 import pytest
 from simulate import clip, entry_view
 
-from omnidrop.prompt import Kind
 from omnidrop.pruning.methods.dycoke import DyCoke
+from omnidrop.tokens import Kind
 
 
 def cosine(a, b):

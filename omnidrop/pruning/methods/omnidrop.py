@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, MethodState, Plan, Rows
 from omnidrop.pruning.parts import rank_stability as turnings
 from omnidrop.pruning.parts.merging import merge_video, mixed, natural_count
 from omnidrop.pruning.parts.select import diversify, even, spread_by_chunk, top
+from omnidrop.tokens import TokenMap
 
 
 @dataclass

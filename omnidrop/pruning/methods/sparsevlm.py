@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, MethodState, Plan
 from omnidrop.pruning.parts.merging import mixed
 from omnidrop.pruning.parts.select import top
+from omnidrop.tokens import TokenMap
 
 #: Public code: after layers 2, 6 and 15 (0-based) of 32.
 _STAGES = (3 / 32, 7 / 32, 16 / 32)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning.method import Entry, Mix
 from omnidrop.pruning.parts.select import even, rank_within, shares
+from omnidrop.tokens import TokenMap
 
 #: Tokens compared at once: bounds the float32 copies, and keeps them in the processor's caches.
 _BLOCK = 512
