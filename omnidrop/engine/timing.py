@@ -83,9 +83,9 @@ class Meter:
         with self._lock:
             before = self._stages.get(name)
             self._stages[name] = Stage(
-                name=name,
+                name=str(name),  # plain text, not a `StageName`
                 seconds=(before.seconds if before else 0.0) + seconds,
-                within=within,
+                within=None if within is None else str(within),
                 reused=reused,
                 overlapped=overlapped,
             )
