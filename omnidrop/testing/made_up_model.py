@@ -5,8 +5,8 @@ built-in family wherever a family may differ: 10 audio tokens a second, patches 
 one frame, positions in fractions, a second plane of video embeddings that is added after the first
 decoder layer, heads that are wider than the hidden state, an audio encoder without attention.
 
-`MadeUpOmni.generate` is the reference: it recomputes the whole sequence for every token, position
-by position and row by row, and shares no code with the adapter in `made_up_family`.
+`MadeUpOmni.generate` is the reference: it recomputes the whole sequence for every token, without a
+cache and head by head, and shares no code with the template and the adapter in `made_up_family`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class MadeUpConfig:
         Of the stored weights.
     """
 
-    layers: int = 4
+    layers: int = 6
     hidden: int = 48
     intermediate: int = 96
     heads: int = 4
@@ -243,7 +243,8 @@ class MadeUpOmni(nn.Module):
         return self.head(self.norm(rows[-1]))
 
     def _attention(self, layer: DecoderLayer, rows: Tensor, turned: Tensor) -> Tensor:
-        """Attend head by head and row by row."""
+        """Attend head by head, every row over those up to it."""
+        later = torch.ones(len(rows), len(rows), dtype=torch.bool).triu(1)
         width, shared = self.config.head_dim, self.config.heads // self.config.kv_heads
         outs = []
         for head in range(self.config.heads):
@@ -256,11 +257,8 @@ class MadeUpOmni(nn.Module):
                 )
             )
             query, key = (_turn(states, turned) for states in (query, key))
-            out = [
-                (query[i] @ key[: i + 1].T * width**-0.5).softmax(-1) @ value[: i + 1]
-                for i in range(len(rows))
-            ]
-            outs.append(torch.stack(out))
+            scores = (query @ key.T * width**-0.5).masked_fill(later, float("-inf"))
+            outs.append(scores.softmax(-1) @ value)
         return layer.o(torch.cat(outs, -1))
 
 
