@@ -20,6 +20,7 @@ from omnidrop.clip.clip import ClipOptions
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.session import VIDEO_ATTENTION, Model, Session
 from omnidrop.errors import BudgetError, OmniDropError, UsageError
+from omnidrop.evaluation.items import Item, QuestionSet, Style
 from omnidrop.evaluation.records import (
     ANSWERED,
     FAILED,
@@ -30,7 +31,6 @@ from omnidrop.evaluation.records import (
     key_of,
 )
 from omnidrop.evaluation.scoring import Score, offered, put, read, weighed
-from omnidrop.evaluation.sets import Item, QuestionSet, Style
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.registry import get_method
 from omnidrop.report.trace import Answer

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.errors import MediaError, UsageError
-from omnidrop.evaluation.sets import rows
+from omnidrop.evaluation.jsonl import rows
 from omnidrop_cli.options.common import SpanFlags
 from omnidrop_cli.options.parsing import parse_choices, parse_time
 

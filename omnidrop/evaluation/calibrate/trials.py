@@ -16,10 +16,10 @@ from typing import Any
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.session import Model, Session
 from omnidrop.errors import BudgetError, MediaError, UsageError
+from omnidrop.evaluation.items import LETTERS, Item, QuestionSet, Style
 from omnidrop.evaluation.records import key_of, plain
 from omnidrop.evaluation.runner import RunOptions, seed_of, setup_of
 from omnidrop.evaluation.scoring import offered, put, read
-from omnidrop.evaluation.sets import LETTERS, Item, QuestionSet, Style
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.registry import get_method
 
