@@ -26,6 +26,7 @@ DOORS = {
     "training": {"errors", "prompt", "clip", "pruning", "models", "report", "engine", "omnidrop"},
 }
 DOORS["evaluation"] = DOORS["training"] | {"profiling"}
+DOORS["testing"] = DOORS["evaluation"]
 
 
 def room_of(path: Path) -> str:
