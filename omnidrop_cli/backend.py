@@ -30,9 +30,9 @@ from omnidrop_cli.options.parsing import parse_pairs
 
 if TYPE_CHECKING:
     from omnidrop import Answer, Method, Session
-    from omnidrop.profiling.peak import Estimate
+    from omnidrop.profiling.estimate import Estimate
     from omnidrop.profiling.result import Profile, RunProfile
-    from omnidrop.profiling.survivors import Sight
+    from omnidrop.profiling.survivors import Replay
     from omnidrop_cli.options.profile import RoundFlags
 
 
@@ -193,9 +193,9 @@ def limits(flags: FitFlags) -> Any:
 def warm_up(model: Any, method: Method, fit: FitFlags) -> None:
     """Measure how fast this machine is, where a limit asks for it."""
     if fit.fit_latency is not None:
-        from omnidrop.profiling.fit import pace
+        from omnidrop.profiling.prefill_speed import prefill_speed
 
-        pace(model.adapter, method)
+        prefill_speed(model.adapter, method)
 
 
 def fit_sampling(
@@ -304,9 +304,9 @@ def estimate(
 
 def look(
     model: Any, path: Path, run: RunProfile, span: SpanFlags, read: ReadFlags, layer: int | None
-) -> Sight:
-    """Gather what a run still saw and heard; see `omnidrop.profiling.replay.look`."""
-    from omnidrop.profiling.replay import look as gather
+) -> Replay:
+    """Gather what a run still saw and heard; see `omnidrop.profiling.replay.replay`."""
+    from omnidrop.profiling.replay import replay as gather
 
     return gather(model, path, run, clip=clip_options(span, read), layer=layer)
 

@@ -10,6 +10,7 @@ it got then are its rows.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -18,9 +19,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from omnidrop.clip.features import audio_token_count
-from omnidrop.clip.prefetch import Ahead
-from omnidrop.engine.frame_stream import Grids, SoundAhead, grids_beside, grids_in_rounds
+from omnidrop.clip.prefetch import Prefetch
+from omnidrop.clip.specs import AudioSpec, VideoSpec
+from omnidrop.engine.frame_stream import AudioPrefetch, Grids, grids_in_rounds, prefetched_grids
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter
@@ -137,7 +138,7 @@ def encode_clip(
         If neither a picture nor a sound long enough for one token can be decoded.
     """
     tell = progress or _silent
-    sound = SoundAhead(clip, meter) if clip.has_audio else None
+    sound = AudioPrefetch(clip, meter) if clip.has_audio else None
     try:
         seen = _pictures(adapter, clip, meter, tell, video_attention) if clip.has_video else None
         heard = _sound(adapter, meter, tell, sound) if sound else None
@@ -177,7 +178,7 @@ def encode_features(
             video, seen = adapter.vision_tower(
                 features.patches, features.grid, attention=video_attention
             )
-    if features.mel is not None and audio_token_count(int(features.mel.shape[1])) > 0:
+    if features.mel is not None and _has_audio_tokens(adapter, features.mel):
         with meter.stage("audio tower"):
             audio, attention = adapter.audio_tower(features.mel, attention=True)
     media = Media(
@@ -194,17 +195,45 @@ def encode_features(
     )
 
 
+def media_of(clip: Clip, video_spec: VideoSpec, audio_spec: AudioSpec) -> Media:
+    """Return what of a clip would be in the prompt, from its plan and its announced lengths.
+
+    Nothing is decoded; exact if the file announces its lengths truly.
+    """
+    grid = step = None
+    if clip.plan is not None:
+        depth, patch = video_spec.temporal_patch_size, video_spec.patch_size
+        height, width = clip.plan.size
+        grid = (-(-len(clip.plan.times) // depth), height // patch, width // patch)
+        step = depth / clip.plan.fps
+    audio = 0
+    if clip.has_audio:
+        info, track = clip.audio_source
+        seconds = clip.duration
+        if track.duration is not None:
+            end = track.start - info.start + track.duration
+            seconds = min(end, clip.start + clip.duration) - clip.start
+        samples = math.ceil(round(seconds * audio_spec.sampling_rate, 3))
+        audio = audio_spec.tokens(audio_spec.frames(samples))
+    return Media(grid=grid, second_per_grid=step, audio_tokens=audio)
+
+
+def _has_audio_tokens(adapter: Adapter, mel: torch.Tensor) -> bool:
+    """Return whether a log-mel, (n_mels, F), is long enough for one token."""
+    return adapter.audio_spec.tokens(int(mel.shape[1])) > 0
+
+
 def _silent(stage: str, done: float, total: float | None) -> None:
     return None
 
 
 def _sound(
-    adapter: Adapter, meter: Meter, tell: Progress, sound: SoundAhead
+    adapter: Adapter, meter: Meter, tell: Progress, sound: AudioPrefetch
 ) -> tuple[torch.Tensor, torch.Tensor | None] | None:
     tell("sound", 0.0, None)
     with meter.stage("waiting for sound"):
         mel = sound.result()
-    if mel is None or audio_token_count(int(mel.shape[1])) <= 0:
+    if mel is None or not _has_audio_tokens(adapter, mel):
         return None
     tell("audio tower", 0.0, None)
     with meter.stage("audio tower"):
@@ -226,7 +255,7 @@ def _pictures(
     attention: bool,
 ) -> _Seen | None:
     if _has_processors_left(adapter):
-        beside = grids_beside(clip, meter)
+        beside = prefetched_grids(clip, meter)
         with closing(beside):
             return _embedded(adapter, clip, meter, tell, _waited_for(beside, meter), attention)
     with closing(grids_in_rounds(clip, meter)) as grids:
@@ -239,7 +268,7 @@ def _has_processors_left(adapter: Adapter) -> bool:
     return adapter.device.type != "cpu" or idle >= READERS
 
 
-def _waited_for(grids: Ahead[Grids], meter: Meter) -> Iterator[Grids]:
+def _waited_for(grids: Prefetch[Grids], meter: Meter) -> Iterator[Grids]:
     while True:
         with meter.stage("waiting for frames"):
             item = next(grids, None)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from omnidrop.clip.options import ClipOptions
 from omnidrop.errors import MediaError, UsageError, printable
 
 #: How a question with choices is asked: as it is, or with lettered choices and an instruction.
@@ -52,6 +53,12 @@ class Item:
     end: float | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def clip_options(self, base: ClipOptions) -> ClipOptions:
+        """Return `base` with the question's own span, if it has one."""
+        if self.start is None and self.end is None:
+            return base
+        return replace(base, start=self.start, end=self.end)
 
 
 @dataclass(frozen=True)

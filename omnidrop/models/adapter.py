@@ -14,8 +14,13 @@ from typing import Protocol
 
 import torch
 
-from omnidrop.clip.features import AudioSpec, VideoSpec
+from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.prompt import Layout, TextEncoder
+
+#: Rows that go through a norm or an MLP of the decoder together, at most: bounds its activations.
+MLP_ROWS = 2048
+#: Patches that go through the vision tower together, at most: bounds its activations.
+VISION_BATCH = 8192
 
 #: Cosine and sine of a sequence's rotary angles, (1, n, head_dim) each.
 Rotary = tuple[torch.Tensor, torch.Tensor]
@@ -182,6 +187,11 @@ class Adapter(ABC):
     folder: Path | None = None
     fingerprint: str | None = None
 
+    @property
+    def media_spec(self) -> MediaSpec:
+        """What the model asks of a clip."""
+        return MediaSpec(self.video_spec, self.audio_spec, self.layout.seconds_per_chunk)
+
     @abstractmethod
     def vision_tower(
         self, patches: torch.Tensor, grid: tuple[int, int, int], *, attention: bool = False
@@ -191,7 +201,7 @@ class Adapter(ABC):
         Parameters
         ----------
         patches : Tensor, (t·h·w, channels·temporal_patch·patch²) float32
-            As `omnidrop.clip.features.patches` makes them, on any device.
+            As `omnidrop.clip.patches.patches` makes them, on any device.
         grid : tuple of int
             (t, h, w) in patches.
         attention : bool

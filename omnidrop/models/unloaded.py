@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import torch
 
-from omnidrop.clip.features import AudioSpec, VideoSpec
+from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.errors import ModelError
 from omnidrop.models.adapter import AudioShape, TextShape, VisionShape
 from omnidrop.models.loading import (
@@ -69,6 +69,11 @@ class Sketch:
     quantization: str | None
     parameters: int
     weights: int
+
+    @property
+    def media_spec(self) -> MediaSpec:
+        """What the model asks of a clip."""
+        return MediaSpec(self.video_spec, self.audio_spec, self.layout.seconds_per_chunk)
 
     @property
     def bytes_per_value(self) -> int:

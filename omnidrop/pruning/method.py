@@ -197,6 +197,11 @@ class Method:
         if self.cache not in ("own", "cut"):
             raise UsageError(f"Unknown cache policy {self.cache!r}.", hint="Use 'own' or 'cut'.")
 
+    @property
+    def label(self) -> str:
+        """What a run of this method is called in tables and figures: "omnidrop 0.2"."""
+        return f"{self.name} {self.budget:g}"
+
     def settings(self) -> dict[str, Any]:
         """Return the hyper-parameters as plain values, for the report."""
         return {f.name: getattr(self, f.name) for f in fields(self)}

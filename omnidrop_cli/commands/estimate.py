@@ -16,7 +16,7 @@ from omnidrop_cli.options.profile import QUESTION, CompareFlags, EstimateFlags, 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from omnidrop.profiling.peak import Estimate, RunEstimate
+    from omnidrop.profiling.estimate import Estimate, RunEstimate
 
 NAME = "estimate"
 HELP = """Estimate tokens, FLOPs, memory and time of a question; no weights are loaded.

@@ -13,7 +13,7 @@ from omnidrop_cli.files.answers import TEXT_WIDTH, check_target, page, write_who
 
 if TYPE_CHECKING:
     from omnidrop.profiling.result import Profile, RunProfile
-    from omnidrop.profiling.survivors import Sight
+    from omnidrop.profiling.survivors import Replay
 
 FIGURES = ("heatmap", "stages", "sweep", "contact")
 #: Figures of one run each; the others show all runs.
@@ -21,7 +21,7 @@ OF_A_RUN = ("heatmap", "contact")
 PICTURES = (".png", ".svg")
 
 #: Gathers what a run still saw and heard.
-Look = Callable[["RunProfile"], "Sight"]
+Look = Callable[["RunProfile"], "Replay"]
 
 
 def targets(path: Path, labels: Sequence[str]) -> dict[tuple[str, str], Path]:

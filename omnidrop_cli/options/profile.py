@@ -124,14 +124,14 @@ class CompareFlags:
 
 def labels_of(drops: Sequence[DropFlags]) -> list[str]:
     """Return what the runs are called: "omnidrop 0.2", or a preset's name."""
-    from omnidrop.profiling.result import told_apart
+    from omnidrop.profiling.result import unique_labels
 
     found = []
     for drop in drops:
         name = drop.method if drop.preset is None else Path(drop.preset).name
         name = str(name).removesuffix(".json")
         found.append(name if drop.budget is None else f"{name} {drop.budget:g}")
-    return told_apart(found)
+    return unique_labels(found)
 
 
 @dataclass(frozen=True)

@@ -60,8 +60,8 @@ class Model(StubModel):
         self.score, self.trace = score, make_trace
         self.info.text = SimpleNamespace(vocab=4, layers=28)
 
-    def open(self, path, options, **span):
-        opened = super().open(path, options, **span)
+    def open(self, path, options):
+        opened = super().open(path, options)
         return Session(self, path, opened.clip)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2_5OmniThinkerForConditionalGeneration
 
-from omnidrop.clip.features import AudioSpec, VideoSpec
+from omnidrop.clip.specs import AudioSpec, VideoSpec
 from omnidrop.engine.cache import KVCache
 from omnidrop.errors import ModelError
 from omnidrop.models.qwen2_5_omni import adapter as omni
@@ -122,7 +122,7 @@ def test_rows_in_blocks_through_norm_and_mlp_change_nothing(thinker_folder, monk
     hidden = hidden.to(adapter.dtype)
     whole = adapter.layer(2, hidden, rotary, KVCache(6))
     theirs = adapter._layers[2](hidden, position_embeddings=rotary)
-    monkeypatch.setattr(omni, "ROWS", 30)
+    monkeypatch.setattr(omni, "MLP_ROWS", 30)
     parts = adapter.layer(2, hidden, rotary, KVCache(6))
     assert torch.equal(whole, theirs)
     assert torch.equal(parts, whole)

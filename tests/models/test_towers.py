@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
-from omnidrop.clip.features import audio_token_count
+from omnidrop.clip.specs import AudioSpec
 from omnidrop.models.qwen2_5_omni import encoders as qwen2_5_towers
 from omnidrop.models.qwen2_5_omni.encoders import AudioTower, VisionTower
 
@@ -49,7 +49,7 @@ def test_sound_equals_the_library(towers, frames):
         wanted = audio(mel.to(audio.dtype), feature_lens=torch.tensor([frames])).last_hidden_state
     out, received = AudioTower(audio)(mel)
     assert received is None
-    assert len(out) == audio_token_count(frames)
+    assert len(out) == AudioSpec().tokens(frames)
     close(out, wanted)
 
 

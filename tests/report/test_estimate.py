@@ -7,12 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from omnidrop.models.loading import LoadOptions
-from omnidrop.models.qwen2_5_omni import adapter as qwen2_5_omni
-from omnidrop.models.qwen2_5_omni import encoders as qwen2_5_towers
 from omnidrop.models.unloaded import RoughEncoder, sketch
 from omnidrop.profiling import cost
-from omnidrop.profiling import peak as estimate
-from omnidrop.profiling.peak import Sizes, Tokens, peak_bytes, run_estimate, tower_costs
+from omnidrop.profiling.estimate import Sizes, Tokens, encoder_flops, peak_bytes, run_estimate
 
 
 @pytest.fixture
@@ -46,7 +43,7 @@ def test_keeping_less_costs_less(sizes: Sizes) -> None:
     assert half.speedup == full.flops_prefill / half.flops_prefill > 2
     assert half.kv_cache < full.kv_cache == cost.kv_bytes(sizes.text, (4040,) * 28, 2)
     assert sizes.weights < half.peak < full.peak
-    assert full.seconds == (full.flops_prefill + sum(tower_costs(sizes, tokens))) / 1e14
+    assert full.seconds == (full.flops_prefill + sum(encoder_flops(sizes, tokens))) / 1e14
 
 
 def test_a_large_picture_is_what_counts(sizes: Sizes) -> None:
@@ -54,10 +51,6 @@ def test_a_large_picture_is_what_counts(sizes: Sizes) -> None:
     small = Tokens(text=40, audio=0, video=10, grid=(2, 4, 4), counted=True)
     lengths = (50,) * 28
     assert peak_bytes(sizes, tokens, lengths) > peak_bytes(sizes, small, lengths)
-
-
-def test_it_knows_how_many_go_together() -> None:
-    assert (estimate.ROWS, estimate.TOWER_BATCH) == (qwen2_5_omni.ROWS, qwen2_5_towers.VISION_BATCH)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
-from omnidrop.clip.features import AudioSpec, VideoSpec
+from omnidrop.clip.specs import AudioSpec, VideoSpec
 from omnidrop.errors import ModelError
 from omnidrop.models.adapter import (
+    MLP_ROWS,
     Adapter,
     AudioShape,
     LayerCache,
@@ -32,9 +33,6 @@ from omnidrop.prompt import Layout
 
 FAMILY = "Qwen2.5-Omni"
 THINKER = reference.Qwen2_5OmniThinkerForConditionalGeneration
-
-#: Rows that go through a norm or an MLP together, at most.
-ROWS = 2048
 
 #: Rows that attend together over keys that other rows left, at most, without repeating keys.
 FEW_ROWS = 256
@@ -251,12 +249,12 @@ class QwenOmniAdapter(Adapter):
 
 
 def _slabs(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return rows.chunk(max(1, -(-rows.shape[1] // ROWS)), 1)
+    return rows.chunk(max(1, -(-rows.shape[1] // MLP_ROWS)), 1)
 
 
 def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
     """Return what a norm makes of the rows; its float32 states are never there for all at once."""
-    if hidden.shape[1] <= ROWS:
+    if hidden.shape[1] <= MLP_ROWS:
         return norm(hidden)
     normed = torch.empty_like(hidden)
     for rows, into in zip(_slabs(hidden), _slabs(normed), strict=True):

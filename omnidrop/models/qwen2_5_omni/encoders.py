@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from omnidrop.models.adapter import VISION_BATCH
 from omnidrop.models.attention import attend, rotate
 
-#: Patches that pass the vision tower together: bounds its activations, whatever the clip.
-VISION_BATCH = 8192
 #: Windows (2 s each) that pass the audio tower together.
 AUDIO_BATCH = 64
 #: Frame sizes whose window plan is remembered.
