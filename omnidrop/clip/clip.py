@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -97,6 +98,8 @@ class Clip:
         Seconds; of the selected span.
     notices : list of str
         What a person should know; grows while the clip is read.
+    opening : float
+        Seconds that probing and planning took.
     gate : Gate
         While it is closed, what reads in threads of its own waits.
     resizing, transforming, waiting : Stopwatch
@@ -111,18 +114,23 @@ class Clip:
         video_spec: VideoSpec,
         audio_spec: AudioSpec,
         chunk_seconds: float,
+        *,
+        probed: Clip | None = None,
     ) -> None:
+        began = time.perf_counter()
         self.path = path
         self.options = options
         self.video_spec = video_spec
         self.audio_spec = audio_spec
         self.chunk_seconds = chunk_seconds
-        self.info = probe(path)
+        self.info: MediaInfo = probe(path) if probed is None else probed.info
         self.notices: list[str] = list(self.info.notices)
         self._closed = False
         self.gate = Gate()
         self.resizing, self.transforming, self.waiting = Stopwatch(), Stopwatch(), Stopwatch()
-        self._audio_info = self._sound_source()
+        self._audio_info: MediaInfo | None = (
+            self._sound_source() if probed is None else probed._audio_info
+        )
         self._track = self._choose_track()
         whole = self._whole_duration()
         self.start = options.start or 0.0
@@ -146,6 +154,13 @@ class Clip:
                 path=path,
                 hint="Name a clip with picture or with more sound, or select more of it.",
             )
+        self.opening: float = time.perf_counter() - began + (probed.opening if probed else 0.0)
+
+    def sampled_for(
+        self, video_spec: VideoSpec, audio_spec: AudioSpec, chunk_seconds: float
+    ) -> Clip:
+        """Return this clip as a model samples it; the file is not probed again."""
+        return Clip(self.path, self.options, video_spec, audio_spec, chunk_seconds, probed=self)
 
     def __enter__(self) -> Clip:
         return self

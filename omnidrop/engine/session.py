@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from omnidrop.clip.options import ClipOptions
-from omnidrop.engine.decode import Generated, GenerateOptions, generate, score_choices
+from omnidrop.engine.decode import Generated, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
@@ -25,8 +25,9 @@ from omnidrop.engine.timing import Meter, reset_device_peak
 from omnidrop.engine.trace_builder import Account, build_trace
 from omnidrop.errors import MemoryShortError, UsageError
 from omnidrop.models.adapter import Adapter, ModelInfo
-from omnidrop.models.loading import LoadOptions, load_adapter
+from omnidrop.models.loading import load_adapter
 from omnidrop.models.memory import out_of_memory
+from omnidrop.options import DEFAULT_BUDGET, GenerateOptions, LoadOptions
 from omnidrop.profiling.fit import fit
 from omnidrop.profiling.limits import Limits
 from omnidrop.prompt import Prompt, build_prompt, long_position_notice
@@ -36,9 +37,6 @@ from omnidrop.report.trace import Answer, Choice, Stage
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip
-
-#: Share of AV tokens kept when nobody says otherwise (the paper's main setting).
-DEFAULT_BUDGET = 0.3
 
 #: What a method names in `wants` to be given the vision tower's attention.
 VIDEO_ATTENTION = "video attention"
@@ -100,16 +98,20 @@ class Model:
         return self.adapter.info
 
     def open(
-        self, path: str | os.PathLike[str], options: ClipOptions | None = None, **settings: object
+        self,
+        path: str | os.PathLike[str] | Clip,
+        options: ClipOptions | None = None,
+        **settings: object,
     ) -> Session:
         """Open a clip to ask about.
 
         Parameters
         ----------
-        path : path-like
-            A local media file.
+        path : path-like or Clip
+            A local media file, or one that `omnidrop.open_clip` has opened before the model was
+            loaded: it keeps its options and is not probed again.
         options : ClipOptions, optional
-            Span, rates and limits.
+            Span, rates and limits; of a path only.
         **settings
             Fields of `ClipOptions`: start, end, fps, max_frames, max_pixels, audio, …
 
@@ -120,23 +122,27 @@ class Model:
         UsageError
             If an option cannot be meant.
         """
+        from omnidrop.clip.clip import Clip, open_clip
+
+        adapter = self.adapter
+        sampling = adapter.video_spec, adapter.audio_spec, adapter.layout.seconds_per_chunk
+        if isinstance(path, Clip):
+            if options is not None or settings:
+                raise UsageError("An opened clip keeps its options.", hint="Give a path instead.")
+            clip = path.sampled_for(*sampling)
+            return Session(adapter, clip=clip, opened=clip.opening)
         try:
             chosen = replace(options or ClipOptions(), **settings)  # type: ignore[arg-type]
         except TypeError as error:
             known = ", ".join(ClipOptions.__dataclass_fields__)
             raise UsageError(f"{error}.", hint=f"open() takes: {known}.") from None
-        from omnidrop.clip.clip import open_clip
-
-        meter = Meter(self.adapter.device)
+        video, audio, seconds = sampling
+        meter = Meter(adapter.device)
         with meter.stage("open"):
             clip = open_clip(
-                path,
-                chosen,
-                video_spec=self.adapter.video_spec,
-                audio_spec=self.adapter.audio_spec,
-                chunk_seconds=self.adapter.layout.seconds_per_chunk,
+                path, chosen, video_spec=video, audio_spec=audio, chunk_seconds=seconds
             )
-        return Session(self.adapter, clip=clip, opened=meter.since_start())
+        return Session(adapter, clip=clip, opened=meter.since_start())
 
     def features(self, features: Features) -> Session:
         """Ask about ready features instead of a file; no media library is needed."""
