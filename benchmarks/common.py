@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,14 +11,13 @@ from typing import Any
 
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+from omnidrop.engine.encode import Encoded, Features
+from omnidrop.models.loading import quick_bfloat16
+from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
+from omnidrop.models.qwen2_5_omni.tiny import thinker_config, write_tokenizer
+from omnidrop.prompt import Media
 
-from omnidrop.engine.encode import Encoded, Features  # noqa: E402
-from omnidrop.models.loading import quick_bfloat16  # noqa: E402
-from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter  # noqa: E402
-from omnidrop.prompt import Media  # noqa: E402
-from tests.checkpoints import thinker_config, write_tokenizer  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def random_thinker(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -30,8 +29,7 @@ def main() -> None:
     parser.add_argument("--grid", type=int, nargs=2, default=[40, 72], help="patches of a frame")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from tests.checkpoints import tiny_thinker
+    from omnidrop.models.qwen2_5_omni.tiny import tiny_thinker
 
     rows = []
     with tempfile.TemporaryDirectory() as scratch:

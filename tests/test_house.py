@@ -33,6 +33,7 @@ GROUND = {
 }
 DOORS = {room: doors | set(GROUND) for room, doors in DOORS.items()} | GROUND
 DOORS["evaluation"] = DOORS["training"] | {"profiling"}
+DOORS["testing"] = DOORS["evaluation"]
 
 
 def room_of(path: Path) -> str:

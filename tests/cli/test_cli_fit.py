@@ -80,13 +80,13 @@ def test_budget_auto_is_a_method(flags, budget, mass) -> None:
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from tests import media
+    from omnidrop.testing import media
 
     return media.mp4(tmp_path_factory.mktemp("fit") / "film.mp4", seconds=3.0)
 
 
 def test_limits_on_a_real_model(run, film, tmp_path) -> None:
-    from tests import checkpoints
+    from omnidrop.models.qwen2_5_omni import tiny as checkpoints
 
     folder = checkpoints.tiny_thinker(tmp_path / "model", layers=4)
     asked = ("-m", folder, "--device", "cpu", "--dtype", "float32", "--max-new-tokens", "2")

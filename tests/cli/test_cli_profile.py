@@ -32,7 +32,7 @@ from omnidrop_cli import backend
 from omnidrop_cli.options.profile import CompareFlags, labels_of
 
 sys.path.insert(0, str(ROOT))
-from tests import media
+from omnidrop.testing import media
 
 NASTY = '<script>alert("x")</script> & [red]?'
 

@@ -11,7 +11,8 @@ import pytest
 from fakes import ROOT, environment
 
 sys.path.insert(0, str(ROOT))
-from tests import checkpoints, media
+from omnidrop.models.qwen2_5_omni import tiny as checkpoints
+from omnidrop.testing import media
 
 LAYERS = 6
 

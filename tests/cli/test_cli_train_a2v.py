@@ -10,7 +10,8 @@ import pytest
 from fakes import ROOT
 
 sys.path.insert(0, str(ROOT))
-from tests import checkpoints, media
+from omnidrop.models.qwen2_5_omni import tiny as checkpoints
+from omnidrop.testing import media
 
 
 @pytest.fixture(scope="module")

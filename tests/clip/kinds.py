@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import media
+from omnidrop.testing import media
 
 LONG = {"seconds": 12, "options": {"g": "12", "preset": "ultrafast", "bf": "2"}, "sounds": []}
 KINDS = {

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import media
 import pytest
 import torch
 
 from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.features import LogMel
 from omnidrop.errors import MediaError, UsageError
+from omnidrop.testing import media
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import functools
 from pathlib import Path
 
 import av
-import media
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from omnidrop.clip.features import resize_frames
 from omnidrop.clip.frames import reader as video
 from omnidrop.clip.frames.packets import CLOCK_SLACK, Packets
 from omnidrop.errors import MediaError
+from omnidrop.testing import media
 from tests.clip.kinds import KINDS
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import av
-import media
 import numpy as np
 import pytest
 import torch
@@ -13,6 +12,7 @@ import torch
 from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.frames import reader as video
 from omnidrop.clip.frames.packets import Damage
+from omnidrop.testing import media
 from tests.clip.test_clip_decode import wanted
 
 QUICK = {"preset": "veryfast", "g": "15"}

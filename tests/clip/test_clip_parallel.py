@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-import media
 import pytest
 import torch
 
@@ -14,6 +13,7 @@ from omnidrop.clip.frames import parallel
 from omnidrop.clip.frames import reader as video
 from omnidrop.clip.options import Stopwatch
 from omnidrop.clip.prefetch import Ahead
+from omnidrop.testing import media
 from tests.clip.kinds import KINDS
 from tests.clip.test_clip_decode import wanted
 from tests.clip.test_clip_leaps import NAMES, make

@@ -9,7 +9,6 @@ import zlib
 from pathlib import Path
 
 import av
-import media
 import numpy as np
 import pytest
 
@@ -19,6 +18,7 @@ from omnidrop.clip.export import chunks, export_chunks, png
 from omnidrop.clip.probe import probe
 from omnidrop.clip.truncation import is_cut_off
 from omnidrop.errors import MediaError, UsageError
+from omnidrop.testing import media
 
 
 def test_a_plain_file(tmp_path):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import av
-import media
 import numpy as np
 import pytest
 import soundfile
@@ -12,6 +11,7 @@ import torch
 from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.features import log_mel
 from omnidrop.errors import MediaError, UsageError
+from omnidrop.testing import media
 
 
 def loudness(sound: torch.Tensor, start: float, end: float) -> float:

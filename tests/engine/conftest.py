@@ -10,7 +10,7 @@ import torch
 from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model, load
 from omnidrop.models.loading import LoadOptions
-from tests.checkpoints import tiny_thinker
+from omnidrop.models.qwen2_5_omni.tiny import tiny_thinker
 
 
 @pytest.fixture(scope="session")

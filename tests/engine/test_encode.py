@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-import media
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ from omnidrop.engine.session import Model
 from omnidrop.engine.timing import Meter, host_peak
 from omnidrop.errors import MediaError, MemoryShortError
 from omnidrop.pruning.method import Method
+from omnidrop.testing import media
 
 QUESTION = "What instrument plays first?"
 SHORT = GenerateOptions(max_new_tokens=6)

@@ -13,7 +13,7 @@ from omnidrop.errors import BudgetError
 from omnidrop.profiling import fit as fitting
 from omnidrop.profiling.limits import Pace
 from omnidrop.pruning.method import Method
-from tests import media
+from omnidrop.testing import media
 from tests.engine.conftest import make_features
 
 QUESTION = "What instrument plays first?"

@@ -27,7 +27,7 @@ from omnidrop.profiling.replay import look, overlay
 from omnidrop.profiling.result import PREFILL, Profile, summable
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.methods.uniform import Uniform
-from tests import media
+from omnidrop.testing import media
 
 QUESTION = "What instrument plays first?"
 CPU = torch.device("cpu")

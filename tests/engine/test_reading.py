@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import av
-import media
 import pytest
 import torch
 
@@ -16,6 +15,7 @@ from omnidrop.engine.encode import encode_clip
 from omnidrop.engine.session import Encoded, Model
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import UsageError
+from omnidrop.testing import media
 
 QUESTION = "What instrument plays first?"
 

@@ -8,7 +8,7 @@ import pytest
 
 from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
-from tests.checkpoints import hub_layout, tiny_thinker
+from omnidrop.models.qwen2_5_omni.tiny import hub_layout, tiny_thinker
 
 
 @pytest.fixture(scope="session")

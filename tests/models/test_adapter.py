@@ -15,8 +15,8 @@ from omnidrop.engine.cache import KVCache
 from omnidrop.errors import ModelError
 from omnidrop.models.qwen2_5_omni import adapter as omni
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter, media_specs
+from omnidrop.models.qwen2_5_omni.tiny import token_ids, write_preprocessor, write_tokenizer
 from omnidrop.prompt import Media, build_prompt
-from tests.checkpoints import token_ids, write_preprocessor, write_tokenizer
 from tests.models.conftest import load
 
 

@@ -18,7 +18,7 @@ from omnidrop.models.loading import LoadOptions, estimate, load_adapter, resolve
 from omnidrop.models.locations import Location, weights
 from omnidrop.models.memory import MemoryEstimate
 from omnidrop.models.quantising import check_quantised
-from tests.checkpoints import thinker_config, tiny_thinker
+from omnidrop.models.qwen2_5_omni.tiny import thinker_config, tiny_thinker
 from tests.models.conftest import load
 
 
