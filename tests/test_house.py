@@ -14,10 +14,8 @@ PACKAGE = ROOT / "omnidrop"
 
 #: Which rooms a room may import; the rooms are the first name under `omnidrop`.
 DOORS = {
-    "errors": set(),
     "positions": {"errors"},
     "prompt": {"errors", "positions"},
-    "format": set(),
     "clip": {"errors"},
     "pruning": {"errors", "prompt"},
     "report": {"errors", "prompt"},
@@ -25,7 +23,15 @@ DOORS = {
     "engine": {"errors", "prompt", "clip", "pruning", "models", "report", "omnidrop"},
     "training": {"errors", "prompt", "clip", "pruning", "models", "report", "engine", "omnidrop"},
 }
-DOORS["profiling"] = DOORS["training"] | {"format"}
+#: The ground floor: every room may import it.
+GROUND = {
+    "errors": set(),
+    "format": set(),
+    "files": {"errors"},
+    "options": {"errors"},
+}
+DOORS = {room: doors | set(GROUND) for room, doors in DOORS.items()} | GROUND
+DOORS["profiling"] = DOORS["training"]
 DOORS["evaluation"] = DOORS["training"] | {"profiling"}
 DOORS["testing"] = DOORS["evaluation"]
 

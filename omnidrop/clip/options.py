@@ -8,11 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from omnidrop.errors import UsageError
+
+if TYPE_CHECKING:  # the command line reads defaults before torch is imported
+    import numpy as np
+    from torch import Tensor
 
 __all__ = ["ClipOptions", "FrameChunk", "SamplingPlan", "Stopwatch"]
 
@@ -101,7 +103,10 @@ class ClipOptions:
                 hint="Leave out one of the two at most.",
             )
         if self.audio_track is not None and self.audio_track < 0:
-            raise UsageError(f"Audio tracks are numbered from 0, not {self.audio_track}.")
+            raise UsageError(
+                f"audio_track must be 0 or more, not {self.audio_track}.",
+                hint="0 is the first track.",
+            )
         if self.audio_file is not None and not self.audio:
             raise UsageError("An audio file is named, but audio is left out.")
 

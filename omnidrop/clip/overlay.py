@@ -5,8 +5,6 @@ The write is atomic: to a temporary name, renamed at the end.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -22,6 +20,7 @@ from omnidrop.clip.container import media_errors, open_container
 from omnidrop.clip.frames.packets import Damage, discard_other_streams
 from omnidrop.clip.frames.reader import FrameReader
 from omnidrop.errors import UsageError
+from omnidrop.files import whole_file
 
 __all__ = ["write_changed"]
 
@@ -57,37 +56,12 @@ def write_changed(clip: Clip, target: Path, change: Change, *, force: bool = Fal
     """
     if clip.info.video is None or clip.plan is None:
         raise UsageError("There is no video to write.", path=clip.path, hint="Take a video.")
-    if target.exists() and not force:
-        raise UsageError("The file exists.", path=target, hint="Allow it to be replaced.")
-    try:
-        handle, draft = tempfile.mkstemp(".part" + target.suffix, ".omnidrop-", target.parent)
-        os.close(handle)
-    except OSError as error:
-        raise _refused(target, error) from error
-    try:
+    with whole_file(target, force) as draft:
         _write(clip, draft, change)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(draft, 0o666 & ~mask)
-        if target.exists() and not force:  # created by someone else meanwhile
-            raise UsageError("The file exists by now.", path=target, hint="Name another.")
-        os.replace(draft, target)
-    except OSError as error:
-        os.unlink(draft)
-        raise _refused(target, error) from error
-    except BaseException:
-        os.unlink(draft)
-        raise
 
 
-def _refused(target: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"It cannot be written ({error.strerror or error}).", path=target, hint="Save elsewhere."
-    )
-
-
-def _write(clip: Clip, draft: str, change: Change) -> None:
-    with av.open(draft, "w") as out:
+def _write(clip: Clip, draft: Path, change: Change) -> None:
+    with av.open(str(draft), "w") as out:
         frames = _frames(clip, change)
         rate, first = next(frames)
         video = _video_stream(out, first[1].shape, rate)

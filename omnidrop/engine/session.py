@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from omnidrop.clip.options import ClipOptions
-from omnidrop.engine.decode import Generated, GenerateOptions, generate, score_choices
+from omnidrop.engine.decode import Generated, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
@@ -25,8 +25,9 @@ from omnidrop.engine.timing import Meter, reset_device_peak
 from omnidrop.engine.trace_builder import Account, build_trace
 from omnidrop.errors import MemoryShortError, UsageError
 from omnidrop.models.adapter import Adapter, ModelInfo
-from omnidrop.models.loading import LoadOptions, load_adapter
+from omnidrop.models.loading import load_adapter
 from omnidrop.models.memory import out_of_memory
+from omnidrop.options import DEFAULT_BUDGET, GenerateOptions, LoadOptions
 from omnidrop.prompt import Prompt, build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.methods.omnidrop import OmniDrop
@@ -34,9 +35,6 @@ from omnidrop.report.trace import Answer, Choice, Stage
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip
-
-#: Share of AV tokens kept by default (the paper's main setting).
-DEFAULT_BUDGET = 0.3
 
 #: What a method names in `wants` to receive the vision tower's attention.
 VIDEO_ATTENTION = "video attention"

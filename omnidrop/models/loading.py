@@ -10,12 +10,11 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from omnidrop.errors import MemoryShortError, ModelError, OmniDropError, UsageError
+from omnidrop.errors import MemoryShortError, ModelError, OmniDropError
 from omnidrop.models.adapter import Adapter
 from omnidrop.models.locations import (
     KnownModel,
@@ -32,6 +31,7 @@ from omnidrop.models.memory import (
     out_of_memory,
 )
 from omnidrop.models.quantising import QUANTISED, check_quantised, quantisation
+from omnidrop.options import LoadOptions
 
 __all__ = [
     "KnownModel",
@@ -62,63 +62,8 @@ ATTENTION = {
 
 LOWER = "Use --4bit or --8bit, a smaller model (--model 3b), or free some memory."
 
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _LINEAR = re.compile(r"\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj\.weight$")
 _TOWERS = re.compile(r"(^|\.)(audio_tower|visual)\.")
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """Which model, where, and how precise.
-
-    Parameters
-    ----------
-    model : str or None
-        A folder, a hub name, an alias ("3b", "7b", "demo"); None takes a Qwen2.5-Omni from the
-        hub's cache, or else the demo model.
-    device : str
-        "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
-    dtype : str
-        "auto", "bfloat16", "float16" or "float32". Auto: the checkpoint's own on a GPU; on a CPU
-        float32 for the demo model, for a float32 checkpoint and where the processor has no
-        arithmetic for bfloat16, else bfloat16.
-    quantize : {None, "4bit", "8bit"}
-        Quantise the language model's linear layers (bitsandbytes); the towers keep `dtype`.
-    attention : {"sdpa", "flash", "eager"}
-        Flash attention must be installed; eager is slow and there for comparisons.
-    offline : bool
-        Never use the network.
-
-    Raises
-    ------
-    UsageError
-        If a value cannot be meant.
-    """
-
-    model: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    quantize: str | None = None
-    attention: str = "sdpa"
-    offline: bool = False
-
-    def __post_init__(self) -> None:
-        if not _DEVICE.fullmatch(self.device):
-            raise UsageError(
-                f"There is no device {self.device!r}.", hint="Use auto, cpu, cuda, cuda:0 or mps."
-            )
-        if self.dtype not in DTYPES:
-            raise UsageError(
-                f"There is no dtype {self.dtype!r}.", hint="Use auto, bfloat16, float16 or float32."
-            )
-        if self.quantize not in (None, *QUANTISED):
-            raise UsageError(
-                f"There is no quantisation {self.quantize!r}.", hint="Use 4bit or 8bit, or neither."
-            )
-        if self.attention not in ATTENTION:
-            raise UsageError(
-                f"There is no attention {self.attention!r}.", hint="Use sdpa, flash or eager."
-            )
 
 
 def resolve(options: LoadOptions) -> Location:
