@@ -38,7 +38,8 @@ import omnidrop
 from omnidrop.clip.clip import Clip
 from omnidrop.clip.patches import patches, resize_frames
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.prompt import Media, build_prompt
+from omnidrop.prompt import build_prompt
+from omnidrop.tokens import Media
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTION = "What instrument plays first?"
@@ -136,7 +137,7 @@ def theirs(
         given["video_second_per_grid"] = torch.tensor([step])
         given["use_audio_in_video"] = tokens > 0
     media = Media(grid, step, tokens)
-    ids = build_prompt(adapter.text, adapter.layout, QUESTION, media).ids[None]
+    ids = build_prompt(adapter.text, adapter.template, QUESTION, media).ids[None]
     with torch.inference_mode():
         out = reference.generate(
             input_ids=ids,

@@ -273,7 +273,7 @@ class Clip:
         return True
 
     def _tokens(self, samples: int) -> int:
-        return self.spec.audio.tokens(self.spec.audio.frames(samples))
+        return self.spec.tokens_of_samples(samples)
 
     # Reading
 

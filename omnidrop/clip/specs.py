@@ -6,6 +6,7 @@ the defaults are those of the reference processors of the built-in family.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 __all__ = ["AudioSpec", "MediaSpec", "VideoSpec"]
@@ -80,23 +81,14 @@ class AudioSpec:
         """Log-mel frames per second."""
         return self.sampling_rate / self.hop
 
-    @property
-    def frames_per_token(self) -> int:
-        """Log-mel frames that one audio token covers: a stride-2 convolution, then pooling by 2."""
-        return 4
-
     def frames(self, samples: int) -> int:
         """Return the log-mel frames of so many samples, the last one perhaps incomplete."""
         return -(-samples // self.hop)
 
-    def tokens(self, frames: int) -> int:
-        """Return the tokens that the audio tower makes of so many log-mel frames.
 
-        Notes
-        -----
-        ``_get_feat_extract_output_lengths`` of transformers.
-        """
-        return max(0, ((frames - 1) // 2 + 1 - 2) // 2 + 1)
+def _halved_twice(frames: int) -> int:
+    """Return the tokens of so many log-mel frames: a convolution of stride 2, then pooling by 2."""
+    return max(0, ((frames - 1) // 2 + 1 - 2) // 2 + 1)
 
 
 @dataclass(frozen=True)
@@ -109,8 +101,15 @@ class MediaSpec:
     audio : AudioSpec
     chunk_seconds : float
         Length of a temporal chunk in seconds.
+    audio_tokens : callable
+        From a number of log-mel frames to the number of audio tokens.
     """
 
     video: VideoSpec = field(default_factory=VideoSpec)
     audio: AudioSpec = field(default_factory=AudioSpec)
     chunk_seconds: float = 2.0
+    audio_tokens: Callable[[int], int] = _halved_twice
+
+    def tokens_of_samples(self, samples: int) -> int:
+        """Return the audio tokens of so many samples."""
+        return self.audio_tokens(self.audio.frames(samples))

@@ -15,6 +15,7 @@ from omnidrop.errors import UsageError
 from omnidrop.models.adapter import Adapter
 from omnidrop.options import GenerateOptions
 from omnidrop.report.trace import Choice
+from omnidrop.stages import StageName
 
 #: Stands at the end of decoded text while a character's bytes are not complete.
 REPLACEMENT = "\ufffd"
@@ -103,14 +104,14 @@ def generate(
         ids.append(token)
         if options.logprobs:
             logprobs.append(float(logits.log_softmax(-1)[token]))
-        with stage("detokenise"):
+        with stage(StageName.DETOKENISE):
             stream.push(token)
         if len(ids) >= options.max_new_tokens:
             break
         position = prefilled.next_position + len(ids) - 1
-        with stage("decode"):
+        with stage(StageName.DECODE):
             logits = step(adapter, prefilled.cache, [token], position)[-1]
-    with stage("detokenise"):
+    with stage(StageName.DETOKENISE):
         text = stream.finish()
     return Generated(tuple(ids), text, stop, tuple(logprobs))
 
@@ -120,7 +121,9 @@ def _untimed(name: str) -> AbstractContextManager[None]:
 
 
 @torch.inference_mode()
-def step(adapter: Adapter, cache: KVCache, ids: Sequence[int], position: int) -> list[torch.Tensor]:
+def step(
+    adapter: Adapter, cache: KVCache, ids: Sequence[int], position: int | float
+) -> list[torch.Tensor]:
     """Feed tokens after the prompt.
 
     Parameters
@@ -130,7 +133,7 @@ def step(adapter: Adapter, cache: KVCache, ids: Sequence[int], position: int) ->
         Grows by `len(ids)` in every layer.
     ids : sequence of int
         Tokens to feed, at consecutive positions.
-    position : int
+    position : int or float
         M-RoPE position of the first of them.
 
     Returns

@@ -24,6 +24,7 @@ from omnidrop.clip.patches import patches
 from omnidrop.clip.prefetch import Prefetch
 from omnidrop.clip.specs import VideoSpec
 from omnidrop.engine.timing import Meter
+from omnidrop.stages import StageName
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip
@@ -144,7 +145,7 @@ def _grids(clip: Clip, meter: Meter, *, overlapped: bool) -> Generator[Grids, No
         for chunks in rounds:
             with nullcontext() if overlapped else clip.gate.closed():
                 for frames in chunks:
-                    with meter.stage("patches", overlapped=overlapped):
+                    with meter.stage(StageName.PATCHES, overlapped=overlapped):
                         grids = _new_grids(frames, repeats, spec)
                     yield grids
     add_video_times(clip, meter, overlapped=overlapped)
@@ -157,7 +158,7 @@ def _frames(
     chunks: list[torch.Tensor] = []
     with closing(clip.frame_chunks()) as source:
         while True:
-            with meter.stage("frames", overlapped=overlapped):
+            with meter.stage(StageName.FRAMES, overlapped=overlapped):
                 chunk = next(source, None)
             if chunk is not None:
                 chunks.append(chunk.frames)
@@ -185,7 +186,9 @@ def _new_grids(frames: torch.Tensor, repeats: RepeatFilter, spec: VideoSpec) -> 
 
 def add_video_times(clip: Clip, meter: Meter, *, overlapped: bool = False) -> None:
     """Add what reading frames took inside the clip: resizing, a part of "frames"."""
-    meter.add("resize", clip.resizing.seconds, within="frames", overlapped=overlapped)
+    meter.add(
+        StageName.RESIZE, clip.resizing.seconds, within=StageName.FRAMES, overlapped=overlapped
+    )
 
 
 def add_audio_times(clip: Clip, meter: Meter, *, overlapped: bool = False) -> None:
@@ -193,8 +196,13 @@ def add_audio_times(clip: Clip, meter: Meter, *, overlapped: bool = False) -> No
 
     Time spent waiting at the gate is no work, and is taken off "sound".
     """
-    meter.add("sound", -clip.waiting.seconds, overlapped=overlapped)
-    meter.add("log-mel", clip.transforming.seconds, within="sound", overlapped=overlapped)
+    meter.add(StageName.SOUND, -clip.waiting.seconds, overlapped=overlapped)
+    meter.add(
+        StageName.LOG_MEL,
+        clip.transforming.seconds,
+        within=StageName.SOUND,
+        overlapped=overlapped,
+    )
 
 
 class AudioPrefetch:
@@ -211,7 +219,7 @@ class AudioPrefetch:
 
     def _work(self, clip: Clip, meter: Meter) -> None:
         try:
-            with meter.stage("sound", overlapped=True):
+            with meter.stage(StageName.SOUND, overlapped=True):
                 self._mel = clip.log_mel(self._stop)
             add_audio_times(clip, meter, overlapped=True)
         except BaseException as error:  # raised by `result`

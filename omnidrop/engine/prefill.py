@@ -12,21 +12,20 @@ over all rows a kernel's rounding may change with the number of rows).
 
 from __future__ import annotations
 
-import copy
 import weakref
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
-from omnidrop.engine.cache import KVCache, Lent
+from omnidrop.engine.cache import CacheView, KVCache
 from omnidrop.engine.encode import Encoded
 from omnidrop.engine.prefix import Key, Prefix, Prefixes
 from omnidrop.engine.sequence import Block, Sequence, View, clip_end
 from omnidrop.engine.timing import Meter
 from omnidrop.models.adapter import Adapter
-from omnidrop.prompt import Prompt
-from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, Plan
+from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodState, Plan
+from omnidrop.stages import StageName, prefix_stage
+from omnidrop.tokens import Prompt
 
 #: Fewer rows of a clip than this go together with the question's: a pass of their own through the
 #: weights would cost more than it saves.
@@ -51,7 +50,7 @@ class Prefilled:
         Attention of the question's rows to the AV tokens alive at layer L // 2.
     relevance_tokens : Tensor or None, (n,) int64
         Prompt indices of those tokens.
-    next_position : int
+    next_position : int or float
         Position of the first generated token.
     reused : int
         Layers, from the first, that the clip's rows went through for an earlier question.
@@ -63,7 +62,7 @@ class Prefilled:
     survivors: tuple[torch.Tensor, ...]
     relevance: torch.Tensor | None
     relevance_tokens: torch.Tensor | None
-    next_position: int
+    next_position: int | float
     reused: int = 0
 
 
@@ -115,14 +114,14 @@ def prefill(
     apart_from = APART_FROM if prefixes is not None or not whole else len(prompt.tokens)
     climb = _Climb(adapter, prompt, end, method, plan, meter, apart_from)
     if known is not None:
-        through = f"prefix through layer {known.layers} of {adapter.info.text.layers}"
-        meter.add("entry", 0.0, reused=True)
-        meter.add(through, 0.0, within="prefill", reused=True)
+        through = prefix_stage(known.layers, adapter.info.text.layers)
+        meter.add(StageName.ENTRY, 0.0, reused=True)
+        meter.add(through, 0.0, within=StageName.PREFILL, reused=True)
         climb.resume(known)
     else:
-        with meter.stage("entry"):
+        with meter.stage(StageName.ENTRY):
             climb.begin(encoded, av, torch.Generator().manual_seed(seed))
-    with meter.stage("prefill"):
+    with meter.stage(StageName.PREFILL):
         logits = climb.run(keeping=prefixes is not None)
     if prefixes is not None and climb.prefix is not None:
         prefixes.add(key, climb.prefix)
@@ -145,7 +144,7 @@ class _Climb:
     """
 
     generator: torch.Generator
-    memo: dict[str, Any]
+    state: MethodState
     sequence: Sequence
 
     def __init__(
@@ -168,18 +167,18 @@ class _Climb:
         self.relevance_tokens: torch.Tensor | None = None
         self.prefix: Prefix | None = None
         self._known: Prefix | None = None
-        self._lent: list[Lent] = []
+        self._lent: list[CacheView] = []
 
     def begin(self, encoded: Encoded, av: torch.Tensor, generator: torch.Generator) -> None:
         """Let the method choose what enters."""
-        self.generator, self.memo = generator, {}
+        self.generator, self.state = generator, self.method.start(self.plan)
         device, tokens = self.adapter.device, self.prompt.tokens
         text = torch.nonzero(~tokens.av).squeeze(1)
         words = self.adapter.embed(self.prompt.ids[text].to(device))
         if not len(av):
             self.sequence = self._sequence(text, words)
             return
-        own = encoded.in_prompt_order(tokens.video[av]).to(device=device, dtype=words.dtype)
+        own = encoded.in_prompt_order(tokens.video[av])[0].to(device=device, dtype=words.dtype)
         entry = self.method.enter(
             EntryView(
                 tokens=tokens.select(av),
@@ -187,7 +186,7 @@ class _Climb:
                 audio_attention=encoded.audio_attention,
                 generator=generator,
                 video_attention=encoded.video_attention,
-                memo=self.memo,
+                state=self.state,
                 backbone=Backbone(
                     self.adapter.info.name, self.adapter.fingerprint, self.adapter.folder
                 ),
@@ -195,7 +194,7 @@ class _Climb:
             self.plan,
         )
         keep = entry.keep.cpu()
-        kept = own.index_select(0, keep.to(device)) if entry.embeds is None else entry.embeds
+        kept = entry.take(own)
         alive, order = torch.cat([text, av[keep]]).sort()
         hidden = torch.cat([words, kept.to(words.dtype)]).index_select(0, order.to(device))
         self.sequence = self._sequence(alive, hidden)
@@ -204,7 +203,7 @@ class _Climb:
         """Take the clip's part from an earlier question."""
         self._known = known
         known.lend(self.cache)
-        self.memo = copy.deepcopy(known.memo)
+        self.state = known.state.fork()
         self.generator = torch.Generator()
         self.generator.set_state(known.generator)
         text = torch.nonzero(~self.prompt.tokens.av).squeeze(1)
@@ -243,7 +242,7 @@ class _Climb:
                 sequence.head = self._through(layer, sequence.head)
             sequence.tail = self._through(layer, entered)
             if keeping and sequence.split:
-                self._lent.append(self.cache.lend(layer, sequence.split))
+                self._lent.append(self.cache.share(layer, sequence.split))
             if len(here):
                 self._look(layer, entered, here, keeping)
         return self._finish(self.layers - 1, keeping)
@@ -263,12 +262,12 @@ class _Climb:
         entered = sequence.tail
         for block in (sequence.head, entered.but_last()):
             if block is not None and len(block):
-                self.adapter.remember(layer, block.hidden, block.rotary, self.cache)
+                self.adapter.cache_kv(layer, block.hidden, block.rotary, self.cache)
         last = self._through(layer, entered.last())
         if layer == self.layers // 2 and len(here):
             self._weigh(self._view(layer, entered, here))
         if keeping and sequence.split:
-            self._lent.append(self.cache.lend(layer, sequence.split))
+            self._lent.append(self.cache.share(layer, sequence.split))
             self.prefix = self._keep_prefix(None)
         return self.adapter.logits(last.hidden)
 
@@ -278,7 +277,7 @@ class _Climb:
             layers=self.layers,
             generator=self.generator,
             tokens=self.sequence.tokens.select(here),
-            memo=self.memo,
+            state=self.state,
             _adapter=self.adapter,
             _cache=self.cache,
             _entered=entered,
@@ -288,7 +287,7 @@ class _Climb:
         )
 
     def _weigh(self, view: View) -> None:
-        with self.meter.stage("selection"):
+        with self.meter.stage(StageName.SELECTION):
             self.relevance, self.relevance_tokens = view.attention("question"), self.survivors[-1]
 
     def _look(self, layer: int, entered: Block, here: torch.Tensor, keeping: bool) -> None:
@@ -305,7 +304,7 @@ class _Climb:
             self._apply(layer, Entry(stays), here)
         if not chooses:
             return
-        with self.meter.stage("selection"):
+        with self.meter.stage(StageName.SELECTION):
             if self.method.question_free:
                 view.blind = True
             else:
@@ -328,7 +327,7 @@ class _Climb:
             survivors=tuple(self.survivors),
             states=tuple(self._lent),
             block=block,
-            memo=copy.deepcopy(self.memo) if block is not None else {},
+            state=self.state.fork() if block is not None else MethodState(),
             generator=self.generator.get_state(),
             user=weakref.ref(self.cache),
         )
@@ -336,9 +335,10 @@ class _Climb:
     def _apply(self, layer: int, entry: Entry, here: torch.Tensor) -> None:
         """Let the chosen of the AV tokens at `here` go on, with new states where there are any."""
         sequence, kept = self.sequence, here[entry.keep.cpu()]
-        if entry.embeds is not None:
-            states = sequence.first.hidden
-            states[0, kept.to(states.device)] = entry.embeds.to(states)
+        if entry.mix is not None:
+            states = sequence.first.hidden[0]
+            mix = replace(entry.mix, source=here[entry.mix.source.cpu()])
+            states[kept.to(states.device)] = mix.apply(states, kept)
         if len(kept) == len(here):
             return
         stays = ~sequence.tokens.av

@@ -28,16 +28,15 @@ from omnidrop.models.adapter import Adapter, ModelInfo
 from omnidrop.models.loading import load_adapter
 from omnidrop.models.memory import out_of_memory
 from omnidrop.options import DEFAULT_BUDGET, GenerateOptions, LoadOptions
-from omnidrop.prompt import Prompt, build_prompt, long_position_notice
-from omnidrop.pruning.method import Method
+from omnidrop.prompt import build_prompt, long_position_notice
+from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.report.trace import Answer, Choice, Stage
+from omnidrop.stages import StageName
+from omnidrop.tokens import Prompt
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip
-
-#: What a method names in `wants` to receive the vision tower's attention.
-VIDEO_ATTENTION = "video attention"
 
 TOO_BIG = "Lower --max-pixels, --fps or --max-frames, ask about a shorter span, or use --4bit."
 
@@ -261,7 +260,7 @@ class Session:
             return known
         self.prefixes.clear()
         if self.clip is not None:
-            meter.begin_earlier("open", self.clip.seconds_to_open)
+            meter.begin_earlier(StageName.OPEN, self.clip.seconds_to_open)
         with out_of_memory(TOO_BIG):
             if self.clip is not None:
                 self._encoded = encode_clip(
@@ -330,12 +329,12 @@ class Session:
         options = options or GenerateOptions()
         meter = Meter(self.adapter.device)
         reset_device_peak(self.adapter.device)
-        encoded = self._encode(meter, progress, VIDEO_ATTENTION in method.wants)
+        encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in method.wants)
         with out_of_memory(TOO_BIG):
             prompt = self._build_prompt(question, encoded, system, meter)
             method, limit_notice = self._choose_budget(limits, prompt, method, meter)
             if progress:
-                progress("prefill", 0.0, None)
+                progress(StageName.PREFILL, 0.0, None)
             prefilled = self._prefill(
                 prompt, encoded, method, meter, options.seed, reuse and self.reuse
             )
@@ -369,9 +368,9 @@ class Session:
     def _build_prompt(
         self, question: str, encoded: Encoded, system: str | None, meter: Meter
     ) -> Prompt:
-        with meter.stage("prompt"):
+        with meter.stage(StageName.PROMPT):
             self.prompt = build_prompt(
-                self.adapter.text, self.adapter.layout, question, encoded.media, system=system
+                self.adapter.text, self.adapter.template, question, encoded.media, system=system
             )
         return self.prompt
 
@@ -381,7 +380,7 @@ class Session:
         """Return the method to run, and a notice if limits chose its budget."""
         if limits is None:
             return method, None
-        with meter.stage("fit"):
+        with meter.stage(StageName.FIT):
             return limits.choose(self.adapter, prompt, method, meter.since_start)
 
     def _choose_answer(
@@ -391,7 +390,7 @@ class Session:
         on_text: Callable[[str], None] | None,
         meter: Meter,
     ) -> _Reply:
-        with meter.stage("choices"):
+        with meter.stage(StageName.CHOICES):
             scored = score_choices(self.adapter, prefilled, choices)
         tick = meter.since_start()
         made = Generated((), scored[0].text, "choice", ())
@@ -411,7 +410,7 @@ class Session:
         def tick() -> None:
             ticks.append(meter.since_start())
 
-        with meter.stage("answer"):
+        with meter.stage(StageName.ANSWER):
             made = generate(self.adapter, prefilled, options, on_text, tick, meter)
         return _Reply(made, (), tuple(ticks))
 
@@ -424,7 +423,7 @@ class Session:
         found += [
             str(notice)
             for notice in (
-                long_position_notice(prompt),
+                long_position_notice(prompt, self.adapter.template),
                 prefilled.plan.settings.get("note"),
                 limit_notice,
             )

@@ -18,7 +18,7 @@ import torch
 
 from omnidrop.clip.clip import ClipOptions
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.engine.session import VIDEO_ATTENTION, Model, Session
+from omnidrop.engine.session import Model, Session
 from omnidrop.errors import BudgetError, OmniDropError, UsageError
 from omnidrop.evaluation.items import Item, QuestionSet, Style
 from omnidrop.evaluation.records import (
@@ -31,9 +31,10 @@ from omnidrop.evaluation.records import (
     key_of,
 )
 from omnidrop.evaluation.scoring import Score, offered, put, read, weighed
-from omnidrop.pruning.method import Method
+from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.registry import get_method
 from omnidrop.report.trace import Answer
+from omnidrop.stages import StageName
 
 #: Label of the control that keeps every token.
 UNPRUNED = "unpruned"
@@ -329,7 +330,7 @@ class _Job:
             yield record
 
     def _answers(self, session: Session, asks: list[_Ask], began: float) -> Iterator[Record]:
-        wants = any(VIDEO_ATTENTION in ask.cell.method.wants for ask in asks)
+        wants = any(Need.VIDEO_ATTENTION in ask.cell.method.wants for ask in asks)
         try:
             session.encode(video_attention=wants)
         except Exception as problem:
@@ -423,9 +424,9 @@ class _Job:
             "flops_unpruned": trace.flops_prefill_unpruned,
             "seconds": {
                 "clip": round(clip_seconds, 6),
-                "entry": seconds.get("entry", 0.0),
-                "prefill": seconds.get("prefill", 0.0),
-                "selection": seconds.get("selection", 0.0),
+                "entry": seconds.get(StageName.ENTRY, 0.0),
+                "prefill": seconds.get(StageName.PREFILL, 0.0),
+                "selection": seconds.get(StageName.SELECTION, 0.0),
                 "first_token": round(trace.ttft, 6),
             },
             "kv_bytes": trace.memory.kv_cache,

@@ -154,12 +154,11 @@ def _draw_mel(axis: Any, chunk: ReplayedChunk, loudness: tuple[float, float]) ->
     """Draw the log-mel, dropped tokens dimmed, with a mark below each survivor."""
     import matplotlib
 
-    if chunk.mel is None or chunk.audio is None:
+    if chunk.mel is None or chunk.audio is None or chunk.lit is None:
         return
     low, high = loudness
     shade = matplotlib.colormaps["magma"]((chunk.mel[::-1] - low) / (high - low))[..., :3]
-    lit = np.repeat(chunk.audio, chunk.frames_per_token)[: shade.shape[1]]
-    shade = np.where(lit[None, :, None], shade, shade.mean(axis=-1, keepdims=True) * 0.5)
+    shade = np.where(chunk.lit[None, :, None], shade, shade.mean(axis=-1, keepdims=True) * 0.5)
     tokens = len(chunk.audio)
     axis.imshow(shade, aspect="auto", extent=(0, tokens, 0, 1), interpolation="nearest")
     for token in np.flatnonzero(chunk.audio):

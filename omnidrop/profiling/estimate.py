@@ -21,22 +21,13 @@ import torch
 from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.engine.encode import media_of
 from omnidrop.errors import BudgetError
-from omnidrop.models.adapter import MLP_ROWS, VISION_BATCH
 from omnidrop.models.loading import LoadOptions
 from omnidrop.models.memory import device_memory_free, host_memory_free
-from omnidrop.models.unloaded import RoughEncoder, Sketch, sketch
-from omnidrop.profiling.cost import (
-    AudioSizes,
-    DecoderShape,
-    VisionSizes,
-    audio_flops,
-    kv_bytes,
-    prefill_flops,
-    vision_flops,
-)
+from omnidrop.models.unloaded import RoughEncoder, Unloaded, describe
 from omnidrop.profiling.machine import device_name, matmul_speed
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
+from omnidrop.shapes import Shapes, described
 
 SCHEMA = "omnidrop.estimate/1"
 
@@ -149,26 +140,22 @@ class Sizes:
 
     Attributes
     ----------
-    text : DecoderShape
-    vision : VisionSizes
-    audio : AudioSizes
+    shapes : Shapes
     weights : int
         Bytes.
     width : int
         Bytes per value of hidden states, keys and values.
     """
 
-    text: DecoderShape
-    vision: VisionSizes
-    audio: AudioSizes
+    shapes: Shapes
     weights: int
     width: int
 
 
 def encoder_flops(sizes: Sizes, tokens: Tokens) -> tuple[float, float]:
     """Return the FLOPs of the vision and of the audio encoder."""
-    vision = vision_flops(sizes.vision, tokens.grid) if tokens.grid else 0.0
-    return vision, audio_flops(sizes.audio, tokens.audio) if tokens.audio else 0.0
+    vision = sizes.shapes.vision.flops(tokens.grid) if tokens.grid else 0.0
+    return vision, sizes.shapes.audio.flops(tokens.audio) if tokens.audio else 0.0
 
 
 def run_estimate(
@@ -193,8 +180,9 @@ def run_estimate(
     speed : float
         FLOP/s.
     """
-    whole = prefill_flops(sizes.text, tokens.text, (tokens.av,) * len(counts))
-    flops = prefill_flops(sizes.text, tokens.text, counts)
+    text = sizes.shapes.text
+    whole = text.prefill_flops(tokens.text, (tokens.av,) * len(counts))
+    flops = text.prefill_flops(tokens.text, counts)
     lengths = [tokens.text + count for count in counts]
     return RunEstimate(
         label=label,
@@ -204,7 +192,7 @@ def run_estimate(
         counts=tuple(counts),
         flops_prefill=flops,
         speedup=whole / flops,
-        kv_cache=kv_bytes(sizes.text, lengths, sizes.width),
+        kv_cache=text.kv_bytes(lengths, sizes.width),
         peak=peak_bytes(sizes, tokens, lengths),
         seconds=(flops + sum(encoder_flops(sizes, tokens))) / speed,
     )
@@ -213,31 +201,22 @@ def run_estimate(
 def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
     """Return the most bytes held at once: weights, and the larger of encoder and prefill.
 
-    In the prefill, layer l holds the embeddings of the clip, the keys and values so far, the rows
-    that entered it, and the larger of what attention and MLP need. Attention, per row: one more
-    hidden row and 2.5 query rows while positions are applied, or 3 query rows, or 2 hidden rows.
-    MLP: one more hidden row per row, and for `MLP_ROWS` rows at a time two rows of the MLP's width,
-    one hidden row and two in float32. In the vision encoder each patch of a batch holds six hidden
-    rows and three of the MLP's width. Kernel buffers and allocator waste come on top: up to a
-    tenth, by `benchmarks/prefill_memory.py`.
+    `TextShape.peak_bytes` and `VisionShape.peak_bytes` say what is held. Kernel buffers and
+    allocator waste come on top: up to a tenth, by `benchmarks/prefill_memory.py`.
+
+    Parameters
+    ----------
+    sizes : Sizes
+    tokens : Tokens
+    lengths : sequence of int, length L
+        Tokens entering each layer, text included.
     """
-    text, vision, width = sizes.text, sizes.vision, sizes.width
-    hidden, queries = text.hidden, text.heads * text.head_dim
-    embeddings = (tokens.av + tokens.text) * hidden * width
-    attention = max(2 * hidden + 2.5 * queries, hidden + 3 * queries, 3 * hidden) * width
-    angles = 2 * text.head_dim * width
-    slab = (2 * text.intermediate + hidden) * width + 2 * hidden * 4
-    prefill = max(
-        kv_bytes(text, lengths[: layer + 1], width)
-        + length * angles
-        + max(length * attention, length * 2 * hidden * width + min(length, MLP_ROWS) * slab)
-        for layer, length in enumerate(lengths)
-    )
-    t, h, w = tokens.grid or (0, 0, 0)
-    patches = min(t * h * w, max(VISION_BATCH, h * w))
-    pixels = 4 * 3 * vision.temporal_patch * vision.patch**2  # bytes of a patch in float32
-    encoder = patches * ((6 * vision.hidden + 3 * vision.intermediate) * width + pixels)
-    return sizes.weights + embeddings + round(max(prefill, encoder))
+    text, vision, width = sizes.shapes.text, sizes.shapes.vision, sizes.width
+    # Every plane of the video embeddings is held until it has been added.
+    rows = tokens.av + tokens.text + (vision.planes - 1) * tokens.video
+    embeddings = rows * text.hidden * width
+    held = max(text.peak_bytes(lengths, width), vision.peak_bytes(tokens.grid, width))
+    return sizes.weights + embeddings + round(held)
 
 
 def estimate(
@@ -277,11 +256,11 @@ def estimate(
     MediaError, UsageError, ModelError, BudgetError
         As opening, loading and planning would.
     """
-    known = sketch(model or LoadOptions())
+    known = describe(model or LoadOptions())
     with open_clip(path, clip or ClipOptions(), known.media_spec) as opened:
-        media = media_of(opened, known.video_spec, known.audio_spec)
+        media = media_of(opened)
         notices = list(opened.notices)
-    prompt = build_prompt(known.encoder, known.layout, question, media, system=system)
+    prompt = build_prompt(known.encoder, known.template, question, media, system=system)
     av = prompt.tokens.select(prompt.tokens.av)
     video = int(av.video.sum())
     tokens = Tokens(
@@ -293,11 +272,11 @@ def estimate(
     )
     if not tokens.counted:
         notices.append(ROUGH_TEXT)
-    sizes = Sizes(known.text, known.vision, known.audio, known.weights, known.bytes_per_value)
+    sizes = Sizes(known.shapes, known.weights, known.bytes_per_value)
     speed, speed_of = _speed(known, tflops)
 
     def one(label: str, method: Method) -> RunEstimate:
-        counts = method.plan(av, known.text.layers).counts
+        counts = method.plan(av, known.shapes.text.layers).counts
         return run_estimate(label, method.name, float(method.budget), counts, sizes, tokens, speed)
 
     control, runs = one("none", Method()), []
@@ -308,7 +287,7 @@ def estimate(
             if len(methods) == 1:
                 raise
             notices.append(f"{label} cannot be run: {error}")
-    if note := long_position_notice(prompt):
+    if note := long_position_notice(prompt, known.template):
         notices.append(note)
     if tflops is None:
         notices += _room(known, control)
@@ -324,9 +303,7 @@ def estimate(
             "quantization": known.quantization,
             "parameters": known.parameters,
             "weights": known.weights,
-            "text": asdict(known.text),
-            "vision": asdict(known.vision),
-            "audio": asdict(known.audio),
+            **described(known.shapes),
         },
         tokens=tokens,
         flops_vision=vision,
@@ -339,7 +316,7 @@ def estimate(
     )
 
 
-def _speed(known: Sketch, tflops: float | None) -> tuple[float, str]:
+def _speed(known: Unloaded, tflops: float | None) -> tuple[float, str]:
     if tflops is not None:
         return tflops * 1e12, "as given"
     device = torch.device(known.device)
@@ -347,7 +324,7 @@ def _speed(known: Sketch, tflops: float | None) -> tuple[float, str]:
     return speed, f"a large {known.dtype} matrix product on this machine ({device_name(device)})"
 
 
-def _room(known: Sketch, control: RunEstimate) -> list[str]:
+def _room(known: Unloaded, control: RunEstimate) -> list[str]:
     """Return a notice if the unpruned run would not fit here."""
     device = torch.device(known.device)
     free = device_memory_free(device) if device.type == "cuda" else host_memory_free()

@@ -21,11 +21,11 @@ from omnidrop.engine.timing import Meter, device_peak, host_peak, resident
 from omnidrop.errors import BudgetError
 from omnidrop.format import rounded_duration, rounded_size
 from omnidrop.models.adapter import Adapter
-from omnidrop.profiling.cost import prefill_flops
 from omnidrop.profiling.estimate import Sizes, Tokens, peak_bytes
 from omnidrop.profiling.prefill_speed import PrefillSpeed, prefill_speed
-from omnidrop.prompt import Media, Prompt, build_prompt
+from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.tokens import Media, Prompt
 
 if TYPE_CHECKING:
     from omnidrop.profiling.limits import Limits
@@ -199,7 +199,7 @@ def _expectation(
         counts = replace(method, budget=budget).plan(tokens, shape.layers).counts
         seconds = memory = None
         if speed is not None:
-            seconds = elapsed + speed.seconds(prefill_flops(shape, text, counts), len(tokens))
+            seconds = elapsed + speed.seconds(shape.prefill_flops(text, counts), len(tokens))
         if limits.memory is not None:
             lengths = [text + count for count in counts]
             memory = max(peak, held + peak_bytes(sizes, counted, lengths))
@@ -211,7 +211,7 @@ def _expectation(
 def _sizes(adapter: Adapter) -> Sizes:
     """Return a model's sizes with no weights: these are in memory already."""
     width = torch.empty(0, dtype=adapter.dtype).element_size()
-    return Sizes(adapter.info.text, adapter.info.vision, adapter.info.audio, 0, width)
+    return Sizes(adapter.info.shapes, 0, width)
 
 
 def memory_in_use(device: torch.device) -> tuple[int, int]:
@@ -269,7 +269,7 @@ def fit_sampling(
     with opened:
         for options in _lower_samplings(opened, pixels, fps):
             media, seconds, encoder = predict_encoding(adapter, opened.replanned(options))
-            prompt = build_prompt(adapter.text, adapter.layout, question, media, system=system)
+            prompt = build_prompt(adapter.text, adapter.template, question, media, system=system)
             held = memory_in_use(adapter.device)[0]
             expect = _expectation(
                 adapter, prompt, method, limits, speed, seconds, held, held + encoder
@@ -318,7 +318,7 @@ def predict_encoding(adapter: Adapter, clip: Clip) -> tuple[Media, float, int]:
     encoder : int
         Bytes that the vision encoder holds at once.
     """
-    media = media_of(clip, adapter.video_spec, adapter.audio_spec)
+    media = media_of(clip)
     length = min(SAMPLE_SECONDS, clip.duration)
     first = replace(clip.options, start=clip.start, end=clip.start + length)
     frames = len(clip.plan.times) if clip.plan is not None else 0

@@ -19,8 +19,8 @@ from omnidrop.format import rounded_duration, rounded_size
 
 if TYPE_CHECKING:
     from omnidrop.models.adapter import Adapter
-    from omnidrop.prompt import Prompt
     from omnidrop.pruning.method import Method
+    from omnidrop.tokens import Prompt
 
 
 @dataclass(frozen=True)

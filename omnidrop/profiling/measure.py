@@ -26,7 +26,6 @@ from omnidrop.engine.session import Model
 from omnidrop.engine.timing import MemoryWatch, Meter, StageMemory
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.models.adapter import ModelInfo
-from omnidrop.profiling.cost import audio_flops, decode_flops, prefill_flops, vision_flops
 from omnidrop.profiling.machine import machine
 from omnidrop.profiling.result import (
     CONTROL,
@@ -43,9 +42,10 @@ from omnidrop.profiling.result import (
     stage_memory,
     unique_labels,
 )
-from omnidrop.prompt import Prompt, TokenMap
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import Answer, Trace
+from omnidrop.stages import StageName
+from omnidrop.tokens import Prompt, TokenMap
 
 Progress = Callable[[str, float, float | None], None]
 
@@ -219,16 +219,16 @@ class _Task:
         with open_clip(self.path, self.clip or ClipOptions(), adapter.media_spec) as clip:
             chunks = clip.frame_chunks()
             while clip.has_video:
-                with meter.stage("frames"):
+                with meter.stage(StageName.FRAMES):
                     chunk = next(chunks, None)
                 if chunk is None:
                     break
-                with meter.stage("patches"):
+                with meter.stage(StageName.PATCHES):
                     patches(chunk.frames, clip.spec.video)
             if clip.has_video:
                 add_video_times(clip, meter)
             if clip.has_audio:
-                with meter.stage("sound"):
+                with meter.stage(StageName.SOUND):
                     clip.log_mel()
                 add_audio_times(clip, meter)
         return lines(meter.stages(), meter.since_start())
@@ -288,21 +288,19 @@ def _summed(info: ModelInfo, run: _Run, control: RunProfile | None, unpruned: _R
 
 def _flops(info: ModelInfo, trace: Trace, steps: int) -> dict[str, float]:
     """Return the FLOPs of each line of a run by the cost model, for `steps` decoded tokens."""
-    found = {
-        PREFILL: prefill_flops(info.text, trace.text_tokens, trace.kept_per_layer, as_run=True)
-    }
+    found = {PREFILL: info.text.prefill_flops(trace.text_tokens, trace.kept_per_layer, as_run=True)}
     grid = trace.clip.get("grid")
     if grid is not None:
         encoded = grid[0] - trace.clip["repeated_grids"]  # repeats are not encoded again
-        found["vision tower"] = vision_flops(info.vision, (encoded, *grid[1:]))
+        found["vision tower"] = info.vision.flops((encoded, *grid[1:]))
     if trace.audio_tokens:
-        found["audio tower"] = audio_flops(info.audio, trace.audio_tokens)
+        found["audio tower"] = info.audio.flops(trace.audio_tokens)
     if steps > 0:
         kept = trace.kept_per_layer
         if trace.method.get("cache") == "cut":
             kept = (kept[-1],) * len(kept)
         lengths = [trace.text_tokens + count for count in kept]
-        found[FURTHER] = decode_flops(info.text, lengths, steps)
+        found[FURTHER] = info.text.decode_flops(lengths, steps)
     return found
 
 

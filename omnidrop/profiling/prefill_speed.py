@@ -12,9 +12,10 @@ from omnidrop.engine.prefill import prefill
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import BudgetError
 from omnidrop.models.adapter import Adapter
-from omnidrop.profiling.cost import prefill_flops
-from omnidrop.prompt import Media, Prompt, build_prompt
+from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.stages import StageName
+from omnidrop.tokens import Media, Prompt
 
 #: Chunks of the two synthetic clips.
 CHUNKS = (1, 4)
@@ -84,7 +85,7 @@ def _measure(adapter: Adapter, method: Method) -> PrefillSpeed:
         seconds = min(_timed(adapter, prompt, encoded, Method())[0] for _ in range(2))
         av = int(prompt.tokens.av.sum())
         counts = (av,) * adapter.info.text.layers
-        points.append((prefill_flops(adapter.info.text, len(prompt) - av, counts), seconds))
+        points.append((adapter.info.text.prefill_flops(len(prompt) - av, counts), seconds))
         if seconds > SLOW_SECONDS:
             return PrefillSpeed(points[-1][0] / seconds)
     chosen = _at_possible_budget(method, prompt, adapter.info.text.layers)
@@ -112,19 +113,18 @@ def _timed(
     meter = Meter(adapter.device)
     prefill(adapter, prompt, encoded, method, meter)
     took = {stage.name: stage.seconds for stage in meter.stages()}
-    selection = took.get("selection", 0.0)
-    return took["prefill"] - selection, took["entry"] + selection
+    selection = took.get(StageName.SELECTION, 0.0)
+    return took[StageName.PREFILL] - selection, took[StageName.ENTRY] + selection
 
 
 def _synthetic_clip(adapter: Adapter, chunks: int) -> tuple[Prompt, Encoded]:
     """Return a random clip of whole seconds: `TOKENS_PER_GRID` video tokens and audio for each."""
-    seconds = round(chunks * adapter.layout.seconds_per_chunk)
-    spec = adapter.audio_spec
+    seconds = round(chunks * adapter.template.chunk_seconds)
     side = round(TOKENS_PER_GRID**0.5) * adapter.video_spec.merge_size
     video = TOKENS_PER_GRID * seconds
-    audio = spec.tokens(spec.frames(seconds * spec.sampling_rate))
+    audio = adapter.media_spec.tokens_of_samples(seconds * adapter.audio_spec.sampling_rate)
     media = Media(grid=(seconds, side, side), second_per_grid=1.0, audio_tokens=audio)
-    prompt = build_prompt(adapter.text, adapter.layout, "What can be seen and heard?", media)
+    prompt = build_prompt(adapter.text, adapter.template, "What can be seen and heard?", media)
     generator = torch.Generator().manual_seed(0)
 
     def embeddings(count: int) -> torch.Tensor:
@@ -134,7 +134,7 @@ def _synthetic_clip(adapter: Adapter, chunks: int) -> tuple[Prompt, Encoded]:
 
     return prompt, Encoded(
         media=media,
-        video=embeddings(video),
+        planes=tuple(embeddings(video) for _ in range(adapter.info.vision.planes)),
         audio=embeddings(audio),
         audio_attention=torch.rand(audio, generator=generator),
         video_attention=torch.rand(video, generator=generator),

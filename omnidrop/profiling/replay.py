@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -86,16 +87,20 @@ def replay(
         frames = _frames(opened, alive, set(shown))
         mel = opened.log_mel() if alive.audio is not None else None
     spectrum = mel.numpy() if mel is not None else None
-    width = model.adapter.audio_spec.frames_per_token
+    per_token = model.adapter.template.mel_per_token
     chunks = []
     for number in shown:
-        audio = spectrum_part = None
+        audio = spectrum_part = lit = None
         if alive.audio is not None and spectrum is not None:
             places = np.flatnonzero(alive.chunk_of_audio == number)
             audio = alive.audio[places]
             if len(places):
-                first, last = places[0] * width, (places[-1] + 1) * width
+                first, last = (math.ceil(at * per_token) for at in (places[0], places[-1] + 1))
                 spectrum_part = spectrum[:, first:last]
+                token = np.arange(first, first + spectrum_part.shape[1]) // per_token
+                lit = alive.audio[token.astype(np.int64)]
+                token = np.arange(first, first + spectrum_part.shape[1]) // per_token
+                lit = alive.audio[token.astype(np.int64)]
         frame, patches = frames.get(number, (None, None))
         counts = trace.chunks[number]
         chunks.append(
@@ -108,7 +113,7 @@ def replay(
                 video_total=counts.video_total,
                 mel=spectrum_part,
                 audio=audio if audio is not None and len(audio) else None,
-                frames_per_token=width,
+                lit=lit,
             )
         )
     return Replay(run.label, alive.layer, trace.layers, tuple(chunks), count - len(chunks))

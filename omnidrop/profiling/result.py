@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from omnidrop.prompt import TokenMap
 from omnidrop.report.trace import Stage, Trace
+from omnidrop.stages import StageName
+from omnidrop.tokens import TokenMap
 
 SCHEMA = "omnidrop.profile/1"
 
@@ -26,22 +27,22 @@ CONTROL = "none"
 
 #: Line of a profile -> stages of the engine that are counted in it.
 LINES: dict[str, tuple[str, ...]] = {
-    "open": ("open",),
-    "seek and decode": ("frames",),
-    "resize and patches": ("resize", "patches"),
-    "decode sound": ("sound",),
-    "log-mel": ("log-mel",),
-    "waiting for sound": ("waiting for sound",),
-    "audio tower": ("audio tower",),
-    "waiting for frames": ("waiting for frames",),
-    "vision tower": ("vision tower",),
-    "prompt": ("prompt",),
-    "entry reduction": ("entry",),
-    PREFILL: ("prefill",),
-    SELECTION: ("selection",),
-    "choose tokens": ("answer",),
-    FURTHER: ("decode",),
-    "detokenise": ("detokenise",),
+    "open": (StageName.OPEN,),
+    "seek and decode": (StageName.FRAMES,),
+    "resize and patches": (StageName.RESIZE, StageName.PATCHES),
+    "decode sound": (StageName.SOUND,),
+    "log-mel": (StageName.LOG_MEL,),
+    "waiting for sound": (StageName.WAITING_FOR_SOUND,),
+    "audio tower": (StageName.AUDIO_TOWER,),
+    "waiting for frames": (StageName.WAITING_FOR_FRAMES,),
+    "vision tower": (StageName.VISION_TOWER,),
+    "prompt": (StageName.PROMPT,),
+    "entry reduction": (StageName.ENTRY,),
+    PREFILL: (StageName.PREFILL,),
+    SELECTION: (StageName.SELECTION,),
+    "choose tokens": (StageName.ANSWER,),
+    FURTHER: (StageName.DECODE,),
+    "detokenise": (StageName.DETOKENISE,),
 }
 _LINE_OF = {stage: line for line, stages in LINES.items() for stage in stages}
 #: Stages whose parts are separate lines; the remainder is the stage's own line.

@@ -53,8 +53,8 @@ class ReplayedChunk:
     mel : ndarray, (bins, F) float32, or None
     audio : ndarray, (n,) bool, or None
         Which audio tokens survived.
-    frames_per_token : int
-        Log-mel frames that one audio token covers.
+    lit : ndarray, (F,) bool, or None
+        The same per log-mel frame: whether the token that covers it survived.
     """
 
     start: float
@@ -65,7 +65,7 @@ class ReplayedChunk:
     video_total: int
     mel: np.ndarray | None
     audio: np.ndarray | None
-    frames_per_token: int
+    lit: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)

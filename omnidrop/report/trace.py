@@ -18,8 +18,7 @@ class Stage:
     Attributes
     ----------
     name : str
-        open, sound, log-mel, audio tower, frames, resize, patches, waiting for frames, vision
-        tower, prompt, entry, prefill, selection, answer, decode, detokenise, choices.
+        One of `omnidrop.stages.StageName`, or how far an earlier question's prefix was reused.
     seconds : float
         Wall-clock seconds spent in it (device synchronised).
     within : str or None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.errors import MediaError, printable
+from omnidrop.stages import StageName
 from omnidrop_cli.errors import describe
 from omnidrop_cli.interrupts import stop_if_interrupted
 from omnidrop_cli.options.common import AnswerFlags, ReadFlags, SpanFlags
@@ -128,7 +129,7 @@ def answers(questions: Iterable[Question], job: Job) -> Iterator[Outcome]:
         prefill_speed(job.model.adapter, job.method)
     for group in by_clip.values():
         try:
-            job.progress("open", 0, None)
+            job.progress(StageName.OPEN, 0, None)
             session = _open(group[0], job)
         except Exception as problem:
             stop_if_interrupted()
@@ -197,6 +198,6 @@ def _counter(job: Job) -> Callable[[str], None] | None:
     def count(piece: str) -> None:
         nonlocal pieces
         pieces += 1
-        job.progress("answer", pieces, None)
+        job.progress(StageName.ANSWER, pieces, None)
 
     return count

@@ -259,11 +259,11 @@ def test_what_exists_is_kept(run, measured, clip, tmp_path) -> None:
 @pytest.mark.parametrize("words", [("estimate",), ("profile", "--dry-run")])
 def test_estimates(run, fake, clip, monkeypatch, words) -> None:
     from omnidrop.models.loading import LoadOptions
-    from omnidrop.models.unloaded import sketch
+    from omnidrop.models.unloaded import describe
 
     def estimate(path: Path, question: str, methods: list[Any], **given: Any) -> Estimate:
-        known = sketch(LoadOptions(model="7b", device="cpu"))
-        sizes = Sizes(known.text, known.vision, known.audio, known.weights, known.bytes_per_value)
+        known = describe(LoadOptions(model="7b", device="cpu"))
+        sizes = Sizes(known.shapes, known.weights, known.bytes_per_value)
         tokens = Tokens(40, 1000, 3000, (20, 24, 24), False)
         control, *runs = (
             run_estimate(label, "x", b, (round(b * 4000),) * 28, sizes, tokens, 1e12)

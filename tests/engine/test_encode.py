@@ -41,8 +41,8 @@ def test_streamed_equals_whole(model: Model, clip_path: Path) -> None:
         data = read_whole(session.clip)
     assert data.audio is not None
     rows, grid = patches(data.frames, model.adapter.video_spec)
-    video, _ = model.adapter.vision_tower(rows, grid)
-    audio, attention = model.adapter.audio_tower(log_mel(data.audio), attention=True)
+    (video,), _ = model.adapter.encode_video(rows, grid)
+    (audio,), attention = model.adapter.encode_audio(log_mel(data.audio), attention=True)
     assert encoded.media.grid == grid
     assert encoded.media.audio_tokens == len(audio)
     torch.testing.assert_close(encoded.video, video)
@@ -80,7 +80,7 @@ def test_reading_and_towers_take_turns_where_both_need_the_processors(
     monkeypatch.setattr("omnidrop.engine.frame_stream.ROUND", 1)
     monkeypatch.setattr("omnidrop.engine.frame_stream.BATCH", 1)
     open_gates = []
-    tower = type(model.adapter).vision_tower
+    tower = type(model.adapter).encode_video
     with model.open(clip_path, fps=6) as session:
         assert session.clip is not None
         gate = session.clip.gate
@@ -89,7 +89,7 @@ def test_reading_and_towers_take_turns_where_both_need_the_processors(
             open_gates.append(gate._open.is_set())
             return tower(*given, **rest)
 
-        monkeypatch.setattr(type(model.adapter), "vision_tower", watched)
+        monkeypatch.setattr(type(model.adapter), "encode_video", watched)
         encoded = session.encode()
         data = read_whole(session.clip)
         assert gate._open.is_set()
@@ -97,7 +97,7 @@ def test_reading_and_towers_take_turns_where_both_need_the_processors(
     assert len(open_gates) == 3
     rows, grid = patches(data.frames, model.adapter.video_spec)
     assert encoded.media.grid == grid
-    torch.testing.assert_close(encoded.video, tower(model.adapter, rows, grid)[0])
+    torch.testing.assert_close(encoded.video, tower(model.adapter, rows, grid).planes[0])
     assert not frame_threads()
 
 
@@ -140,7 +140,7 @@ def test_a_fault_in_a_tower_ends_the_decoding_thread(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(type(model.adapter), "vision_tower", full)
+    monkeypatch.setattr(type(model.adapter), "encode_video", full)
     with model.open(clip_path) as session, pytest.raises(MemoryShortError, match="max-pixels"):
         session.ask(QUESTION)
     assert not frame_threads()

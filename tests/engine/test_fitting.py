@@ -66,7 +66,7 @@ def test_memory_grows_with_the_budget(model: Model, monkeypatch: pytest.MonkeyPa
     with model.features(make_features((40, 16, 16), 4100)) as clip:
         encoded = clip.encode()
         prompt = fitting.build_prompt(
-            model.adapter.text, model.adapter.layout, QUESTION, encoded.media
+            model.adapter.text, model.adapter.template, QUESTION, encoded.media
         )
         for memory in (1.002e9, 1.004e9, 2e9):
             limits = omnidrop.Limits(memory=memory)

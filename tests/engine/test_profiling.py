@@ -20,7 +20,6 @@ from omnidrop.engine.session import Model, load
 from omnidrop.engine.timing import MemoryWatch, Meter, resident
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.models.loading import LoadOptions
-from omnidrop.profiling.cost import audio_flops, vision_flops
 from omnidrop.profiling.estimate import estimate
 from omnidrop.profiling.machine import matmul_speed
 from omnidrop.profiling.measure import first_token_kl, profile
@@ -184,14 +183,12 @@ def test_tower_flops_are_those_counted(folder: Path, features: Features) -> None
     assert features.grid is not None
     assert features.mel is not None
     with FlopCounterMode(display=False) as counter:
-        adapter.vision_tower(features.patches, features.grid)
-    assert vision_flops(info.vision, features.grid) == pytest.approx(
-        counter.get_total_flops(), rel=0.02
-    )
+        adapter.encode_video(features.patches, features.grid)
+    assert info.vision.flops(features.grid) == pytest.approx(counter.get_total_flops(), rel=0.02)
     with FlopCounterMode(display=False) as counter:
-        heard, _ = adapter.audio_tower(features.mel[:, :400])
+        (heard,), _ = adapter.encode_audio(features.mel[:, :400])
     # The counter sees the second convolution's input at full rate and the padding of the first.
-    assert audio_flops(info.audio, len(heard)) == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert info.audio.flops(len(heard)) == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_estimate_counts_what_the_run_counts(folder: Path, found: Profile, film: Path) -> None:

@@ -95,14 +95,14 @@ def test_levels_that_cannot_be_meant(model: Model, slides: Path, still: int) -> 
 def encode(model: Model, path: Path, **settings: object) -> tuple[Encoded, int]:
     """Encode a clip; also the number of grids that went through the tower."""
     passed = []
-    tower = type(model.adapter).vision_tower
+    tower = type(model.adapter).encode_video
 
     def counted(self, rows, grid, **rest):
         passed.append(grid[0])
         return tower(self, rows, grid, **rest)
 
     with pytest.MonkeyPatch.context() as patch, model.open(path, **settings) as session:
-        patch.setattr(type(model.adapter), "vision_tower", counted)
+        patch.setattr(type(model.adapter), "encode_video", counted)
         assert session.clip is not None
         meter = Meter(model.adapter.device)
         encoded = encode_clip(model.adapter, session.clip, meter, video_attention=True)

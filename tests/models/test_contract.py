@@ -93,7 +93,7 @@ def test_keeping_everything_equals_generate(pair, mix: str):
             QUESTION, method=Method(), options=GenerateOptions(max_new_tokens=TOKENS), reuse=False
         )
         media = session.encode().media
-    prompt = build_prompt(model.adapter.text, model.adapter.layout, QUESTION, media)
+    prompt = build_prompt(model.adapter.text, model.adapter.template, QUESTION, media)
     wanted = reference(theirs, prompt.ids, clip, sorted(model.adapter.stop_ids))
     assert list(answer.token_ids) == wanted
     assert len(set(wanted)) > 3
@@ -110,7 +110,7 @@ def test_eager_attention_equals_generate(thinker_folder: Path):
             QUESTION, method=Method(), options=GenerateOptions(max_new_tokens=TOKENS)
         )
         media = session.encode().media
-    prompt = build_prompt(model.adapter.text, model.adapter.layout, QUESTION, media)
+    prompt = build_prompt(model.adapter.text, model.adapter.template, QUESTION, media)
     assert list(answer.token_ids) == reference(
         theirs, prompt.ids, clip, sorted(model.adapter.stop_ids)
     )

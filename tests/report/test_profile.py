@@ -22,8 +22,8 @@ from omnidrop.profiling.result import (
     summable,
 )
 from omnidrop.profiling.survivors import first_halved_layer, survivors_at
-from omnidrop.prompt import Kind, TokenMap
 from omnidrop.report.trace import Stage
+from omnidrop.tokens import Kind, TokenMap
 
 STAGES = (
     Stage("open", 0.1),
@@ -98,7 +98,6 @@ def small_map() -> TokenMap:
     return TokenMap(
         kind=torch.tensor([int(r[0]) for r in rows], dtype=torch.int8),
         chunk=torch.tensor([r[1] for r in rows], dtype=torch.int32),
-        time=torch.zeros(len(rows)),
         grid=torch.tensor([r[2] for r in rows], dtype=torch.int32),
     )
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from omnidrop.models.adapter import VISION_BATCH
 from omnidrop.models.attention import attend, rotate
+from omnidrop.shapes import VISION_BATCH
 
 #: Windows (2 s each) that pass the audio tower together.
 AUDIO_BATCH = 64
@@ -85,7 +85,7 @@ class VisionTower:
     def __call__(
         self, patches: Tensor, grid: tuple[int, int, int], *, attention: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """Embed frames; see `Adapter.vision_tower`."""
+        """Embed frames; see `Adapter.encode_video`."""
         frames, height, width = grid
         size = height * width
         if patches.shape[0] != frames * size:
@@ -221,7 +221,7 @@ class AudioTower:
 
     @torch.inference_mode()
     def __call__(self, mel: Tensor, *, attention: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Embed sound; see `Adapter.audio_tower`."""
+        """Embed sound; see `Adapter.encode_audio`."""
         module, window = self._module, self._window
         weight = module.conv1.weight
         if mel.ndim != 2 or mel.shape[0] != weight.shape[1]:

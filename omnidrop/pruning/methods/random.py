@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)

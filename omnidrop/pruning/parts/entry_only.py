@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import schedules
 from omnidrop.pruning.method import LayerView, Method, Plan
 from omnidrop.pruning.parts.select import spread_by_chunk
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
