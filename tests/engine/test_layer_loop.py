@@ -32,8 +32,8 @@ MODEL_SHARED = settings(
 
 
 def with_planes(encoded: Encoded, more: int, seed: int = 0) -> Encoded:
-    """Add planes of video embeddings, as large as those that enter."""
-    (own,) = encoded.planes
+    """Put `more` drawn planes behind the one that enters, as large as that one."""
+    own = encoded.planes[0]
     generator = torch.Generator().manual_seed(seed)
     drawn = [torch.randn(own.shape, generator=generator) * own.std() for _ in range(more)]
     return replace(encoded, planes=(own, *drawn))
@@ -190,7 +190,7 @@ def test_planes_are_added_by_mask_when_all_tokens_stay(
                 hidden[:, mask] += later[layer]
         expected = adapter.logits(hidden[:, -1:])
     found = run(adapter, prompt, clip, Method())
-    without = run(adapter, prompt, encoded, Method())
+    without = run(adapter, prompt, with_planes(encoded, 0), Method())
     torch.testing.assert_close(found.logits, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(found.logits, without.logits, atol=1e-3)
 
@@ -297,7 +297,7 @@ def test_a_prefix_counts_all_it_holds_and_copies_none_of_it(
             run(adapter, prompt, with_planes(encoded, more), Holding(), kept)
     # Every question of one clip saw the same tensor: neither keeping nor resuming copies it.
     assert len(set(Holding.seen[:2])) == len(set(Holding.seen[2:4])) == 1
-    (own,) = encoded.in_prompt_order(prompt.tokens.video[prompt.tokens.av])
+    own, *_ = encoded.in_prompt_order(prompt.tokens.video[prompt.tokens.av])
     bare, one, three = (held_prefix(kept) for kept in prefixes.values())
     assert bare.handover is not None
     (embeds,) = bare.handover.state.tensors()
