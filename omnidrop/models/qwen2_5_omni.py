@@ -17,6 +17,7 @@ from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
 from omnidrop.clip.features import AudioSpec, VideoSpec
 from omnidrop.errors import ModelError
+from omnidrop.models import fused
 from omnidrop.models.adapter import (
     Adapter,
     AudioShape,
@@ -26,7 +27,7 @@ from omnidrop.models.adapter import (
     TextShape,
     VisionShape,
 )
-from omnidrop.models.attention import attend, attend_from_few, rotate
+from omnidrop.models.attention import attend, attend_from_few
 from omnidrop.models.qwen2_5_towers import AudioTower, VisionTower
 from omnidrop.prompt import Layout
 
@@ -35,6 +36,8 @@ THINKER = reference.Qwen2_5OmniThinkerForConditionalGeneration
 
 #: Rows that go through a norm or an MLP together, at most.
 ROWS = 2048
+#: Rows that go through an MLP together on a GPU, which needs more of them to be at its best.
+ROWS_GPU = 8192
 
 #: Rows that attend together over keys that other rows left, at most, without repeating keys.
 FEW_ROWS = 256
@@ -127,6 +130,7 @@ class QwenOmniAdapter(Adapter):
                 f"{name} attends through a sliding window, which OmniDrop does not run.",
                 hint="Use a checkpoint of the Qwen2.5-Omni family as published.",
             )
+        parameters = parameters or sum(p.numel() for p in thinker.parameters())
         self._vision = VisionTower(holder.visual)
         self._audio = AudioTower(holder.audio_tower)
         self.folder, self.fingerprint = folder, _fingerprint(holder)
@@ -150,7 +154,7 @@ class QwenOmniAdapter(Adapter):
             text=_text_shape(thinker.config.text_config),
             vision=_vision_shape(thinker.config.vision_config),
             audio=_audio_shape(thinker.config.audio_config),
-            parameters=parameters or sum(p.numel() for p in thinker.parameters()),
+            parameters=parameters,
         )
 
     def vision_tower(
@@ -181,7 +185,7 @@ class QwenOmniAdapter(Adapter):
         hidden = hidden + self._attend(index, hidden, rotary, cache)
         # Row by row the same, but the MLP's wide states are never there for all rows at once.
         for rows in _slabs(hidden):
-            rows += self._mlp(layer.mlp, layer.post_attention_layernorm(rows))
+            self._add_mlp(layer.mlp, rows, _normed(layer.post_attention_layernorm, rows))
         return hidden
 
     def _attend(
@@ -201,13 +205,17 @@ class QwenOmniAdapter(Adapter):
         del queries, keys, values
         return attention.o_proj(attended)
 
-    def _mlp(self, mlp: Any, states: torch.Tensor) -> torch.Tensor:
-        """Return what `mlp` gives, with one wide tensor less."""
+    def _add_mlp(self, mlp: Any, rows: torch.Tensor, normed: torch.Tensor) -> None:
+        """Add to the rows what `mlp` makes of their norms, with one wide tensor less."""
         if not self._silu:
-            return mlp(states)
-        wide = torch.nn.functional.silu(mlp.gate_proj(states), inplace=True)
-        wide *= mlp.up_proj(states)
-        return mlp.down_proj(wide)
+            rows += mlp(normed)
+            return
+        wide = fused.silu_mul(mlp.gate_proj(normed), mlp.up_proj(normed))
+        down = mlp.down_proj
+        if wide.is_cuda and type(down) is torch.nn.Linear and down.bias is None:
+            rows[0].addmm_(wide[0], down.weight.t())  # the product adds, with no pass of its own
+        else:
+            rows += down(wide)
 
     def _mask(self, new: int, past: int, hidden: torch.Tensor) -> torch.Tensor | None:
         """Return a causal mask (1, 1, new, past + new), or None where attention needs none.
@@ -242,25 +250,26 @@ class QwenOmniAdapter(Adapter):
     @torch.inference_mode()
     def queries(self, index: int, hidden: torch.Tensor, rotary: Rotary) -> torch.Tensor:
         layer = self._layers[index]
-        states = layer.self_attn.q_proj(layer.input_layernorm(hidden))
+        states = layer.self_attn.q_proj(_normed(layer.input_layernorm, hidden))
         return _rotated(states, layer.self_attn.head_dim, rotary)[0]
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self._thinker.lm_head(self._text.norm(hidden))[0, -1].float()
+        return self._thinker.lm_head(_normed(self._text.norm, hidden))[0, -1].float()
 
 
 def _slabs(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return rows.chunk(max(1, -(-rows.shape[1] // ROWS)), 1)
+    most = ROWS_GPU if rows.is_cuda else ROWS
+    return rows.chunk(max(1, -(-rows.shape[1] // most)), 1)
 
 
 def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
     """Return what a norm makes of the rows; its float32 states are never there for all at once."""
-    if hidden.shape[1] <= ROWS:
-        return norm(hidden)
+    if hidden.is_cuda or hidden.shape[1] <= ROWS:
+        return fused.rms_norm(hidden, norm.weight, norm.variance_epsilon)
     normed = torch.empty_like(hidden)
     for rows, into in zip(_slabs(hidden), _slabs(normed), strict=True):
-        into.copy_(norm(rows))
+        into.copy_(fused.rms_norm(rows, norm.weight, norm.variance_epsilon))
     return normed
 
 
@@ -271,7 +280,7 @@ def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
 def _rotated(states: torch.Tensor, width: int, rotary: Rotary) -> torch.Tensor:
     """Split (1, n, heads · width) into heads and turn them, (1, heads, n, width)."""
     cos, sin = rotary
-    return rotate(_heads(states, width), cos[:, None], sin[:, None])
+    return fused.rotate(_heads(states, width), cos[:, None], sin[:, None])
 
 
 def _layout(codec: Codec, config: Any, name: str) -> Layout:
