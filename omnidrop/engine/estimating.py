@@ -99,7 +99,14 @@ def estimate(
     )
     if not tokens.counted:
         notices.append(ROUGH)
-    sizes = Sizes(known.text, known.vision, known.audio, known.weights, known.bytes_per_value)
+    sizes = Sizes(
+        known.text,
+        known.vision,
+        known.audio,
+        known.weights,
+        known.bytes_per_value,
+        torch.device(known.device).type == "cuda",
+    )
     speed, speed_of = _speed(known, tflops)
 
     def one(label: str, method: Method) -> RunEstimate:

@@ -203,7 +203,8 @@ def _expectation(
 def _sizes(adapter: Adapter) -> Sizes:
     """Return the sizes of a model whose weights are counted as held already."""
     width = torch.empty(0, dtype=adapter.dtype).element_size()
-    return Sizes(adapter.info.text, adapter.info.vision, adapter.info.audio, 0, width)
+    info, gpu = adapter.info, adapter.device.type == "cuda"
+    return Sizes(info.text, info.vision, info.audio, 0, width, gpu)
 
 
 def _memory(device: torch.device) -> tuple[int, int]:

@@ -7,8 +7,6 @@ through any number of frames or seconds in batches of bounded size.
 
 from __future__ import annotations
 
-from functools import cache
-from importlib import import_module
 from typing import Any, NamedTuple
 
 import torch
@@ -20,6 +18,7 @@ from omnidrop.models.attention import attend
 from omnidrop.models.joining import Product, join, padded, widen
 from omnidrop.models.memory import device_memory_free
 from omnidrop.models.uploading import Upload
+from omnidrop.models.windows import Windows, attend_by_length, varlen_attention, window_bounds
 
 #: Patches that pass the vision tower together: bounds its activations, whatever the clip.
 VISION_BATCH = 8192
@@ -80,28 +79,6 @@ def at_once(device: torch.device, usual: int, on_gpu: int, size: int) -> int:
     # What PyTorch holds without using it is free, too.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return max(1, min(on_gpu, int(BATCH_SHARE * free) // size))
-
-
-class Windows(NamedTuple):
-    """How the patches of one frame fall into windows.
-
-    Attributes
-    ----------
-    tokens : Tensor, (h/merge · w/merge,) int64
-        Tokens of a frame, sorted by the size of their window, then by window.
-    back : Tensor, (h/merge · w/merge,) int64
-        The inverse of `tokens`.
-    groups : tuple of (int, int)
-        Number of windows and patches per window, in that order.
-    cos, sin : Tensor, (h · w, 1, head_dim) float32
-        Rotary angles of the patches in that order.
-    """
-
-    tokens: Tensor
-    back: Tensor
-    groups: tuple[tuple[int, int], ...]
-    cos: Tensor
-    sin: Tensor
 
 
 class Products(NamedTuple):
@@ -207,7 +184,7 @@ class VisionTower:
                 block.attn, products, _normed(block.norm1, hidden), plan, frames
             )
             if bounds is not None and len(groups) > 1 and not last:
-                hidden += block.attn.proj(_attend_by_length(states, bounds, groups))
+                hidden += block.attn.proj(attend_by_length(states, bounds, groups))
             else:
                 out, received = self._attention(block.attn, states, groups, last)
                 hidden += out
@@ -342,59 +319,8 @@ class VisionTower:
         return plan
 
 
-@cache
-def varlen_attention() -> Any | None:
-    """Return PyTorch's attention inside pieces of unequal length; None where it has none (2.9)."""
-    try:
-        return import_module("torch.nn.attention.varlen").varlen_attn
-    except ImportError:
-        return None
-
-
-def window_bounds(groups: tuple[tuple[int, int], ...], frames: int) -> Tensor:
-    """Return where the windows of some frames begin, and where the last one ends.
-
-    Parameters
-    ----------
-    groups : tuple of (int, int)
-        Windows of a frame as in `Windows`.
-    frames : int
-
-    Returns
-    -------
-    Tensor, (frames · windows + 1,) int32
-    """
-    lengths = [length for count, length in groups for _ in range(count)]
-    ends = torch.tensor(lengths * frames, dtype=torch.int32).cumsum(0, dtype=torch.int32)
-    return torch.cat([ends.new_zeros(1), ends])
-
-
 def _normed(norm: Any, rows: Tensor) -> Tensor:
     return fused.rms_norm(rows, norm.weight, norm.variance_epsilon)
-
-
-def _attend_by_length(
-    states: tuple[Tensor, ...], bounds: Tensor, groups: tuple[tuple[int, int], ...]
-) -> Tensor:
-    """Attend inside windows of unequal length in one call.
-
-    Parameters
-    ----------
-    states : tuple of Tensor, (frames, size, heads, head_dim)
-        Queries, keys and values.
-    bounds : Tensor, (windows + 1,) int32
-        Where each window of the batch begins, and where the last one ends.
-    groups : tuple of (int, int)
-        As in `Windows`.
-
-    Returns
-    -------
-    Tensor, (frames · size, heads · head_dim)
-    """
-    most = max(length for _, length in groups)
-    attention: Any = varlen_attention()
-    out: Tensor = attention(*(x.flatten(0, 1) for x in states), bounds, bounds, most, most)
-    return out.flatten(1)
 
 
 class AudioTower:

@@ -26,6 +26,8 @@ SCHEMA = "omnidrop.estimate/1"
 TOWER_BATCH, PATCH_BYTES = 8192, 4 * 3 * 2 * 14 * 14
 #: Rows that pass a norm or an MLP of the decoder together.
 ROWS = 2048
+#: The same two on a GPU, at most.
+TOWER_BATCH_GPU, ROWS_GPU = 16384, 8192
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ class Sizes:
         Bytes.
     width : int
         Bytes of a number in hidden states, keys and values.
+    gpu : bool
+        Whether it runs on a GPU, where more goes together.
     """
 
     text: DecoderShape
@@ -148,6 +152,7 @@ class Sizes:
     audio: AudioSizes
     weights: int
     width: int
+    gpu: bool = False
 
 
 def tower_costs(sizes: Sizes, tokens: Tokens) -> tuple[float, float]:
@@ -211,14 +216,16 @@ def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
     embeddings = (tokens.av + tokens.text) * hidden * width
     attention = max(2 * hidden + 2.5 * queries, hidden + 3 * queries, 3 * hidden) * width
     angles = 2 * text.head_dim * width
+    together = ROWS_GPU if sizes.gpu else ROWS
     slab = (2 * text.intermediate + hidden) * width + 2 * hidden * 4
     prefill = max(
         kv_bytes(text, lengths[: layer + 1], width)
         + length * angles
-        + max(length * attention, length * 2 * hidden * width + min(length, ROWS) * slab)
+        + max(length * attention, length * 2 * hidden * width + min(length, together) * slab)
         for layer, length in enumerate(lengths)
     )
     t, h, w = tokens.grid or (0, 0, 0)
-    patches = min(t * h * w, max(TOWER_BATCH, h * w))
+    batch = TOWER_BATCH_GPU if sizes.gpu else TOWER_BATCH
+    patches = min(t * h * w, max(batch, h * w))
     tower = patches * ((6 * vision.hidden + 3 * vision.intermediate) * width + PATCH_BYTES)
     return sizes.weights + embeddings + round(max(prefill, tower))

@@ -8,7 +8,7 @@ from transformers import AutoConfig, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
 from omnidrop.clip.features import audio_token_count
-from omnidrop.models import qwen2_5_towers
+from omnidrop.models import qwen2_5_towers, windows
 from omnidrop.models.qwen2_5_towers import AudioTower, VisionTower
 
 GRIDS = [(2, 4, 4), (3, 14, 22), (1, 16, 16), (2, 10, 40), (1, 2, 2), (1, 2, 60), (4, 8, 8)]
@@ -118,10 +118,10 @@ def test_windows_of_unequal_length_in_one_call(towers, monkeypatch):
             parts.append(torch.nn.functional.scaled_dot_product_attention(*inside).transpose(0, 1))
         return torch.cat(parts)
 
-    monkeypatch.setattr(qwen2_5_towers, "varlen_attention", lambda: one_by_one)
-    bounds = qwen2_5_towers.window_bounds(plan.groups, 3)
+    monkeypatch.setattr(windows, "varlen_attention", lambda: one_by_one)
+    bounds = windows.window_bounds(plan.groups, 3)
     with torch.inference_mode():
-        out = attn.proj(qwen2_5_towers._attend_by_length(states, bounds, plan.groups))
+        out = attn.proj(windows.attend_by_length(states, bounds, plan.groups))
         wanted, _ = tower._attention(attn, states, plan.groups, False)
     close(out, wanted)
 
