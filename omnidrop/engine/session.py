@@ -32,7 +32,7 @@ from omnidrop.prompt import Prompt, build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.omnidrop import OmniDrop
 from omnidrop.report.fitting import Limits
-from omnidrop.report.trace import Answer, Choice, Stage
+from omnidrop.report.trace import Answer, Choice
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.decode import Clip
@@ -163,7 +163,7 @@ class Session:
         self._features = features
         self._opened = opened
         self._encoded: Encoded | None = None
-        self._stages: tuple[Stage, ...] = ()
+        self._stages: tuple[str, ...] = ()
         self.prefixes = Prefixes()
         #: Whether later questions may be expected: nothing is kept for them otherwise.
         self.reuse = True
@@ -204,8 +204,8 @@ class Session:
         if known is not None and (
             not video_attention or known.video is None or known.video_attention is not None
         ):
-            for stage in self._stages:
-                meter.add(stage.name, 0.0, reused=True)
+            for name in self._stages:
+                meter.add(name, 0.0, reused=True)
             return known
         self.prefixes.clear()
         if self.clip is not None:
@@ -222,7 +222,7 @@ class Session:
                     meter,
                     video_attention=video_attention,
                 )
-        self._stages = meter.stages()
+        self._stages = meter.names()
         return self._encoded
 
     def ask(

@@ -21,7 +21,7 @@ class Stage:
         open, sound, log-mel, audio tower, frames, resize, patches, waiting for frames, vision
         tower, prompt, entry, prefill, selection, answer, decode, detokenise, choices.
     seconds : float
-        Wall-clock seconds spent in it (device synchronised).
+        Seconds spent in it: on a GPU by the device's own events, else by the clock on the wall.
     within : str or None
         Name of the stage this one is a part of (selection is within prefill).
     reused : bool
