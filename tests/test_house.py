@@ -17,11 +17,12 @@ DOORS = {
     "errors": set(),
     "positions": {"errors"},
     "prompt": {"errors", "positions"},
+    "moving": set(),
     "clip": {"errors"},
-    "pruning": {"errors", "prompt"},
+    "pruning": {"errors", "moving", "prompt"},
     "report": {"errors", "prompt"},
-    "models": {"errors", "prompt", "clip"},
-    "engine": {"errors", "prompt", "clip", "pruning", "models", "report", "omnidrop"},
+    "models": {"errors", "moving", "prompt", "clip"},
+    "engine": {"errors", "moving", "prompt", "clip", "pruning", "models", "report", "omnidrop"},
     "evaluation": {"errors", "prompt", "clip", "pruning", "models", "report", "engine", "omnidrop"},
 }
 

@@ -24,6 +24,7 @@ from omnidrop.engine.meter import Meter
 from omnidrop.engine.reading import Grids, SoundAhead, grids_beside, grids_in_rounds
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter
+from omnidrop.moving import moved
 from omnidrop.prompt import Media
 
 if TYPE_CHECKING:  # ready features need no media library
@@ -102,9 +103,9 @@ class Encoded:
             return parts[0]
         device = parts[0].device
         mixed = parts[0].new_empty((sum(len(p) for p in parts), parts[0].shape[-1]))
-        mask = video_mask.to(device)
-        mixed[mask] = parts[0]
-        mixed[~mask] = parts[1]
+        for mask, part in zip((video_mask, ~video_mask), parts, strict=True):
+            # Indices found on the host: a mask would make the host wait for the device.
+            mixed.index_copy_(0, moved(mask.nonzero().squeeze(1), device), part)
         return mixed
 
 

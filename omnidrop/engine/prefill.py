@@ -15,6 +15,7 @@ from __future__ import annotations
 import copy
 import weakref
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,8 +24,9 @@ from omnidrop.engine.cache import KVCache, Lent
 from omnidrop.engine.encode import Encoded
 from omnidrop.engine.meter import Meter
 from omnidrop.engine.prefix import Key, Prefix, Prefixes
-from omnidrop.engine.sequence import Block, Sequence, View, clip_end
+from omnidrop.engine.sequence import Block, Places, Sequence, View, clip_end
 from omnidrop.models.adapter import Adapter
+from omnidrop.moving import moved
 from omnidrop.prompt import Prompt
 from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, Plan
 
@@ -45,12 +47,10 @@ class Prefilled:
         Scores of the first answer token.
     plan : Plan
         What the schedule wanted.
-    survivors : tuple of Tensor, length L
-        Prompt indices of the AV tokens entering each layer, int64 on the CPU.
-    relevance : Tensor or None, (n,) float32
-        Attention of the question's rows to the AV tokens alive at layer L // 2.
-    relevance_tokens : Tensor or None, (n,) int64
-        Prompt indices of those tokens.
+    alive : tuple of Tensor, length L
+        Prompt indices of the AV tokens entering each layer, int64 on the model's device.
+    weighed : Tensor or None, (n,) float32
+        Attention of the question's rows to the AV tokens alive at layer L // 2, on the device.
     next_position : int
         Position of the first generated token.
     reused : int
@@ -60,11 +60,25 @@ class Prefilled:
     cache: KVCache
     logits: torch.Tensor
     plan: Plan
-    survivors: tuple[torch.Tensor, ...]
-    relevance: torch.Tensor | None
-    relevance_tokens: torch.Tensor | None
+    alive: tuple[torch.Tensor, ...]
+    weighed: torch.Tensor | None
     next_position: int
     reused: int = 0
+
+    @cached_property
+    def survivors(self) -> tuple[torch.Tensor, ...]:
+        """`alive` on the CPU: one copy, made when first asked for."""
+        return torch.cat(self.alive).cpu().split([len(index) for index in self.alive])
+
+    @cached_property
+    def relevance(self) -> torch.Tensor | None:
+        """`weighed` on the CPU."""
+        return None if self.weighed is None else self.weighed.cpu()
+
+    @property
+    def relevance_tokens(self) -> torch.Tensor | None:
+        """Prompt indices of the tokens that `relevance` is about, (n,) int64 on the CPU."""
+        return None if self.weighed is None else self.survivors[len(self.alive) // 2]
 
 
 @torch.inference_mode()
@@ -130,9 +144,8 @@ def prefill(
         cache=climb.cache,
         logits=logits,
         plan=plan,
-        survivors=tuple(climb.survivors),
-        relevance=climb.relevance,
-        relevance_tokens=climb.relevance_tokens,
+        alive=tuple(climb.survivors),
+        weighed=climb.weighed,
         next_position=prompt.next_position,
         reused=known.layers if known is not None else 0,
     )
@@ -159,13 +172,15 @@ class _Climb:
         apart_from: int,
     ) -> None:
         self.adapter, self.prompt, self.end = adapter, prompt, end
+        self.device = adapter.device
+        self.places = Places(prompt, self.device)
+        self.on_host = bool(method.needs_host) or plan.adaptive
         self.apart_from = apart_from
         self.method, self.plan, self.meter = method, plan, meter
         self.layers = adapter.info.text.layers
         self.cache = KVCache(self.layers)
         self.survivors: list[torch.Tensor] = []
-        self.relevance: torch.Tensor | None = None
-        self.relevance_tokens: torch.Tensor | None = None
+        self.weighed: torch.Tensor | None = None
         self.prefix: Prefix | None = None
         self._known: Prefix | None = None
         self._lent: list[Lent] = []
@@ -173,13 +188,12 @@ class _Climb:
     def begin(self, encoded: Encoded, av: torch.Tensor, generator: torch.Generator) -> None:
         """Let the method choose what enters."""
         self.generator, self.memo = generator, {}
-        device, tokens = self.adapter.device, self.prompt.tokens
-        text = torch.nonzero(~tokens.av).squeeze(1)
-        words = self.adapter.embed(self.prompt.ids[text].to(device))
+        tokens, text = self.prompt.tokens, self.places.text
+        words = self.adapter.embed(self.places.ids[text])
         if not len(av):
-            self.sequence = self._sequence(text, words)
+            self.sequence = self._sequence(text, av.to(self.device), words)
             return
-        own = encoded.in_prompt_order(tokens.video[av]).to(device=device, dtype=words.dtype)
+        own = encoded.in_prompt_order(tokens.video[av]).to(device=self.device, dtype=words.dtype)
         entry = self.method.enter(
             EntryView(
                 tokens=tokens.select(av),
@@ -194,11 +208,12 @@ class _Climb:
             ),
             self.plan,
         )
-        keep = entry.keep.cpu()
-        kept = own.index_select(0, keep.to(device)) if entry.embeds is None else entry.embeds
-        alive, order = torch.cat([text, av[keep]]).sort()
-        hidden = torch.cat([words, kept.to(words.dtype)]).index_select(0, order.to(device))
-        self.sequence = self._sequence(alive, hidden)
+        keep = moved(entry.keep, self.device)
+        kept = own.index_select(0, keep) if entry.embeds is None else entry.embeds
+        chosen = moved(av, self.device)[keep]
+        alive, order = torch.cat([text, chosen]).sort()
+        hidden = torch.cat([words, kept.to(words)]).index_select(0, order)
+        self.sequence = self._sequence(alive, chosen, hidden)
 
     def resume(self, known: Prefix) -> None:
         """Take the clip's part from an earlier question."""
@@ -207,25 +222,27 @@ class _Climb:
         self.memo = copy.deepcopy(known.memo)
         self.generator = torch.Generator()
         self.generator.set_state(known.generator)
-        text = torch.nonzero(~self.prompt.tokens.av).squeeze(1)
-        words = self.adapter.embed(self.prompt.ids[text[text >= self.end]].to(self.adapter.device))
-        self.sequence = self._sequence(torch.cat([text, known.survivors[0]]).sort()[0], words)
+        text, chosen = self.places.text, known.survivors[0]
+        words = self.adapter.embed(self.places.ids[text[self.places.text_before(self.end) :]])
+        self.sequence = self._sequence(torch.cat([text, chosen]).sort().values, chosen, words)
 
-    def _sequence(self, alive: torch.Tensor, hidden: torch.Tensor) -> Sequence:
-        """Make the sequence of `alive` rows; states may be those of the last of them alone."""
-        split = int((alive < self.end).sum())
+    def _sequence(self, alive: torch.Tensor, av: torch.Tensor, hidden: torch.Tensor) -> Sequence:
+        """Make the sequence of `alive` rows; states may be those of the last of them alone.
+
+        `av` are the prompt indices of the AV tokens among them.
+        """
+        split = self.places.text_before(self.end) + len(av) if self.end else 0
         split = split if split >= self.apart_from else 0
         tail = hidden.shape[0] - (len(alive) - split)
         return Sequence(
             alive=alive,
-            tokens=self.prompt.tokens.select(alive),
+            av=torch.searchsorted(alive, av),
             head=self._block(alive[:split], hidden[:tail]) if split and tail else None,
             tail=self._block(alive[split:], hidden[tail:]),
         )
 
     def _block(self, rows: torch.Tensor, hidden: torch.Tensor) -> Block:
-        positions = self.prompt.positions[:, rows].to(self.adapter.device)
-        return Block(hidden[None], self.adapter.rotary(positions))
+        return Block(hidden[None], self.adapter.rotary(self.places.positions[:, rows]))
 
     def run(self, *, keeping: bool) -> torch.Tensor:
         """Go through all layers and return the logits of the first answer token.
@@ -237,21 +254,20 @@ class _Climb:
         """
         keeping = keeping and self._known is None
         for layer in range(self.layers - 1):
-            sequence, here = self.sequence, self._arrive()
+            sequence = self.sequence
+            self._arrive()
             entered = sequence.tail
             if sequence.head is not None:
                 sequence.head = self._through(layer, sequence.head)
             sequence.tail = self._through(layer, entered)
             if keeping and sequence.split:
                 self._lent.append(self.cache.lend(layer, sequence.split))
-            if len(here):
-                self._look(layer, entered, here, keeping)
+            if len(sequence.av):
+                self._look(layer, entered, keeping)
         return self._finish(self.layers - 1, keeping)
 
-    def _arrive(self) -> torch.Tensor:
-        here = self.sequence.av
-        self.survivors.append(self.sequence.alive[here])
-        return here
+    def _arrive(self) -> None:
+        self.survivors.append(self.sequence.alive[self.sequence.av])
 
     def _through(self, layer: int, block: Block) -> Block:
         hidden = self.adapter.layer(layer, block.hidden, block.rotary, self.cache)
@@ -259,50 +275,50 @@ class _Climb:
 
     def _finish(self, layer: int, keeping: bool) -> torch.Tensor:
         """Go through the last layer: all rows are seen there, and one is asked for its state."""
-        sequence, here = self.sequence, self._arrive()
+        sequence = self.sequence
+        self._arrive()
         entered = sequence.tail
         for block in (sequence.head, entered.but_last()):
             if block is not None and len(block):
                 self.adapter.remember(layer, block.hidden, block.rotary, self.cache)
         last = self._through(layer, entered.last())
-        if layer == self.layers // 2 and len(here):
-            self._weigh(self._view(layer, entered, here))
+        if layer == self.layers // 2 and len(sequence.av):
+            self._weigh(self._view(layer, entered))
         if keeping and sequence.split:
             self._lent.append(self.cache.lend(layer, sequence.split))
             self.prefix = self._keep_prefix(None)
         return self.adapter.logits(last.hidden)
 
-    def _view(self, layer: int, entered: Block, here: torch.Tensor) -> View:
+    def _view(self, layer: int, entered: Block) -> View:
         return View(
             layer=layer,
             layers=self.layers,
             generator=self.generator,
-            tokens=self.sequence.tokens.select(here),
             memo=self.memo,
+            on_host=self.on_host,
             _adapter=self.adapter,
             _cache=self.cache,
             _entered=entered,
             _sequence=self.sequence,
-            _av=here,
-            _ids=self.prompt.ids,
+            _places=self.places,
         )
 
     def _weigh(self, view: View) -> None:
         with self.meter.stage("selection"):
-            self.relevance, self.relevance_tokens = view.attention("question"), self.survivors[-1]
+            self.weighed = view.received("question")
 
-    def _look(self, layer: int, entered: Block, here: torch.Tensor, keeping: bool) -> None:
+    def _look(self, layer: int, entered: Block, keeping: bool) -> None:
         """Score and choose after a layer, where there is something to do."""
         count = self.plan.counts[layer + 1]
         follows = self._known is not None and layer + 1 < self._known.layers
-        chooses = not follows and (self.plan.adaptive or count < len(here))
+        chooses = not follows and (self.plan.adaptive or count < len(self.sequence.av))
         if chooses or layer == self.layers // 2:
-            view = self._view(layer, entered, here)
+            view = self._view(layer, entered)
         if layer == self.layers // 2:
             self._weigh(view)
         if self._known is not None and follows:
             stays = torch.searchsorted(self.survivors[-1], self._known.survivors[layer + 1])
-            self._apply(layer, Entry(stays), here)
+            self._apply(layer, Entry(stays))
         if not chooses:
             return
         with self.meter.stage("selection"):
@@ -311,7 +327,7 @@ class _Climb:
             else:
                 self._together(keeping)
             chosen = self.method.keep(view, count)
-            self._apply(layer, chosen if isinstance(chosen, Entry) else Entry(chosen), here)
+            self._apply(layer, chosen if isinstance(chosen, Entry) else Entry(chosen))
 
     def _together(self, keeping: bool) -> None:
         """From here on the question has a say, and the clip's rows go on with its own."""
@@ -333,18 +349,17 @@ class _Climb:
             user=weakref.ref(self.cache),
         )
 
-    def _apply(self, layer: int, entry: Entry, here: torch.Tensor) -> None:
-        """Let the chosen of the AV tokens at `here` go on, with new states where there are any."""
-        sequence, kept = self.sequence, here[entry.keep.cpu()]
+    def _apply(self, layer: int, entry: Entry) -> None:
+        """Let the chosen AV tokens go on, with new states where there are any."""
+        sequence = self.sequence
+        kept = sequence.av[moved(entry.keep, self.device)]
         if entry.embeds is not None:
             states = sequence.first.hidden
-            states[0, kept.to(states.device)] = entry.embeds.to(states)
-        if len(kept) == len(here):
+            states[0, kept] = entry.embeds.to(states)
+        if len(kept) == len(sequence.av):
             return
-        stays = ~sequence.tokens.av
-        stays[kept] = True
         before = sequence.alive
-        sequence.keep(torch.nonzero(stays).squeeze(1))
+        sequence.keep(torch.searchsorted(before, self.places.text), kept)
         if self.method.cache == "cut":
             # Layers passed hold the tokens that entered them; all those were cut to `before`.
             index = torch.searchsorted(before, sequence.alive)

@@ -39,7 +39,7 @@ class Prefix:
     Attributes
     ----------
     survivors : tuple of Tensor, length `layers`
-        Prompt indices of the AV tokens entering each of them.
+        Prompt indices of the AV tokens entering each of them, on the model's device.
     states : tuple of Lent, length `layers`
         Their keys and values, whole also where the method cuts earlier caches.
     block : Block or None

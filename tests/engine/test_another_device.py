@@ -1,7 +1,8 @@
 """Every method on another device than the CPU, found out without having one.
 
-A question and a choice, with four layers of the demo model. In a
-process of its own: `torch.inference_mode` must be out of the way before anything is imported.
+A question and a choice, with four layers of the demo model; and the way through the layers once
+more, where waiting for the device is an error. In a process of its own: `torch.inference_mode` must
+be out of the way before anything is imported.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +21,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import json, sys
+from dataclasses import replace
+from unittest import mock
 import torch
 torch.inference_mode = torch.no_grad
 from transformers import AutoTokenizer, Qwen2_5OmniThinkerConfig
@@ -28,7 +32,8 @@ from omnidrop.engine.session import Model
 from omnidrop.models.locations import demo_folder
 from omnidrop.models.qwen2_5_omni import THINKER, QwenOmniAdapter
 from omnidrop.pruning.registry import method_names
-from tests.elsewhere import elsewhere, move
+from omnidrop.engine.prefill import _Climb
+from tests.elsewhere import elsewhere, move, no_stops
 from tests.engine.conftest import make_features
 
 folder = demo_folder()
@@ -52,12 +57,32 @@ with elsewhere() as device:
             said[name] = first.trace.realised_budget
         except RuntimeError as error:
             said[name] = str(error)
-print(json.dumps(said))
+
+    run = _Climb.run
+    def without_stops(self, **kwargs):
+        with no_stops():
+            return run(self, **kwargs)
+    stops = {}
+    layerwise = {"random": {"schedule": "sigmoid"}, "omnidrop-asl": {"turning": "asl"}}
+    with mock.patch.object(_Climb, "run", without_stops):
+        for name in [*method_names(), "omnidrop-asl"]:
+            settings = {"budget": 0.6} | layerwise.get(name, {})
+            method = omnidrop.get_method(name.removesuffix("-asl"), **settings) if name != "none" \
+                else omnidrop.get_method(name)
+            stops[name] = [method.needs_host, None]
+            for cache in ("own", "cut"):
+                try:
+                    with Model(adapter).features(features) as clip:
+                        clip.ask("What plays?", method=replace(method, cache=cache), options=short)
+                        clip.ask("And then?", method=replace(method, cache=cache), options=short)
+                except RuntimeError as error:
+                    stops[name][1] = str(error)
+print(json.dumps([said, stops]))
 """
 
 
 @pytest.fixture(scope="module")
-def said() -> dict[str, float | str]:
+def found() -> list[dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, "-c", CODE], capture_output=True, text=True, cwd=ROOT, check=False
     )
@@ -66,6 +91,21 @@ def said() -> dict[str, float | str]:
 
 
 @pytest.mark.parametrize("name", method_names())
-def test_nothing_is_left_on_the_cpu(said: dict[str, float | str], name: str) -> None:
+def test_nothing_is_left_on_the_cpu(found: list[dict[str, Any]], name: str) -> None:
     wanted = 1.0 if name == "none" else 0.6
-    assert said[name] == pytest.approx(wanted, abs=0.03)
+    assert found[0][name] == pytest.approx(wanted, abs=0.03)
+
+
+def test_methods_wait_for_the_device_only_where_they_say_so(found: list[dict[str, Any]]) -> None:
+    for name, (reason, stopped) in found[1].items():
+        if not reason and name != "omnidrop-asl":
+            assert stopped is None, f"{name} says that it works on the device"
+    assert {"fastv", "omnidrop", "pyramiddrop", "random"} <= {
+        name for name, (reason, _) in found[1].items() if not reason
+    }
+
+
+def test_waiting_is_noticed(found: list[dict[str, Any]]) -> None:
+    # These choose after some layers, on the CPU.
+    for name in ("omnidrop-auto", "omnidrop-asl", "seats", "sparsevlm"):
+        assert "waits for the device" in str(found[1][name][1]), name
