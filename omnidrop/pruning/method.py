@@ -128,9 +128,13 @@ class LayerView(Protocol):
 
     layer: int
     layers: int
-    tokens: TokenMap
     generator: torch.Generator
     memo: dict[str, Any]
+
+    @property
+    def tokens(self) -> TokenMap:
+        """The surviving AV tokens; on the model's device, unless `Method.needs_host` says why."""
+        ...
 
     def attention(self, rows: Rows) -> torch.Tensor:
         """Post-softmax attention of this layer from text rows to each surviving AV token.
@@ -184,6 +188,10 @@ class Method:
     #: `keep` asks nothing of the text (no attention, no `text_hidden`): every question about a clip
     #: finds the same tokens chosen, so the clip's way through the layers is gone only once.
     question_free: ClassVar[bool] = False
+    #: Why `keep` needs tokens and scores on the CPU; "" where it works on any device and the number
+    #: of tokens it returns is the one asked for, so that the host need not wait for the device.
+    #: An adaptive plan always brings them to the CPU.
+    needs_host: ClassVar[str] = "its own choice on the CPU"
 
     budget: float = 1.0
     cache: CachePolicy = "own"
