@@ -81,6 +81,7 @@ class OmniDrop(Method):
     """
 
     name: ClassVar[str] = "omnidrop"
+    needs_host: ClassVar[str] = ""
 
     schedule: schedules.Shape = "sigmoid"
     rows: Rows = "question"

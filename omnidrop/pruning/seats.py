@@ -73,6 +73,7 @@ class Seats(Method):
     """
 
     name: ClassVar[str] = "seats"
+    needs_host: ClassVar[str] = "budgets of windows levelled one token at a time"
     wants: ClassVar[frozenset[str]] = frozenset({"video attention"})
 
     cache: CachePolicy = "cut"
