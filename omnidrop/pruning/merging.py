@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 import torch
 
+from omnidrop.moving import moved
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning.method import Entry, EntryView
 from omnidrop.pruning.select import even, rank_within, shares
 
 #: Tokens compared at once: bounds the float32 copies, and keeps them in the processor's caches.
 _BLOCK = 512
+#: The same on a GPU, where every block costs launches.
+_BLOCK_GPU = 8192
 
 
 @dataclass(frozen=True)
@@ -92,13 +95,22 @@ def merge_video(
     keep : Tensor, (count,) int64
         Ascending indices into the video tokens.
     merged : Tensor, (m,) int64
-        Those kept tokens whose embedding changed, ascending.
+        Those kept tokens that others may have been merged into, ascending.
     means : Tensor, (m, D) float32
-        Their new embeddings.
+        Their new embeddings; their own where nothing was merged into them.
+
+    Notes
+    -----
+    All three are where `embeds` are. The tokens alone decide how many there are of each, so the
+    host never waits for the embeddings.
     """
-    nothing = torch.empty(0, dtype=torch.int64), embeds.new_empty(0, embeds.shape[1]).float()
+    device = embeds.device
+    nothing = (
+        torch.empty(0, dtype=torch.int64, device=device),
+        embeds.new_empty(0, embeds.shape[1]).float(),
+    )
     if count >= len(video):
-        return torch.arange(len(video)), *nothing
+        return torch.arange(len(video), device=device), *nothing
     if count == 0:
         return nothing[0], *nothing
     groups = group_grids(video, size)
@@ -108,12 +120,29 @@ def merge_video(
         groups = group_grids(video, size)
     anchors = groups.anchors.nonzero().flatten()
     if len(anchors) >= count:
+        chosen = anchors[even(len(anchors), count)]
         kept = torch.zeros(len(video), dtype=torch.bool)
-        kept[anchors[even(len(anchors), count)]] = True
-    else:
-        kept = groups.anchors | _distinct(embeds, index, groups, count - len(anchors))
-    merged, means = average(embeds, index, groups.anchor, kept)
-    return kept.nonzero().flatten(), merged, means
+        kept[chosen] = True
+        merged, means = average(embeds, index, groups.anchor, kept)
+        return moved(chosen, device), moved(merged, device), means
+    followers = (~groups.anchors).nonzero().flatten()
+    leaders = torch.searchsorted(anchors, groups.anchor[followers])  # places in `anchors`
+    new, gone = _distinct(embeds, index, groups, followers, count - len(anchors))
+    anchors, followers, leaders, index = (
+        moved(x, device) for x in (anchors, followers, leaders, index)
+    )
+    sums = embeds[index[anchors]].float()
+    sizes = torch.ones(len(anchors), device=device)
+    for rows in gone.split(_block(device)):
+        sums.index_add_(0, leaders[rows], embeds[index[followers[rows]]].float())
+        sizes.index_add_(0, leaders[rows], torch.ones(len(rows), device=device))
+    keep = torch.cat((anchors, followers[new])).sort().values
+    return keep, anchors, sums / sizes[:, None]
+
+
+def _block(device: torch.device) -> int:
+    """Return how many tokens are compared at once."""
+    return _BLOCK if device.type == "cpu" else _BLOCK_GPU
 
 
 def natural_count(video: TokenMap, prune: float, size: int = 4) -> int:
@@ -123,27 +152,40 @@ def natural_count(video: TokenMap, prune: float, size: int = 4) -> int:
 
 
 def _distinct(
-    embeds: torch.Tensor, index: torch.Tensor, groups: Groups, count: int
-) -> torch.Tensor:
-    """Return a mask of the `count` followers least like their anchors, by quota per grid."""
-    followers = (~groups.anchors).nonzero().flatten()
+    embeds: torch.Tensor,
+    index: torch.Tensor,
+    groups: Groups,
+    followers: torch.Tensor,
+    count: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split the followers into the `count` least like their anchors, by quota per grid, and others.
+
+    Returns
+    -------
+    Tensor, (count,) int64, and Tensor, int64
+        Places in `followers`, ascending, where `embeds` are.
+    """
+    device = embeds.device
     likeness = _cosine(embeds, index[followers], index[groups.anchor[followers]])
-    order = torch.sort(likeness, stable=True).indices
     _, place, sizes = torch.unique(groups.frame[followers], return_inverse=True, return_counts=True)
+    place, sizes, quota = (moved(x, device) for x in (place, sizes, shares(sizes, count)))
+    order = torch.sort(likeness, stable=True).indices
     rank = torch.empty_like(order)
     rank[order] = rank_within(place[order], sizes)
-    mask = torch.zeros(len(groups.frame), dtype=torch.bool)
-    mask[followers[rank < shares(sizes, count)[place]]] = True
-    return mask
+    others = (rank >= quota[place]).to(torch.uint8)
+    split = torch.sort(others, stable=True).indices
+    return split[:count], split[count:]
 
 
 def _cosine(embeds: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return the cosine of rows `a` and rows `b`, (n,) float32 on the CPU."""
+    """Return the cosine of rows `a` and rows `b`, (n,) float32, where `embeds` are."""
+    a, b = moved(a, embeds.device), moved(b, embeds.device)
+    block = _block(embeds.device)
     parts = [
         torch.cosine_similarity(embeds[i].float(), embeds[j].float(), dim=-1)
-        for i, j in zip(a.split(_BLOCK), b.split(_BLOCK), strict=True)
+        for i, j in zip(a.split(block), b.split(block), strict=True)
     ]
-    return torch.cat(parts).cpu()
+    return torch.cat(parts)
 
 
 def with_means(
@@ -163,8 +205,10 @@ def with_means(
     """
     if not len(merged):
         return Entry(keep)
-    out = view.embeds[keep.to(view.embeds.device)]
-    out[torch.searchsorted(keep, merged).to(out.device)] = means.to(out)
+    device = view.embeds.device
+    keep, merged = moved(keep, device), moved(merged, device)
+    out = view.embeds[keep]
+    out[torch.searchsorted(keep, merged)] = means.to(out)
     return Entry(keep, out)
 
 
