@@ -1,8 +1,9 @@
-"""The Triton kernels behind `omnidrop.models.fused`; imported only where they are to run."""
+"""The Triton kernels behind `omnidrop.models.fused`; imported only where they are to run.
+
+Parameters of kernels bear no types but `tl.constexpr`: Triton takes annotations for code of its own.
+"""
 
 from __future__ import annotations
-
-from typing import Any
 
 import torch
 import triton
@@ -17,11 +18,11 @@ HEADS = 32
 
 @triton.jit  # type: ignore[untyped-decorator,unused-ignore]
 def _silu_mul(
-    gate: Any,
-    up: Any,
-    width: Any,
-    gate_stride: Any,
-    up_stride: Any,
+    gate,
+    up,
+    width,
+    gate_stride,
+    up_stride,
     block: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
@@ -36,24 +37,24 @@ def _silu_mul(
 
 @triton.jit(do_not_specialize=["inner"])  # type: ignore[untyped-decorator,unused-ignore]
 def _rotate(
-    states: Any,
-    cos: Any,
-    sin: Any,
-    out: Any,
-    inner: Any,
-    heads: Any,
-    states_outer: Any,
-    states_inner: Any,
-    states_head: Any,
-    cos_outer: Any,
-    cos_inner: Any,
-    cos_head: Any,
-    sin_outer: Any,
-    sin_inner: Any,
-    sin_head: Any,
-    out_outer: Any,
-    out_inner: Any,
-    out_head: Any,
+    states,
+    cos,
+    sin,
+    out,
+    inner,
+    heads,
+    states_outer,
+    states_inner,
+    states_head,
+    cos_outer,
+    cos_inner,
+    cos_head,
+    sin_outer,
+    sin_inner,
+    sin_head,
+    out_outer,
+    out_inner,
+    out_head,
     half: tl.constexpr,
     half_block: tl.constexpr,
     head_block: tl.constexpr,
