@@ -21,7 +21,16 @@ import torch
 from omnidrop.clip.ahead import Ahead
 from omnidrop.clip.features import audio_token_count
 from omnidrop.engine.meter import Meter
-from omnidrop.engine.reading import Grids, SoundAhead, grids_beside, grids_in_rounds
+from omnidrop.engine.reading import (
+    AHEAD,
+    AHEAD_GPU,
+    TOGETHER_GPU,
+    Grids,
+    SoundAhead,
+    all_ready,
+    grids_beside,
+    grids_in_rounds,
+)
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter
 from omnidrop.moving import moved
@@ -227,9 +236,11 @@ def _pictures(
     attention: bool,
 ) -> _Seen | None:
     if _has_processors_left(adapter):
-        beside = grids_beside(clip, meter)
+        gpu = adapter.device.type != "cpu"
+        beside = grids_beside(clip, meter, AHEAD_GPU if gpu else AHEAD)
+        waited_for = _waited_for(beside, meter, TOGETHER_GPU if gpu else 0)
         with closing(beside):
-            return _embedded(adapter, clip, meter, tell, _waited_for(beside, meter), attention)
+            return _embedded(adapter, clip, meter, tell, waited_for, attention)
     with closing(grids_in_rounds(clip, meter)) as grids:
         return _embedded(adapter, clip, meter, tell, grids, attention)
 
@@ -240,13 +251,14 @@ def _has_processors_left(adapter: Adapter) -> bool:
     return adapter.device.type != "cpu" or idle >= READERS
 
 
-def _waited_for(grids: Ahead[Grids], meter: Meter) -> Iterator[Grids]:
+def _waited_for(grids: Ahead[Grids], meter: Meter, patches: int) -> Iterator[Grids]:
+    """Yield chunks as they come; together those of which so many patches are there already."""
     while True:
         with meter.stage("waiting for frames"):
             item = next(grids, None)
         if item is None:
             return
-        yield item
+        yield all_ready(item, grids, patches)
 
 
 def _embedded(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +28,10 @@ if TYPE_CHECKING:  # ready features need no media library
 
 #: Chunks of patches made ahead of the vision tower.
 AHEAD = 2
+#: The same for a tower on a GPU, which takes several at once.
+AHEAD_GPU = 8
+#: Patches that such a tower takes at once, at least, where so many are there already.
+TOGETHER_GPU = 8192
 #: Grids that a new one is held against where pictures need only be nearly the same.
 LATELY = 3
 #: Bytes of frames read before the vision tower gets to work, where both need the same processors.
@@ -55,6 +59,18 @@ class Grids(NamedTuple):
     shape: tuple[int, int, int]
     places: list[int]
     frames: int
+
+    @classmethod
+    def together(cls, chunks: Sequence[Grids]) -> Grids:
+        """Return what chunks of one clip add that follow each other."""
+        rows = [chunk.rows for chunk in chunks if chunk.rows is not None]
+        _, height, width = chunks[0].shape
+        return cls(
+            torch.cat(rows) if rows else None,
+            (sum(chunk.shape[0] for chunk in chunks), height, width),
+            [place for chunk in chunks for place in chunk.places],
+            sum(chunk.frames for chunk in chunks),
+        )
 
 
 class Seen:
@@ -122,9 +138,26 @@ class Seen:
         return None
 
 
-def grids_beside(clip: Clip, meter: Meter) -> Ahead[Grids]:
-    """Decode frames and make their patches in a thread, a few chunks ahead of the taker."""
-    return Ahead(_grids(clip, meter, overlapped=True), AHEAD, "omnidrop-frames")
+def grids_beside(clip: Clip, meter: Meter, ahead: int = AHEAD) -> Ahead[Grids]:
+    """Decode frames and make their patches in a thread, `ahead` chunks before the taker."""
+    return Ahead(_grids(clip, meter, overlapped=True), ahead, "omnidrop-frames")
+
+
+def all_ready(first: Grids, rest: Ahead[Grids], patches: int) -> Grids:
+    """Return a chunk together with those that are there already, up to about so many patches.
+
+    A tower that keeps up with the reader takes chunk by chunk, and one that does not takes several
+    at once, for which it needs hardly longer.
+    """
+    taken, count = [first], _patches(first)
+    while count < patches and rest.ready():
+        taken.append(next(rest))
+        count += _patches(taken[-1])
+    return Grids.together(taken) if len(taken) > 1 else first
+
+
+def _patches(grids: Grids) -> int:
+    return 0 if grids.rows is None else len(grids.rows)
 
 
 def grids_in_rounds(clip: Clip, meter: Meter) -> Generator[Grids, None, None]:
