@@ -326,7 +326,7 @@ def _ahead(
         with _opened(adapter, path, short) as clip:
             meter = Meter(adapter.device)
             encode_clip(adapter, clip, meter)
-            took.append(meter.since_start())
+            took.append(meter.since_start_done())
             part = len(clip.plan.times) if clip.plan is not None else 0
     times = frames / part if part else duration / min(SAMPLE, duration)
     nothing = Tokens(0, 0, 0, grid=media.grid, counted=True)

@@ -172,6 +172,11 @@ class Meter:
         """Seconds since the meter was made."""
         return time.perf_counter() - self.began
 
+    def since_start_done(self) -> float:
+        """Seconds since the meter was made; waits until the device has done what it was asked."""
+        synchronize(self.device)
+        return self.since_start()
+
     def names(self) -> tuple[str, ...]:
         """Names of the stages in the order they were first finished; waits for nothing."""
         with self._lock:

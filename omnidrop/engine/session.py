@@ -287,7 +287,9 @@ class Session:
             fitted = None
             if limits is not None:
                 with meter.stage("fit"):
-                    method, fitted = fit(self.adapter, prompt, method, limits, meter.since_start)
+                    method, fitted = fit(
+                        self.adapter, prompt, method, limits, meter.since_start_done
+                    )
             if progress:
                 progress("prefill", 0.0, None)
             prefilled = self._prefill(

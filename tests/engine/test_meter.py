@@ -112,6 +112,14 @@ def test_other_devices_are_waited_for_at_the_end_of_a_stage(
     assert waited == [torch.device("mps")]
 
 
+def test_the_time_so_far_can_count_what_is_still_being_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meters, "synchronize", lambda device: time.sleep(0.02))
+    meter = Meter(torch.device("cpu"))
+    assert meter.since_start() < 0.02 <= meter.since_start_done()
+
+
 def test_each_device_has_its_clock() -> None:
     assert isinstance(clock_of(torch.device("cpu")), WallClock)
     assert isinstance(clock_of(torch.device("cuda")), EventClock)
