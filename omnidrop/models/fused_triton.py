@@ -1,6 +1,6 @@
 """The Triton kernels behind `omnidrop.models.fused`; imported only where they are to run.
 
-Parameters of kernels bear no types but `tl.constexpr`: Triton takes annotations for code of its own.
+Parameters of kernels bear no types but `tl.constexpr`: Triton evaluates annotations.
 """
 
 from __future__ import annotations
