@@ -36,8 +36,6 @@ THINKER = reference.Qwen2_5OmniThinkerForConditionalGeneration
 
 #: Rows that go through a norm or an MLP together, at most.
 ROWS = 2048
-#: Rows that go through an MLP together on a GPU, which needs more of them to be at its best.
-ROWS_GPU = 8192
 
 #: Rows that attend together over keys that other rows left, at most, without repeating keys.
 FEW_ROWS = 256
@@ -259,8 +257,7 @@ class QwenOmniAdapter(Adapter):
 
 
 def _slabs(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    most = ROWS_GPU if rows.is_cuda else ROWS
-    return rows.chunk(max(1, -(-rows.shape[1] // most)), 1)
+    return rows.chunk(max(1, -(-rows.shape[1] // ROWS)), 1)
 
 
 def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:

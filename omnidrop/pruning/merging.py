@@ -54,10 +54,27 @@ def group_grids(video: TokenMap, size: int) -> Groups:
     size : int
         Grids per group.
     """
+    return _grouped(*_numbered(video), size)
+
+
+def _numbered(video: TokenMap) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the temporal grid and the place in it of video tokens, both counted 0, 1, 2, …"""
     grid = video.grid.long()
     times = video.chunk.long() * (grid[:, 0].max() + 1) + grid[:, 0]
-    frame = torch.unique(times, return_inverse=True)[1]
-    place = torch.unique(grid[:, 1] * (grid[:, 2].max() + 1) + grid[:, 2], return_inverse=True)[1]
+    return _ranked(times), _ranked(grid[:, 1] * (grid[:, 2].max() + 1) + grid[:, 2])
+
+
+def _ranked(numbers: torch.Tensor) -> torch.Tensor:
+    """Return the rank of each number among those that occur, (n,) int64 ≥ 0 → (n,) int64."""
+    most = int(numbers.max()) + 1
+    if most > 16 * len(numbers):
+        return torch.unique(numbers, return_inverse=True)[1]
+    there = torch.zeros(most, dtype=torch.int64)
+    there[numbers] = 1
+    return (there.cumsum(0) - 1)[numbers]  # as `torch.unique` counts them, without its sort
+
+
+def _grouped(frame: torch.Tensor, place: torch.Tensor, size: int) -> Groups:
     own = torch.arange(len(frame))
     group = frame // size
     table = own.new_full((int(group.max()) + 1, int(place.max()) + 1), -1)
@@ -113,11 +130,12 @@ def merge_video(
         return torch.arange(len(video), device=device), *nothing
     if count == 0:
         return nothing[0], *nothing
-    groups = group_grids(video, size)
-    frames = int(groups.frame.max()) + 1
+    frame, place = _numbered(video)
+    groups = _grouped(frame, place, size)
+    frames = int(frame.max()) + 1
     while size < frames and int(groups.anchors.sum()) > count:
         size *= 2
-        groups = group_grids(video, size)
+        groups = _grouped(frame, place, size)
     anchors = groups.anchors.nonzero().flatten()
     if len(anchors) >= count:
         chosen = anchors[even(len(anchors), count)]

@@ -24,10 +24,10 @@ SCHEMA = "omnidrop.estimate/1"
 
 #: Patches that pass the vision tower together, and their bytes before the tower (float32).
 TOWER_BATCH, PATCH_BYTES = 8192, 4 * 3 * 2 * 14 * 14
+#: The first of the two on a GPU, at most.
+TOWER_BATCH_GPU = 16384
 #: Rows that pass a norm or an MLP of the decoder together.
 ROWS = 2048
-#: The same two on a GPU, at most.
-TOWER_BATCH_GPU, ROWS_GPU = 16384, 8192
 
 
 @dataclass(frozen=True)
@@ -216,12 +216,11 @@ def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
     embeddings = (tokens.av + tokens.text) * hidden * width
     attention = max(2 * hidden + 2.5 * queries, hidden + 3 * queries, 3 * hidden) * width
     angles = 2 * text.head_dim * width
-    together = ROWS_GPU if sizes.gpu else ROWS
     slab = (2 * text.intermediate + hidden) * width + 2 * hidden * 4
     prefill = max(
         kv_bytes(text, lengths[: layer + 1], width)
         + length * angles
-        + max(length * attention, length * 2 * hidden * width + min(length, together) * slab)
+        + max(length * attention, length * 2 * hidden * width + min(length, ROWS) * slab)
         for layer, length in enumerate(lengths)
     )
     t, h, w = tokens.grid or (0, 0, 0)

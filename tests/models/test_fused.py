@@ -116,6 +116,31 @@ def test_the_kernels_in_tritons_interpreter() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
+@pytest.mark.parametrize("kind", ["bf16", "fp16", "fp32"])
+def test_the_kernels_compile_for_a_gpu_that_is_not_there(kind: str) -> None:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from omnidrop.models import fused_triton as kernels
+
+    states, angles = f"*{kind}", {"cos": "*fp32", "sin": "*fp32"}
+    for kernel, pointers, sizes in (
+        (kernels._silu_mul, {"gate": states, "up": states}, {"block": 1024}),
+        (
+            kernels._rotate,
+            {"states": states, "out": states, **angles},
+            {"half": 40, "half_block": 64, "head_block": 32},
+        ),
+    ):
+        names = kernel.arg_names
+        signature = {name: "constexpr" if name in sizes else "i32" for name in names} | pointers
+        source = ASTSource(fn=kernel, signature=signature, constexprs=sizes)
+        made = triton.compile(source, target=GPUTarget("cuda", 80, 32))
+        assert "ptx" in made.asm
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
 def test_the_kernels_on_a_gpu() -> None:

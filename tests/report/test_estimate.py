@@ -56,7 +56,6 @@ def test_a_large_picture_is_what_counts(sizes: Sizes) -> None:
 
 def test_it_knows_how_many_go_together() -> None:
     assert (estimate.ROWS, estimate.TOWER_BATCH) == (qwen2_5_omni.ROWS, qwen2_5_towers.VISION_BATCH)
-    assert estimate.ROWS_GPU == qwen2_5_omni.ROWS_GPU
     assert estimate.TOWER_BATCH_GPU == qwen2_5_towers.VISION_BATCH_GPU
 
 
