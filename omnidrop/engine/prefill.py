@@ -162,7 +162,8 @@ class _Climb:
         self.apart_from = apart_from
         self.method, self.plan, self.meter = method, plan, meter
         self.layers = adapter.info.text.layers
-        self.cache = KVCache(self.layers)
+        even = not plan.adaptive and len(set(plan.counts)) == 1
+        self.cache = KVCache(self.layers, even=even)
         self.survivors: list[torch.Tensor] = []
         self.relevance: torch.Tensor | None = None
         self.relevance_tokens: torch.Tensor | None = None

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from omnidrop.clip.values import ClipOptions
+from omnidrop.engine.captured import Steps
 from omnidrop.engine.decode import Generated, GenerateOptions, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
 from omnidrop.engine.fitting import fit
@@ -93,6 +94,7 @@ class Model:
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
+        self._steps = Steps()
 
     @property
     def info(self) -> ModelInfo:
@@ -136,11 +138,11 @@ class Model:
                 audio_spec=self.adapter.audio_spec,
                 chunk_seconds=self.adapter.layout.seconds_per_chunk,
             )
-        return Session(self.adapter, clip=clip, opened=meter.since_start())
+        return Session(self.adapter, clip=clip, opened=meter.since_start(), steps=self._steps)
 
     def features(self, features: Features) -> Session:
         """Ask about ready features instead of a file; no media library is needed."""
-        return Session(self.adapter, features=features)
+        return Session(self.adapter, features=features, steps=self._steps)
 
 
 class Session:
@@ -157,6 +159,7 @@ class Session:
         clip: Clip | None = None,
         features: Features | None = None,
         opened: float = 0.0,
+        steps: Steps | None = None,
     ) -> None:
         self.adapter = adapter
         self.clip = clip
@@ -165,6 +168,7 @@ class Session:
         self._encoded: Encoded | None = None
         self._stages: tuple[Stage, ...] = ()
         self.prefixes = Prefixes()
+        self._decoding = steps if steps is not None else Steps()
         #: Whether later questions may be expected: nothing is kept for them otherwise.
         self.reuse = True
 
@@ -314,6 +318,7 @@ class Session:
                         on_text,
                         lambda: ticks.append(meter.since_start()),
                         meter,
+                        self._decoding,
                     )
         notices = list(self.clip.notices) if self.clip is not None else []
         if self.info.demo:
@@ -332,6 +337,7 @@ class Session:
             kv_bytes=kv_bytes,
             ticks=tuple(ticks),
             notices=tuple(notices),
+            decode_loop=made.loop,
         )
         trace = build_trace(self.adapter, self.clip, encoded, account, meter, question, system)
         return Answer(
@@ -357,10 +363,11 @@ class Session:
         run = partial(prefill, self.adapter, prompt, encoded, method, meter, seed=seed)
         if not reuse:
             return run()
-        if len(self.prefixes):
+        if len(self.prefixes) or len(self._decoding):
             with suppress(MemoryShortError), out_of_memory(TOO_BIG):
                 return run(prefixes=self.prefixes)
             self.prefixes.clear()
+            self._decoding.clear()
         return run(prefixes=self.prefixes)
 
     @property

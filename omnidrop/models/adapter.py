@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 
 from omnidrop.clip.features import AudioSpec, VideoSpec
+from omnidrop.models.kernels import Filled
 from omnidrop.prompt import Layout, TextEncoder
 
 #: Cosine and sine of a sequence's rotary angles, (1, n, head_dim) each.
@@ -125,14 +126,26 @@ class ModelInfo:
 class LayerCache(Protocol):
     """The engine's cache as a decoder layer sees it."""
 
+    @property
+    def even(self) -> bool:
+        """Whether all layers are given as many tokens."""
+        ...
+
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the new keys and values, (1, kv_heads, n, head_dim), and return all of them."""
+        """Append the new keys and values, (1, kv_heads, n, head_dim), and return all of them.
+
+        Where `filled` says something, n is 1 and what is returned has room behind the tokens.
+        """
         ...
 
     def length(self, layer: int) -> int:
-        """Tokens held by a layer."""
+        """Tokens held by a layer, as far as the host knows."""
+        ...
+
+    def filled(self, layer: int) -> Filled | None:
+        """How much of what `update` returns counts, where only the device knows it."""
         ...
 
 

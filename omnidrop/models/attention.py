@@ -9,6 +9,9 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
+from omnidrop.models import kernels
+from omnidrop.models.kernels import Choice
+
 
 def attend(
     module: Any,
@@ -18,8 +21,9 @@ def attend(
     mask: Tensor | None = None,
     *,
     causal: bool | None = None,
+    shared: bool = False,
 ) -> Tensor:
-    """Attend through the library's attention functions.
+    """Attend through the library's attention functions, or on CUDA as `kernels` says.
 
     Parameters
     ----------
@@ -32,14 +36,22 @@ def attend(
     causal : bool, optional
         Whether rows see only those before them, where no mask says so; if None, what the module
         says.
+    shared : bool
+        Whether other layers make calls of the same sizes; see `kernels.choose`.
 
     Returns
     -------
     Tensor, (b, n, heads · head_dim)
     """
-    implementation = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.config._attn_implementation, reference.eager_attention_forward
-    )
+    name = module.config._attn_implementation
+    rows, keys = query.shape[2], key.shape[2]
+    if name == "sdpa" and mask is None and (causal is False or rows in (1, keys)):
+        choice = kernels.choose(query.device, rows, keys, shared=shared)
+        if choice is Choice.PLANLESS:
+            causal = module.is_causal if causal is None else causal
+            out = kernels.planless(query, key, value, causal=causal, scaling=module.scaling)
+            return out.flatten(2)
+    implementation = ALL_ATTENTION_FUNCTIONS.get_interface(name, reference.eager_attention_forward)
     out, _ = implementation(
         module, query, key, value, mask, scaling=module.scaling, dropout=0.0, is_causal=causal
     )

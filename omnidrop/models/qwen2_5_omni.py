@@ -17,6 +17,7 @@ from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
 from omnidrop.clip.features import AudioSpec, VideoSpec
 from omnidrop.errors import ModelError
+from omnidrop.models import kernels
 from omnidrop.models.adapter import (
     Adapter,
     AudioShape,
@@ -27,6 +28,7 @@ from omnidrop.models.adapter import (
     VisionShape,
 )
 from omnidrop.models.attention import attend, attend_from_few, rotate
+from omnidrop.models.kernels import Choice
 from omnidrop.models.qwen2_5_towers import AudioTower, VisionTower
 from omnidrop.prompt import Layout
 
@@ -189,17 +191,40 @@ class QwenOmniAdapter(Adapter):
     ) -> torch.Tensor:
         """Return what a layer's attention adds to the rows."""
         layer, attention = self._layers[index], self._layers[index].self_attn
-        mask = self._mask(hidden.shape[1], cache.length(index), hidden)
+        past = cache.length(index)
         normed = _normed(layer.input_layernorm, hidden)
         queries = _rotated(attention.q_proj(normed), attention.head_dim, rotary)
         keys, values = self._remember(index, normed, rotary, cache)
         del normed
-        if mask is not None and self._implementation == "sdpa" and mask.shape[2] <= FEW_ROWS:
-            attended = attend_from_few(queries, keys, values, mask, self.scaling)
+        filled = cache.filled(index)
+        if filled is not None:
+            attended = kernels.over_filled(queries, keys, values, filled, scaling=self.scaling)
+            attended = attended.flatten(2)
         else:
-            attended = attend(attention, queries, keys, values, mask)
+            attended = self._over(attention, queries, keys, values, past, cache.even)
         del queries, keys, values
         return attention.o_proj(attended)
+
+    def _over(
+        self,
+        attention: Any,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        past: int,
+        shared: bool,
+    ) -> torch.Tensor:
+        """Attend from new rows over `past` keys and their own."""
+        rows = queries.shape[2]
+        if past and rows > 1 and self._implementation == "sdpa":
+            choice = kernels.choose(queries.device, rows, past + rows, shared=shared)
+            if choice is Choice.PLANLESS:
+                out = kernels.planless(queries, keys, values, causal=True, scaling=self.scaling)
+                return out.flatten(2)
+        mask = self._mask(rows, past, queries)
+        if mask is not None and self._implementation == "sdpa" and rows <= FEW_ROWS:
+            return attend_from_few(queries, keys, values, mask, self.scaling)
+        return attend(attention, queries, keys, values, mask, shared=shared)
 
     def _mlp(self, mlp: Any, states: torch.Tensor) -> torch.Tensor:
         """Return what `mlp` gives, with one wide tensor less."""
@@ -209,7 +234,7 @@ class QwenOmniAdapter(Adapter):
         wide *= mlp.up_proj(states)
         return mlp.down_proj(wide)
 
-    def _mask(self, new: int, past: int, hidden: torch.Tensor) -> torch.Tensor | None:
+    def _mask(self, new: int, past: int, like: torch.Tensor) -> torch.Tensor | None:
         """Return a causal mask (1, 1, new, past + new), or None where attention needs none.
 
         A single row sees all there is; flash attention aligns its own mask to the end; sdpa's own
@@ -219,11 +244,11 @@ class QwenOmniAdapter(Adapter):
             return None
         if past == 0 and self._implementation == "sdpa":
             return None
-        seen = torch.ones(new, past + new, dtype=torch.bool, device=hidden.device).tril(past)
+        seen = torch.ones(new, past + new, dtype=torch.bool, device=like.device).tril(past)
         if self._implementation == "sdpa":
             return seen[None, None]
-        blocked = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device)
-        return blocked.masked_fill_(~seen, torch.finfo(hidden.dtype).min)[None, None]
+        blocked = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+        return blocked.masked_fill_(~seen, torch.finfo(like.dtype).min)[None, None]
 
     @torch.inference_mode()
     def remember(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
