@@ -8,9 +8,10 @@ and the step itself chooses the next token.
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +27,9 @@ ROOM = 1024
 WORTH = 4
 #: Bytes of keys and values that are kept with a recorded step for the next question, at most.
 KEPT_BYTES = 512 * 1024**2
+
+#: A process records one graph at a time.
+_RECORDING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ def obstacle(adapter: Adapter, steps: int) -> str | None:
         return f"the device is {adapter.device.type}"
     if adapter.info.attention == "eager":
         return "eager attention needs to know its sizes"
+    if adapter.info.quantization == "8bit":
+        return "8-bit products ask the host for outliers"
     if steps < WORTH:
         return "too few tokens"
     return None
@@ -136,6 +142,7 @@ class FixedStep:
         self._stream = torch.cuda.Stream(self._device) if on_gpu else None
         self._pool = torch.cuda.graph_pool_handle() if on_gpu else None
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._outgrown: torch.cuda.CUDAGraph | None = None
         self._user: weakref.ref[KVCache] | None = None
         self._warm, self._left, self._taken = False, 0, 0
         self._cache: KVCache | None = None
@@ -189,6 +196,8 @@ class FixedStep:
         other = self._user() if self._user is not None else None
         self._left = min(self._steps - self._taken, ROOM)
         if self._buffers.take(cache, self._left, anew=other not in (None, cache)):
+            # Replayed no more, but the memory of its pool is the next recording's to use.
+            self._outgrown = self._graph or self._outgrown
             self._graph, self._warm = None, False
         self._user = weakref.ref(cache)
         first = self._index + self._taken
@@ -248,10 +257,14 @@ class FixedStep:
         self._at += 1
 
     def _record(self) -> None:
-        """Record a step without running it. Other threads may go on using the device."""
+        """Record a step without running it. Other threads may go on using the device.
+
+        Not by `torch.cuda.graph`, which gives all unused memory back to the driver first: the next
+        prefill would have to ask for it again.
+        """
         graph = torch.cuda.CUDAGraph()
         try:
-            with self._aside():
+            with _RECORDING, self._aside():
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:
                     self._run()
@@ -259,8 +272,13 @@ class FixedStep:
                     graph.capture_end()
         except RuntimeError as error:
             self.failed = first_line(error.__context__ or error)
+            # A recording that breaks off leaves the allocator waiting for its end, and a test of
+            # the graph's own to tell whose memory is meant.
+            self._outgrown = graph
+            with suppress(RuntimeError):
+                torch._C._cuda_endAllocateToPool(self._device.index or 0, self._pool)
         else:
-            self._graph = graph
+            self._graph, self._outgrown = graph, None
 
     def _current(self) -> AbstractContextManager[object]:
         """Make the device the current one, on which streams and graphs are."""

@@ -7,6 +7,7 @@ else as it is there: buffers, growth, the token chosen on the device and told on
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -221,19 +222,17 @@ def test_a_token_is_told_while_the_next_step_runs(model, features, recordings, m
 
 
 @pytest.mark.parametrize(
-    ("device", "attention", "steps", "why"),
+    ("device", "attention", "quantization", "steps", "why"),
     [
-        ("cpu", "sdpa", 9, "the device is cpu"),
-        ("cuda", "eager", 9, "eager attention needs to know its sizes"),
-        ("cuda", "sdpa", 3, "too few tokens"),
-        ("cuda", "flash_attention_2", 4, None),
+        ("cpu", "sdpa", None, 9, "the device is cpu"),
+        ("cuda", "eager", None, 9, "eager attention needs to know its sizes"),
+        ("cuda", "sdpa", "8bit", 9, "8-bit products ask the host for outliers"),
+        ("cuda", "sdpa", "4bit", 9, None),
+        ("cuda", "sdpa", None, 3, "too few tokens"),
+        ("cuda", "flash_attention_2", None, 4, None),
     ],
 )
-def test_what_stands_against_recording(device, attention, steps, why) -> None:
-    class Told:
-        class info:
-            pass
-
-    told = Told()
-    told.device, told.info.attention = torch.device(device), attention
-    assert captured.obstacle(told, steps) == why
+def test_what_stands_against_recording(device, attention, quantization, steps, why) -> None:
+    info = SimpleNamespace(attention=attention, quantization=quantization)
+    adapter = SimpleNamespace(device=torch.device(device), info=info)
+    assert captured.obstacle(adapter, steps) == why
