@@ -25,8 +25,10 @@ from omnidrop.models.kernels import Filled
 ROOM = 1024
 #: Steps from which recording one (about as long as two plain ones) is worth it.
 WORTH = 4
-#: Bytes of keys and values that are kept with a recorded step for the next question, at most.
+#: Bytes of keys and values kept with a recorded step for the next question, at most: so many, and
+#: so large a share of the device's memory.
 KEPT_BYTES = 512 * 1024**2
+KEPT_SHARE = 0.02
 
 #: A process records one graph at a time.
 _RECORDING = threading.Lock()
@@ -40,23 +42,23 @@ class Chosen:
     logprob: float = 0.0
 
 
-def obstacle(adapter: Adapter, steps: int) -> str | None:
-    """Say why no step can be recorded, or return None.
+def obstacle(adapter: Adapter) -> str | None:
+    """Say why steps over fixed buffers are no use or impossible, or return None.
 
-    Parameters
-    ----------
-    adapter : Adapter
-    steps : int
-        Steps to take at most.
+    On CUDA they are taken even where none will be recorded: in 16 bits another kernel rounds
+    otherwise, and an answer's tokens must not depend on how many were asked for.
     """
     if adapter.device.type != "cuda":
         return f"the device is {adapter.device.type}"
     if adapter.info.attention == "eager":
         return "eager attention needs to know its sizes"
+    return None
+
+
+def unrecordable(adapter: Adapter) -> str | None:
+    """Say why a step cannot be recorded, where that is known beforehand."""
     if adapter.info.quantization == "8bit":
         return "8-bit products ask the host for outliers"
-    if steps < WORTH:
-        return "too few tokens"
     return None
 
 
@@ -127,7 +129,7 @@ class FixedStep:
 
     def __init__(self, adapter: Adapter, picker: Picker, *, logprobs: bool) -> None:
         self.picker, self.logprobs = picker, logprobs
-        self.failed: str | None = None
+        self.failed = unrecordable(adapter)
         self._adapter, self._device = adapter, adapter.device
         self._layers = adapter.info.text.layers
         self._buffers = _Buffers(self._layers, self._device)
@@ -162,6 +164,14 @@ class FixedStep:
         """Bytes of the buffers."""
         held = [*self._buffers.keys, *self._buffers.values]
         return sum(t.untyped_storage().nbytes() for t in held)
+
+    @property
+    def keepable(self) -> int:
+        """Bytes of buffers that may stay on this device between two questions."""
+        if self._device.type != "cuda":
+            return KEPT_BYTES
+        total = torch.cuda.get_device_properties(self._device).total_memory
+        return min(KEPT_BYTES, int(KEPT_SHARE * total))
 
     def begin(
         self, cache: KVCache, token: int, position: int, draws: Draws, index: int, steps: int
@@ -322,7 +332,7 @@ class Steps:
 
     def keep(self, step: FixedStep) -> None:
         """Keep a step if its buffers are small enough."""
-        if (step.recorded or step.failed) and step.bytes <= KEPT_BYTES:
+        if (step.recorded or step.failed) and step.bytes <= step.keepable:
             self._kept[:] = [step]
 
     def clear(self) -> None:

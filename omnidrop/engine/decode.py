@@ -181,7 +181,7 @@ class _Loop:
         if not left:
             return
         self.said = "plain: "
-        why = obstacle(self._adapter, left)
+        why = obstacle(self._adapter)
         if why is None:
             step = self._begun(first, left)
             if step is not None:
@@ -231,16 +231,21 @@ class _Loop:
         cache = self._prefilled.cache
         # The step taken has put the first token there.
         before, fed = [n - 1 for n in cache.lengths], 0
-        captured = fixed.recorded
+        captured, sound = fixed.recorded, False
         try:
             for chosen in ahead(fixed, left, self._stage):
                 captured = captured or fixed.recorded
                 fed += 1
                 yield chosen
+            sound = True
+        except GeneratorExit:
+            sound = True
+            raise
         finally:
             cache.rewind(tuple(n + fed for n in before))
             fixed.end()
-            self._steps.keep(fixed)
+            if sound:
+                self._steps.keep(fixed)
             self.said = "captured" if captured else f"plain: {fixed.failed or 'too few tokens'}"
 
 

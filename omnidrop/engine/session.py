@@ -361,14 +361,15 @@ class Session:
     ) -> Prefilled:
         """Prefill; where memory runs out, once more without what was kept for later questions."""
         run = partial(prefill, self.adapter, prompt, encoded, method, meter, seed=seed)
-        if not reuse:
-            return run()
-        if len(self.prefixes) or len(self._decoding):
+        if reuse:
+            run = partial(run, prefixes=self.prefixes)
+        if len(self._decoding) or (reuse and len(self.prefixes)):
             with suppress(MemoryShortError), out_of_memory(TOO_BIG):
-                return run(prefixes=self.prefixes)
-            self.prefixes.clear()
+                return run()
             self._decoding.clear()
-        return run(prefixes=self.prefixes)
+            if reuse:
+                self.prefixes.clear()
+        return run()
 
     @property
     def info(self) -> ModelInfo:

@@ -51,7 +51,7 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> list[FixedStep]:
         made.append(self)
         self._graph = Remembered(self)
 
-    monkeypatch.setattr(decode, "obstacle", lambda adapter, steps: None)
+    monkeypatch.setattr(decode, "obstacle", lambda adapter: None)
     monkeypatch.setattr(FixedStep, "_record", record)
     return made
 
@@ -112,7 +112,7 @@ def test_an_overrun_step_leaves_no_trace(
     end = wanted.token_ids[place]
     monkeypatch.setattr(model.adapter, "stop_ids", frozenset({end}))
     (answer,), (prefilled,) = ask(model, features, PRUNED, GREEDY)
-    monkeypatch.setattr(decode, "obstacle", lambda adapter, steps: "asked not to")
+    monkeypatch.setattr(decode, "obstacle", lambda adapter: "asked not to")
     (without,), (other,) = ask(model, features, PRUNED, GREEDY)
     assert answer.stop == without.stop == "stop token"
     assert answer.token_ids == without.token_ids == wanted.token_ids[: len(answer.token_ids)]
@@ -132,7 +132,7 @@ def test_a_second_question_and_choices_after_it(model, features, recordings, mon
 
     monkeypatch.setattr("omnidrop.engine.prefill.APART_FROM", 1)
     fixed, scored = both()
-    monkeypatch.setattr(decode, "obstacle", lambda adapter, steps: "asked not to")
+    monkeypatch.setattr(decode, "obstacle", lambda adapter: "asked not to")
     plainly, wanted = both()
     assert [a.token_ids for a in fixed] == [a.token_ids for a in plainly]
     assert fixed[0].token_ids == fixed[2].token_ids != fixed[1].token_ids
@@ -168,7 +168,7 @@ def test_a_cache_that_somebody_holds_is_not_written_to(model, features, recordin
 
 def test_the_plain_loop_can_go_on_from_it(model, features, recordings, monkeypatch) -> None:
     _, (fixed,) = ask(model, features, PRUNED, GREEDY)
-    monkeypatch.setattr(decode, "obstacle", lambda adapter, steps: "asked not to")
+    monkeypatch.setattr(decode, "obstacle", lambda adapter: "asked not to")
     _, (plainly,) = ask(model, features, PRUNED, GREEDY)
     got, wanted = (
         decode.step(model.adapter, p.cache, [5, 7], p.next_position + 11)[1]
@@ -178,7 +178,7 @@ def test_the_plain_loop_can_go_on_from_it(model, features, recordings, monkeypat
 
 
 def test_where_recording_fails_the_steps_run_as_they_are(model, features, plain, monkeypatch):
-    monkeypatch.setattr(decode, "obstacle", lambda adapter, steps: None)
+    monkeypatch.setattr(decode, "obstacle", lambda adapter: None)
 
     def refuse(self: FixedStep) -> None:
         self.failed = "no graphs here"
@@ -192,7 +192,7 @@ def test_where_recording_fails_the_steps_run_as_they_are(model, features, plain,
 
 
 def test_where_the_step_itself_fails_the_plain_loop_runs(model, features, plain, monkeypatch):
-    monkeypatch.setattr(decode, "obstacle", lambda adapter, steps: None)
+    monkeypatch.setattr(decode, "obstacle", lambda adapter: None)
 
     def refuse(self: FixedStep) -> None:
         raise RuntimeError("no such kernel\nand a long trace")
@@ -221,18 +221,26 @@ def test_a_token_is_told_while_the_next_step_runs(model, features, recordings, m
     assert seen == [0, 1, 3, 4, 5, 6, 7, 7]
 
 
+def test_an_answer_of_few_tokens_is_made_by_the_same_steps(model, features, plain, recordings):
+    wanted, _ = plain[PRUNED.name, id(GREEDY)]
+    (answer,), _ = ask(model, features, PRUNED, GenerateOptions(max_new_tokens=3))
+    assert answer.token_ids == wanted.token_ids[:3]
+    assert answer.trace.decode_loop == "plain: too few tokens"
+    assert not recordings
+
+
 @pytest.mark.parametrize(
-    ("device", "attention", "quantization", "steps", "why"),
+    ("device", "attention", "quantization", "why", "unrecorded"),
     [
-        ("cpu", "sdpa", None, 9, "the device is cpu"),
-        ("cuda", "eager", None, 9, "eager attention needs to know its sizes"),
-        ("cuda", "sdpa", "8bit", 9, "8-bit products ask the host for outliers"),
-        ("cuda", "sdpa", "4bit", 9, None),
-        ("cuda", "sdpa", None, 3, "too few tokens"),
-        ("cuda", "flash_attention_2", None, 4, None),
+        ("cpu", "sdpa", None, "the device is cpu", None),
+        ("cuda", "eager", None, "eager attention needs to know its sizes", None),
+        ("cuda", "sdpa", "8bit", None, "8-bit products ask the host for outliers"),
+        ("cuda", "sdpa", "4bit", None, None),
+        ("cuda", "flash_attention_2", None, None, None),
     ],
 )
-def test_what_stands_against_recording(device, attention, quantization, steps, why) -> None:
+def test_what_stands_against_it(device, attention, quantization, why, unrecorded) -> None:
     info = SimpleNamespace(attention=attention, quantization=quantization)
     adapter = SimpleNamespace(device=torch.device(device), info=info)
-    assert captured.obstacle(adapter, steps) == why
+    assert captured.obstacle(adapter) == why
+    assert captured.unrecordable(adapter) == unrecorded
