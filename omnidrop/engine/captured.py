@@ -286,7 +286,10 @@ class FixedStep:
             # the graph's own to tell whose memory is meant.
             self._outgrown = graph
             with suppress(RuntimeError):
-                torch._C._cuda_endAllocateToPool(self._device.index or 0, self._pool)
+                torch._C._cuda_endAllocateToPool(
+                    self._device.index or 0,
+                    self._pool,  # type: ignore[arg-type]
+                )
         else:
             self._graph, self._outgrown = graph, None
 

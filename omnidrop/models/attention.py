@@ -58,6 +58,32 @@ def attend(
     return out.flatten(2)
 
 
+def causal_mask(implementation: str, new: int, past: int, like: Tensor) -> Tensor | None:
+    """Return a causal mask (1, 1, new, past + new), or None where attention needs none.
+
+    A single row sees all there is; flash attention aligns its own mask to the end; sdpa's own
+    mask is aligned to the beginning, so it will do only while nothing is cached.
+
+    Parameters
+    ----------
+    implementation : str
+        As in the module's config.
+    new, past : int
+        Rows that attend, and keys before theirs.
+    like : Tensor
+        Of the device and, where the mask is added, the dtype.
+    """
+    if new == 1 or implementation.startswith("flash"):
+        return None
+    if past == 0 and implementation == "sdpa":
+        return None
+    seen = torch.ones(new, past + new, dtype=torch.bool, device=like.device).tril(past)
+    if implementation == "sdpa":
+        return seen[None, None]
+    blocked = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+    return blocked.masked_fill_(~seen, torch.finfo(like.dtype).min)[None, None]
+
+
 def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn queries or keys by their positions' angles.
 

@@ -27,7 +27,7 @@ from omnidrop.models.adapter import (
     TextShape,
     VisionShape,
 )
-from omnidrop.models.attention import attend, attend_from_few, rotate
+from omnidrop.models.attention import attend, attend_from_few, causal_mask, rotate
 from omnidrop.models.kernels import Choice
 from omnidrop.models.qwen2_5_towers import AudioTower, VisionTower
 from omnidrop.prompt import Layout
@@ -221,7 +221,7 @@ class QwenOmniAdapter(Adapter):
             if choice is Choice.PLANLESS:
                 out = kernels.planless(queries, keys, values, causal=True, scaling=self.scaling)
                 return out.flatten(2)
-        mask = self._mask(rows, past, queries)
+        mask = causal_mask(self._implementation, rows, past, queries)
         if mask is not None and self._implementation == "sdpa" and rows <= FEW_ROWS:
             return attend_from_few(queries, keys, values, mask, self.scaling)
         return attend(attention, queries, keys, values, mask, shared=shared)
@@ -233,22 +233,6 @@ class QwenOmniAdapter(Adapter):
         wide = torch.nn.functional.silu(mlp.gate_proj(states), inplace=True)
         wide *= mlp.up_proj(states)
         return mlp.down_proj(wide)
-
-    def _mask(self, new: int, past: int, like: torch.Tensor) -> torch.Tensor | None:
-        """Return a causal mask (1, 1, new, past + new), or None where attention needs none.
-
-        A single row sees all there is; flash attention aligns its own mask to the end; sdpa's own
-        mask is aligned to the beginning, so it will do only while nothing is cached.
-        """
-        if new == 1 or self._implementation.startswith("flash"):
-            return None
-        if past == 0 and self._implementation == "sdpa":
-            return None
-        seen = torch.ones(new, past + new, dtype=torch.bool, device=like.device).tril(past)
-        if self._implementation == "sdpa":
-            return seen[None, None]
-        blocked = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
-        return blocked.masked_fill_(~seen, torch.finfo(like.dtype).min)[None, None]
 
     @torch.inference_mode()
     def remember(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
