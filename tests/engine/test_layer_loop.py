@@ -42,12 +42,13 @@ class Planes(Encoded):
 
 
 def with_planes(encoded: Encoded, prompt: Prompt, more: int, seed: int = 0) -> Planes:
-    """Add planes as large as the embeddings; audio rows are zero, as in DeepStack."""
-    (own,) = encoded.in_prompt_order(prompt.tokens.video[prompt.tokens.av])
+    """Replace a clip's later planes by some as large as the embeddings, zero for audio."""
+    own, *_ = encoded.in_prompt_order(prompt.tokens.video[prompt.tokens.av])
     generator = torch.Generator().manual_seed(seed)
     video = prompt.tokens.video[prompt.tokens.av][:, None]
     drawn = [torch.randn(own.shape, generator=generator) * own.std() * video for _ in range(more)]
     fields = {name: getattr(encoded, name) for name in Encoded.__dataclass_fields__}
+    fields["planes"] = encoded.planes[:1]
     return Planes(**fields, more=tuple(d.to(own.dtype) for d in drawn))
 
 
@@ -302,7 +303,7 @@ def test_a_prefix_counts_all_it_holds_and_copies_none_of_it(
             run(adapter, prompt, with_planes(encoded, prompt, more), Holding(), kept)
     # Every question of one clip saw the same tensor: neither keeping nor resuming copies it.
     assert len(set(Holding.seen[:2])) == len(set(Holding.seen[2:4])) == 1
-    (own,) = encoded.in_prompt_order(prompt.tokens.video[prompt.tokens.av])
+    own, *_ = encoded.in_prompt_order(prompt.tokens.video[prompt.tokens.av])
     size = own.nbytes
     bare, one, three = (held_prefix(kept) for kept in prefixes.values())
     assert bare.handover is not None
