@@ -171,7 +171,7 @@ def test_budget(run, fake, clip, flags, budget) -> None:
 
 
 def test_json_is_strict_whatever_a_trace_holds(clip) -> None:
-    from omnidrop_cli.files.stdout import to_json
+    from omnidrop.files import to_json
 
     text = to_json({"a": float("nan"), "b": Path("/x"), "c": "\udcff", "d": (1, 2), 3: {4}})
     assert json.loads(text) == {"a": None, "b": "/x", "c": "\\udcff", "d": [1, 2], "3": [4]}
