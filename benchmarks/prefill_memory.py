@@ -26,7 +26,7 @@ from omnidrop.engine.encode import Encoded
 from omnidrop.engine.prefill import prefill
 from omnidrop.engine.timing import Meter, device_peak, reset_device_peak, resident
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
-from omnidrop.profiling.peak import Sizes, Tokens, peak_bytes
+from omnidrop.profiling.estimate import Sizes, Tokens, peak_bytes
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
 from omnidrop.tokens import Prompt

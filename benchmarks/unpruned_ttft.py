@@ -36,7 +36,7 @@ from transformers.video_utils import load_video
 
 import omnidrop
 from omnidrop.clip.clip import Clip
-from omnidrop.clip.features import patches, resize_frames
+from omnidrop.clip.patches import patches, resize_frames
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.prompt import build_prompt
 from omnidrop.tokens import Media
@@ -112,7 +112,7 @@ def theirs(
 ) -> list[int]:
     """First tokens of `generate` on the same frames and sound."""
     adapter = model.adapter
-    with omnidrop.open_clip(clip, video_spec=adapter.video_spec) as opened:
+    with omnidrop.open_clip(clip, spec=adapter.media_spec) as opened:
         pictures, audio = read(opened)
         fps = opened.plan.fps if opened.plan is not None else 0.0
     given: dict[str, object] = {}
@@ -201,7 +201,7 @@ def main() -> None:
                 "transformers": partial(generate, read_by_us, clip),
                 "with its reader": partial(generate, read_by_them, clip),
             }
-            with omnidrop.open_clip(clip, video_spec=model.adapter.video_spec) as opened:
+            with omnidrop.open_clip(clip, spec=model.adapter.media_spec) as opened:
                 equal = torch.equal(read_by_us(opened)[0], read_by_them(opened)[0])
             rows[clip.name] = {**measure(runs, options.repeats), "frames_equal": equal}
     print(f"{'clip':<16} {'':<16} {'seconds':>8} {'ratio':>6} {'processor s':>12} {'ratio':>6}")

@@ -14,26 +14,29 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "omnidrop"
 
 #: Which rooms a room may import; the rooms are the first name under `omnidrop`.
-GROUND = {"errors", "tokens", "shapes"}
-RUN = GROUND | {"prompt", "clip", "pruning", "models", "report", "omnidrop"}
 DOORS = {
+    "prompt": {"models"},
+    "clip": set(),
+    "pruning": set(),
+    "report": set(),
+    "models": {"clip"},
+    "engine": {"prompt", "clip", "pruning", "models", "report", "omnidrop"},
+}
+DOORS["training"] = DOORS["engine"] | {"engine"}
+DOORS["profiling"] = DOORS["engine"] | {"engine"}
+DOORS["evaluation"] = DOORS["profiling"] | {"profiling"}
+DOORS["testing"] = DOORS["evaluation"]
+#: The ground floor: every room may import it.
+GROUND = {
     "errors": set(),
+    "format": set(),
     "tokens": set(),
     "shapes": set(),
-    "prompt": {"errors", "tokens", "models"},
-    "clip": GROUND,
-    "pruning": GROUND,
-    "report": GROUND,
-    "models": GROUND | {"clip"},
-    "engine": RUN | {"profiling"},
-    "profiling": RUN | {"engine"},
-    "training": RUN | {"engine"},
-    "evaluation": RUN | {"engine", "profiling"},
-    "testing": RUN | {"engine", "profiling"},
+    "stages": set(),
+    "files": {"errors"},
+    "options": {"errors"},
 }
-for room in ("report", "engine", "profiling", "evaluation", "testing"):
-    DOORS[room] |= {"stages"}
-DOORS["stages"] = set()
+DOORS = {room: doors | set(GROUND) for room, doors in DOORS.items()} | GROUND
 
 
 def room_of(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,61 +13,12 @@ from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import UsageError
 from omnidrop.models.adapter import Adapter
+from omnidrop.options import GenerateOptions
 from omnidrop.report.trace import Choice
 from omnidrop.stages import StageName
 
 #: Stands at the end of decoded text while a character's bytes are not complete.
 REPLACEMENT = "\ufffd"
-
-
-@dataclass(frozen=True)
-class GenerateOptions:
-    """How the answer is made.
-
-    Parameters
-    ----------
-    max_new_tokens : int
-        At least 1.
-    temperature : float
-        0 is greedy; otherwise logits are divided by it and a token is drawn.
-    top_p : float
-        Draw from the smallest set of tokens whose probabilities sum to at least this, in (0, 1].
-    seed : int
-        Of every draw, the method's included.
-    logprobs : bool
-        Keep the log-probability of each generated token.
-    survivors : bool
-        Keep in the Trace which tokens entered each layer.
-
-    Raises
-    ------
-    UsageError
-        If a value cannot be meant.
-    """
-
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    logprobs: bool = False
-    survivors: bool = False
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise UsageError(
-                f"max_new_tokens is {self.max_new_tokens}.", hint="Ask for at least one token."
-            )
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise UsageError(
-                f"A temperature of {self.temperature} cannot be used.",
-                hint="Use 0 for greedy decoding or a positive number such as 0.7.",
-            )
-        if not 0 < self.top_p <= 1:
-            raise UsageError(
-                f"top_p is {self.top_p}.", hint="Use a share above 0 and up to 1, like 0.9."
-            )
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"A seed of {self.seed} cannot be used.", hint="Use 0 or more.")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ meanwhile. A grid whose pixels were seen before is not encoded again: its rows a
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
@@ -17,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from omnidrop.clip.prefetch import Ahead
-from omnidrop.engine.frame_stream import Grids, SoundAhead, grids_beside, grids_in_rounds
+from omnidrop.clip.prefetch import Prefetch
+from omnidrop.engine.frame_stream import AudioPrefetch, Grids, grids_in_rounds, prefetched_grids
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter, Embeds
@@ -154,7 +155,7 @@ def encode_clip(
         If neither a frame nor enough audio for one token can be decoded.
     """
     tell = progress or _silent
-    sound = SoundAhead(clip, meter) if clip.has_audio else None
+    sound = AudioPrefetch(clip, meter) if clip.has_audio else None
     try:
         video = _video(adapter, clip, meter, tell, video_attention) if clip.has_video else None
         audio = _audio(adapter, meter, tell, sound) if sound else None
@@ -210,6 +211,29 @@ def encode_features(
     )
 
 
+def media_of(clip: Clip) -> Media:
+    """Return what of a clip would be in the prompt, from its plan and its announced lengths.
+
+    Nothing is decoded. Exact if the file announces its lengths truly.
+    """
+    spec = clip.spec
+    grid = step = None
+    if clip.plan is not None:
+        depth, patch = spec.video.temporal_patch_size, spec.video.patch_size
+        height, width = clip.plan.size
+        grid = (-(-len(clip.plan.times) // depth), height // patch, width // patch)
+        step = depth / clip.plan.fps
+    audio = 0
+    if clip.has_audio:
+        info, track = clip.audio_source
+        seconds = clip.duration
+        if track.duration is not None:
+            end = track.start - info.start + track.duration
+            seconds = min(end, clip.start + clip.duration) - clip.start
+        audio = spec.tokens_of_samples(math.ceil(round(seconds * spec.audio.sampling_rate, 3)))
+    return Media(grid=grid, second_per_grid=step, audio_tokens=audio)
+
+
 def _silent(stage: str, done: float, total: float | None) -> None:
     return None
 
@@ -224,7 +248,7 @@ def _shortest(adapter: Adapter) -> float:
     return float(adapter.template.mel_per_token) * spec.hop / spec.sampling_rate
 
 
-def _audio(adapter: Adapter, meter: Meter, tell: Progress, sound: SoundAhead) -> Embeds | None:
+def _audio(adapter: Adapter, meter: Meter, tell: Progress, sound: AudioPrefetch) -> Embeds | None:
     tell(StageName.SOUND, 0.0, None)
     with meter.stage(StageName.WAITING_FOR_SOUND):
         mel = sound.result()
@@ -249,7 +273,7 @@ def _video(
     attention: bool,
 ) -> _Video | None:
     if _has_processors_left(adapter):
-        beside = grids_beside(clip, meter)
+        beside = prefetched_grids(clip, meter)
         with closing(beside):
             return _embedded(adapter, clip, meter, tell, _waited_for(beside, meter), attention)
     with closing(grids_in_rounds(clip, meter)) as grids:
@@ -262,7 +286,7 @@ def _has_processors_left(adapter: Adapter) -> bool:
     return adapter.device.type != "cpu" or idle >= READERS
 
 
-def _waited_for(grids: Ahead[Grids], meter: Meter) -> Iterator[Grids]:
+def _waited_for(grids: Prefetch[Grids], meter: Meter) -> Iterator[Grids]:
     while True:
         with meter.stage(StageName.WAITING_FOR_FRAMES):
             item = next(grids, None)

@@ -7,7 +7,6 @@ watched only where a `MemoryWatch` is open.
 
 from __future__ import annotations
 
-import statistics
 import sys
 import threading
 import time
@@ -229,37 +228,3 @@ class MemoryWatch:
 def resident() -> int:
     """Return this process's resident set in bytes now."""
     return int(psutil.Process().memory_info().rss)
-
-
-def matmul_speed(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """Measure how many operations a second a large square matrix product reaches.
-
-    Parameters
-    ----------
-    device : torch.device
-    dtype : torch.dtype
-    seconds : float
-        About how long to measure, once the size is found.
-
-    Returns
-    -------
-    float
-        FLOP/s: the median of several products.
-    """
-    size, took = 256, 0.0
-    while True:
-        a = torch.ones(size, size, dtype=dtype, device=device)
-        took = _matmul_seconds(a)
-        if took > seconds / 20 or size >= 8192:
-            break
-        size *= 2
-    rounds = max(3, min(50, int(seconds / max(took, 1e-6))))
-    return 2 * size**3 / statistics.median(_matmul_seconds(a) for _ in range(rounds))
-
-
-def _matmul_seconds(a: torch.Tensor) -> float:
-    synchronize(a.device)
-    start = time.perf_counter()
-    torch.mm(a, a)
-    synchronize(a.device)
-    return time.perf_counter() - start

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 
-from omnidrop.clip.features import AudioSpec, VideoSpec
+from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.models.family import Template
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 from omnidrop.tokens import TextEncoder
@@ -145,6 +145,16 @@ class Adapter(ABC):
     folder: Path | None = None
     fingerprint: str | None = None
 
+    @property
+    def media_spec(self) -> MediaSpec:
+        """What the model asks of a clip."""
+        return MediaSpec(
+            self.video_spec,
+            self.audio_spec,
+            self.template.chunk_seconds,
+            self.template.audio_tokens,
+        )
+
     @abstractmethod
     def encode_video(
         self, patches: torch.Tensor, grid: tuple[int, int, int], *, attention: bool = False
@@ -154,7 +164,7 @@ class Adapter(ABC):
         Parameters
         ----------
         patches : Tensor, (t·h·w, channels·temporal_patch·patch²) float32
-            As `omnidrop.clip.features.patches` makes them, on any device.
+            As `omnidrop.clip.patches.patches` makes them, on any device.
         grid : tuple of int
             (t, h, w) in patches.
         attention : bool

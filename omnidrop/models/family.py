@@ -28,7 +28,7 @@ from omnidrop.errors import ModelError
 if TYPE_CHECKING:
     import torch
 
-    from omnidrop.clip.features import AudioSpec, VideoSpec
+    from omnidrop.clip.specs import AudioSpec, VideoSpec
     from omnidrop.models.adapter import Adapter, TextCodec
     from omnidrop.shapes import Shapes
     from omnidrop.tokens import ClipTokens, Media, Piece

@@ -6,12 +6,9 @@ need is left on the disk. Weights are read from safetensors, and code in a check
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-
 import torch
 
-from omnidrop.errors import MemoryShortError, ModelError, OmniDropError, UsageError
+from omnidrop.errors import MemoryShortError, ModelError, OmniDropError
 from omnidrop.models.adapter import Adapter
 from omnidrop.models.family import LoadRequest
 from omnidrop.models.locations import (
@@ -29,6 +26,7 @@ from omnidrop.models.memory import (
     out_of_memory,
 )
 from omnidrop.models.quantising import QUANTISED
+from omnidrop.options import LoadOptions
 
 __all__ = [
     "KnownModel",
@@ -58,62 +56,6 @@ ATTENTION = {
 }
 
 LOWER = "Use --4bit or --8bit, a smaller model (--model 3b), or free some memory."
-
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
-
-
-@dataclass(frozen=True)
-class LoadOptions:
-    """Which model, where, and how precise.
-
-    Parameters
-    ----------
-    model : str or None
-        A folder, a hub name, an alias ("3b", "7b", "demo"); None takes a model with an alias from
-        the hub's cache, or else the demo model.
-    device : str
-        "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
-    dtype : str
-        "auto", "bfloat16", "float16" or "float32". Auto: the checkpoint's own on a GPU; on a CPU
-        float32 for the demo model, for a float32 checkpoint and where the processor has no
-        arithmetic for bfloat16, else bfloat16.
-    quantize : {None, "4bit", "8bit"}
-        Quantise the language model's linear layers (bitsandbytes); the encoders keep `dtype`.
-    attention : {"sdpa", "flash", "eager"}
-        Flash attention must be installed; eager is slow and there for comparisons.
-    offline : bool
-        Never use the network.
-
-    Raises
-    ------
-    UsageError
-        If a value is not valid.
-    """
-
-    model: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    quantize: str | None = None
-    attention: str = "sdpa"
-    offline: bool = False
-
-    def __post_init__(self) -> None:
-        if not _DEVICE.fullmatch(self.device):
-            raise UsageError(
-                f"There is no device {self.device!r}.", hint="Use auto, cpu, cuda, cuda:0 or mps."
-            )
-        if self.dtype not in DTYPES:
-            raise UsageError(
-                f"There is no dtype {self.dtype!r}.", hint="Use auto, bfloat16, float16 or float32."
-            )
-        if self.quantize not in (None, *QUANTISED):
-            raise UsageError(
-                f"There is no quantisation {self.quantize!r}.", hint="Use 4bit or 8bit, or neither."
-            )
-        if self.attention not in ATTENTION:
-            raise UsageError(
-                f"There is no attention {self.attention!r}.", hint="Use sdpa, flash or eager."
-            )
 
 
 def resolve(options: LoadOptions) -> Location:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from omnidrop.clip.features import AudioSpec, VideoSpec
+from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.errors import ModelError
 from omnidrop.models.family import Family, Template, aliases, published
 from omnidrop.models.loading import (
@@ -65,6 +65,16 @@ class Unloaded:
     quantization: str | None
     parameters: int
     weights: int
+
+    @property
+    def media_spec(self) -> MediaSpec:
+        """What the model asks of a clip."""
+        return MediaSpec(
+            self.video_spec,
+            self.audio_spec,
+            self.template.chunk_seconds,
+            self.template.audio_tokens,
+        )
 
     @property
     def bytes_per_value(self) -> int:

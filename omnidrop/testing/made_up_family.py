@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from omnidrop.clip.features import AudioSpec, VideoSpec
+from omnidrop.clip.specs import AudioSpec, VideoSpec
 from omnidrop.errors import ModelError
 from omnidrop.models.adapter import Adapter, Embeds, LayerCache, ModelInfo, Rotary, TextCodec
 from omnidrop.models.codec import Codec, read_codec

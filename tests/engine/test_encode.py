@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from omnidrop.clip.clip import Clip
-from omnidrop.clip.features import log_mel, patches
+from omnidrop.clip.log_mel import log_mel
+from omnidrop.clip.patches import patches
 from omnidrop.engine import encode
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
@@ -19,6 +20,7 @@ from omnidrop.engine.timing import Meter, host_peak
 from omnidrop.errors import MediaError, MemoryShortError
 from omnidrop.pruning.method import Method
 from omnidrop.testing import media
+from tests.whole import read_whole
 
 QUESTION = "What instrument plays first?"
 SHORT = GenerateOptions(max_new_tokens=6)
@@ -37,7 +39,7 @@ def test_streamed_equals_whole(model: Model, clip_path: Path) -> None:
     with model.open(clip_path) as session:
         encoded = session.encode()
         assert session.clip is not None
-        data = session.clip.read()
+        data = read_whole(session.clip)
     assert data.audio is not None
     rows, grid = patches(data.frames, model.adapter.video_spec)
     planes, _ = model.adapter.encode_video(rows, grid)
@@ -57,7 +59,7 @@ def test_a_clip_and_its_features_give_the_same_answer(model: Model, clip_path: P
     with model.open(clip_path) as session:
         from_file = session.ask(QUESTION, method=Method(), options=SHORT)
         assert session.clip is not None
-        data = session.clip.read()
+        data = read_whole(session.clip)
     assert data.audio is not None
     rows, grid = patches(data.frames, model.adapter.video_spec)
     ready = Features(
@@ -83,7 +85,7 @@ def beside(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
 def test_reading_and_towers_take_turns_where_both_need_the_processors(
     model: Model, clip_path: Path, beside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("omnidrop.clip.frames.parallel._WORTH", 0.0)
+    monkeypatch.setattr("omnidrop.clip.frames.parallel._MIN_PIXELS", 0.0)
     monkeypatch.setattr("omnidrop.engine.frame_stream.ROUND", 1)
     monkeypatch.setattr("omnidrop.engine.frame_stream.BATCH", 1)
     open_gates = []
@@ -98,7 +100,7 @@ def test_reading_and_towers_take_turns_where_both_need_the_processors(
 
         monkeypatch.setattr(type(model.adapter), "encode_video", watched)
         encoded = session.encode()
-        data = session.clip.read()
+        data = read_whole(session.clip)
         assert gate._open.is_set()
     assert open_gates == [beside] * len(open_gates)
     assert len(open_gates) == math.ceil(5.0 / model.adapter.template.chunk_seconds)

@@ -30,7 +30,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_grids_are_known_by_their_pixels() -> None:
     a, b, c = torch.randint(0, 256, (3, 2, 3, 28, 28), dtype=torch.uint8)
-    seen = reading.Seen(2)
+    seen = reading.RepeatFilter(2)
     fresh, places = seen.sort(torch.cat([a, b, a]))
     assert torch.equal(fresh, torch.cat([a, b]))
     assert places == [0, 1, 0]
@@ -53,20 +53,20 @@ def test_pictures_may_be_nearly_the_same_where_that_is_asked_for() -> None:
     dot = a.clone()
     dot[1, 0, 33, 7] += 5  # one pixel, in a row that is not looked at first
     places = {
-        still: reading.Seen(2, still).sort(torch.cat([a, a + noise, dot]))[1]
+        still: reading.RepeatFilter(2, still).sort(torch.cat([a, a + noise, dot]))[1]
         for still in (0, 3, 4, 5)
     }
     assert places == {0: [0, 1, 2], 3: [0, 0, 1], 4: [0, 0, 1], 5: [0, 0, 0]}
     # Each is held against the first of its kind, so that a slow change does not pass for none.
     slow = torch.cat([a + step for step in range(0, 10, 2)])
-    fresh, found = reading.Seen(2, 3).sort(slow)
+    fresh, found = reading.RepeatFilter(2, 3).sort(slow)
     assert found == [0, 0, 1, 1, 2]
     assert torch.equal(fresh, torch.cat([a, a + 4, a + 8]))
     # What was taken for another one is known from then on, and so are exact repeats from long ago.
-    seen = reading.Seen(2, 3)
-    others = torch.randint(0, 256, (2 * reading.LATELY, 3, 56, 56), dtype=torch.uint8)
+    seen = reading.RepeatFilter(2, 3)
+    others = torch.randint(0, 256, (2 * reading.COMPARED, 3, 56, 56), dtype=torch.uint8)
     assert seen.sort(torch.cat([a, a + noise, others, a + noise, a]))[1][-2:] == [0, 0]
-    assert seen.sort(a + 1)[1] == [reading.LATELY + 1]
+    assert seen.sort(a + 1)[1] == [reading.COMPARED + 1]
 
 
 def test_still_pictures_of_a_codec_are_encoded_once(model: Model, tmp_path: Path) -> None:

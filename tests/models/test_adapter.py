@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, Qwen2_5OmniThinkerForConditionalGeneration
 
-from omnidrop.clip.features import AudioSpec, VideoSpec
+from omnidrop.clip.specs import AudioSpec, VideoSpec
 from omnidrop.engine.cache import KVCache
 from omnidrop.errors import ModelError
 from omnidrop.models.qwen2_5_omni import adapter as omni

@@ -6,7 +6,7 @@ import pytest
 
 from omnidrop.models.loading import LoadOptions
 from omnidrop.models.unloaded import RoughEncoder, describe
-from omnidrop.profiling.peak import Sizes, Tokens, peak_bytes, run_estimate, tower_costs
+from omnidrop.profiling.estimate import Sizes, Tokens, encoder_flops, peak_bytes, run_estimate
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_keeping_less_costs_less(sizes: Sizes) -> None:
     assert half.speedup == full.flops_prefill / half.flops_prefill > 2
     assert half.kv_cache < full.kv_cache == sizes.shapes.text.kv_bytes((4040,) * 28, 2)
     assert sizes.weights < half.peak < full.peak
-    assert full.seconds == (full.flops_prefill + sum(tower_costs(sizes, tokens))) / 1e14
+    assert full.seconds == (full.flops_prefill + sum(encoder_flops(sizes, tokens))) / 1e14
 
 
 def test_a_large_picture_is_what_counts(sizes: Sizes) -> None:

@@ -21,7 +21,7 @@ from omnidrop.profiling.result import (
     lines,
     summable,
 )
-from omnidrop.profiling.survivors import survivors_at, telling_layer
+from omnidrop.profiling.survivors import first_halved_layer, survivors_at
 from omnidrop.report.trace import Stage
 from omnidrop.tokens import Kind, TokenMap
 
@@ -79,8 +79,8 @@ def test_compared_with_the_control() -> None:
 @pytest.mark.parametrize(
     ("kept", "layer"), [((8, 8, 8, 8), 2), ((8, 6, 4, 2), 2), ((9, 1, 1), 1), ((), 0)]
 )
-def test_telling_layer(kept: tuple[int, ...], layer: int) -> None:
-    assert telling_layer(kept) == layer
+def test_first_halved_layer(kept: tuple[int, ...], layer: int) -> None:
+    assert first_halved_layer(kept) == layer
 
 
 def small_map() -> TokenMap:

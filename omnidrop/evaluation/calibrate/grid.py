@@ -12,7 +12,8 @@ import torch
 
 from omnidrop.errors import UsageError
 from omnidrop.evaluation.calibrate.trials import Fields
-from omnidrop.evaluation.records import key_of, plain
+from omnidrop.evaluation.records import key_of
+from omnidrop.files import plain
 from omnidrop.pruning.registry import get_method, methods
 from omnidrop.tokens import Kind, TokenMap
 

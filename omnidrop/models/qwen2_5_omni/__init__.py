@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 
 if TYPE_CHECKING:
-    from omnidrop.clip.features import AudioSpec, VideoSpec
+    from omnidrop.clip.specs import AudioSpec, VideoSpec
     from omnidrop.models.adapter import Adapter, TextCodec
     from omnidrop.models.family import LoadRequest, Template
 
@@ -69,7 +69,7 @@ class QwenOmni:
     def media(
         self, folder: Path | None, config: Mapping[str, Any] | None
     ) -> tuple[VideoSpec, AudioSpec]:
-        from omnidrop.clip.features import AudioSpec, VideoSpec
+        from omnidrop.clip.specs import AudioSpec, VideoSpec
         from omnidrop.models.qwen2_5_omni.sizes import media_specs
 
         return (

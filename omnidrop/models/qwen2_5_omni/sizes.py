@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from omnidrop.clip.features import AudioSpec, VideoSpec
+from omnidrop.clip.specs import AudioSpec, VideoSpec
 from omnidrop.errors import ModelError
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 
