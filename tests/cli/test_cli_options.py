@@ -107,8 +107,8 @@ def test_defaults_are_the_librarys() -> None:
 
 
 def test_what_the_library_refuses_is_said_with_the_names_of_options() -> None:
-    with pytest.raises(UsageError, match="--max-frames must be at least 2, not 1"):
-        build(ClipOptions, ReadFlags, max_frames=1)
+    with pytest.raises(UsageError, match="--max-frames must be at least 1, not 0"):
+        build(ClipOptions, ReadFlags, max_frames=0)
     with pytest.raises(UsageError, match=r"--end \(1 s\) must come after --start \(2 s\)"):
         SpanFlags(start=2.0, end=1.0)
     with pytest.raises(UsageError, match="Holding out 2 of the clips"):
