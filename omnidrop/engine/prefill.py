@@ -13,15 +13,16 @@ over all rows, a kernel's rounding may change with the number of rows.)
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 import torch
 
 from omnidrop.engine.cache import KVCache
+from omnidrop.engine.device_prompt import DevicePrompt
 from omnidrop.engine.encode import Encoded
 from omnidrop.engine.layer_view import DecoderLayerView, LayerAttention
 from omnidrop.engine.prefix import Handover, Key, Prefix, Prefixes, PrefixRecorder, Resumed
-from omnidrop.engine.sequence import Block, Rows, Split, Whole, clip_end, taken
+from omnidrop.engine.sequence import Block, Rows, Split, Whole, taken
 from omnidrop.engine.timing import Meter
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodState, Plan
@@ -45,12 +46,10 @@ class Prefilled:
         Scores of the first answer token.
     plan : Plan
         Tokens that were planned to enter each layer.
-    survivors : tuple of Tensor, length L
-        Prompt indices of the AV tokens entering each layer, int64 on the CPU.
-    relevance : Tensor or None, (n,) float32
-        Attention of the question's rows to the AV tokens alive at layer L // 2, on the CPU.
-    relevance_tokens : Tensor or None, (n,) int64
-        Prompt indices of those tokens, on the CPU.
+    device_survivors : tuple of Tensor, length L
+        Prompt indices of the AV tokens entering each layer, int64 on the model's device.
+    device_relevance : Tensor or None, (n,) float32
+        Attention of the question's rows to the AV tokens alive at layer L // 2, on the device.
     next_position : int or float
         Position of the first generated token.
     reused : int
@@ -61,11 +60,28 @@ class Prefilled:
     cache: KVCache
     logits: torch.Tensor
     plan: Plan
-    survivors: tuple[torch.Tensor, ...]
-    relevance: torch.Tensor | None
-    relevance_tokens: torch.Tensor | None
+    device_survivors: tuple[torch.Tensor, ...]
+    device_relevance: torch.Tensor | None
     next_position: int | float
     reused: int = 0
+
+    @cached_property
+    def survivors(self) -> tuple[torch.Tensor, ...]:
+        """`device_survivors` on the CPU: one copy, made when first asked for."""
+        lengths = [len(index) for index in self.device_survivors]
+        return torch.cat(self.device_survivors).cpu().split(lengths)
+
+    @cached_property
+    def relevance(self) -> torch.Tensor | None:
+        """`device_relevance` on the CPU."""
+        return None if self.device_relevance is None else self.device_relevance.cpu()
+
+    @property
+    def relevance_tokens(self) -> torch.Tensor | None:
+        """Prompt indices of the tokens of `relevance`, (n,) int64 on the CPU."""
+        if self.device_relevance is None:
+            return None
+        return self.survivors[len(self.survivors) // 2]
 
 
 @dataclass(frozen=True)
@@ -73,7 +89,7 @@ class _Task:
     """What is asked of the decoder."""
 
     adapter: Adapter
-    prompt: Prompt
+    prompt: DevicePrompt
     method: Method
     plan: Plan
     meter: Meter
@@ -89,8 +105,7 @@ class _Task:
 
     def block(self, rows: torch.Tensor, hidden: torch.Tensor) -> Block:
         """Return prompt rows `rows` ((n,) int64) with states `hidden` ((n, D)) as a block."""
-        positions = self.prompt.positions[:, rows].to(self.adapter.device)
-        return Block(hidden[None], self.adapter.rotary(positions))
+        return Block(hidden[None], self.adapter.rotary(self.prompt.positions[:, rows]))
 
 
 @torch.inference_mode()
@@ -132,8 +147,8 @@ def prefill(
     """
     tokens = prompt.tokens
     plan = method.plan(tokens.select(tokens.av), adapter.info.text.layers)
-    task = _Task(adapter, prompt, method, plan, meter)
-    end = clip_end(tokens)
+    task = _Task(adapter, DevicePrompt(prompt, adapter.device), method, plan, meter)
+    end = task.prompt.clip_end()
     kept = prefixes if end else None
     key = Key(method, plan, seed, tuple(prompt.ids[:end].tolist()))
     known = kept.find(key) if kept is not None else None
@@ -148,15 +163,12 @@ def prefill(
         logits = loop.run()
     if kept is not None and loop.prefix is not None:
         kept.add(key, loop.prefix)
-    survivors = tuple(index.cpu() for index in loop.survivors)
-    relevance = loop.relevance
     return Prefilled(
         cache=loop.cache,
         logits=logits,
         plan=plan,
-        survivors=survivors,
-        relevance=relevance.cpu() if relevance is not None else None,
-        relevance_tokens=survivors[task.middle] if relevance is not None else None,
+        device_survivors=tuple(loop.survivors),
+        device_relevance=loop.relevance,
         next_position=prompt.next_position,
         reused=known.layers if known is not None else 0,
     )
@@ -170,17 +182,18 @@ def _entered(
     `split_at` is where the clip's rows end, in the prompt; 0 if all rows must pass in one block.
     """
     adapter, prompt, method = task.adapter, task.prompt, task.method
-    rows, state = Rows.of(prompt.tokens), method.start(task.plan)
+    rows, state = Rows.of(prompt), method.start(task.plan)
     generator = torch.Generator().manual_seed(seed)
-    words = adapter.embed(prompt.ids[rows.text].to(adapter.device))
+    words = adapter.embed(prompt.ids[rows.text])
     planes: tuple[torch.Tensor, ...] = ()
     if len(rows.av):
+        tokens = prompt.on_host.tokens.select(prompt.on_host.tokens.av)
         planes = tuple(
             plane.to(device=words.device, dtype=words.dtype)
-            for plane in encoded.in_prompt_order(prompt.tokens.video[rows.av])
+            for plane in encoded.in_prompt_order(tokens.video)
         )
         view = EntryView(
-            tokens=prompt.tokens.select(rows.av),
+            tokens=tokens,
             embeds=planes[0],
             audio_attention=encoded.audio_attention,
             generator=generator,
@@ -192,11 +205,11 @@ def _entered(
         rows, _ = rows.keep(entry.keep)
         planes = tuple(taken(plane, entry) for plane in planes)
     hidden = words.new_empty((len(rows), words.shape[1]))
-    hidden.index_copy_(0, rows.text.to(words.device), words)
+    hidden.index_copy_(0, rows.text, words)
     if planes:
-        hidden.index_copy_(0, rows.av.to(words.device), planes[0])
+        hidden.index_copy_(0, rows.av, planes[0])
     cache = KVCache(task.layers)
-    clip = int((rows.alive < split_at).sum()) if split_at else 0
+    clip = prompt.text_before(split_at) + len(rows.av) if split_at else 0
     if clip < SPLIT_FROM or not split_at:
         whole = Whole(rows, task.block(rows.alive, hidden), planes[1:])
         return _LayerLoop(task, cache, whole, state, generator)
@@ -223,10 +236,10 @@ def _resumed(task: _Task, known: Prefix, end: int) -> _LayerLoop:
     if known.handover is not None:
         state = known.handover.state.fork()
         generator.set_state(known.handover.generator)
-    rows = Rows.of(prompt.tokens)
+    rows = Rows.of(prompt)
     rows, _ = rows.keep(torch.searchsorted(rows.survivors, known.survivors[0]))
-    words = adapter.embed(prompt.ids[end:].to(adapter.device))
-    question = task.block(torch.arange(end, len(prompt)), words)
+    words = adapter.embed(prompt.ids[end:])
+    question = task.block(torch.arange(end, len(prompt), device=prompt.device), words)
     return _LayerLoop(task, cache, Resumed(rows, question, known), state, generator)
 
 
@@ -250,7 +263,7 @@ class _LayerLoop:
     survivors : list of Tensor
         Prompt indices of the AV tokens entering each layer run so far.
     relevance : Tensor or None
-        As in `Prefilled`.
+        `Prefilled.device_relevance`.
     """
 
     task: _Task
@@ -312,7 +325,9 @@ class _LayerLoop:
                 self._cut_caches(layer, rows)
 
     def _attention(self, layer: int, entered: Block) -> LayerAttention:
-        return LayerAttention(self.task.adapter, self.cache, layer, entered, self.sequence.rows)
+        task = self.task
+        rows = self.sequence.rows
+        return LayerAttention(task.adapter, self.cache, layer, task.prompt, entered, rows)
 
     def _measure(self, attention: LayerAttention) -> None:
         if len(attention.rows.av):
@@ -339,12 +354,11 @@ class _LayerLoop:
             layer=layer,
             layers=self.task.layers,
             generator=self.generator,
-            tokens=sequence.rows.tokens.select(sequence.rows.av),
             state=self.state,
             question_free=self.task.method.question_free,
+            on_host=bool(self.task.method.needs_host) or self.task.plan.adaptive,
             _attention=attention,
             _sequence=sequence,
-            _ids=self.task.prompt.ids,
         )
 
     def _cut_caches(self, layer: int, before: Rows) -> None:

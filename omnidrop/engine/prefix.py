@@ -64,7 +64,7 @@ class Prefix:
     Attributes
     ----------
     survivors : tuple of Tensor, length `layers`
-        Prompt indices of the AV tokens entering each layer.
+        Prompt indices of the AV tokens entering each layer, on the model's device.
     kv : tuple of CacheView, length `layers`
         Keys and values of the clip's rows, before later cuts by the "cut" cache policy.
     handover : Handover or None

@@ -5,8 +5,8 @@ changes, and then the question's. A later question on the same clip passes only 
 (`omnidrop.engine.prefix.Resumed`) until it first takes part in the selection. There, `join` makes
 a `Whole` of them.
 
-Sequences do not change: each step returns a new one. Row indices stay on the device of the
-prompt's token map and move to the states' device where they index states.
+Sequences do not change: each step returns a new one. Row indices are on the model's device, and
+how many there are follows from what is asked for, so nothing here waits for the device.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from typing import Self
 
 import torch
 
+from omnidrop.engine.device_prompt import DevicePrompt
 from omnidrop.models.adapter import Rotary
+from omnidrop.moving import moved
 from omnidrop.pruning.method import Entry
-from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,10 @@ class Block:
 
     def states(self, index: torch.Tensor) -> torch.Tensor:
         """Return the hidden states at `index` ((k,) int64), (k, D)."""
-        return self.hidden[0].index_select(0, index.to(self.hidden.device))
+        return self.hidden[0].index_select(0, index)
 
     def select(self, index: torch.Tensor) -> Block:
         """Return the rows at `index` ((k,) int64)."""
-        index = index.to(self.hidden.device)
         cos, sin = self.rotary
         return Block(
             self.hidden.index_select(1, index),
@@ -75,14 +75,12 @@ class Block:
 
 @dataclass(frozen=True)
 class Rows:
-    """Which tokens of the prompt are still alive.
+    """Which tokens of the prompt are still alive; all tensors are on the model's device.
 
     Attributes
     ----------
     alive : Tensor, (n,) int64
         Their prompt indices, ascending.
-    tokens : TokenMap
-        What they are.
     text : Tensor, (n - m,) int64
         Indices into `alive` of the tokens that are never dropped.
     av : Tensor, (m,) int64
@@ -90,19 +88,13 @@ class Rows:
     """
 
     alive: torch.Tensor
-    tokens: TokenMap
     text: torch.Tensor
     av: torch.Tensor
 
     @staticmethod
-    def of(tokens: TokenMap) -> Rows:
+    def of(prompt: DevicePrompt) -> Rows:
         """Return all rows of a prompt."""
-        return Rows(
-            alive=torch.arange(len(tokens), device=tokens.kind.device),
-            tokens=tokens,
-            text=torch.nonzero(~tokens.av).squeeze(1),
-            av=torch.nonzero(tokens.av).squeeze(1),
-        )
+        return Rows(torch.arange(len(prompt), device=prompt.device), prompt.text, prompt.av)
 
     def __len__(self) -> int:
         return int(self.alive.shape[0])
@@ -128,12 +120,11 @@ class Rows:
             Their ascending indices into `alive`.
         """
         if len(index) == len(self.av):
-            return self, torch.arange(len(self), device=self.av.device)
-        stay, order = torch.cat([self.text, self.av[index.to(self.av.device)]]).sort()
-        place = order.argsort()
-        texts = len(self.text)
-        rows = Rows(self.alive[stay], self.tokens.select(stay), place[:texts], place[texts:])
-        return rows, stay
+            return self, torch.arange(len(self), device=self.alive.device)
+        kept = self.av[moved(index, self.alive.device)]
+        stay = torch.cat([self.text, kept]).sort().values
+        left = (torch.searchsorted(stay, part) for part in (self.text, kept))
+        return Rows(self.alive[stay], *left), stay
 
 
 @dataclass(frozen=True)
@@ -270,27 +261,14 @@ def _kept(
         return block if len(stay) == len(block) else block.select(stay)
     left = block.select(stay)
     in_block = Entry(
-        av[entry.keep.to(av.device)],
-        replace(entry.mix, source=av[entry.mix.source.to(av.device)]),
+        av[moved(entry.keep, av.device)],
+        replace(entry.mix, source=av[moved(entry.mix.source, av.device)]),
     )
     states = in_block.take(block.hidden[0])
-    left.hidden[0].index_copy_(0, kept.to(states.device), states)
+    left.hidden[0].index_copy_(0, kept, states)
     return left
 
 
 def _add(block: Block, av: torch.Tensor, plane: torch.Tensor) -> None:
     """Add a plane to the rows at `av`, in place: a layer's states are its own."""
-    block.hidden[0].index_add_(0, av.to(plane.device), plane)
-
-
-def clip_end(tokens: TokenMap) -> int:
-    """Return how many tokens of a prompt come before anything that a question could change.
-
-    0 if the clip cannot be computed apart: there is no AV token, text stands between AV tokens, or
-    the question comes before them.
-    """
-    av = torch.nonzero(tokens.av).squeeze(1)
-    if not len(av) or int(av[-1] - av[0]) >= len(av):
-        return 0
-    end = int(av[-1]) + 1
-    return 0 if bool(tokens.question[:end].any()) else end
+    block.hidden[0].index_add_(0, av, plane)

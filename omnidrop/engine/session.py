@@ -31,7 +31,7 @@ from omnidrop.options import DEFAULT_BUDGET, GenerateOptions, LoadOptions
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.methods.omnidrop import OmniDrop
-from omnidrop.report.trace import Answer, Choice, Stage
+from omnidrop.report.trace import Answer, Choice
 from omnidrop.stages import StageName
 from omnidrop.tokens import Prompt
 
@@ -216,7 +216,7 @@ class Session:
         self._features = features
         self._further_notices = tuple(notices)
         self._encoded: Encoded | None = None
-        self._stages: tuple[Stage, ...] = ()
+        self._stages: tuple[str, ...] = ()
         self.prefixes = Prefixes()
 
     def __enter__(self) -> Session:
@@ -255,8 +255,8 @@ class Session:
         if known is not None and (
             not video_attention or known.video is None or known.video_attention is not None
         ):
-            for stage in self._stages:
-                meter.add(stage.name, 0.0, reused=True)
+            for name in self._stages:
+                meter.add(name, 0.0, reused=True)
             return known
         self.prefixes.clear()
         if self.clip is not None:
@@ -273,7 +273,7 @@ class Session:
                     meter,
                     video_attention=video_attention,
                 )
-        self._stages = meter.stages()
+        self._stages = meter.names()
         return self._encoded
 
     def ask(
@@ -381,7 +381,7 @@ class Session:
         if limits is None:
             return method, None
         with meter.stage(StageName.FIT):
-            return limits.choose(self.adapter, prompt, method, meter.since_start)
+            return limits.choose(self.adapter, prompt, method, meter.since_start_done)
 
     def _choose_answer(
         self,

@@ -48,30 +48,6 @@ def attend(
     return out.flatten(2)
 
 
-def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn queries or keys by their positions' angles.
-
-    To the bit ``states * cos + rotate_half(states) * sin``, without the copy that is turned by a
-    quarter.
-
-    Parameters
-    ----------
-    states : Tensor, (..., head_dim)
-    cos, sin : Tensor, (..., head_dim)
-        In the dtype of the states; broadcast against them.
-
-    Returns
-    -------
-    Tensor, (..., head_dim)
-        A new tensor, laid out in memory as `states` is.
-    """
-    half = states.shape[-1] // 2
-    turned = states * cos
-    turned[..., :half] -= states[..., half:] * sin[..., :half]
-    turned[..., half:] += states[..., :half] * sin[..., half:]
-    return turned
-
-
 def attend_from_few(
     queries: Tensor,
     keys: Tensor,

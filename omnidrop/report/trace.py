@@ -20,7 +20,7 @@ class Stage:
     name : str
         One of `omnidrop.stages.StageName`, or how far an earlier question's prefix was reused.
     seconds : float
-        Wall-clock seconds spent in it (device synchronised).
+        Seconds spent in it: on a GPU by the device's own events, else by the clock on the wall.
     within : str or None
         Name of the stage this one is a part of (selection is within prefill).
     reused : bool

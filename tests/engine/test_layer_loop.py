@@ -31,25 +31,12 @@ MODEL_SHARED = settings(
 )
 
 
-@dataclass(frozen=True)
-class Planes(Encoded):
-    """A clip with more planes than the one that enters."""
-
-    more: tuple[torch.Tensor, ...] = ()
-
-    def in_prompt_order(self, video_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return (*super().in_prompt_order(video_mask), *self.more)
-
-
-def with_planes(encoded: Encoded, prompt: Prompt, more: int, seed: int = 0) -> Planes:
-    """Replace a clip's later planes by some as large as the embeddings, zero for audio."""
-    own, *_ = encoded.in_prompt_order(prompt.tokens.video[prompt.tokens.av])
+def with_planes(encoded: Encoded, more: int, seed: int = 0) -> Encoded:
+    """Put `more` drawn planes behind the one that enters, as large as that one."""
+    own = encoded.planes[0]
     generator = torch.Generator().manual_seed(seed)
-    video = prompt.tokens.video[prompt.tokens.av][:, None]
-    drawn = [torch.randn(own.shape, generator=generator) * own.std() * video for _ in range(more)]
-    fields = {name: getattr(encoded, name) for name in Encoded.__dataclass_fields__}
-    fields["planes"] = encoded.planes[:1]
-    return Planes(**fields, more=tuple(d.to(own.dtype) for d in drawn))
+    drawn = [torch.randn(own.shape, generator=generator) * own.std() for _ in range(more)]
+    return replace(encoded, planes=(own, *drawn))
 
 
 def script(seed: int, layer: int, n: int, merge: bool) -> Entry:
@@ -155,14 +142,24 @@ def plain(
     return adapter.logits(hidden[:, -1:]), survivors
 
 
-def asked(
-    model: Model, clip: Features, question: str = QUESTION
-) -> tuple[Adapter, Prompt, Encoded]:
-    adapter = model.adapter
-    with model.features(clip) as session:
-        encoded = session.encode()
-    prompt = build_prompt(adapter.text, adapter.template, question, encoded.media)
-    return adapter, prompt, encoded
+@pytest.fixture(scope="module")
+def encoded(model: Model, features: Features) -> Encoded:
+    with model.features(features) as session:
+        return session.encode()
+
+
+@pytest.fixture(scope="module")
+def adapter(model: Model) -> Adapter:
+    return model.adapter
+
+
+def prompt_of(adapter: Adapter, encoded: Encoded, question: str) -> Prompt:
+    return build_prompt(adapter.text, adapter.template, question, encoded.media)
+
+
+@pytest.fixture(scope="module")
+def prompt(adapter: Adapter, encoded: Encoded) -> Prompt:
+    return prompt_of(adapter, encoded, QUESTION)
 
 
 def run(
@@ -177,10 +174,9 @@ def run(
 
 @pytest.mark.parametrize("more", [1, 2, 3])
 def test_planes_are_added_by_mask_when_all_tokens_stay(
-    model: Model, features: Features, more: int
+    adapter: Adapter, prompt: Prompt, encoded: Encoded, more: int
 ) -> None:
-    adapter, prompt, encoded = asked(model, features)
-    clip = with_planes(encoded, prompt, more)
+    clip = with_planes(encoded, more)
     mask = prompt.tokens.av
     own, *later = clip.in_prompt_order(prompt.tokens.video[mask])
     with torch.inference_mode():
@@ -194,7 +190,7 @@ def test_planes_are_added_by_mask_when_all_tokens_stay(
                 hidden[:, mask] += later[layer]
         expected = adapter.logits(hidden[:, -1:])
     found = run(adapter, prompt, clip, Method())
-    without = run(adapter, prompt, encoded, Method())
+    without = run(adapter, prompt, with_planes(encoded, 0), Method())
     torch.testing.assert_close(found.logits, expected, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(found.logits, without.logits, atol=1e-3)
 
@@ -209,8 +205,9 @@ def test_planes_are_added_by_mask_when_all_tokens_stay(
     cut=st.booleans(),
 )
 def test_the_loop_equals_a_plain_one(
-    model: Model,
-    features: Features,
+    adapter: Adapter,
+    prompt: Prompt,
+    encoded: Encoded,
     seed: int,
     more: int,
     merge: bool,
@@ -218,8 +215,7 @@ def test_the_loop_equals_a_plain_one(
     split: bool,
     cut: bool,
 ) -> None:
-    adapter, prompt, encoded = asked(model, features)
-    clip = with_planes(encoded, prompt, more, seed)
+    clip = with_planes(encoded, more, seed)
     kind = ScriptedFree if free else Scripted
     method = kind(seed=seed, merge=merge, cache="cut" if cut else "own")
     planes = clip.in_prompt_order(prompt.tokens.video[prompt.tokens.av])
@@ -237,12 +233,11 @@ def test_the_loop_equals_a_plain_one(
 @MODEL_SHARED
 @given(seed=st.integers(0, 500), more=st.integers(0, 3), merge=st.booleans(), free=st.booleans())
 def test_a_resumed_question_equals_a_fresh_one(
-    model: Model, features: Features, seed: int, more: int, merge: bool, free: bool
+    adapter: Adapter, encoded: Encoded, seed: int, more: int, merge: bool, free: bool
 ) -> None:
     method = (ScriptedFree if free else Scripted)(seed=seed, merge=merge)
-    adapter, first, encoded = asked(model, features, OTHER)
-    _, second, _ = asked(model, features)
-    clip = with_planes(encoded, first, more, seed)
+    first, second = (prompt_of(adapter, encoded, question) for question in (OTHER, QUESTION))
+    clip = with_planes(encoded, more, seed)
     prefixes = Prefixes()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prefill_module, "SPLIT_FROM", 1)
@@ -292,19 +287,17 @@ def held_prefix(prefixes: Prefixes) -> Prefix:
 
 
 def test_a_prefix_counts_all_it_holds_and_copies_none_of_it(
-    model: Model, features: Features, monkeypatch: pytest.MonkeyPatch
+    adapter: Adapter, prompt: Prompt, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefill_module, "SPLIT_FROM", 1)
     Holding.seen.clear()
-    adapter, prompt, encoded = asked(model, features)
     prefixes = {more: Prefixes() for more in (0, 1, 3)}
     for more, kept in prefixes.items():
         for _ in range(2):
-            run(adapter, prompt, with_planes(encoded, prompt, more), Holding(), kept)
+            run(adapter, prompt, with_planes(encoded, more), Holding(), kept)
     # Every question of one clip saw the same tensor: neither keeping nor resuming copies it.
     assert len(set(Holding.seen[:2])) == len(set(Holding.seen[2:4])) == 1
     own, *_ = encoded.in_prompt_order(prompt.tokens.video[prompt.tokens.av])
-    size = own.nbytes
     bare, one, three = (held_prefix(kept) for kept in prefixes.values())
     assert bare.handover is not None
     (embeds,) = bare.handover.state.tensors()
@@ -312,4 +305,4 @@ def test_a_prefix_counts_all_it_holds_and_copies_none_of_it(
     assert bare.bytes - replace(bare, handover=without).bytes == embeds.untyped_storage().nbytes()
     # The plane after layer 0 is in the states; two of three are still to be added.
     assert one.bytes == bare.bytes
-    assert three.bytes == bare.bytes + 2 * size
+    assert three.bytes == bare.bytes + 2 * own.nbytes

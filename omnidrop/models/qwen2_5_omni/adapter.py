@@ -14,8 +14,9 @@ import torch
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
 from omnidrop.errors import ModelError
+from omnidrop.models import fused
 from omnidrop.models.adapter import Adapter, Embeds, LayerCache, ModelInfo, Rotary
-from omnidrop.models.attention import attend, attend_from_few, rotate
+from omnidrop.models.attention import attend, attend_from_few
 from omnidrop.models.codec import Codec
 from omnidrop.models.qwen2_5_omni.encoders import AudioTower, VisionTower
 from omnidrop.models.qwen2_5_omni.sizes import NAME, media_specs, shapes
@@ -73,6 +74,7 @@ class QwenOmniAdapter(Adapter):
                 f"{name} attends through a sliding window, which OmniDrop does not run.",
                 hint="Use a checkpoint of the Qwen2.5-Omni family as published.",
             )
+        parameters = parameters or sum(p.numel() for p in thinker.parameters())
         self._vision = VisionTower(holder.visual)
         self._audio = AudioTower(holder.audio_tower)
         self.folder, self.fingerprint = folder, _fingerprint(holder)
@@ -97,7 +99,7 @@ class QwenOmniAdapter(Adapter):
             text=sizes.text,
             vision=sizes.vision,
             audio=sizes.audio,
-            parameters=parameters or sum(p.numel() for p in thinker.parameters()),
+            parameters=parameters,
         )
 
     def encode_video(
@@ -128,7 +130,7 @@ class QwenOmniAdapter(Adapter):
         hidden = hidden + self._attend(index, hidden, rotary, cache)
         # Row by row the same, but the MLP's wide states are never there for all rows at once.
         for rows in _slabs(hidden):
-            rows += self._mlp(layer.mlp, layer.post_attention_layernorm(rows))
+            self._add_mlp(layer.mlp, rows, _normed(layer.post_attention_layernorm, rows))
         return hidden
 
     def _attend(
@@ -148,13 +150,17 @@ class QwenOmniAdapter(Adapter):
         del queries, keys, values
         return attention.o_proj(attended)
 
-    def _mlp(self, mlp: Any, states: torch.Tensor) -> torch.Tensor:
-        """Return what `mlp` gives, with one wide tensor less."""
+    def _add_mlp(self, mlp: Any, rows: torch.Tensor, normed: torch.Tensor) -> None:
+        """Add to the rows what `mlp` makes of their norms, with one wide tensor less."""
         if not self._silu:
-            return mlp(states)
-        wide = torch.nn.functional.silu(mlp.gate_proj(states), inplace=True)
-        wide *= mlp.up_proj(states)
-        return mlp.down_proj(wide)
+            rows += mlp(normed)
+            return
+        wide = fused.silu_mul(mlp.gate_proj(normed), mlp.up_proj(normed))
+        down = mlp.down_proj
+        if wide.is_cuda and type(down) is torch.nn.Linear and down.bias is None:
+            rows[0].addmm_(wide[0], down.weight.t())  # the product adds, with no pass of its own
+        else:
+            rows += down(wide)
 
     def _mask(self, new: int, past: int, hidden: torch.Tensor) -> torch.Tensor | None:
         """Return a causal mask (1, 1, new, past + new), or None where attention needs none.
@@ -189,12 +195,12 @@ class QwenOmniAdapter(Adapter):
     @torch.inference_mode()
     def queries(self, index: int, hidden: torch.Tensor, rotary: Rotary) -> torch.Tensor:
         layer = self._layers[index]
-        states = layer.self_attn.q_proj(layer.input_layernorm(hidden))
+        states = layer.self_attn.q_proj(_normed(layer.input_layernorm, hidden))
         return _rotated(states, layer.self_attn.head_dim, rotary)[0]
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self._thinker.lm_head(self._text.norm(hidden))[0, -1].float()
+        return self._thinker.lm_head(_normed(self._text.norm, hidden))[0, -1].float()
 
 
 def _slabs(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -203,11 +209,11 @@ def _slabs(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
     """Return what a norm makes of the rows; its float32 states are never there for all at once."""
-    if hidden.shape[1] <= MLP_ROWS:
-        return norm(hidden)
+    if hidden.is_cuda or hidden.shape[1] <= MLP_ROWS:
+        return fused.rms_norm(hidden, norm.weight, norm.variance_epsilon)
     normed = torch.empty_like(hidden)
     for rows, into in zip(_slabs(hidden), _slabs(normed), strict=True):
-        into.copy_(norm(rows))
+        into.copy_(fused.rms_norm(rows, norm.weight, norm.variance_epsilon))
     return normed
 
 
@@ -218,7 +224,7 @@ def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
 def _rotated(states: torch.Tensor, width: int, rotary: Rotary) -> torch.Tensor:
     """Split (1, n, heads · width) into heads and turn them, (1, heads, n, width)."""
     cos, sin = rotary
-    return rotate(_heads(states, width), cos[:, None], sin[:, None])
+    return fused.rotate(_heads(states, width), cos[:, None], sin[:, None])
 
 
 def _stop_ids(thinker: Any, end_of_turn: int) -> frozenset[int]:
