@@ -37,7 +37,7 @@ from omnidrop.clip.options import ClipOptions, FrameChunk, SamplingPlan, Stopwat
 from omnidrop.clip.patches import resize_frames
 from omnidrop.clip.prefetch import Gate
 from omnidrop.clip.probe import AudioStream, MediaInfo, probe
-from omnidrop.clip.sampling import check_pixel_limits, sampling_plan
+from omnidrop.clip.sampling import check_limits, sampling_plan
 from omnidrop.clip.specs import MediaSpec
 from omnidrop.errors import MediaError, UsageError
 
@@ -97,7 +97,7 @@ class Clip:
         self, path: Path, options: ClipOptions, spec: MediaSpec, *, known: Clip | None = None
     ) -> None:
         began = time.perf_counter()
-        check_pixel_limits(options, spec.video)
+        check_limits(options, spec.video)
         self.path = path
         self.options = options
         self.spec = spec

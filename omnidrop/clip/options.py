@@ -77,11 +77,8 @@ class ClipOptions:
                 f"end ({self.end:g} s) must come after start ({self.start or 0:g} s).",
                 hint="Both count from the beginning of the clip.",
             )
-        if self.max_frames < 2:
-            raise UsageError(
-                f"max_frames must be at least 2, not {self.max_frames}.",
-                hint="The model reads frames in pairs.",
-            )
+        if self.max_frames < 1:
+            raise UsageError(f"max_frames must be at least 1, not {self.max_frames}.")
         if self.min_frames < 1:
             raise UsageError(f"min_frames must be at least 1, not {self.min_frames}.")
         for name in ("min_pixels", "max_pixels"):
@@ -120,7 +117,7 @@ class SamplingPlan:
     fps : float
         The true sampling rate: as asked, or as changed by a limit on the number of frames.
     times : ndarray, float64, (T,)
-        Seconds from the clip's start, ``k / fps``; T is even.
+        Seconds from the clip's start, ``k / fps``; T is a whole number of temporal patches.
     size : (height, width)
         Size that frames are resized to.
     """

@@ -26,10 +26,11 @@ def sampling_plan(
 
     Notes
     -----
-    The number of frames is the even one nearest to ``fps * seconds``. So the rate is the one asked
-    for unless a limit applies, chunks stay aligned with the audio, and the last frame lies within
-    the clip: 24 frames for 11.9 s. The reference's reader rounds down to an even number and spreads
-    the frames over the clip (22, at 1.85 per second), while positions still assume two per second.
+    The number of frames is the multiple of a temporal patch nearest to ``fps * seconds``. So the
+    rate is the one asked for unless a limit applies, chunks stay aligned with the audio, and the
+    last frame lies within the clip: 24 frames for 11.9 s. The reference's reader rounds down to an
+    even number and spreads the frames over the clip (22, at 1.85 per second), while positions still
+    assume two per second.
     """
     depth = spec.temporal_patch_size
     count = depth * math.ceil(options.fps * seconds / depth - 0.5)
@@ -52,14 +53,19 @@ def sampling_plan(
     return SamplingPlan(fps, times, size)
 
 
-def check_pixel_limits(options: ClipOptions, spec: VideoSpec) -> None:
-    """Refuse a pixel limit below one token.
+def check_limits(options: ClipOptions, spec: VideoSpec) -> None:
+    """Refuse a limit on frames or pixels below what a model's smallest token takes.
 
     Raises
     ------
     UsageError
     """
-    side = spec.factor
+    depth, side = spec.temporal_patch_size, spec.factor
+    if options.video and options.max_frames < depth:
+        raise UsageError(
+            f"max_frames must be at least {depth}, not {options.max_frames}.",
+            hint=f"The model reads {depth} frames together.",
+        )
     for name in ("min_pixels", "max_pixels"):
         value = getattr(options, name)
         if value is not None and value < side * side:

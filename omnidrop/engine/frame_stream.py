@@ -48,7 +48,7 @@ class Grids(NamedTuple):
 
     Attributes
     ----------
-    rows : Tensor or None, (t·h·w, 3·2·14·14) float32
+    rows : Tensor or None, (t·h·w, channels·temporal_patch·patch²) float32
         Patches of the grids that were not seen before; None if there are none.
     shape : tuple of int
         (t, h, w) of ``rows``, in patches; t is 0 if there are none.

@@ -13,7 +13,6 @@ watch, so it is watched only where a `MemoryWatch` is open.
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 import time
@@ -22,9 +21,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from omnidrop.report.trace import Stage
@@ -214,11 +213,11 @@ def device_peak(device: torch.device) -> int | None:
 
 
 def host_peak() -> int:
-    """Highest resident set of this process so far, in bytes; 0 where the system does not tell."""
+    """Return the highest resident set of this process so far, in bytes."""
     try:
         import resource
     except ImportError:  # Windows
-        return 0
+        return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
@@ -263,9 +262,8 @@ class MemoryWatch:
     def __enter__(self) -> MemoryWatch:
         self._token = _watch.set(self)
         reset_device_peak(self.device)
-        if resident() is not None:
-            self._thread = threading.Thread(target=self._look, name="omnidrop-memory", daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._look, name="omnidrop-memory", daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -305,8 +303,6 @@ class MemoryWatch:
 
     def _credit_host(self) -> None:
         held = resident()
-        if held is None:
-            return
         for name in self._open:
             before = self._peaks.get(name, StageMemory())
             self._peaks[name] = replace(before, host=max(before.host or 0, held))
@@ -322,10 +318,6 @@ class MemoryWatch:
         reset_device_peak(self.device)
 
 
-def resident() -> int | None:
-    """Return this process's resident set in bytes now; None where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
+def resident() -> int:
+    """Return this process's resident set in bytes now."""
+    return int(psutil.Process().memory_info().rss)

@@ -225,6 +225,23 @@ class Family(Protocol):
         """
         ...
 
+    def write_tiny(self, folder: Path) -> Path:
+        """Write a checkpoint of random weights that loads and answers like a large one.
+
+        Tests run over it, without a download.
+
+        Parameters
+        ----------
+        folder : Path
+            Made if it is not there.
+
+        Returns
+        -------
+        Path
+            The folder.
+        """
+        ...
+
     def load(self, request: LoadRequest) -> Adapter:
         """Load a checkpoint.
 

@@ -206,7 +206,7 @@ def _load(
     except Exception as error:  # a library's, about files that are not what they seem
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
-            f"transformers cannot load this model ({type(error).__name__}: {reason}).",
+            f"This model cannot be loaded ({type(error).__name__}: {reason}).",
             path=location.folder,
             hint="Check its files, or name another model with --model.",
         ) from error

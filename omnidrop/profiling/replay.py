@@ -97,10 +97,8 @@ def replay(
             if len(places):
                 first, last = (math.ceil(at * per_token) for at in (places[0], places[-1] + 1))
                 spectrum_part = spectrum[:, first:last]
-                token = np.arange(first, first + spectrum_part.shape[1]) // per_token
-                lit = alive.audio[token.astype(np.int64)]
-                token = np.arange(first, first + spectrum_part.shape[1]) // per_token
-                lit = alive.audio[token.astype(np.int64)]
+                frame_number = np.arange(first, first + spectrum_part.shape[1])
+                lit = alive.audio[frame_number * per_token.denominator // per_token.numerator]
         frame, patches = frames.get(number, (None, None))
         counts = trace.chunks[number]
         chunks.append(

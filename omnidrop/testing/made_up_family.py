@@ -325,6 +325,9 @@ class MadeUpFamily:
     def codec(self, folder: Path) -> Codec | None:
         return read_codec(folder)
 
+    def write_tiny(self, folder: Path) -> Path:
+        return write_checkpoint(folder)
+
     def load(self, request: LoadRequest) -> Adapter:
         if request.quantize is not None:
             raise ModelError(

@@ -107,7 +107,7 @@ class AudioEncoder(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """Return the embeddings of whole tokens, (F // 10, D), of mel (mel_bins, F)."""
         count = mel.shape[1] // self.frames
-        rows = mel[:, : count * self.frames].T.reshape(count, -1)
+        rows = mel[:, : count * self.frames].T.reshape(count, self.frames * mel.shape[0])
         return self.two(F.gelu(self.one(rows)))
 
 

@@ -122,7 +122,7 @@ def _report(out: Path, training: dict[str, Any], failed: int, *, as_json: bool) 
     from omnidrop_cli.terminal.columns import table
 
     rows = [
-        ("trained on", f"{training['clips']} clips, {training['chunks']} chunks of 2 s"),
+        ("trained on", f"{training['clips']} clips, {training['chunks']} chunks"),
         ("held out", f"{training['held_out_clips']} clips, {training['held_out_chunks']} chunks"),
         ("loss", f"{training['loss']:.4f} in training, {training['held_out_loss']:.4f} held out"),
         ("without audio", f"{training['held_out_loss_without_listening']:.4f} held out"),

@@ -432,7 +432,9 @@ class OutputFlags:
         option(
             "--report",
             panel="Output",
-            help="On stderr. On a terminal: full for one answer, brief for more; else none.",
+            metavar="none|brief|full",
+            help="Report on stderr. On a terminal: full for one answer, brief for several; "
+            "elsewhere none.",
         ),
     ] = None
     save: Annotated[

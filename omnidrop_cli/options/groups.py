@@ -41,7 +41,7 @@ def option(*names: str, panel: str, repeatable: bool = False, **settings: Any) -
     usual: dict[str, Any] = {"show_envvar": False, "show_default": False}
     usual["envvar"] = None if repeatable else variable(*names)
     made: Any = typer.Option(*names, rich_help_panel=panel, **(usual | settings))
-    made.repeatable = repeatable
+    made.names, made.repeatable = names, repeatable
     return made
 
 
@@ -59,7 +59,7 @@ def option_names(group: Any) -> dict[str, str]:
     """Return the option of each field of a group, or of each parameter of a function."""
     hints = get_type_hints(group, include_extras=True)
     infos = {name: _info(hint) for name, hint in hints.items()}
-    return {name: longest(*info.param_decls) for name, info in infos.items() if info is not None}
+    return {name: longest(*info.names) for name, info in infos.items() if info is not None}
 
 
 def build(kind: Callable[..., Made], group: Any, /, **values: Any) -> Made:
@@ -151,7 +151,7 @@ def _lines(annotation: Any) -> list[Any]:
     info = _info(annotation)
     if info is None or not info.repeatable:
         return []
-    text = os.environ.get(variable(*info.param_decls), "")
+    text = os.environ.get(variable(*info.names), "")
     read = info.parser or str
     return [read(line) for line in text.splitlines() if line.strip()]
 

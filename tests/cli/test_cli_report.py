@@ -10,9 +10,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from omnidrop import format as words
 from omnidrop.report.trace import Answer, Choice
 from omnidrop_cli.terminal import answer as views
-from omnidrop_cli.terminal import format as words
 from omnidrop_cli.terminal import glyphs as charts
 from omnidrop_cli.terminal import sections as blocks
 

@@ -92,7 +92,7 @@ def test_nothing_decodes(tmp_path):
     "options",
     [
         {"fps": 0}, {"fps": -1}, {"fps": float("nan")}, {"fps": float("inf")}, {"start": -1},
-        {"start": 3, "end": 2}, {"start": 3, "end": 3}, {"end": 0}, {"max_frames": 1},
+        {"start": 3, "end": 2}, {"start": 3, "end": 3}, {"end": 0}, {"max_frames": 0},
         {"min_frames": 0}, {"max_pixels": 0}, {"min_pixels": 5_000, "max_pixels": 4_000},
         {"video": False, "audio": False}, {"audio_track": -1},
         {"audio": False, "audio_file": "a.wav"},
@@ -101,6 +101,15 @@ def test_nothing_decodes(tmp_path):
 def test_options_that_cannot_be_meant(options):
     with pytest.raises(UsageError):
         ClipOptions(**options)
+
+
+def test_a_frame_limit_holds_a_temporal_patch(kind):
+    with pytest.raises(UsageError, match="max_frames must be at least 2, not 1"):
+        open_clip(kind("mp4"), ClipOptions(max_frames=1))
+    spec = MediaSpec(video=VideoSpec(temporal_patch_size=1))
+    with open_clip(kind("mp4"), ClipOptions(max_frames=1), spec) as clip:
+        assert clip.plan is not None
+        assert len(clip.plan.times) == 1
 
 
 def test_a_pixel_limit_holds_a_token(kind):

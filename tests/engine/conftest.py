@@ -10,16 +10,15 @@ import torch
 from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model, load
 from omnidrop.models.loading import LoadOptions
-from omnidrop.models.qwen2_5_omni.tiny import tiny_thinker
-from omnidrop.testing.made_up_family import write_checkpoint
+from omnidrop.testing import tiny_checkpoint
 
 #: Everything that asks for `folder`, `model` or `features` runs over each.
-FAMILIES = {"qwen2_5_omni": tiny_thinker, "made_up": write_checkpoint}
+FAMILIES = ("qwen2_5_omni", "made_up_omni")
 
 
 @pytest.fixture(scope="session", params=FAMILIES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return FAMILIES[request.param](tmp_path_factory.mktemp(request.param))
+    return tiny_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
 
 
 @pytest.fixture(scope="session")

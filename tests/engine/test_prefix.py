@@ -18,9 +18,11 @@ from omnidrop.engine.decode import GenerateOptions, generate
 from omnidrop.engine.encode import Features
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.session import Model, load
+from omnidrop.models.family import registered
 from omnidrop.models.loading import LoadOptions
 from omnidrop.pruning.method import Entry, Method, MethodState, Mix, Plan
 from omnidrop.report.trace import Answer
+from omnidrop.testing.made_up_family import FAMILY
 from tests.engine.conftest import make_features
 
 FIRST = "Who is on screen then, and what is heard when the red square moves?"
@@ -281,22 +283,23 @@ def test_a_long_clip_is_reused_and_equals_a_fresh_process(folder) -> None:
     code = (
         "import sys, omnidrop\n"
         "from tests.engine.test_prefix import OPTIONS, QUESTION, long_clip, load_again\n"
-        "answer = load_again(sys.argv[1]).features(long_clip()).ask(\n"
+        "model = load_again(sys.argv[1])\n"
+        "answer = model.features(long_clip(model)).ask(\n"
         "    QUESTION, method=omnidrop.FastV(budget=0.6), options=OPTIONS)\n"
         "print(answer.token_ids, answer.logprobs)\n"
     )
     command = [sys.executable, "-c", code, str(folder)]
     fresh = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    _, second = ask(
-        load_again(str(folder)), long_clip(), [FIRST, QUESTION], omnidrop.FastV(budget=0.6)
-    )
+    model = load_again(str(folder))
+    _, second = ask(model, long_clip(model), [FIRST, QUESTION], omnidrop.FastV(budget=0.6))
     assert reused_layers(second) == 2
     assert f"{second.token_ids} {second.logprobs}" == fresh
 
 
-def long_clip() -> Features:
-    return make_features((8, 32, 24), 0)
+def long_clip(model: Model) -> Features:
+    return make_features((8, 32, 24), 0, model=model)
 
 
 def load_again(folder: str) -> Model:
-    return load(LoadOptions(model=folder, device="cpu", dtype="bfloat16", offline=True))
+    with registered(FAMILY):
+        return load(LoadOptions(model=folder, device="cpu", dtype="bfloat16", offline=True))

@@ -86,6 +86,11 @@ class QwenOmni:
 
         return read_codec(folder)
 
+    def write_tiny(self, folder: Path) -> Path:
+        from omnidrop.models.qwen2_5_omni.tiny import tiny_thinker
+
+        return tiny_thinker(folder)
+
     def load(self, request: LoadRequest) -> Adapter:
         from omnidrop.models.from_transformers import load
         from omnidrop.models.qwen2_5_omni.adapter import THINKER, QwenOmniAdapter

@@ -1,6 +1,6 @@
 """Video tokens by frame and place, and how much each repeats the same place of another frame.
 
-A frame is one temporal grid of tokens. Qwen-Omni puts two sampled pictures into one; the methods
+A frame is one temporal grid of tokens. A model may put two sampled frames into one; the methods
 that speak of frames compare grids of tokens, so a grid is what they call a frame.
 """
 

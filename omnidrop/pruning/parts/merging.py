@@ -1,7 +1,7 @@
 """Entry reduction of video: tokens that repeat the same place of an earlier grid merge into it.
 
 Temporal merging in the manner of DyCoke (arXiv 2411.15024) over groups of four temporal grids. The
-papers speak of "four frames"; one token grid of Qwen-Omni already covers two frames, and the share
+papers speak of "four frames"; a token grid already covers two frames in their models, and the share
 they print, (1 + 3 · 0.2)/4 = 40 %, needs one grid in four kept whole. So a group is four grids.
 """
 
