@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from omnidrop.models.family import registered
+from omnidrop.testing import made_up_family
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -37,6 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _made_up() -> Iterator[None]:
+    """Know the made-up family, as if its package were installed."""
+    with registered(made_up_family.FAMILY):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 
 import omnidrop
 from benchmarks.gpu_parts.bench import Bench
-from omnidrop.clip.features import VideoSpec, patches
+from omnidrop.clip.patches import patches
+from omnidrop.clip.specs import VideoSpec
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.errors import OmniDropError

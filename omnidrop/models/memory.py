@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 from omnidrop.errors import MemoryShortError
@@ -65,35 +66,17 @@ def gigabytes(count: int | float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 5e7 else f"{count / 1e6:.1f} MB"
 
 
-def host_memory_free(root: Path = Path("/")) -> int | None:
-    """Bytes that may still be used, by the machine's count and its container's limit.
+def host_memory_free(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the bytes that may still be used, by the machine and its container's limit.
 
     Parameters
     ----------
-    root : Path
-        Where /proc and /sys are found.
-
-    Returns
-    -------
-    int or None
-        None where neither is known.
+    groups : Path
+        Where Linux shows the control group of this process; ignored where it is not there.
     """
-    free = [
-        n
-        for n in (_meminfo(root / "proc/meminfo"), _cgroup(root / "sys/fs/cgroup"))
-        if n is not None
-    ]
-    return min(free) if free else None
-
-
-def _meminfo(path: Path) -> int | None:
-    try:
-        for line in path.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
+    free = int(psutil.virtual_memory().available)
+    limit = _cgroup(groups)
+    return free if limit is None else min(free, limit)
 
 
 def _cgroup(folder: Path) -> int | None:

@@ -13,17 +13,30 @@ To add a method: write one file with a subclass of `Method`, and add one line to
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.prompt import TokenMap
+from omnidrop.moving import moved
+from omnidrop.tokens import TokenMap
 
 Rows = Literal["question", "last", "all-text"]
 CachePolicy = Literal["own", "cut"]
+
+#: Rows of a mix computed at once: bounds the float32 copies.
+_BLOCK = 512
+
+
+class Need(StrEnum):
+    """What a method may ask for that costs extra; named in `Method.wants`."""
+
+    VIDEO_ATTENTION = "video attention"
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,38 @@ class Backbone:
     folder: Path | None = None
 
 
+@dataclass
+class MethodState:
+    """What a method remembers during one prefill, from `Method.start` to its last `keep`.
+
+    The base remembers nothing. A method that needs memory defines a dataclass derived from it.
+    Plain values may change from layer to layer; a tensor is replaced, never changed in place, since
+    a state and its forks share tensors.
+    """
+
+    def fork(self) -> Self:
+        """Return a copy that may change without changing this one; tensors are shared."""
+        shared = {id(tensor): tensor for tensor in self.tensors()}
+        return copy.deepcopy(self, dict(shared))
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """Return every tensor that is held, for counting bytes."""
+        return tuple(_tensors(vars(self)))
+
+
+def _tensors(held: object) -> Iterator[torch.Tensor]:
+    """Yield the tensors in a value, and in the containers and dataclasses it is made of."""
+    if isinstance(held, torch.Tensor):
+        yield held
+    elif isinstance(held, dict):
+        yield from _tensors(tuple(held.values()))
+    elif isinstance(held, (list, tuple)):
+        for part in held:
+            yield from _tensors(part)
+    elif is_dataclass(held) and not isinstance(held, type):
+        yield from _tensors(vars(held))
+
+
 @dataclass(frozen=True)
 class EntryView:
     """What a method sees before the LLM.
@@ -92,8 +137,8 @@ class EntryView:
     video_attention : Tensor or None, (Nv,) float32
         Attention each video token received in the last vision-encoder layer, in order of time,
         rows, columns; there only for a method whose `wants` names it.
-    memo : dict
-        Whatever the method wants to remember; lives for one prefill and is shared with `keep`.
+    state : MethodState
+        What `Method.start` returned; `keep` finds it again in its view.
     backbone : Backbone or None
         The model, for a method with weights trained for it.
     """
@@ -103,24 +148,88 @@ class EntryView:
     audio_attention: torch.Tensor | None
     generator: torch.Generator
     video_attention: torch.Tensor | None = None
-    memo: dict[str, Any] = field(default_factory=dict)
+    state: MethodState = field(default_factory=MethodState)
     backbone: Backbone | None = None
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Which AV tokens go on, and what they carry where that is not their own.
+class Mix:
+    """Merging: some kept tokens carry a weighted mean of several tokens.
+
+    Three columns of one table; row i says that token `kept[i]` takes in token `source[i]` with
+    weight `weight[i]`. A kept token that is not named carries its own row. One that is named
+    carries the mean of its sources only, so it lists itself where its own row counts too.
 
     Attributes
     ----------
-    keep : Tensor, (n,) int64
+    kept : Tensor, (m,) int64
+        Places in `Entry.keep`, 0 to k − 1.
+    source : Tensor, (m,) int64
+        Indices into the AV tokens of the view that the method was given.
+    weight : Tensor, (m,) float32
+        Above 0. Only proportions count: the sum is divided by the weights' sum.
+    """
+
+    kept: torch.Tensor
+    source: torch.Tensor
+    weight: torch.Tensor
+
+    def apply(self, rows: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        """Return what the kept tokens carry, for any tensor with one row per AV token.
+
+        Sums are taken in float32, in the order of the table, and rounded once at the end.
+
+        Parameters
+        ----------
+        rows : Tensor, (n, D)
+            One row per AV token of the view.
+        keep : Tensor, (k,) int64
+            `Entry.keep`.
+
+        Returns
+        -------
+        Tensor, (k, D)
+            On the device and in the dtype of `rows`.
+        """
+        device = rows.device
+        if self.kept.device.type == "cpu":
+            used, place = (
+                moved(part, device) for part in torch.unique(self.kept, return_inverse=True)
+            )
+        else:  # only the device knows which are named, so all are computed
+            used, place = torch.arange(len(keep), device=device), self.kept
+        source, weight = moved(self.source, device), moved(self.weight, device)
+        sums = torch.zeros(len(used), rows.shape[1], device=device)
+        total = torch.zeros(len(used), device=device).index_add_(0, place, weight)
+        for into, index, share in zip(
+            place.split(_BLOCK), source.split(_BLOCK), weight.split(_BLOCK), strict=True
+        ):
+            sums.index_add_(0, into, rows.index_select(0, index).float() * share[:, None])
+        out = rows.index_select(0, moved(keep, device))
+        means = torch.where(total[:, None] > 0, (sums / total[:, None]).to(out), out[used])
+        return out.index_copy_(0, used, means)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Which AV tokens stay, and what they carry where that is not their own.
+
+    Attributes
+    ----------
+    keep : Tensor, (k,) int64
         Ascending indices into the view's AV tokens.
-    embeds : Tensor or None, (n, D)
-        States to use instead of the kept tokens' own (merging); None keeps them.
+    mix : Mix or None
+        Which of them carry a mean of several tokens; None where all carry their own.
     """
 
     keep: torch.Tensor
-    embeds: torch.Tensor | None = None
+    mix: Mix | None = None
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return what the kept tokens carry, (n, D) → (k, D); see `Mix.apply`."""
+        if self.mix is not None:
+            return self.mix.apply(rows, self.keep)
+        return rows.index_select(0, self.keep.to(rows.device))
 
 
 class LayerView(Protocol):
@@ -128,9 +237,13 @@ class LayerView(Protocol):
 
     layer: int
     layers: int
-    tokens: TokenMap
     generator: torch.Generator
-    memo: dict[str, Any]
+    state: MethodState
+
+    @property
+    def tokens(self) -> TokenMap:
+        """The surviving AV tokens; on the model's device, unless `Method.needs_host` says why."""
+        ...
 
     def attention(self, rows: Rows) -> torch.Tensor:
         """Post-softmax attention of this layer from text rows to each surviving AV token.
@@ -156,10 +269,6 @@ class LayerView(Protocol):
         """Hidden states of the surviving AV tokens that left this layer, (n, D)."""
         ...
 
-    def text_hidden(self, rows: Rows) -> torch.Tensor:
-        """Hidden states of text rows that left this layer, (r, D)."""
-        ...
-
     def text_embeds(self, rows: Rows) -> torch.Tensor:
         """Embeddings with which text rows entered layer 0, (r, D)."""
         ...
@@ -179,11 +288,15 @@ class Method:
     """
 
     name: ClassVar[str] = "none"
-    #: What the method needs that costs extra: "video attention".
+    #: What the method needs that costs extra.
     wants: ClassVar[frozenset[str]] = frozenset()
-    #: `keep` asks nothing of the text (no attention, no `text_hidden`): every question about a clip
+    #: `keep` asks nothing of the text (no attention, no `text_embeds`): every question about a clip
     #: finds the same tokens chosen, so the clip's way through the layers is gone only once.
     question_free: ClassVar[bool] = False
+    #: Why `keep` needs tokens and scores on the CPU; "" where it works on any device and the number
+    #: of tokens it returns is the one asked for, so that the host need not wait for the device.
+    #: An adaptive plan always brings them to the CPU.
+    needs_host: ClassVar[str] = "its own choice on the CPU"
 
     budget: float = 1.0
     cache: CachePolicy = "own"
@@ -196,6 +309,11 @@ class Method:
             )
         if self.cache not in ("own", "cut"):
             raise UsageError(f"Unknown cache policy {self.cache!r}.", hint="Use 'own' or 'cut'.")
+
+    @property
+    def label(self) -> str:
+        """What a run of this method is called in tables and figures: "omnidrop 0.2"."""
+        return f"{self.name} {self.budget:g}"
 
     def settings(self) -> dict[str, Any]:
         """Return the hyper-parameters as plain values, for the report."""
@@ -229,8 +347,20 @@ class Method:
             )
         return Plan(len(tokens), (len(tokens),) * layers)
 
+    def start(self, plan: Plan) -> MethodState:
+        """Return what the method remembers during one prefill; asked before `enter`."""
+        return MethodState()
+
+    def watch(self, view: EntryView) -> None:
+        """Remember, in `view.state`, what `keep` will need of the embeddings; by default nothing.
+
+        `enter` calls it. In a composition, where another method chooses what enters, it is called
+        in place of `enter`.
+        """
+
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Choose the `plan.counts[0]` tokens that enter layer 0."""
+        self.watch(view)
         return Entry(torch.arange(len(view.tokens)))
 
     def keep(self, view: LayerView, count: int) -> torch.Tensor | Entry:

@@ -18,9 +18,10 @@ sys.path.insert(0, str(ROOT / "tests" / "evaluation"))
 
 from stub import StubModel
 
+import omnidrop
 from omnidrop.errors import UsageError
-from omnidrop_cli import backend
-from omnidrop_cli.options.eval import EntrantFlags, parse_value, split
+from omnidrop_cli.options.eval import EntrantFlags
+from omnidrop_cli.options.parsing import parse_value, split_values
 
 FILES = {
     "records.jsonl",
@@ -56,7 +57,7 @@ def questions(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> StubModel:
     stub = StubModel()
-    monkeypatch.setattr(backend, "load", lambda flags: stub)
+    monkeypatch.setattr(omnidrop, "load", lambda options: stub)
     return stub
 
 
@@ -177,7 +178,7 @@ def test_folders_are_added_up_without_a_model(
 ) -> None:
     for name in ("random", "uniform"):
         run("eval", questions, "--out", tmp_path / name, "--method", name, "--budget", ".5")
-    monkeypatch.setattr(backend, "load", None)
+    monkeypatch.setattr(omnidrop, "load", None)
     words = ("eval", "--summary", tmp_path / "random", tmp_path / "uniform")
     code, said, err = run(*words, "--json")
     assert (code, err) == (0, "")
@@ -221,8 +222,8 @@ def test_nor_is_one_with_a_common_name(
         (("{set}", "{set}", "--out", "o"), "One question set at a time"),
         (("none.jsonl", "--out", "o"), "The question set cannot be read"),
         (("{set}", "--out", "o", "--method", "nothing"), "no method 'nothing'"),
-        (("{set}", "--out", "o", "--budget", "2"), "is no list of shares"),
-        (("{set}", "--out", "o", "--budget", "half"), "is no list of shares"),
+        (("{set}", "--out", "o", "--budget", "2"), "--budget 2 is not valid"),
+        (("{set}", "--out", "o", "--budget", "half"), "is not a list of budgets"),
         (("{set}", "--out", "o", "--set", "diversity=0"), "is not METHOD.NAME=VALUE"),
         (("{set}", "--out", "o", "--set", "omnidrop.budget=0.1"), "Use --budget"),
         (("{set}", "--out", "o", "--set", "fastv.after=1"), "'fastv', which does not run"),
@@ -231,8 +232,8 @@ def test_nor_is_one_with_a_common_name(
         (("{set}", "--out", "o", "--variant", "omnidrop=random"), "label 'omnidrop' is taken"),
         (("{set}", "--out", "o", "--baseline", "fastv"), "baseline 'fastv' does not run"),
         (("{set}", "--out", "o", "--limit", "0"), "--limit must be 1 or more"),
-        (("{set}", "--out", "o", "--score", "luck"), "--score 'luck' is unknown"),
-        (("{set}", "--out", "o", "--style", "odd"), "--style 'odd' is unknown"),
+        (("{set}", "--out", "o", "--score", "luck"), "Unknown --score 'luck'"),
+        (("{set}", "--out", "o", "--style", "odd"), "Unknown --style 'odd'"),
         (("{set}", "--out", "o", "--seed", "-1"), "--seed must be 0 or more"),
         (("avsynth", "--out", "o", "--videos", "{dir}"), "make_clips.py"),
         (("--summary", "{dir}"), "holds no evaluation"),
@@ -241,7 +242,7 @@ def test_nor_is_one_with_a_common_name(
 def test_what_cannot_be_meant_is_said_before_a_model_is_loaded(
     run: Run, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words, said
 ) -> None:
-    monkeypatch.setattr(backend, "load", None)
+    monkeypatch.setattr(omnidrop, "load", None)
     monkeypatch.chdir(tmp_path)
     named = [w.format(set=questions, dir=tmp_path) for w in words]
     code, out, err = run("eval", *named)
@@ -265,7 +266,7 @@ def test_values_are_numbers_lists_or_words() -> None:
     assert [parse_value(t) for t in (".5", "-.5", "3", "1e-3", "True", "none", "null", "own")] == [
         0.5, -0.5, 3, 0.001, True, None, None, "own",
     ]  # fmt: skip
-    assert split('a=1,b=[1,2],c="x,y",d={"e": 1, "f": 2},') == [
+    assert split_values('a=1,b=[1,2],c="x,y",d={"e": 1, "f": 2},') == [
         "a=1", "b=[1,2]", 'c="x,y"', 'd={"e": 1, "f": 2}',
     ]  # fmt: skip
     with pytest.raises(UsageError, match="names no method"):

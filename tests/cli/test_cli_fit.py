@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from omnidrop.errors import UsageError
-from omnidrop_cli import backend
 from omnidrop_cli.options.common import DropFlags
 from omnidrop_cli.options.parsing import parse_duration, parse_size
 
@@ -46,14 +45,14 @@ def test_what_is_no_size(text) -> None:
         (("--fit-latency", "soon"), "'soon' is not a duration."),
         (("--fit-memory", "12"), "'12' is not an amount of memory."),
         (("--fit-latency", "2s", "--budget", "0.3"), "Limits find the budget."),
-        (("--fit-latency", "2s", "--preset", "seats-7b"), "A preset fixes the budget"),
+        (("--fit-latency", "2s", "--preset", "seats-7b"), "A preset sets the budget"),
         (("--fit-latency", "2s", "--method", "none"), "--method none keeps every token"),
         (("--fit-pixels",), "--fit-pixels and --fit-fps need a limit."),
         (("--budget", "auto", "--method", "fastv"), "--budget auto is the method omnidrop-auto"),
         (("--budget", "auto", "--preset", "p"), "--budget auto is the method omnidrop-auto"),
         (("--keep-mass", "0.5"), "--keep-mass goes with --budget auto."),
         (("--keep-mass", "0.5", "--method", "fastv"), "--keep-mass goes with --budget auto."),
-        (("--budget", "auto", "--keep-mass", "1"), "no share between 0 and 1"),
+        (("--budget", "auto", "--keep-mass", "1"), "--keep-mass 1 is not valid (0 < P < 1)"),
     ],
 )
 def test_mistakes(run, fake, clip, words, said) -> None:
@@ -74,7 +73,7 @@ def test_mistakes(run, fake, clip, words, said) -> None:
     ],
 )
 def test_budget_auto_is_a_method(flags, budget, mass) -> None:
-    method = backend.method(flags)
+    method = flags.pruning()
     assert (method.name, method.budget, method.keep_mass) == ("omnidrop-auto", budget, mass)
 
 

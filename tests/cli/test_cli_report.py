@@ -10,9 +10,9 @@ import pytest
 from rich.cells import cell_len
 from rich.console import Console
 
+from omnidrop import format as words
 from omnidrop.report.trace import Answer, Choice
 from omnidrop_cli.terminal import answer as views
-from omnidrop_cli.terminal import format as words
 from omnidrop_cli.terminal import glyphs as charts
 from omnidrop_cli.terminal import sections as blocks
 
@@ -79,6 +79,15 @@ def test_what_a_report_says() -> None:
         "120 frames of 448×252", "0:00", "1:00",
     ):  # fmt: skip
         assert part in text
+
+
+@pytest.mark.parametrize("loop", ["captured", "plain: the device is cpu", ""])
+def test_how_tokens_were_made_is_said(loop) -> None:
+    found = answer()
+    found = replace(found, trace=replace(found.trace, decode_loop=loop))
+    said = [line.split() for line in lines(views.full(found), 100)]
+    told = [words[1:] for words in said if words[:1] == ["decoding"]]
+    assert told == ([loop.split()] if loop else [])
 
 
 def test_reused_stages_say_so() -> None:

@@ -23,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests" / "pruning"))
 #: Runs one command after the other in one process: [[words…], …] on stdin, results on stdout.
 DRIVER = """
 import contextlib, io, json, sys
-from omnidrop_cli.errors import run
+from omnidrop_cli.main import run
 found = []
 for words in json.load(sys.stdin):
     out, err = io.StringIO(), io.StringIO()

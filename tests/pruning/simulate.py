@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from omnidrop.prompt import Kind, TokenMap
-from omnidrop.pruning.method import Entry, EntryView, Method, Plan
+from omnidrop.pruning.method import Entry, EntryView, Method, MethodState, Plan
+from omnidrop.tokens import Kind, TokenMap
 
 
 def clip(
@@ -19,7 +19,6 @@ def clip(
     """Make the AV tokens of a clip: per chunk all its video tokens, then its audio tokens."""
     kind: list[int] = []
     chunk: list[int] = []
-    time: list[float] = []
     grid: list[tuple[int, int, int]] = []
     for c in range(chunks):
         for g in range(grids):
@@ -27,17 +26,14 @@ def clip(
                 for w in range(width):
                     kind.append(Kind.VIDEO)
                     grid.append((c * grids + g, h, w))
-                    time.append(2.0 * c + 2.0 * g / grids)
                     chunk.append(c)
         for a in range(audio):
             kind.append(Kind.AUDIO)
             grid.append((c * audio + a, -1, -1))
-            time.append(2.0 * c + 2.0 * a / audio)
             chunk.append(c)
     return TokenMap(
         kind=torch.tensor(kind, dtype=torch.int8),
         chunk=torch.tensor(chunk, dtype=torch.int32),
-        time=torch.tensor(time, dtype=torch.float32),
         grid=torch.tensor(grid, dtype=torch.int32).reshape(-1, 3),
     )
 
@@ -66,7 +62,7 @@ class View:
     tokens: TokenMap
     generator: torch.Generator
     scores: torch.Tensor
-    memo: dict = field(default_factory=dict)
+    state: MethodState = field(default_factory=MethodState)
 
     def attention(self, rows: str) -> torch.Tensor:
         """Return the drawn attention, whatever the rows."""
@@ -103,7 +99,9 @@ class Run:
         return sum(map(len, self.survivors)) / (len(self.survivors) * self.plan.total)
 
 
-def entry_view(tokens: TokenMap, seed: int = 0, width: int = 8) -> EntryView:
+def entry_view(
+    tokens: TokenMap, seed: int = 0, width: int = 8, state: MethodState | None = None
+) -> EntryView:
     """Make an EntryView with random embeddings and audio attention."""
     draw = torch.Generator().manual_seed(seed + 1)
     return EntryView(
@@ -112,13 +110,14 @@ def entry_view(tokens: TokenMap, seed: int = 0, width: int = 8) -> EntryView:
         audio_attention=torch.rand(int(tokens.audio.sum()), generator=draw),
         video_attention=torch.rand(int(tokens.video.sum()), generator=draw),
         generator=torch.Generator().manual_seed(seed),
+        state=state or MethodState(),
     )
 
 
 def prefill(method: Method, tokens: TokenMap, layers: int, seed: int = 0) -> Run:
     """Run a method through `layers` layers, as the engine does."""
     plan = method.plan(tokens, layers)
-    view = entry_view(tokens, seed)
+    view = entry_view(tokens, seed, state=method.start(plan))
     draw = torch.Generator().manual_seed(seed + 2)
     if not len(tokens):
         return Run(plan, Entry(torch.arange(0)), [torch.arange(0)] * layers)
@@ -133,13 +132,12 @@ def prefill(method: Method, tokens: TokenMap, layers: int, seed: int = 0) -> Run
                 layers=layers,
                 tokens=tokens.select(alive),
                 generator=view.generator,
-                memo=view.memo,
+                state=view.state,
                 scores=torch.rand(len(alive), generator=draw) / len(alive),
             )
             chosen = method.keep(seen, plan.counts[layer + 1])
             if isinstance(chosen, Entry):
-                if chosen.embeds is not None:
-                    assert chosen.embeds.shape == (len(chosen.keep), 4)
+                assert chosen.take(seen.hidden()).shape == (len(chosen.keep), 4)
                 chosen = chosen.keep
             alive = alive[chosen]
     return Run(plan, entry, survivors)

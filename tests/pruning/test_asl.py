@@ -61,7 +61,7 @@ def run(method, total, layers, settle):
     """
     tokens = clip_of(total)
     plan = method.plan(tokens, layers)
-    view = entry_view(tokens)
+    view = entry_view(tokens, state=method.start(plan))
     alive = method.enter(view, plan).keep
     draw = torch.Generator().manual_seed(1)
     lasting = torch.rand(total, generator=draw) / total
@@ -73,7 +73,7 @@ def run(method, total, layers, settle):
         fresh = torch.rand(total, generator=draw) / total
         scores = (lasting if layer >= settle else fresh)[alive]
         shown.append(scores.tolist())
-        seen = View(layer, layers, tokens.select(alive), view.generator, scores, view.memo)
+        seen = View(layer, layers, tokens.select(alive), view.generator, scores, view.state)
         chosen = method.keep(seen, plan.counts[layer + 1])
         assert bool((chosen.diff() > 0).all())
         alive = alive[chosen]

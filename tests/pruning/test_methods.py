@@ -44,9 +44,9 @@ def check(method, tokens, layers, seed=0):
         assert bool((alive.diff() > 0).all())  # order kept, nothing twice
         assert bool(torch.isin(alive, before).all())  # nothing comes back, nothing invented
         before = alive
-    if entry.embeds is not None:
-        assert entry.embeds.shape == (len(entry.keep), 8)
-        assert bool(torch.isfinite(entry.embeds).all())
+    carried = entry.take(entry_view(tokens, seed).embeds)
+    assert carried.shape == (len(entry.keep), 8)
+    assert bool(torch.isfinite(carried).all())
     json.dumps(plan.settings)
     json.dumps(method.settings())
     return run
@@ -92,7 +92,7 @@ def test_budget_one_keeps_everything(name):
         for layers in DEPTHS:
             run = check(method, tokens, layers)
             assert set(run.plan.counts) == {len(tokens)}
-            assert run.entry.embeds is None
+            assert run.entry.mix is None
 
 
 @pytest.mark.parametrize("name", [*SOLVED, *GIVEN])
@@ -101,8 +101,8 @@ def test_same_seed_same_tokens(name):
     method = SOLVED[name](budget=0.4) if name in SOLVED else GIVEN[name]()
     first, again, other = (prefill(method, tokens, 16, seed) for seed in (5, 5, 6))
     assert all(torch.equal(a, b) for a, b in zip(first.survivors, again.survivors, strict=True))
-    if first.entry.embeds is not None:
-        assert torch.equal(first.entry.embeds, again.entry.embeds)
+    embeds = entry_view(tokens, 5).embeds
+    assert torch.equal(first.entry.take(embeds), again.entry.take(embeds))
     if not first.plan.adaptive:
         assert [len(s) for s in first.survivors] == [len(s) for s in other.survivors]
 
@@ -143,10 +143,12 @@ def test_ties_are_broken_the_same_way_everywhere(name):
     tokens = CLIPS["both"]
     method = SOLVED[name](budget=0.3) if name in SOLVED else GIVEN[name]()
     plan = method.plan(tokens, 8)
-    view = entry_view(tokens)
+    view = entry_view(tokens, state=method.start(plan))
     view.embeds.fill_(1.0)
     view.audio_attention.fill_(0.5)
-    entries = [method.enter(entry_view(tokens), plan).keep for _ in range(2)]
+    entries = [
+        method.enter(entry_view(tokens, state=method.start(plan)), plan).keep for _ in range(2)
+    ]
     assert torch.equal(*entries)
     assert len(method.enter(view, plan).keep) == plan.counts[0]
 

@@ -97,7 +97,7 @@ def test_without_entry_everything_enters():
     method = OmniDrop(budget=0.3, entry="none")
     run = prefill(method, PAPER_CLIP, 28)
     assert run.plan.counts[0] == len(PAPER_CLIP)
-    assert run.entry.embeds is None
+    assert run.entry.mix is None
     constants = {"p_init": 0.0, "p_final": 0.2, "t_mid": 0.5, "solve": False}
     assert OmniDrop(entry="none", **constants).plan(PAPER_CLIP, 28).realised > 0.6
     with pytest.raises(BudgetError):
@@ -121,7 +121,7 @@ def test_audio_is_ranked_by_encoder_attention():
     heard = torch.tensor([0.1, 0.9, 0.2, 0.8, 0.3, 0.3, 0.7, 0.3, 0.0, 0.6])
     _, entry, _ = entered(tokens, 5, audio_attention=heard)
     assert entry.keep.tolist() == [1, 3, 4, 6, 9]  # of the three at 0.3 the earliest
-    assert entry.embeds is None
+    assert entry.mix is None
     _, entry, _ = entered(tokens, 5, audio_attention=None)
     assert entry.keep.tolist() == [1, 3, 5, 7, 9]
 
@@ -135,11 +135,11 @@ def test_video_merges_what_repeats_itself():
     embeds[10 + 0] = -scene[0]
     embeds[15 + 4] = -scene[4]
     embeds[15 + 1] = 3 * scene[1]  # same direction: merged, and its size counts in the mean
-    _, entry, _ = entered(tokens, 8, embeds=embeds)  # (1 + 3 · 0.2) / 4 = 40 % of 20
+    view, entry, _ = entered(tokens, 8, embeds=embeds)  # (1 + 3 · 0.2) / 4 = 40 % of 20
     assert entry.keep.tolist() == [0, 1, 2, 3, 4, 7, 10, 19]
     want = embeds[entry.keep].clone()
     want[1] = scene[1] * (1 + 1 + 1 + 3) / 4
-    torch.testing.assert_close(entry.embeds, want)
+    torch.testing.assert_close(entry.take(view.embeds), want)
 
 
 def test_each_later_grid_keeps_the_same_share():
@@ -161,7 +161,7 @@ def test_merged_embeddings_are_means_of_everything():
     weight = torch.ones(len(tokens))
     for i in first.nonzero().flatten().tolist():
         weight[i] += ((group == group[i]) & (place == place[i]) & ~kept).sum()
-    total = (entry.embeds * weight[entry.keep, None]).sum(0)
+    total = (entry.take(view.embeds) * weight[entry.keep, None]).sum(0)
     torch.testing.assert_close(total, view.embeds.sum(0), rtol=1e-4, atol=1e-4)
 
 
@@ -171,18 +171,18 @@ def test_groups_grow_when_few_may_enter():
     whole = torch.bincount(kept.grid[:, 0].long(), minlength=32)
     assert (whole == 9).nonzero().flatten().tolist() == [0, 16]
     assert int((whole > 0).sum()) > 10
-    assert entry.embeds is not None
+    assert entry.mix is not None
 
 
 def test_one_grid_is_thinned_evenly():
     tokens = clip(chunks=1, grids=1, height=4, width=6, audio=0)
     _, entry, _ = entered(tokens, 6)
     assert entry.keep.tolist() == [2, 6, 10, 14, 18, 22]
-    assert entry.embeds is None
+    assert entry.mix is None
     tokens = clip(chunks=2, grids=2, height=4, width=6, audio=0)
     _, entry, kept = entered(tokens, 6)
     assert set(kept.grid[:, 0].tolist()) == {0}
-    assert entry.embeds is not None  # what repeats a kept cell is merged into it
+    assert entry.mix is not None  # what repeats a kept cell is merged into it
 
 
 def test_cells_missing_from_the_first_grid_stand_for_themselves():
@@ -206,7 +206,7 @@ def test_a_single_token_may_be_sound():
     tokens = clip(chunks=2, grids=1, height=1, width=1, audio=10)
     _, entry, kept = entered(tokens, 1)
     assert bool(kept.audio.all())
-    assert entry.embeds is None
+    assert entry.mix is None
 
 
 def test_low_precision_embeddings_stay_low_precision():
@@ -214,7 +214,7 @@ def test_low_precision_embeddings_stay_low_precision():
     view = entry_view(tokens)
     view = replace(view, embeds=view.embeds.bfloat16())
     entry = OmniDrop().enter(view, Plan(len(tokens), (40, 40)))
-    assert entry.embeds.dtype == torch.bfloat16
+    assert entry.take(view.embeds).dtype == torch.bfloat16
 
 
 class Asked(View):

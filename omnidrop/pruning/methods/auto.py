@@ -19,11 +19,11 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan, Rows
 from omnidrop.pruning.parts.farthest_point import Windows, spread_out
 from omnidrop.pruning.parts.select import shares, spread_by_chunk
+from omnidrop.tokens import TokenMap
 
 #: Layers of a model → layers before the second selection, and layers that see any AV token.
 #: 16: the demo model, measured. 28 and 48: the second number from SEATS (arXiv 2605.20035), whose
@@ -68,6 +68,7 @@ class OmniDropAuto(Method):
     """
 
     name: ClassVar[str] = "omnidrop-auto"
+    needs_host: ClassVar[str] = "windows of unequal length, sorted by length"
 
     lead: float = 2.5
     fuse: int | float | None = None

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import LayerView, Method, Plan
 from omnidrop.pruning.parts.select import top
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class FastV(Method):
     """
 
     name: ClassVar[str] = "fastv"
+    needs_host: ClassVar[str] = ""
 
     after: int = 2
 

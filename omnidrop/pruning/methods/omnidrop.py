@@ -13,12 +13,32 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import TokenMap
+from omnidrop.moving import moved
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan, Rows
+from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, MethodState, Plan, Rows
 from omnidrop.pruning.parts import rank_stability as turnings
-from omnidrop.pruning.parts.merging import merge_video, natural_count, with_means
+from omnidrop.pruning.parts.merging import merge_video, mixed, natural_count
 from omnidrop.pruning.parts.select import diversify, even, spread_by_chunk, top
+from omnidrop.tokens import TokenMap
+
+
+@dataclass
+class Turning(MethodState):
+    """What OmniDrop remembers while it looks for its turning point (`turning="asl"`).
+
+    Attributes
+    ----------
+    left : int
+        AV tokens, summed over the layers still to come, that the budget leaves room for.
+    signal : Settling
+        How the ranks of the tokens have moved.
+    counts : tuple of int or None
+        Tokens entering each layer after the turning point, once that is found.
+    """
+
+    left: int
+    signal: turnings.Settling
+    counts: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,6 +100,7 @@ class OmniDrop(Method):
     """
 
     name: ClassVar[str] = "omnidrop"
+    needs_host: ClassVar[str] = ""
 
     schedule: schedules.Shape = "sigmoid"
     rows: Rows = "question"
@@ -213,11 +234,16 @@ class OmniDrop(Method):
             return replace(plan, adaptive=True)
         return plan
 
+    def start(self, plan: Plan) -> MethodState:
+        """Remember nothing, or watch for the turning point."""
+        if not plan.adaptive:
+            return MethodState()
+        signal = turnings.Settling(turnings.window(len(plan.counts)))
+        return Turning(sum(plan.counts) - plan.counts[0], signal)
+
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Keep audio by encoder attention, and merge video that repeats itself."""
         total, count = plan.total, plan.counts[0]
-        if plan.adaptive:
-            view.memo["left"] = sum(plan.counts) - count
         if count == total:
             return Entry(torch.arange(total))
         if self.entry == "uniform":
@@ -230,17 +256,19 @@ class OmniDrop(Method):
         if view.audio_attention is None:  # a tower that reports none: spread evenly over time
             heard = even(len(audio), n_audio)
         else:
-            heard = top(view.audio_attention, n_audio).cpu()
-        kept, merged, means = merge_video(
+            heard = top(view.audio_attention, n_audio)
+        kept, target, source = merge_video(
             view.embeds, video, seen, count - n_audio, size=self.video_group
         )
+        # How many of each is known, so the host need not know which.
+        audio, video, heard = (moved(x, kept.device) for x in (audio, video, heard))
         keep = torch.cat((audio[heard], video[kept])).sort().values
-        return with_means(view, keep, video[merged], means)
+        return mixed(keep, video[target], video[source])
 
     def keep(self, view: LayerView, count: int) -> torch.Tensor:
         """Drop what the question attends to least, sparing distant moments from the middle on."""
-        if "left" in view.memo:
-            count = self._turn(view)
+        if isinstance(view.state, Turning):
+            count = self._turn(view, view.state)
             if count == len(view.tokens):
                 return torch.arange(count)
         scores = view.attention(self.rows)
@@ -254,22 +282,20 @@ class OmniDrop(Method):
             scaled=self.diversity_form == "scaled",
         )
 
-    def _turn(self, view: LayerView) -> int:
-        """Return how many tokens go on when the turning point is picked on the way."""
-        memo, alive = view.memo, len(view.tokens)
-        left = view.layers - 1 - view.layer
-        if "counts" not in memo:
-            signal = memo.setdefault("signal", turnings.Settling(turnings.window(view.layers)))
-            moved = signal.add(view.attention(self.rows))
+    def _turn(self, view: LayerView, state: Turning) -> int:
+        """Return how many tokens stay when the turning point is picked on the way."""
+        alive, layers_left = len(view.tokens), view.layers - 1 - view.layer
+        if state.counts is None:
+            moved = state.signal.add(view.attention(self.rows))
             settled = moved is not None and moved < self.settled
-            affordable = alive + left - 1 <= memo["left"]
+            affordable = alive + layers_left - 1 <= state.left
             if affordable and not settled:
-                memo["left"] -= alive
+                state.left -= alive
                 return alive
-            memo["counts"] = schedules.complete(
-                alive, left, memo["left"], view.layers, shape=self.schedule, beta=self.beta
+            state.counts = schedules.complete(
+                alive, layers_left, state.left, view.layers, shape=self.schedule, beta=self.beta
             )
-        return int(memo["counts"][-left])
+        return state.counts[-layers_left]
 
     def _diversity_layer(self, layers: int) -> int:
         start = self.diversity_from

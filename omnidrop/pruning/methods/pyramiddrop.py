@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import LayerView, Method, Plan
 from omnidrop.pruning.parts.select import top
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class PyramidDrop(Method):
     """
 
     name: ClassVar[str] = "pyramiddrop"
+    needs_host: ClassVar[str] = ""
 
     keep_share: float | None = None
     stages: Sequence[float] = (0.25, 0.5, 0.75)

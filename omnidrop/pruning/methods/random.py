@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Random(Method):
     """
 
     name: ClassVar[str] = "random"
+    needs_host: ClassVar[str] = ""
     question_free: ClassVar[bool] = True
 
     schedule: Literal["entry"] | schedules.Shape = "entry"

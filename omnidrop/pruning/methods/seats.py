@@ -16,11 +16,11 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import CachePolicy, Entry, EntryView, LayerView, Method, Plan
+from omnidrop.pruning.method import CachePolicy, Entry, EntryView, LayerView, Method, Need, Plan
 from omnidrop.pruning.parts.farthest_point import Windows, spread_out
 from omnidrop.pruning.parts.select import rank_within, shares
+from omnidrop.tokens import TokenMap
 
 #: Target shares of video and audio, published for the 7B under the names 10, 15, 25 and 35, which
 #: are also their means where six tokens in seven are video. The two ends are ours.
@@ -72,7 +72,8 @@ class Seats(Method):
     """
 
     name: ClassVar[str] = "seats"
-    wants: ClassVar[frozenset[str]] = frozenset({"video attention"})
+    needs_host: ClassVar[str] = "budgets of windows levelled one token at a time"
+    wants: ClassVar[frozenset[str]] = frozenset({Need.VIDEO_ATTENTION})
 
     cache: CachePolicy = "cut"
     ratios: tuple[float, float] | None = None

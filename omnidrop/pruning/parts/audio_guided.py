@@ -14,13 +14,13 @@ from itertools import pairwise
 import torch
 from torch.nn.functional import normalize
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import Entry, EntryView, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.frames import Frames, likeness
-from omnidrop.pruning.parts.merging import with_means
+from omnidrop.pruning.parts.merging import mixed
 from omnidrop.pruning.parts.select import even, rank_within, top, top_within
+from omnidrop.tokens import TokenMap
 
 #: Video tokens, and pairs of tokens, compared at once.
 _BLOCK = 1024
@@ -124,13 +124,13 @@ class Guided(EntryMethod):
         dominant = even(len(audio), heard - few) if scores is None else top(scores, heard - few)
         stays = torch.zeros(len(audio), dtype=torch.bool)
         stays[dominant] = True
-        anchors, merged, means = merge_audio(view.embeds, audio, video, stays, few, self.group)
+        anchors, *mix = merge_audio(view.embeds, audio, video, stays, few, self.group)
         stays[anchors] = True
 
         frames = Frames.of(view.tokens.select(video))
         seen = self._look(view, audio, stays, video, frames, count - heard)
         keep = torch.cat((audio[stays], video[seen])).sort().values
-        return with_means(view, keep, audio[merged], means)
+        return mixed(keep, *mix)
 
     def _parts(self, tokens: TokenMap, count: int) -> tuple[int, int]:
         """Return how many audio and how many video tokens enter."""
@@ -230,7 +230,7 @@ def merge_audio(
     stays: torch.Tensor,
     count: int,
     group: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """Choose anchors among the audio that goes, and merge what sounds like what is seen into them.
 
     Anchors are evenly spaced; each of the others belongs to the anchor most like it (cosine). The
@@ -252,9 +252,9 @@ def merge_audio(
     -------
     anchors : Tensor, (count,) int64
         Indices into `audio`, ascending.
-    merged : Tensor, (m,) int64
-        Those anchors that changed.
-    means : Tensor, (m, D) float32
+    target, source : Tensor, (m,) int64
+        Rows of `embeds`: which anchor takes in which audio token; itself last.
+    weight : Tensor, (m,) float32
     """
     left = (~stays).nonzero().flatten()
     step = max(len(left) // max(count, 1), 1)
@@ -263,7 +263,7 @@ def merge_audio(
     member[anchors] = False
     pool = member.nonzero().flatten()
     if not len(anchors) or not len(pool) or not group:
-        return anchors, anchors[:0], embeds.new_empty(0, embeds.shape[1]).float()
+        return anchors, anchors[:0], anchors[:0], torch.empty(0)
     there = embeds.device
     own = normalize(embeds[audio[pool].to(there)].float(), dim=-1)
     centres = embeds[audio[anchors].to(there)].float()
@@ -277,10 +277,14 @@ def merge_audio(
     into = place[chosen]
     weight = best[chosen].exp()
     weight = weight / torch.zeros_like(centres[:, 0]).index_add_(0, into, weight)[into]
-    rows = embeds[audio.to(there)[pool.to(there)[chosen]]].float()
-    sums = torch.zeros_like(centres).index_add_(0, into, rows * weight[:, None])
-    used = torch.unique(into)
-    return anchors, anchors[used.cpu()], (centres[used] + sums[used]) / 2
+    used = torch.unique(into).cpu()
+    own = audio[anchors]
+    return (
+        anchors,
+        torch.cat((own[into.cpu()], own[used])),
+        torch.cat((audio[pool[chosen.cpu()]], own[used])),
+        torch.cat((weight.cpu(), torch.ones(len(used)))),
+    )
 
 
 def _batches(frames: Frames, which: torch.Tensor) -> list[torch.Tensor]:

@@ -1,6 +1,6 @@
 """Video tokens by frame and place, and how much each repeats the same place of another frame.
 
-A frame is one temporal grid of tokens. Qwen-Omni puts two sampled pictures into one; the methods
+A frame is one temporal grid of tokens. A model may put two sampled frames into one; the methods
 that speak of frames compare grids of tokens, so a grid is what they call a frame.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from omnidrop.prompt import TokenMap
+from omnidrop.tokens import TokenMap
 
 #: Tokens compared at once: bounds the float32 copies.
 _BLOCK = 512
