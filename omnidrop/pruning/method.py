@@ -7,14 +7,15 @@ TokenMap, never a model. The engine asks it three things:
 2. `enter(view)` — which AV tokens enter layer 0, with replaced embeddings where it merges;
 3. `keep(view, count)` — after a layer, which of the surviving AV tokens go on to the next.
 
-To add a method: write one file with a subclass of `Method`, and add one line to
-`omnidrop/pruning/registry.py`.
+To add a method: write one file with a subclass of `LayerMethod` (it chooses inside the layers) or
+`EntryMethod` (before them only), and add one line to `omnidrop/pruning/registry.py`.
+`omnidrop.testing.check_method` then checks all that must hold of any method.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -24,12 +25,21 @@ import torch
 
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.prompt import TokenMap
+from omnidrop.pruning import checks
 
 Rows = Literal["question", "last", "all-text"]
 CachePolicy = Literal["own", "cut"]
 
 #: Rows of a mix computed at once: bounds the float32 copies.
 _BLOCK = 512
+
+
+class Part(StrEnum):
+    """What a method consists of; a composition takes parts from different methods."""
+
+    ENTRY = "entry"  #: Which tokens enter layer 0.
+    LAYERS = "layers"  #: Which survivors of a layer enter the next one.
+    SCHEDULE = "schedule"  #: How many tokens enter each layer.
 
 
 class Need(StrEnum):
@@ -259,10 +269,6 @@ class LayerView(Protocol):
         """Hidden states of the surviving AV tokens that left this layer, (n, D)."""
         ...
 
-    def text_hidden(self, rows: Rows) -> torch.Tensor:
-        """Hidden states of text rows that left this layer, (r, D)."""
-        ...
-
     def text_embeds(self, rows: Rows) -> torch.Tensor:
         """Embeddings with which text rows entered layer 0, (r, D)."""
         ...
@@ -270,26 +276,35 @@ class LayerView(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """Base of every method; by itself it keeps everything.
+    """Keeps every audio and video token.
+
+    The base of every method. Derive from `LayerMethod` what chooses inside the layers, and from
+    `EntryMethod` what chooses before them only.
 
     Parameters
     ----------
     budget : float
         Mean over the layers of (AV tokens entering the layer) / N, in (0, 1].
-    cache : {"own", "cut"}
-        What happens to the KV caches of the layers already passed when tokens are dropped:
-        keep each layer's own, or cut them to the survivors.
     """
 
     name: ClassVar[str] = "none"
     #: What the method needs that costs extra.
     wants: ClassVar[frozenset[str]] = frozenset()
-    #: `keep` asks nothing of the text (no attention, no `text_hidden`): every question about a clip
-    #: finds the same tokens chosen, so the clip's way through the layers is gone only once.
+    #: `keep` asks nothing of the text, so every question about a clip finds the same tokens chosen,
+    #: and the clip's keys and values are computed only once.
     question_free: ClassVar[bool] = False
+    #: The schedule lets every token in; a composition may then let fewer in.
+    enters_all: ClassVar[bool] = False
+    #: Setting that fixes which share of the tokens enters layer 0, where there is one.
+    entry_field: ClassVar[str | None] = None
+    #: `keep` counts on the schedule that the method planned itself.
+    needs_own_schedule: ClassVar[bool] = False
+    #: Settings that act in some of the parts only; the others act in all of them.
+    used_by: ClassVar[Mapping[str, frozenset[Part]]] = {}
+    #: Settings of earlier versions: name → value → how to say it now.
+    moved: ClassVar[Mapping[str, Mapping[str, str]]] = {}
 
     budget: float = 1.0
-    cache: CachePolicy = "own"
 
     def __post_init__(self) -> None:
         if not isinstance(self.budget, (int, float)) or not 0.0 < self.budget <= 1.0:
@@ -297,8 +312,12 @@ class Method:
                 f"A budget of {self.budget} cannot be kept.",
                 hint="Give a share of the audio and video tokens above 0 and up to 1, like 0.3.",
             )
-        if self.cache not in ("own", "cut"):
-            raise UsageError(f"Unknown cache policy {self.cache!r}.", hint="Use 'own' or 'cut'.")
+        checks.fields(self)
+
+    @property
+    def cache(self) -> CachePolicy:
+        """What happens to the KV caches of earlier layers; a setting of a `LayerMethod`."""
+        return "own"
 
     @property
     def label(self) -> str:
@@ -309,10 +328,14 @@ class Method:
         """Return the hyper-parameters as plain values, for the report."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
-        """Return the values that `omnidrop calibrate` tries, by field, neighbours side by side."""
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries, by setting, in ascending order."""
         return {}
+
+    def parts(self) -> frozenset[Part]:
+        """Return what a composition can take from this method: what it does itself."""
+        own = {Part.ENTRY: "enter", Part.LAYERS: "keep", Part.SCHEDULE: "plan"}
+        return frozenset(p for p, f in own.items() if getattr(type(self), f) is not _BASE[f])
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Decide how many AV tokens enter each of `layers` layers.
@@ -362,3 +385,21 @@ class Method:
             Ascending indices into `view.tokens`; an `Entry` where states are replaced too.
         """
         raise NotImplementedError
+
+
+#: What a method inherits where it does not do a part itself.
+_BASE = {name: getattr(Method, name) for name in ("plan", "enter", "keep")}
+
+
+@dataclass(frozen=True)
+class LayerMethod(Method):
+    """Base of methods that choose inside the layers.
+
+    Parameters
+    ----------
+    cache : {"own", "cut"}, default "own"
+        What happens to the KV caches of the layers already passed when tokens are dropped: each
+        layer keeps its own, or they are cut to the survivors.
+    """
+
+    cache: CachePolicy = "own"

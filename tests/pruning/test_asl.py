@@ -6,12 +6,12 @@ from statistics import pvariance
 
 import pytest
 import torch
-from simulate import View, clip_of, entry_view
 
 from omnidrop.errors import UsageError
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.pruning.parts.rank_stability import Settling, window
 from omnidrop.pruning.schedules import complete
+from omnidrop.testing.simulate import View, clip_of, entry_view
 
 
 def by_hand(layers: list[list[float]], size: int) -> list[float | None]:

@@ -9,12 +9,12 @@ from itertools import pairwise
 import plain
 import pytest
 import torch
-from simulate import clip, entry_view
 
 from omnidrop.errors import UsageError
 from omnidrop.prompt import Kind
 from omnidrop.pruning.methods.dash import Dash
 from omnidrop.pruning.parts.frames import Frames
+from omnidrop.testing.simulate import clip, entry_view
 
 
 def segments(rows, threshold=0.4, shortest=30):

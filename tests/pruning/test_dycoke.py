@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-from simulate import clip, entry_view
 
 from omnidrop.prompt import Kind
 from omnidrop.pruning.methods.dycoke import DyCoke
+from omnidrop.testing.simulate import clip, entry_view
 
 
 def cosine(a, b):

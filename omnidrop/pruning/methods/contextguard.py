@@ -46,8 +46,6 @@ class ContextGuard(EntryMethod):
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     predictor : str, optional
         Folder of a predictor made by `omnidrop train-a2v`; None takes the one in the model's own
         folder (the demo model has one).
@@ -85,8 +83,7 @@ class ContextGuard(EntryMethod):
         checks.number("alike", self.alike, low=-1, high=1)
         checks.number("cut", self.cut)
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {
             "audio": (1.0, 2.75, 6.0),

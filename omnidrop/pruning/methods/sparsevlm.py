@@ -15,7 +15,7 @@ import torch
 
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, MethodState, Plan
+from omnidrop.pruning.method import Entry, EntryView, LayerMethod, LayerView, MethodState, Plan
 from omnidrop.pruning.parts.merging import mixed
 from omnidrop.pruning.parts.select import top
 
@@ -51,7 +51,7 @@ def _state(state: MethodState) -> Rating:
 
 
 @dataclass(frozen=True)
-class SparseVLM(Method):
+class SparseVLM(LayerMethod):
     """Drops what the question's telling words attend to least, and merges the best of it again.
 
     Based on SparseVLM (arXiv 2410.04417; public code Gumpest/SparseVLMs).
@@ -91,6 +91,8 @@ class SparseVLM(Method):
     """
 
     name: ClassVar[str] = "sparsevlm"
+    enters_all: ClassVar[bool] = True
+    needs_own_schedule: ClassVar[bool] = True
 
     stages: Sequence[float] = _STAGES
     recycle: float = 0.3
@@ -110,8 +112,7 @@ class SparseVLM(Method):
         """Return the setting of the first public code, named 192 of 576 tokens."""
         return {"sparsevlm-published": cls(budget=192 / 576, scale=13.5)}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         early = ((0.0, 0.125, 0.4), (0.05, 0.2, 0.5))
         late = ((0.2, 0.35, 0.55), (0.3, 0.5, 0.7), (0.5, 0.65, 0.8))

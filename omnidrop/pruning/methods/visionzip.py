@@ -34,8 +34,6 @@ class VisionZip(EntryMethod):
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     contextual : float, default 0.15625
         Share of the kept tokens that are contextual (paper: 10 of 64, 20 of 128, 30 of 192).
     """
@@ -49,8 +47,7 @@ class VisionZip(EntryMethod):
         super().__post_init__()
         checks.number("contextual", self.contextual, low=0, high=1)
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {"contextual": (0.0, 0.08, 10 / 64, 0.3)}
 

@@ -16,7 +16,7 @@ from torch.nn.functional import normalize
 
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.method import Entry, EntryView, Part, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.frames import Frames, likeness
 from omnidrop.pruning.parts.merging import mixed
@@ -54,7 +54,6 @@ class Guided(EntryMethod):
         super().__post_init__()
         checks.number("contextual", self.contextual, low=0, high=1)
         checks.whole("group", self.group, low=0)
-        checks.switch("solve", self.solve)
 
     def rates(self) -> tuple[float, float] | None:
         """Return the pruning rates of audio and video, if they are given."""
@@ -95,6 +94,10 @@ class Guided(EntryMethod):
     def spatial(self, units: torch.Tensor) -> torch.Tensor:
         """Return the scores of the tokens of even frames, (b, n, D) unit vectors → (b, n)."""
         raise NotImplementedError
+
+    def parts(self) -> frozenset[Part]:
+        """Return the entry, unless given rates fix how many tokens enter."""
+        return super().parts() if self.solve else frozenset()
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""
