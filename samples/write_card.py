@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "benchmarks")]
 
-from readme_table import CONTROL, Cells, pair, read  # noqa: E402
+from results_table import CONTROL, Cells, pair, read  # noqa: E402
 
 RESULTS = HERE / "results"
 HEAD = """---
@@ -223,12 +223,12 @@ model were used.
 
 
 def main() -> None:
-    """Write the card and put the figure beside it."""
+    """Write the card and move the figure, where one was just drawn, beside it."""
     folder = HERE / "demo-model"
     (folder / "README.md").write_text(card(), encoding="utf-8")
     figure = RESULTS / "depth.png"
     if figure.exists():
-        (folder / "depth.png").write_bytes(figure.read_bytes())
+        figure.replace(folder / "depth.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The README's table of methods says what the comparison measured."""
+"""The tables of methods in the documents say what the comparison measured."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    monkeypatch.delitem(sys.modules, "readme_table", raising=False)
-    import readme_table
+    monkeypatch.delitem(sys.modules, "results_table", raising=False)
+    import results_table
 
-    return readme_table
+    return results_table
 
 
-def test_the_readme_holds_what_was_measured(script) -> None:
-    text = script.README.read_text(encoding="utf-8")
-    assert script.written(text) == text
+def test_documents_hold_what_was_measured(script) -> None:
+    for path, text in script.documents().items():
+        assert path.read_text(encoding="utf-8") == text
 
 
 def test_a_table_of_other_numbers_is_another_table(script, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
-"""Write the README's table of methods from what the comparison measured.
+"""Write the tables of methods in `docs/results.md` and `README.md` from the measured comparison.
 
-    python benchmarks/readme_table.py
+    python benchmarks/results_table.py
 
-Replaces what stands in `README.md` between the comments `<!-- methods -->` and
-`<!-- /methods -->`; the numbers are those of `comparison/methods/summary.csv`.
+Replaces what stands between the comments `<!-- methods -->` and `<!-- /methods -->`; the numbers
+are those of `comparison/methods/summary.csv`. The README gets five rows of it.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SUMMARY = HERE / "comparison" / "methods" / "summary.csv"
+RESULTS = HERE.parent / "docs" / "results.md"
 README = HERE.parent / "README.md"
 BEGIN, END = "<!-- methods -->\n", "<!-- /methods -->\n"
 BUDGETS = ("0.5", "0.3", "0.2", "0.1", "0.05")
 CONTROL = "unpruned"
+SHORT = ("omnidrop-auto", "seats", "omnidrop-even", "omnidrop", "random")
 SAID = {
-    "omnidrop-even": "omnidrop, `entry=uniform`",
+    "omnidrop-even": "uniform+omnidrop",
     "random-sigmoid": "random, omnidrop's schedule",
 }
 
@@ -49,7 +51,7 @@ def pair(cell: dict[str, float]) -> str:
 
 
 def table(cells: Cells, methods: dict[str, str]) -> str:
-    """The table: the control, then methods by their best at 20 %, each with its variants."""
+    """The whole table: the control, then methods by their best at 20 %, each with its variants."""
 
     def at_20(label: str) -> float:
         return cells[label]["0.2"].get("all", 0.0)
@@ -68,11 +70,34 @@ def table(cells: Cells, methods: dict[str, str]) -> str:
     return "\n".join(rows) + "\n"
 
 
-def written(text: str) -> str:
-    """The README with its table made anew."""
+def short_table(cells: Cells) -> str:
+    """The README's table: five methods, accuracy of all questions at 30, 20 and 10 %."""
+    budgets = ("0.3", "0.2", "0.1")
+    unpruned = 100 * cells[CONTROL]["1.0"]["all"]
+    head = " | ".join(f"{100 * float(b):g} %" for b in budgets)
+    rows = [
+        f"| right answers, % ({unpruned:.1f} unpruned) | {head} |",
+        "|---|" + "---|" * len(budgets),
+    ]
+    for label in SHORT:
+        found = " | ".join(f"{100 * cells[label][b]['all']:.1f}" for b in budgets)
+        rows.append(f"| {said(label)} | {found} |")
+    return "\n".join(rows) + "\n"
+
+
+def written(text: str, rows: str) -> str:
+    """A document with its table replaced by `rows`."""
     before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table(*read())}\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n{rows}\n{END}{rest.split(END)[1]}"
+
+
+def documents() -> dict[Path, str]:
+    """Each document that holds a table, as it should read."""
+    cells, methods = read()
+    tables = {RESULTS: table(cells, methods), README: short_table(cells)}
+    return {path: written(path.read_text(encoding="utf-8"), rows) for path, rows in tables.items()}
 
 
 if __name__ == "__main__":
-    README.write_text(written(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, text in documents().items():
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,67 @@
+"""The examples run as they stand, and the notebook shows what it computes."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+CLIP = str(ROOT / "samples" / "duet.mp4")
+
+pytestmark = pytest.mark.slow
+
+
+def script(name: str, *words: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *words],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+        check=True,
+    )
+    return done.stdout
+
+
+def test_ask() -> None:
+    said = script("ask.py", CLIP)
+    assert "What instrument plays first? piano" in said
+    assert re.search(r"What instrument plays last\? [a-z]+\n", said)
+
+
+def test_compare_methods() -> None:
+    lines = script("compare_methods.py", CLIP, "What instrument plays first?").splitlines()
+    assert lines[1].split() == ["none", "100.0%", "100.0%", "piano"]
+    budgets = [float(line.split()[1].rstrip("%")) for line in lines[2:]]
+    assert len(budgets) == 5
+    assert budgets == pytest.approx([20.0] * 5, abs=1.0)
+
+
+def texts(notebook: dict) -> list[list[str]]:
+    """What each code cell printed; pictures and their descriptions are left out."""
+    return [
+        ["".join(out["text"]) for out in cell["outputs"] if out["output_type"] == "stream"]
+        for cell in notebook["cells"]
+        if cell["cell_type"] == "code"
+    ]
+
+
+def test_the_notebook_shows_what_it_computes() -> None:
+    import nbclient
+    import nbformat
+
+    path = EXAMPLES / "tour.ipynb"
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    assert any(texts(stored)), "the notebook was saved without its outputs"
+    fresh = nbformat.read(path, as_version=4)
+    client = nbclient.NotebookClient(
+        fresh, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}
+    )
+    client.execute()
+    assert texts(json.loads(nbformat.writes(fresh))) == texts(stored)
