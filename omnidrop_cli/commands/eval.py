@@ -24,7 +24,7 @@ Examples:
   omnidrop eval avsynth --videos clips --method omnidrop,fastv -b .3 --out r
   omnidrop eval worldsense:/data/WorldSense --model 7b --limit 200 --out r
   omnidrop eval q.jsonl --out r --set omnidrop.diversity=0
-  omnidrop eval q.jsonl --out r --variant "even=omnidrop:entry=uniform"
+  omnidrop eval q.jsonl --out r --variant "even=uniform+omnidrop:diversity=0"
   omnidrop eval --summary results more-results --out all
 
 \b

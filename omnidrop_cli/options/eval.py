@@ -144,7 +144,7 @@ class EntrantFlags:
         found: dict[str, dict[str, Any]] = {}
         for word in self.settings or ():
             target, equals, value = word.partition("=")
-            method, dot, name = target.strip().rpartition(".")
+            method, dot, name = target.strip().partition(".")
             if not (equals and dot and method and name):
                 raise UsageError(
                     f"--set {printable(word)!r} is not METHOD.NAME=VALUE.",
@@ -170,7 +170,7 @@ class EntrantFlags:
             if not (equals and label and method):
                 raise UsageError(
                     f"--variant {printable(word)!r} is not LABEL=METHOD:NAME=VALUE,….",
-                    hint="Write it like even=omnidrop:entry=uniform,diversity=0.",
+                    hint="Write it like even=uniform+omnidrop:diversity=0.",
                 )
             fields: dict[str, Any] = {}
             if method.endswith(".json"):
