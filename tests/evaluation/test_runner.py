@@ -259,7 +259,9 @@ def test_another_model_set_or_way_of_asking_needs_another_folder(
 def test_one_label_stands_for_one_setting(questions: QuestionSet, tmp_path: Path) -> None:
     run(StubModel(), questions, CELLS, tmp_path / "out")
     changed = cells([], [0.5], variants=[("random", "random+random@omnidrop", {})])
-    with pytest.raises(UsageError, match=r"'random' at 0\.5 was run with name=random before.*--variant"):
+    with pytest.raises(
+        UsageError, match=r"'random' at 0\.5 was run with name=random before.*--variant"
+    ):
         run(StubModel(), questions, changed, tmp_path / "out")
 
 

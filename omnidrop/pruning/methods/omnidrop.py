@@ -26,9 +26,20 @@ from omnidrop.pruning.method import (
     Plan,
     Rows,
 )
-from omnidrop.pruning.parts import rank_stability as turnings
+from omnidrop.pruning.parts import rank_stability
 from omnidrop.pruning.parts.merging import merge_video, mixed, natural_count
 from omnidrop.pruning.parts.select import diversify, even, top
+
+BETA = 20.0  # paper
+T_MID = 0.5  # paper: 0.5, and 0.55 for the smaller model at 20 %
+ENTRY_RATIO = 0.45  # paper, at 30 % and 20 %
+P_INIT_LOW = 0.02  # paper, at 20 %; 0 at 30 %
+
+# Ours, where the paper is silent.
+_ENTRY_PER_BUDGET = 1.5  # 0.45 / 0.30: above 30 % the paper's 30 % schedule is scaled up
+_P_FINAL_CAP = {"sigmoid": 0.5, "exponential": 0.5, "step": 0.9}  # 0.5: the paper's highest
+_P_INIT_EXPONENTIAL = 0.001  # a geometric curve cannot start at 0
+_T_EARLIEST = -1.0  # at beta = 20 the sigmoid is 1 - 2e-9 at layer 0: everything drops at once
 
 
 @dataclass
@@ -39,14 +50,14 @@ class Turning(MethodState):
     ----------
     left : int
         AV tokens, summed over the layers still to come, that the budget leaves room for.
-    signal : Settling
+    signal : RankMovement
         How the ranks of the tokens have moved.
     counts : tuple of int or None
         Tokens entering each layer after the turning point, once that is found.
     """
 
     left: int
-    signal: turnings.Settling
+    signal: rank_stability.RankMovement
     counts: tuple[int, ...] | None = None
 
 
@@ -56,7 +67,7 @@ class OmniDrop(LayerMethod):
 
     Based on OmniDrop (arXiv 2605.14458).
 
-    A value of `None` is solved for, by the rule in `schedules.omnidrop_path`; a value that is given
+    A value of `None` is solved for, by the rule in `omnidrop_path`; a value that is given
     stays as given. "Ours" marks what the paper leaves open.
 
     Parameters
@@ -126,7 +137,7 @@ class OmniDrop(LayerMethod):
         }
     }
 
-    schedule: schedules.Shape = "sigmoid"
+    schedule: schedules.CurveShape = "sigmoid"
     rows: Rows = "question"
     diversity: float = 0.2
     diversity_from: int | float = 0.5
@@ -135,12 +146,12 @@ class OmniDrop(LayerMethod):
     p_init: float | None = None
     p_final: float | None = None
     t_mid: float | None = None
-    beta: float = schedules.BETA
+    beta: float = BETA
     audio_keep: float = 0.7
     video_prune: float = 0.8
     video_group: int = 4
     turning: Literal["fixed", "asl"] = "fixed"
-    settled: float = turnings.THRESHOLD
+    settled: float = rank_stability.THRESHOLD
     solve: bool = True
 
     def __post_init__(self) -> None:
@@ -198,7 +209,7 @@ class OmniDrop(LayerMethod):
             budget=budget,
             diversity_from=start,
             diversity_form="raw",
-            entry_ratio=schedules.ENTRY_RATIO,
+            entry_ratio=ENTRY_RATIO,
             p_init=p_init,
             p_final=p_final,
             t_mid=t_mid,
@@ -223,7 +234,7 @@ class OmniDrop(LayerMethod):
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Solve the schedule for the budget on the actual token count."""
-        path = schedules.omnidrop_path(
+        path = omnidrop_path(
             self.budget,
             shape=self.schedule,
             entry_ratio=self.entry_ratio,
@@ -243,7 +254,7 @@ class OmniDrop(LayerMethod):
         """Remember nothing, or watch for the turning point."""
         if not plan.adaptive:
             return MethodState()
-        signal = turnings.Settling(turnings.window(len(plan.counts)))
+        signal = rank_stability.RankMovement(rank_stability.window(len(plan.counts)))
         return Turning(sum(plan.counts) - plan.counts[0], signal)
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
@@ -293,7 +304,7 @@ class OmniDrop(LayerMethod):
             if affordable and not settled:
                 state.left -= alive
                 return alive
-            state.counts = schedules.complete(
+            state.counts = complete(
                 alive, layers_left, state.left, view.layers, shape=self.schedule, beta=self.beta
             )
         return state.counts[-layers_left]
@@ -317,6 +328,128 @@ class OmniDrop(LayerMethod):
         if count >= 2:
             least, most = max(least, 1), min(most, count - 1)
         return min(max(quota, least), most)
+
+
+def omnidrop_path(
+    budget: float,
+    *,
+    shape: schedules.CurveShape = "sigmoid",
+    entry_ratio: float | None = None,
+    p_init: float | None = None,
+    p_final: float | None = None,
+    t_mid: float | None = None,
+    beta: float = BETA,
+) -> tuple[schedules.Curve, ...]:
+    """Return the curves that `schedules.solve` walks along for OmniDrop, most tokens first.
+
+    The paper prints constants for four cases only, so the rule is ours; it passes through the
+    paper's constants where the paper has some.
+
+    A constant that is given stays as given. Those left `None` start here:
+
+    - `entry_ratio`: 0.45 up to a budget of 0.3 (paper), then 1.5 · budget, up to 1;
+    - `p_init`: 0.02 up to a budget of 0.2, 0 from 0.3 on (paper), a straight line between
+      (exponential: at least 0.001);
+    - `t_mid`: 0.5 (paper).
+
+    and give way in this order until the budget is met:
+
+    1. `p_final`, from `p_init` up to 0.5, the paper's highest (step: 0.9);
+    2. `entry_ratio`, downwards: the late layers keep a share of what entered;
+    3. `p_final`, up to 1;
+    4. `t_mid`, towards the first layer;
+    5. `p_init`, up to `p_final`: at its end nothing is left after layer 0.
+
+    With `entry_ratio` free, 2 reaches every budget that some tokens in every layer can; 3 to 5 are
+    for a fixed entry and for a handful of tokens. Upwards, `p_init` falls to 0 and `entry_ratio`
+    rises to 1.
+
+    Returns
+    -------
+    tuple of Curve
+        Neighbours differ in few constants, and counts never rise along the path.
+    """
+    if p_init is not None and p_final is not None and p_final < p_init:
+        raise UsageError(
+            f"The drop rate cannot fall with depth: p_final {p_final} is under p_init {p_init}.",
+            hint="Raise p_final, lower p_init, or leave p_final out to have it solved.",
+        )
+    ceiling = 1.0 if p_final is None else p_final
+    start = (
+        min(max(_ENTRY_PER_BUDGET * budget, ENTRY_RATIO), 1.0)
+        if entry_ratio is None
+        else entry_ratio
+    )
+    slow = P_INIT_LOW * min(max((0.3 - budget) / 0.1, 0.0), 1.0)
+    if shape == "exponential":
+        slow = max(slow, _P_INIT_EXPONENTIAL)
+    slow = min(slow, ceiling) if p_init is None else p_init
+    floor = 0.0 if p_init is None else p_init
+    cap = max(_P_FINAL_CAP[shape], slow) if p_final is None else p_final
+    first = T_MID if t_mid is None else t_mid
+
+    curve = schedules.Curve(
+        shape=shape,
+        entry_ratio=1.0 if entry_ratio is None else entry_ratio,
+        p_init=floor,
+        p_final=floor if p_final is None else p_final,
+        t_mid=first,
+        beta=beta,
+    )
+    path = [curve]
+
+    def then(**changes: float) -> None:
+        step = replace(path[-1], **changes)  # type: ignore[arg-type]
+        if step != path[-1]:
+            path.append(step)
+
+    then(entry_ratio=start)
+    then(p_init=slow, p_final=slow if p_final is None else p_final)
+    then(p_final=cap)
+    then(entry_ratio=0.0 if entry_ratio is None else entry_ratio)
+    then(p_final=ceiling)
+    then(t_mid=min(_T_EARLIEST, first) if t_mid is None else t_mid)
+    then(p_init=ceiling if p_init is None else p_init)
+    return tuple(path)
+
+
+def complete(
+    alive: int,
+    left: int,
+    spend: int,
+    layers: int,
+    *,
+    shape: schedules.CurveShape,
+    beta: float = BETA,
+) -> tuple[int, ...]:
+    """Return the counts of the layers left, for a schedule whose turning point is here.
+
+    Parameters
+    ----------
+    alive : int
+        Tokens that have just passed a layer.
+    left : int
+        Layers still to come.
+    spend : int
+        Tokens, summed over those layers, that may still enter; kept exactly.
+    layers : int
+        Depth of the model, which sets how fast a sigmoid or an exponential rises.
+    shape : {"sigmoid", "exponential", "step"}
+        "step" drops now and once; the others let their drop rate rise from here on.
+    """
+    if not alive or not left:
+        return (0,) * left
+    depth = left + 1
+    low = _P_INIT_EXPONENTIAL if shape == "exponential" else 0.0
+    start = schedules.Curve(shape, p_init=low, p_final=low, t_mid=0.0, beta=beta * depth / layers)
+    path = (
+        schedules.Curve(shape, t_mid=0.0),
+        start,
+        replace(start, p_final=1.0),
+        replace(start, p_init=1.0, p_final=1.0),
+    )
+    spend = min(max(spend, 0), alive * left)
+    return schedules.solve((alive + spend) / (alive * depth), alive, depth, path).counts[1:]
 
 
 _SMALLEST = 1e-6  # stands for "above 0"
