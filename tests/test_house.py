@@ -99,5 +99,5 @@ def test_every_public_name_is_there() -> None:
 
 def test_no_file_is_too_long() -> None:
     files = [*FILES, *(ROOT / "omnidrop_cli").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]
-    long = {p.name: n for p in files if (n := len(p.read_text("utf-8").splitlines())) > 450}
+    long = {p.name: n for p in files if (n := len(p.read_text("utf-8").splitlines())) > 600}
     assert not long

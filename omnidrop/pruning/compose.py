@@ -35,9 +35,9 @@ OWN = ("budget", "cache", "enters")
 
 @dataclass(frozen=True)
 class Compose(Method):
-    """Joins the entry choice of one method with the in-layer choice of another.
+    """Joins the entry choice of one method with the in-layer choice of another, at one budget.
 
-    Ours. Written as a name, it is `ENTRY+LAYERS` or `ENTRY+LAYERS@SCHEDULE`: "uniform+omnidrop",
+    Ours: all of it. The name is `ENTRY+LAYERS` or `ENTRY+LAYERS@SCHEDULE`: "uniform+omnidrop",
     "random+random@omnidrop". Settings of a part are written `entry.NAME`, `layers.NAME` and
     `schedule.NAME`, or plainly `NAME` where only one part has it.
 

@@ -1,11 +1,11 @@
-"""What a pruning method is: what it plans, what it does at entry, what it does after a layer.
+"""What a pruning method is: what it plans, chooses at entry, and chooses after a layer.
 
 A method is a frozen dataclass whose fields are its hyper-parameters. It sees tensors and a
 TokenMap, never a model. The engine asks it three things:
 
 1. `plan(tokens, layers)` — how many audio and video (AV) tokens enter each layer;
 2. `enter(view)` — which AV tokens enter layer 0, with replaced embeddings where it merges;
-3. `keep(view, count)` — after a layer, which of the surviving AV tokens go on to the next.
+3. `keep(view, count)` — after a layer, which of the surviving AV tokens enter the next.
 
 To add a method: write one file with a subclass of `LayerMethod` (it chooses inside the layers) or
 `EntryMethod` (before them only), and add one line to `omnidrop/pruning/registry.py`.
@@ -87,7 +87,7 @@ class Backbone:
     name : str
         Of the model.
     fingerprint : str or None
-        Models with equal fingerprints embed sound and pictures alike.
+        Models with equal fingerprints embed audio and video alike.
     folder : Path or None
         Where the model is.
     """
@@ -138,7 +138,7 @@ class EntryView:
     tokens : TokenMap
         The N AV tokens, in prompt order (no text).
     embeds : Tensor, (N, D)
-        Their embeddings as the towers gave them.
+        Their embeddings as the encoders gave them.
     audio_attention : Tensor or None, (Na,) float32
         Attention each audio token received in the last audio-encoder layer, in order of time.
     generator : torch.Generator

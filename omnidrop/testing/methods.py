@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from omnidrop.errors import BudgetError, UsageError
+from omnidrop.errors import BudgetError, OmniDropError, UsageError
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning.method import Entry, EntryView, Method
 from omnidrop.testing.simulate import (
@@ -148,7 +148,7 @@ def check_choices(
     Other arguments are those of `simulate.prefill`.
     """
     before = torch.get_rng_state()
-    run = prefill(method, tokens, layers, seed, **how)
+    run = _run(method, tokens, layers, kind, seed, **how)
     plan, said = run.plan, partial(_demand, method=method, kind=kind, layers=layers)
     counts = list(plan.counts)
     said(torch.equal(before, torch.get_rng_state()), what="draws from torch's own generator")
@@ -169,6 +169,18 @@ def check_choices(
     except TypeError as error:
         said(False, what=f"plan settings that JSON does not know ({error})")
     return run
+
+
+def _run(method: Method, tokens: TokenMap, layers: int, kind: str, seed: int, **how: Any) -> Run:
+    """Run a method; what it raises, other than an error meant for users, says where it did."""
+    try:
+        return prefill(method, tokens, layers, seed, **how)
+    except OmniDropError:
+        raise
+    except Exception as error:
+        what = f"raises {type(error).__name__}: {error}"
+        _demand(False, method, kind, layers, what, error)
+        raise
 
 
 def _check_entry(entry: Entry, alive: int, said: Callable[..., None]) -> None:
@@ -301,10 +313,17 @@ def _tunable(make: Callable[..., Method]) -> dict[str, tuple[Any, ...]]:
     return make(budget=1.0).tunable()
 
 
-def _demand(holds: bool, method: Method, kind: str, layers: int, what: str) -> None:
+def _demand(
+    holds: bool,
+    method: Method,
+    kind: str,
+    layers: int,
+    what: str,
+    cause: Exception | None = None,
+) -> None:
     """Raise with everything that is needed to see it again."""
     if not holds:
         raise AssertionError(
             f"{method.label} on {kind!r} with {layers} layers: {what}. "
             f"Settings: {method.settings()}."
-        )
+        ) from cause

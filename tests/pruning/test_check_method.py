@@ -160,7 +160,7 @@ class Unready(Uniform):
     """Counts on attention of the encoder."""
 
     def enter(self, view, plan):
-        assert view.audio_attention is not None
+        view.audio_attention.sum()
         return super().enter(view, plan)
 
 
@@ -180,7 +180,7 @@ class Unready(Uniform):
         (Dropping, "budget of 1|a mean of"),
         (Unplain, "not plain values"),
         (Careless, "as a budget"),
-        (Unready, "^$"),
+        (Unready, "'no attention' with 16 layers: raises AttributeError"),
     ],
 )
 def test_wrong_methods_are_named(kind, message):

@@ -1,10 +1,10 @@
-"""OmniDrop-auto: what differs enters, what differs and matters goes on, and reading has an end.
+"""OmniDrop-auto: what differs enters, what differs and matters stays, late layers see text alone.
 
 Ours; nothing here is from a paper but what is named. Three measurements on a model that really
 reads its clip (`benchmarks/README.md`) shaped it:
 
 - a token's worth at entry is what no other token of its chunk says, not how much attention it got:
-  short events live in a few tokens that look like nothing else;
+  short events are in a few tokens that look like nothing else;
 - attention at a layer ranks what that layer reads, not what later layers will: alone it chooses
   worse than chance, as a weight on differences it helps;
 - from some depth on nothing is read any more, and every token kept there is wasted.
@@ -36,12 +36,16 @@ DEPTH_SHARES = (0.1875, 0.82)
 
 @dataclass(frozen=True)
 class OmniDropAuto(LayerMethod):
-    """Keeps what differs, weighted by the question after early layers, and ends reading early.
+    """Keeps what differs, weighted by the question after early layers, and empties late layers.
 
-    Ours. Based on farthest-point selection in windows, as in SEATS (arXiv 2605.20035). Tokens are
-    chosen twice: before the LLM by how much they differ inside their chunk and modality, and after
-    the first layers again, by the states they have there, weighted by the question's attention. No
-    token is left from the layer on where the model has read its clip.
+    Based on farthest-point selection in windows, as in SEATS (https://arxiv.org/abs/2605.20035).
+
+    Published: farthest-point selection, and the layers from which SEATS' models need no AV token.
+
+    Ours: everything else. Tokens are chosen twice: before the LLM by how much they differ inside
+    their chunk and modality, and after the first layers again, by the states they have there,
+    weighted by the question's attention. No token is left from the layer on where the model has
+    read its clip.
 
     Parameters
     ----------

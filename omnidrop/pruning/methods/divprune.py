@@ -21,11 +21,13 @@ _BLOCK = 512
 class DivPrune(EntryMethod):
     """Keeps the audio and video tokens whose smallest distance to one another is greatest.
 
-    Based on DivPrune (arXiv 2503.02175), from its public code: cosine distance, greedy max-min,
-    started with the token whose nearest neighbour is farthest. The paper prunes the tokens of one
-    image; one pool of audio and video over the whole clip is ours.
+    Based on DivPrune (https://arxiv.org/abs/2503.02175) and its public code.
 
-    Needs every pair's distance once, N² · D / 2 multiplications, whatever the budget.
+    Published: cosine distance, greedy max-min selection, started with the token whose nearest
+    neighbour is farthest, over the tokens of one image.
+
+    Ours: one pool of audio and video over the whole clip. It needs the distance of every pair
+    once, N² · D / 2 multiplications, whatever the budget.
 
     Parameters
     ----------

@@ -19,19 +19,20 @@ from omnidrop.pruning.parts.select import even, shares, top_within
 class DyCoke(EntryMethod):
     """Drops video tokens that repeat the same place of an earlier frame, before the LLM.
 
-    Based on the token temporal merging of DyCoke (arXiv 2411.15024), from its public code. Of four
-    frames the first stays whole; the second and third keep the tokens least like (by cosine) the
-    same place in the first, the fourth those least like the third, a share 1 − p of each. What is
-    dropped is dropped: the tokens that stay carry their own embeddings.
+    Based on the token temporal merging of DyCoke (https://arxiv.org/abs/2411.15024) and its public
+    code.
 
-    The second half of DyCoke, which moves video tokens in and out of the KV cache at every decoded
-    token, is not part of this: it saves nothing of the prefill, which is what a budget counts.
+    Published: of four frames the first stays whole; the second and third keep the tokens least
+    like (by cosine) the same place in the first, the fourth those least like the third, a share
+    1 − p of each. Dropped tokens are dropped: those that stay carry their own embeddings. The other
+    half of DyCoke, which moves video tokens in and out of the KV cache at every decoded token, is
+    not part of this: it saves nothing of the prefill, which is what a budget counts.
 
     Ours: p is solved for the budget. DyCoke knows no audio; all of it stays while p alone can meet
     the budget, and below that audio and first frames are reduced by one common factor, audio
     evenly, and video by groups of twice as many frames until their first frames fit. In such a
     group every second frame is compared with the one before, the others with the first. Where most
-    tokens are audio that leaves little of the picture; see `audio`.
+    tokens are audio that leaves little video; see `audio`.
 
     Parameters
     ----------

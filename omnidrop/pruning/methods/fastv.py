@@ -1,4 +1,4 @@
-"""FastV: look for two layers, then drop once."""
+"""FastV: every token in the first layers, then one drop by attention."""
 
 from __future__ import annotations
 
@@ -19,13 +19,17 @@ from omnidrop.pruning.parts.select import top
 class FastV(LayerMethod):
     """Drops once, after the first layers, what the last text token attends to least.
 
-    Based on FastV (arXiv 2403.06764).
+    Based on FastV (https://arxiv.org/abs/2403.06764).
+
+    Published: the layers that see every token, and the attention of the last token as the score.
+
+    Ours: audio and video are one pool, and the share kept is solved for the budget. As the first
+    layers see everything, a budget cannot be under `after` / L.
 
     Parameters
     ----------
     budget : float, default 1.0
-        Mean over the layers of (AV tokens entering the layer) / N. The share kept after the drop is
-        solved from it; as the first layers see everything, it cannot go under `after` / L.
+        Mean over the layers of (AV tokens entering the layer) / N.
     cache : {"own", "cut"}, default "own"
         Caches of earlier layers: each layer's own, or cut to the survivors.
     after : int, default 2

@@ -1,8 +1,11 @@
-"""OmniDrop: reduce before the LLM, then drop layer by layer what the question does not look at.
+"""OmniDrop: reduce before the LLM, then drop layer by layer what the question does not attend to.
 
 Before the LLM nothing depends on the question: audio is ranked by its encoder's own attention,
 video that repeats itself is merged. Inside, early layers fuse the modalities and drop almost
 nothing; past the turning point the question's attention decides, over one pool of audio and video.
+
+This file also holds the schedule: constants and the order in which they give way (`omnidrop_path`),
+and a schedule completed from a turning point found on the way (`complete`).
 """
 
 from __future__ import annotations
@@ -65,10 +68,15 @@ class Turning(MethodState):
 class OmniDrop(LayerMethod):
     """Drops audio and video tokens layer by layer by the question's attention, after merging.
 
-    Based on OmniDrop (arXiv 2605.14458).
+    Based on OmniDrop (https://arxiv.org/abs/2605.14458).
 
-    A value of `None` is solved for, by the rule in `omnidrop_path`; a value that is given
-    stays as given. "Ours" marks what the paper leaves open.
+    Published: before the LLM audio is kept by its encoder's attention and repeated video is merged;
+    inside, the drop rate rises as a sigmoid over depth (formula: `schedules.Curve`) and the
+    question's attention decides, with temporal diversity from the middle on; constants for two
+    models at 30 and 20 %.
+
+    Ours: every other budget, solved by the rule of `omnidrop_path`. A setting of `None` is solved
+    for, one that is given stays as given.
 
     Parameters
     ----------
@@ -101,14 +109,15 @@ class OmniDrop(LayerMethod):
     video_group : int, default 4
         Temporal grids per group (paper: four frames; see `merging`).
     turning : {"fixed", "asl"}, default "fixed"
-        "asl": the turning point is picked for each question, by the signal of ASL (arXiv
-        2601.07667): after the first layer where the variance of the tokens' ranks over the last 8
-        layers (fewer in shallow models, see `pruning.turning`) is under `settled` of its first
-        value. Until then nothing is dropped beyond entry, and from then on `schedule` completes the
-        budget exactly ("step" drops once, as ASL does). The entry is that of the fixed schedule,
-        and the pick comes at the latest where the budget would otherwise be overspent. It costs the
-        question's attention in every layer up to there (its rows against all keys), which a fixed
-        turning point asks for only where it drops, and clips share no layer between questions.
+        "asl": the turning point is picked for each question, by the signal of ASL
+        (https://arxiv.org/abs/2601.07667): after the first layer where the variance of the tokens'
+        ranks over the last 8 layers (fewer in shallow models, see `parts.rank_stability`) is under
+        `settled` of its first value. Until then nothing is dropped but at entry, and from then on
+        `schedule` completes the budget exactly ("step" drops once, as ASL does). What enters is
+        that of the fixed schedule, and the turning point comes at the latest where the budget would
+        otherwise be overspent. This computes the question's attention in every layer up to there,
+        where a fixed turning point does so only where it drops, and questions about a clip share no
+        layer.
     settled : float, default 0.3
         Share of its first value at which the variance has settled (ASL).
     solve : bool, default True
@@ -267,7 +276,7 @@ class OmniDrop(LayerMethod):
         seen = view.tokens.select(video)
         n_audio = self._audio_quota(len(audio), len(video), seen, count)
 
-        if view.audio_attention is None:  # a tower that reports none: spread evenly over time
+        if view.audio_attention is None:  # an encoder that reports none: even
             heard = even(len(audio), n_audio)
         else:
             heard = top(view.audio_attention, n_audio).cpu()

@@ -1,4 +1,4 @@
-"""Random dropping: the control that every comparison needs."""
+"""Random: the control that every comparison needs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ from omnidrop.pruning.parts.entry_only import EntryMethod
 class Random(EntryMethod):
     """Drops audio and video tokens by chance, before the LLM.
 
-    Based on the control of SEATS (arXiv 2605.20035), where it is hard to beat at high budgets.
-    Inside the layers it drops at the schedule of another method: "random+random@omnidrop".
+    Based on the random baseline of SEATS (https://arxiv.org/abs/2605.20035), where it is hard to
+    beat at high budgets.
+
+    Published: one draw before the LLM, the same tokens in every layer.
+
+    Ours: inside the layers it drops at the schedule of another method, as in
+    "random+random@omnidrop".
 
     Parameters
     ----------

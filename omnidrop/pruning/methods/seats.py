@@ -1,4 +1,4 @@
-"""SEATS: diverse tokens before the LLM, the query's choice in the middle, none at the end.
+"""SEATS: diverse tokens before the LLM, the question's choice in the middle, none at the end.
 
 Before the LLM each short window keeps the tokens that differ most from one another. Past half the
 depth the last text token's attention decides in three steps, and late layers see text alone.
@@ -43,16 +43,18 @@ DEPTHS = {28: ((16, 18, 20), 23), 48: ((27, 31, 35), 39)}
 class Seats(LayerMethod):
     """Keeps diverse tokens per window, drops by the last token's attention, ends without any.
 
-    Based on SEATS (arXiv 2605.20035) and its public code. Published: the windows, the selection
-    at entry, the target shares of the 7B at 35, 25, 15 and 10 %, the depths for 28 and 48 layers,
-    the split of the drops, and the budgets of windows and modalities. "Ours" marks the rest.
+    Based on SEATS (https://arxiv.org/abs/2605.20035) and its public code.
 
-    One budget b gives both target shares: they lie on straight lines between the published pairs,
-    where their mean over this clip's tokens is b (ours). Above what the removal of everything in
-    late layers leaves room for, that layer moves towards the last (ours), so that 1 keeps
-    everything. What is published is taken as it is while it realises b to a hundredth of b. Else
-    the search for the total drop counts whole tokens, and where no drop suffices the windows keep
-    more or fewer at entry (ours).
+    Published: the windows, the selection at entry, the target shares of the 7B model at 35, 25, 15
+    and 10 %, the depths for 28 and 48 layers, the split of the drops, and the budgets of windows
+    and modalities.
+
+    Ours: one budget b gives both target shares, which lie on straight lines between the published
+    pairs, where their mean over this clip's tokens is b. Above what the removal of everything in
+    late layers leaves room for, that layer moves towards the last, so that 1 keeps everything. What
+    is published is taken as it is while it realises b to a hundredth of b. Otherwise the search for
+    the total drop counts whole tokens, and where no drop suffices the windows keep more or fewer at
+    entry.
 
     Parameters
     ----------
@@ -66,7 +68,7 @@ class Seats(LayerMethod):
     scale : float, default 1.4
         Share kept at entry over the target share (published).
     grids : int, default 2
-        Temporal grids of video in a window (published); a window of audio is a chunk of 2 s.
+        Temporal grids of video in a window (published); a window of audio is a chunk.
     after : sequence of int or float, optional
         Layers after which tokens are dropped: whole numbers are layers, counted from 1; fractions
         are shares of the depth. Published for 28 and 48 layers, the 28's shares for others (ours).
@@ -210,7 +212,7 @@ class Seats(LayerMethod):
             (view.tokens.video, view.video_attention),
             (view.tokens.audio, view.audio_attention),
         ):
-            if attention is not None:  # a tower that reports none: distance alone
+            if attention is not None:  # an encoder that reports none: distance alone
                 weights[mask.to(weights.device)] = attention.to(weights)
         return Entry(spread_out(view.embeds, weights, entry.windows, quotas))
 

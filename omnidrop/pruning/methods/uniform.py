@@ -1,4 +1,4 @@
-"""Even spacing: the simplest thing that looks at nothing but time."""
+"""Uniform: even spacing in time."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from omnidrop.pruning.parts.select import spread_by_chunk
 class Uniform(EntryMethod):
     """Keeps evenly spaced audio and video tokens of every chunk, chosen before the LLM.
 
-    Based on the uniform baseline of the token-pruning literature, as in SEATS (arXiv 2605.20035).
-    Each chunk's audio and video keep the same share (ours), rounded so that the sum is exact.
+    Based on the uniform baseline of SEATS (https://arxiv.org/abs/2605.20035).
+
+    Published: even spacing.
+
+    Ours: each chunk's audio and video keep the same share, rounded so that the sum is exact.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""Entry reduction guided by sound: what OmniZip and DASH have in common.
+"""Entry reduction guided by audio: what OmniZip and DASH have in common.
 
 Audio is chosen by score, and some of what is left is merged into evenly spaced anchors. The clip is
 cut into windows; how much of a window's audio stays sets how much of its video does. Inside a
-window frames come in pairs: the even frame keeps tokens by their spread over the picture, the odd
+window frames come in pairs: the even frame keeps tokens by their spread over the frame, the odd
 frame those least like the same place in the frame before.
 """
 
@@ -234,7 +234,7 @@ def merge_audio(
     count: int,
     group: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Choose anchors among the audio that goes, and merge what sounds like what is seen into them.
+    """Choose anchors among the dropped audio, and merge audio that is most like video into them.
 
     Anchors are evenly spaced; each of the others belongs to the anchor most like it (cosine). The
     `group` members of an anchor most like any video token are averaged, weighted by the softmax of
