@@ -98,7 +98,7 @@ def test_any_clip_any_budget(name, budget, layers, chunks, grids, height, width,
             check(SOLVED[name](budget=end), tokens, layers)
         return
     except UsageError:
-        assert name == "fastv"
+        assert "fastv" in name
         assert layers <= 2
         return
     if len(tokens):

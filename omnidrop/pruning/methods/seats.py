@@ -29,7 +29,7 @@ from omnidrop.pruning.method import (
     Plan,
 )
 from omnidrop.pruning.parts.farthest_point import Windows, spread_out
-from omnidrop.pruning.parts.select import rank_within, shares
+from omnidrop.pruning.parts.select import even, rank_within, shares
 
 #: Target shares of video and audio, published for the 7B under the names 10, 15, 25 and 35, which
 #: are also their means where six tokens in seven are video. The two ends are ours.
@@ -409,7 +409,14 @@ class _Quotas:
         )
 
     def exactly(self, count: int) -> torch.Tensor:
-        """Return the numbers on the way from one each to all of them whose sum is `count`."""
+        """Return the numbers on the way from one each to all of them whose sum is `count`.
+
+        Where a composition lets fewer in than there are windows, evenly spaced ones keep a token.
+        """
+        if count < len(self.sizes):
+            few = torch.zeros_like(self.sizes)
+            few[even(len(few), count)] = 1
+            return few
         low, high = 0.0, 1.0
         for _ in range(40):
             middle = (low + high) / 2
