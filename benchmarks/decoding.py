@@ -35,8 +35,8 @@ import numpy as np
 import torch
 
 from omnidrop.clip.clip import Clip, ClipOptions, open_clip
-from omnidrop.clip.features import resize_frames
 from omnidrop.clip.frames.packets import CLOCK_SLACK
+from omnidrop.clip.patches import resize_frames
 
 FPS, RATE, WIDTH, HEIGHT = 30, 48_000, 1920, 1080
 LOOP = 20  # seconds of picture encoded

@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 import omnidrop  # noqa: E402
-from omnidrop.clip.features import VideoSpec, patches  # noqa: E402
+from omnidrop.clip.patches import patches  # noqa: E402
+from omnidrop.clip.specs import VideoSpec  # noqa: E402
 from omnidrop.engine.decode import GenerateOptions  # noqa: E402
 from omnidrop.engine.encode import Features  # noqa: E402
 from omnidrop.errors import OmniDropError  # noqa: E402

@@ -46,7 +46,6 @@ from omnidrop.engine.session import Model  # noqa: E402
 from omnidrop.engine.timing import device_peak, reset_device_peak, synchronize  # noqa: E402
 from omnidrop.errors import MemoryShortError  # noqa: E402
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter  # noqa: E402
-from omnidrop.profiling.cost import prefill_flops  # noqa: E402
 from omnidrop.pruning.registry import method_names  # noqa: E402
 
 QUESTION = "What instrument plays first, and what is shown on screen at the same time?"
@@ -133,9 +132,9 @@ def measure_towers(
     frames = torch.tensor([mel.shape[1]], device=device)
     last: dict[str, torch.Tensor] = {}
     runs: dict[str, Callable[[], torch.Tensor]] = {
-        "vision omnidrop": lambda: adapter.vision_tower(patches, grid)[0],
+        "vision omnidrop": lambda: adapter.encode_video(patches, grid).planes[0],
         "vision transformers": lambda: holder.visual(patches, thw).pooler_output,
-        "audio omnidrop": lambda: adapter.audio_tower(mel)[0],
+        "audio omnidrop": lambda: adapter.encode_audio(mel).planes[0],
         "audio transformers": lambda: holder.audio_tower(mel, frames).last_hidden_state,
     }
 
@@ -183,7 +182,7 @@ def measure_prefill(
             trace = session.ask(QUESTION, method=method, options=one).trace
             stages = {stage.name: stage.seconds for stage in trace.stages}
             prefill = stages["entry"] + stages["prefill"]
-            flops = prefill_flops(shape, trace.text_tokens, trace.kept_per_layer, as_run=True)
+            flops = shape.prefill_flops(trace.text_tokens, trace.kept_per_layer, as_run=True)
             return {
                 "av_tokens": trace.av_tokens,
                 "realised": trace.realised_budget,

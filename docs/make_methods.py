@@ -88,8 +88,8 @@ def facts(kind: type[Method]) -> list[str]:
         found.append("It needs the vision encoder's attention, which is computed for it.")
     if kind.question_free:
         found.append("It does not look at the question: a second question reuses the whole clip.")
-    if getattr(kind, "needs_host", False):
-        found.append("It needs the host between layers.")
+    if kind.needs_host and Part.LAYERS in kind().parts():
+        found.append(f"Inside the layers it chooses on the CPU: {kind.needs_host}.")
     return found
 
 

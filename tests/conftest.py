@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from omnidrop.models.family import registered
+from omnidrop.testing import made_up_family
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -27,6 +31,13 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("repeatable")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _made_up() -> Iterator[None]:
+    """Know the made-up family, as if its package were installed."""
+    with registered(made_up_family.FAMILY):
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ GROWTH = 256
 
 
 @dataclass(frozen=True)
-class Lent:
+class CacheView:
     """The first `length` tokens of a layer's buffers, which nobody changes; room may follow."""
 
     keys: torch.Tensor
@@ -84,28 +84,28 @@ class KVCache:
         self._lengths[layer] = held + new
         return keys[:, :, : held + new], values[:, :, : held + new]
 
-    def lend(self, layer: int, length: int) -> Lent:
+    def share(self, layer: int, length: int) -> CacheView:
         """Return the first `length` tokens of a layer, for another cache to begin with."""
         keys, values = self._keys[layer], self._values[layer]
         if keys is None or values is None:
             raise IndexError(f"layer {layer} holds no keys yet")
-        return Lent(keys, values, length)
+        return CacheView(keys, values, length)
 
-    def borrow(self, layer: int, lent: Lent, *, copying: bool) -> None:
+    def start_from(self, layer: int, view: CacheView, *, copying: bool) -> None:
         """Begin a layer with the tokens of another cache.
 
         Parameters
         ----------
         layer : int
-        lent : Lent
+        view : CacheView
         copying : bool
             Copy them before anything is appended: the other cache is still in use. Otherwise its
             room is written to.
         """
-        end = lent.length if copying else lent.keys.shape[2]
-        self._keys[layer] = lent.keys[:, :, :end]
-        self._values[layer] = lent.values[:, :, :end]
-        self._lengths[layer] = lent.length
+        end = view.length if copying else view.keys.shape[2]
+        self._keys[layer] = view.keys[:, :, :end]
+        self._values[layer] = view.values[:, :, :end]
+        self._lengths[layer] = view.length
 
     def cut(self, layer: int, index: torch.Tensor) -> None:
         """Keep only the tokens at `index` ((n,) int64, ascending) in one layer."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -14,60 +13,12 @@ from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import UsageError
 from omnidrop.models.adapter import Adapter
+from omnidrop.options import GenerateOptions
 from omnidrop.report.trace import Choice
+from omnidrop.stages import StageName
 
 #: Stands at the end of decoded text while a character's bytes are not complete.
 REPLACEMENT = "\ufffd"
-
-
-@dataclass(frozen=True)
-class GenerateOptions:
-    """How the answer is made.
-
-    Parameters
-    ----------
-    max_new_tokens : int
-        At least 1.
-    temperature : float
-        0 is greedy; otherwise logits are divided by it and a token is drawn.
-    top_p : float
-        Draw from the smallest set of tokens whose probabilities sum to at least this, in (0, 1].
-    seed : int
-        Of every draw, the method's included.
-    logprobs : bool
-        Keep the log-probability of each generated token.
-    survivors : bool
-        Keep in the Trace which tokens entered each layer.
-
-    Raises
-    ------
-    UsageError
-        If a value cannot be meant.
-    """
-
-    max_new_tokens: int = 128
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    logprobs: bool = False
-    survivors: bool = False
-
-    def __post_init__(self) -> None:
-        if self.max_new_tokens < 1:
-            raise UsageError(
-                f"max_new_tokens is {self.max_new_tokens}.", hint="Ask for at least one token."
-            )
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
-            raise UsageError(
-                f"A temperature of {self.temperature} cannot be used.",
-                hint="Use 0 for greedy decoding or a positive number such as 0.7.",
-            )
-        if not 0 < self.top_p <= 1:
-            raise UsageError(
-                f"top_p is {self.top_p}.", hint="Use a share above 0 and up to 1, like 0.9."
-            )
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"A seed of {self.seed} cannot be used.", hint="Use 0 or more.")
 
 
 @dataclass(frozen=True)
@@ -153,14 +104,14 @@ def generate(
         ids.append(token)
         if options.logprobs:
             logprobs.append(float(logits.log_softmax(-1)[token]))
-        with stage("detokenise"):
+        with stage(StageName.DETOKENISE):
             stream.push(token)
         if len(ids) >= options.max_new_tokens:
             break
         position = prefilled.next_position + len(ids) - 1
-        with stage("decode"):
+        with stage(StageName.DECODE):
             logits = step(adapter, prefilled.cache, [token], position)[-1]
-    with stage("detokenise"):
+    with stage(StageName.DETOKENISE):
         text = stream.finish()
     return Generated(tuple(ids), text, stop, tuple(logprobs))
 
@@ -170,7 +121,9 @@ def _untimed(name: str) -> AbstractContextManager[None]:
 
 
 @torch.inference_mode()
-def step(adapter: Adapter, cache: KVCache, ids: Sequence[int], position: int) -> list[torch.Tensor]:
+def step(
+    adapter: Adapter, cache: KVCache, ids: Sequence[int], position: int | float
+) -> list[torch.Tensor]:
     """Feed tokens after the prompt.
 
     Parameters
@@ -180,7 +133,7 @@ def step(adapter: Adapter, cache: KVCache, ids: Sequence[int], position: int) ->
         Grows by `len(ids)` in every layer.
     ids : sequence of int
         Tokens to feed, at consecutive positions.
-    position : int
+    position : int or float
         M-RoPE position of the first of them.
 
     Returns

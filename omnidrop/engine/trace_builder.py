@@ -15,10 +15,10 @@ from omnidrop.engine.encode import Encoded
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.timing import Meter, device_peak, host_peak
 from omnidrop.models.adapter import Adapter
-from omnidrop.profiling.cost import kv_bytes, prefill_flops
-from omnidrop.prompt import Prompt, TokenMap
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import ChunkTrace, Memory, Trace
+from omnidrop.shapes import described
+from omnidrop.tokens import Prompt, TokenMap
 
 if TYPE_CHECKING:
     from omnidrop.clip.clip import Clip
@@ -78,11 +78,11 @@ def build_trace(
             **account.method.settings(),
             "plan": dict(account.prefilled.plan.settings),
         },
-        model=asdict(adapter.info),
+        model=described(adapter.info),
         clip=_describe(clip, encoded),
         settings={
             "question": question,
-            "system": adapter.layout.system if system is None else system,
+            "system": adapter.template.system if system is None else system,
             **asdict(account.options),
             "versions": versions(),
         },
@@ -94,7 +94,7 @@ def build_trace(
         planned=account.prefilled.plan.counts,
         kept_audio=kept_audio,
         kept_video=kept_video,
-        chunks=_chunks(tokens, account.prefilled, adapter.layout.seconds_per_chunk, clip),
+        chunks=_chunks(tokens, account.prefilled, adapter.template.chunk_seconds, clip),
         stages=meter.stages(),
         ttft=ticks[0] if ticks else meter.since_start(),
         tokens_per_second=speed,
@@ -102,10 +102,10 @@ def build_trace(
             host=host_peak(),
             device=device_peak(adapter.device),
             kv_cache=account.kv_bytes,
-            kv_cache_unpruned=kv_bytes(shape, (len(tokens),) * layers, element),
+            kv_cache_unpruned=shape.kv_bytes((len(tokens),) * layers, element),
         ),
-        flops_prefill=prefill_flops(shape, text, kept),
-        flops_prefill_unpruned=prefill_flops(shape, text, (total,) * layers),
+        flops_prefill=shape.prefill_flops(text, kept),
+        flops_prefill_unpruned=shape.prefill_flops(text, (total,) * layers),
         notices=account.notices,
         survivors=(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()

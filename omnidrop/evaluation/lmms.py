@@ -19,6 +19,7 @@ from typing import Any
 
 from omnidrop.errors import UsageError
 from omnidrop.evaluation.records import key_of
+from omnidrop.options import DEFAULT_BUDGET
 
 NAME = "omnidrop"
 
@@ -74,7 +75,7 @@ class Asker:
         pretrained: str | None = None,
         *,
         method: str = "omnidrop",
-        budget: float = 0.3,
+        budget: float = DEFAULT_BUDGET,
         seed: int = 0,
         system_prompt: str | None = None,
         fps: float | None = None,

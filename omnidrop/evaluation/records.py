@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omnidrop.errors import UsageError, printable
+from omnidrop.files import plain, to_json
 
 SCHEMA = "omnidrop.eval/1"
 SETUP_SCHEMA = "omnidrop.eval-setup/1"
@@ -96,7 +96,7 @@ class Folder:
         """Write one record, whole, to the disk."""
         if self._stream is None:
             raise ValueError("the folder is not open")
-        text = json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
+        text = to_json(record)
         try:
             os.write(self._stream, (text + "\n").encode("utf-8", "backslashreplace"))
         except OSError as problem:
@@ -189,23 +189,6 @@ def key_of(*parts: Any) -> str:
     """Return a name for what was asked: the same parts give the same key."""
     text = json.dumps(plain(parts), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:20]
-
-
-def plain(value: Any) -> Any:
-    """Return a value that strict JSON can hold."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(v) for key, v in value.items()}
-    if isinstance(value, (set, frozenset)):
-        return sorted(plain(v) for v in value)
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    return printable(value) if isinstance(value, os.PathLike) else str(value)
 
 
 def _cell(record: Record) -> tuple[str, float]:

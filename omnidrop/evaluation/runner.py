@@ -20,6 +20,7 @@ from omnidrop.clip.clip import ClipOptions
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.session import Model, Session
 from omnidrop.errors import BudgetError, OmniDropError, UsageError
+from omnidrop.evaluation.items import Item, QuestionSet, Style
 from omnidrop.evaluation.records import (
     ANSWERED,
     FAILED,
@@ -30,10 +31,10 @@ from omnidrop.evaluation.records import (
     key_of,
 )
 from omnidrop.evaluation.scoring import Score, offered, put, read, weighed
-from omnidrop.evaluation.sets import Item, QuestionSet, Style
 from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.registry import get_method
 from omnidrop.report.trace import Answer
+from omnidrop.stages import StageName
 
 #: Label of the control that keeps every token.
 UNPRUNED = "unpruned"
@@ -286,10 +287,10 @@ class _Job:
         spans: dict[tuple[Path, float | None, float | None], list[Item]] = {}
         for item in self.questions.items:
             spans.setdefault((item.video, item.start, item.end), []).append(item)
-        for (video, start, end), items in spans.items():
+        for items in spans.values():
             began = time.perf_counter()
             try:
-                session = self._open(video, start, end)
+                session = self._open(items[0])
                 identity = session.clip.identity if session.clip is not None else ""
             except Exception as problem:
                 self._stop()
@@ -305,10 +306,8 @@ class _Job:
                     continue
                 yield from self._write(self._answers(session, left, began), tally)
 
-    def _open(self, video: Path, start: float | None, end: float | None) -> Session:
-        if start is None and end is None:
-            return self.model.open(video, self.options.clip)
-        return self.model.open(video, self.options.clip, start=start, end=end)
+    def _open(self, item: Item) -> Session:
+        return self.model.open(item.video, item.clip_options(self.options.clip))
 
     def _asks(self, items: Sequence[Item], identity: str) -> list[_Ask]:
         """Return the clip's questions by every cell, cell by cell."""
@@ -425,9 +424,9 @@ class _Job:
             "flops_unpruned": trace.flops_prefill_unpruned,
             "seconds": {
                 "clip": round(clip_seconds, 6),
-                "entry": seconds.get("entry", 0.0),
-                "prefill": seconds.get("prefill", 0.0),
-                "selection": seconds.get("selection", 0.0),
+                "entry": seconds.get(StageName.ENTRY, 0.0),
+                "prefill": seconds.get(StageName.PREFILL, 0.0),
+                "selection": seconds.get(StageName.SELECTION, 0.0),
                 "first_token": round(trace.ttft, 6),
             },
             "kv_bytes": trace.memory.kv_cache,

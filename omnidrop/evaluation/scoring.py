@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from omnidrop.evaluation.sets import LETTERS, Item, Style
+from omnidrop.evaluation.items import LETTERS, Item, Style
 
 #: "text" reads what the model writes; "logits" takes the likeliest of the choices.
 Score = Literal["text", "logits"]

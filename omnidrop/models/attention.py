@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
 
 def attend(
@@ -37,37 +37,15 @@ def attend(
     -------
     Tensor, (b, n, heads · head_dim)
     """
+    # Eager attention is the family's own: each of the library's modelling files defines it.
+    eager = sys.modules[type(module).__module__].eager_attention_forward
     implementation = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.config._attn_implementation, reference.eager_attention_forward
+        module.config._attn_implementation, eager
     )
     out, _ = implementation(
         module, query, key, value, mask, scaling=module.scaling, dropout=0.0, is_causal=causal
     )
     return out.flatten(2)
-
-
-def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn queries or keys by their positions' angles.
-
-    To the bit ``states * cos + rotate_half(states) * sin``, without the copy that is turned by a
-    quarter.
-
-    Parameters
-    ----------
-    states : Tensor, (..., head_dim)
-    cos, sin : Tensor, (..., head_dim)
-        In the dtype of the states; broadcast against them.
-
-    Returns
-    -------
-    Tensor, (..., head_dim)
-        A new tensor, laid out in memory as `states` is.
-    """
-    half = states.shape[-1] // 2
-    turned = states * cos
-    turned[..., :half] -= states[..., half:] * sin[..., :half]
-    turned[..., half:] += states[..., :half] * sin[..., half:]
-    return turned
 
 
 def attend_from_few(

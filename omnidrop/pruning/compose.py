@@ -15,7 +15,6 @@ from typing import Any
 import torch
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import (
     CachePolicy,
@@ -28,6 +27,7 @@ from omnidrop.pruning.method import (
     Plan,
 )
 from omnidrop.pruning.parts.select import even
+from omnidrop.tokens import TokenMap
 
 #: Settings of the composition itself; its parts have none of these names.
 OWN = ("budget", "cache", "enters")
@@ -140,6 +140,11 @@ class Compose(Method):
     def question_free(self) -> bool:  # type: ignore[override]
         """Whether the choice inside the layers asks nothing of the text."""
         return self.layers.question_free
+
+    @property
+    def needs_host(self) -> str:  # type: ignore[override]
+        """Why the choice inside the layers needs the CPU, if it does."""
+        return self.layers.needs_host
 
     @property
     def _schedule(self) -> Method:

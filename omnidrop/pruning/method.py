@@ -24,8 +24,9 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import torch
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.prompt import TokenMap
+from omnidrop.moving import moved
 from omnidrop.pruning import checks
+from omnidrop.tokens import TokenMap
 
 Rows = Literal["question", "last", "all-text"]
 CachePolicy = Literal["own", "cut"]
@@ -201,17 +202,22 @@ class Mix:
             On the device and in the dtype of `rows`.
         """
         device = rows.device
-        used, place = torch.unique(self.kept.to(device), return_inverse=True)
-        source, weight = self.source.to(device), self.weight.to(device)
+        if self.kept.device.type == "cpu":
+            used, place = (
+                moved(part, device) for part in torch.unique(self.kept, return_inverse=True)
+            )
+        else:  # only the device knows which are named, so all are computed
+            used, place = torch.arange(len(keep), device=device), self.kept
+        source, weight = moved(self.source, device), moved(self.weight, device)
         sums = torch.zeros(len(used), rows.shape[1], device=device)
         total = torch.zeros(len(used), device=device).index_add_(0, place, weight)
         for into, index, share in zip(
             place.split(_BLOCK), source.split(_BLOCK), weight.split(_BLOCK), strict=True
         ):
             sums.index_add_(0, into, rows.index_select(0, index).float() * share[:, None])
-        out = rows.index_select(0, keep.to(device))
-        out[used] = (sums / total[:, None]).to(out)
-        return out
+        out = rows.index_select(0, moved(keep, device))
+        means = torch.where(total[:, None] > 0, (sums / total[:, None]).to(out), out[used])
+        return out.index_copy_(0, used, means)
 
 
 @dataclass(frozen=True)
@@ -241,9 +247,13 @@ class LayerView(Protocol):
 
     layer: int
     layers: int
-    tokens: TokenMap
     generator: torch.Generator
     state: MethodState
+
+    @property
+    def tokens(self) -> TokenMap:
+        """The surviving AV tokens; on the model's device, unless `Method.needs_host` says why."""
+        ...
 
     def attention(self, rows: Rows) -> torch.Tensor:
         """Post-softmax attention of this layer from text rows to each surviving AV token.
@@ -302,7 +312,11 @@ class Method:
     #: Settings that act in some of the parts only; the others act in all of them.
     used_by: ClassVar[Mapping[str, frozenset[Part]]] = {}
     #: Settings of earlier versions: name → value → how to say it now.
-    moved: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    former: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    #: Why `keep` needs tokens and scores on the CPU; "" where it works on any device and the number
+    #: of tokens it returns is the one asked for, so that the host need not wait for the device.
+    #: An adaptive plan always brings them to the CPU.
+    needs_host: ClassVar[str] = "its own choice on the CPU"
 
     budget: float = 1.0
 

@@ -118,12 +118,12 @@ def _unknown(
     kind: type[Method], name: str, key: str, value: Any, known: Sequence[str]
 ) -> UsageError:
     """Explain a setting that a method does not have, or has no longer."""
-    if key not in kind.moved:
+    if key not in kind.former:
         return UsageError(
             f"Method {name!r} has no setting {key!r}.", hint=_closest(key, list(known))
         )
     word = "none" if value is None else str(value)
-    ways = kind.moved[key]
+    ways = kind.former[key]
     now = ways.get(word) or ", ".join(f"{way} ({old})" for old, way in ways.items())
     return UsageError(
         f"Method {kind.name!r} has no setting {key!r} any more: it is a choice of method.",
@@ -178,7 +178,7 @@ def _not_there(
     """Explain a setting that no part of a composition has, or that does nothing there."""
     part, dot, field = key.rpartition(".")
     for kind in kinds.values() if not dot else [kinds[part]] if part in kinds else []:
-        if field in kind.moved:
+        if field in kind.former:
             return _unknown(kind, kind.name, field, value, ())
     dead = part in kinds and field in {f.name for f in fields(kinds[part])} - {"budget", "cache"}
     known = ["budget", "cache", "enters", *(f"{p}.{f}" for p in live for f in live[p])]

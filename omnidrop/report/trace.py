@@ -18,10 +18,9 @@ class Stage:
     Attributes
     ----------
     name : str
-        open, sound, log-mel, audio tower, frames, resize, patches, waiting for frames, vision
-        tower, prompt, entry, prefill, selection, answer, decode, detokenise, choices.
+        One of `omnidrop.stages.StageName`, or how far an earlier question's prefix was reused.
     seconds : float
-        Wall-clock seconds spent in it (device synchronised).
+        Seconds spent in it: on a GPU by the device's own events, else by the clock on the wall.
     within : str or None
         Name of the stage this one is a part of (selection is within prefill).
     reused : bool

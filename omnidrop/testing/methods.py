@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from omnidrop.errors import BudgetError, OmniDropError, UsageError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning.method import Entry, EntryView, Method
 from omnidrop.testing.simulate import (
     Run,
@@ -28,6 +27,7 @@ from omnidrop.testing.simulate import (
     prefill,
     reachable,
 )
+from omnidrop.tokens import TokenMap
 
 #: How far the mean over the layers may be from the budget.
 TOLERANCE = 0.01 + 1e-9

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from omnidrop.prompt import Kind, TokenMap
 from omnidrop.pruning.method import Entry, EntryView, Method, MethodState, Need, Plan, Rows
+from omnidrop.tokens import Kind, TokenMap
 
 #: Widths of the made-up embeddings and of the made-up hidden states.
 WIDTH, STATE_WIDTH = 8, 4
@@ -24,7 +24,6 @@ def clip(
     """Make the AV tokens of a clip of two-second chunks: in each first video, then audio."""
     kind: list[int] = []
     chunk: list[int] = []
-    time: list[float] = []
     grid: list[tuple[int, int, int]] = []
     for c in range(chunks):
         for g in range(grids):
@@ -32,17 +31,14 @@ def clip(
                 for w in range(width):
                     kind.append(Kind.VIDEO)
                     grid.append((c * grids + g, h, w))
-                    time.append(2.0 * c + 2.0 * g / grids)
                     chunk.append(c)
         for a in range(audio):
             kind.append(Kind.AUDIO)
             grid.append((c * audio + a, -1, -1))
-            time.append(2.0 * c + 2.0 * a / audio)
             chunk.append(c)
     return TokenMap(
         kind=torch.tensor(kind, dtype=torch.int8),
         chunk=torch.tensor(chunk, dtype=torch.int32),
-        time=torch.tensor(time, dtype=torch.float32),
         grid=torch.tensor(grid, dtype=torch.int32).reshape(-1, 3),
     )
 

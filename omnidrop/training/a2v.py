@@ -86,9 +86,9 @@ class Pairs:
 def pairs_of(session: Session, progress: Progress | None = None) -> Pairs:
     """Run the towers over an open clip; its chunks that have both sound and picture, on the CPU."""
     encoded = session.encode(progress)
-    prompt = build_prompt(session.adapter.text, session.adapter.layout, "-", encoded.media)
+    prompt = build_prompt(session.adapter.text, session.adapter.template, "-", encoded.media)
     tokens = prompt.tokens.select(prompt.tokens.av)
-    embeds = encoded.in_prompt_order(tokens.video).detach()
+    embeds = encoded.in_prompt_order(tokens.video)[0].detach()
     chunks = Chunks.of(tokens, embeds)
     number, pictures = mean_picture(tokens, embeds)
     heard, seen = torch.isin(chunks.number, number), torch.isin(number, chunks.number)

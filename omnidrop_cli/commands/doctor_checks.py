@@ -1,4 +1,4 @@
-"""What `omnidrop doctor` looks at: each check returns findings, and none can end the others."""
+"""The checks of `omnidrop doctor`: each returns findings, and none can stop the others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from omnidrop_cli.terminal.format import duration, size
+from omnidrop.format import duration, size
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 NEEDED = (
@@ -31,7 +31,7 @@ SMALLEST_MODEL = 12e9
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the checkup.
+    """One line of the report.
 
     Attributes
     ----------

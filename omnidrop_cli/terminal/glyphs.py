@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from omnidrop_cli.terminal.format import clock
+from omnidrop.format import clock
 
 AUDIO, VIDEO, RELEVANCE = "#e69f00", "#56b4e9", "#cc79a7"
 PLAIN = "#8a93a6"

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from omnidrop import format as fmt
 from omnidrop.errors import printable
-from omnidrop_cli.terminal import format as words
 from omnidrop_cli.terminal.glyphs import (
     RELEVANCE,
     Ink,
@@ -87,10 +87,10 @@ def clip_line(trace: Trace) -> str:
     said = [printable(clip.get("path") or "ready features")]
     if trace.chunks:
         first, last = trace.chunks[0].start, trace.chunks[-1].end
-        said.append(words.span(first, last))
+        said.append(fmt.span(first, last))
         duration = clip.get("duration")
         if isinstance(duration, (int, float)) and last - first < duration - 0.5:
-            said[-1] += f" of {words.clock(duration)}"
+            said[-1] += f" of {fmt.clock(duration)}"
     if trace.video_tokens:
         frames, size, fps = clip.get("frames"), clip.get("size"), clip.get("fps")
         if frames:
@@ -112,7 +112,7 @@ def model_line(trace: Trace) -> str:
     if model.get("demo"):
         said[0] += " (demo)" if said[0] != "demo" else " model"
     said += [
-        words.parameters(model.get("parameters")),
+        fmt.parameters(model.get("parameters")),
         f"{trace.layers} layers",
         str(model.get("quantization") or ""),
         *(str(model.get(name) or "") for name in ("dtype", "attention", "device")),
@@ -129,7 +129,7 @@ def choices(answer: Answer, width: int, ink: Ink) -> list[Text]:
         name = Text(printable(choice.text))
         name.truncate(room, overflow="ellipsis", pad=True)
         line.append_text(name)
-        line.append(f" {words.share(choice.probability):>8}  ")
+        line.append(f" {fmt.share(choice.probability):>8}  ")
         space = min(max(width - line.cell_len, 4), 40)
         line.append_text(bar(choice.probability, space, ink, track=True))
         lines.append(line)
@@ -154,15 +154,15 @@ def shares(trace: Trace, width: int) -> list[Text]:
     ):
         line = Text(" " * INDENT)
         line.append(f"{name:<7}", style="dim")
-        values = [words.number(total)]
+        values = [fmt.number(total)]
         for part in (kept[0], kept[-1], sum(kept) / len(kept)):
-            values.append(words.share(part / total) if total else "–")
+            values.append(fmt.share(part / total) if total else "–")
         for value, cell in zip(values, cells, strict=True):
             line.append(f"{value:>{cell}}")
         lines.append(line)
     line = Text(" " * INDENT)
     line.append(f"{'text':<7}", style="dim")
-    line.append(f"{words.number(trace.text_tokens):>{cells[0]}}")
+    line.append(f"{fmt.number(trace.text_tokens):>{cells[0]}}")
     line.append("  never dropped", style="dim")
     return [*lines, line]
 
@@ -212,11 +212,11 @@ def moments(trace: Trace, width: int, ink: Ink) -> list[Text]:
     if not best:
         why = "The method did not measure relevance." if len(trace.chunks) > 1 else ""
         return [*lines, Text(f"  {why}", style="dim")] if why else []
-    room = max(len(words.span(a, b)) for a, b, _, _ in best)
+    room = max(len(fmt.span(a, b)) for a, b, _, _ in best)
     for start, end, part, factor in best:
         line = Text(" " * INDENT)
-        line.append(f"{words.span(start, end):<{room}}")
-        line.append(f"{words.share(part):>9}")
+        line.append(f"{fmt.span(start, end):<{room}}")
+        line.append(f"{fmt.share(part):>9}")
         line.append(f"{f'×{factor:.1f}':>7}  ", style="dim")
         line.append_text(bar(part / best[0][2], max(width - line.cell_len, 4), ink, RELEVANCE))
         lines.append(line)
@@ -253,7 +253,7 @@ def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
         aside = getattr(stage, "overlapped", False)
         name.truncate(room, overflow="ellipsis", pad=True)
         line.append_text(name)
-        line.append(f"{words.duration(stage.seconds):>11}  ")
+        line.append(f"{fmt.duration(stage.seconds):>11}  ")
         if stage.reused:
             line.append("done before, not run again", style="dim")
         elif aside:
@@ -265,7 +265,7 @@ def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
         lines.append(line)
     line = Text(" " * INDENT)
     line.append("first token after".ljust(room))
-    line.append(f"{words.duration(trace.ttft):>11}", style="bold")
+    line.append(f"{fmt.duration(trace.ttft):>11}", style="bold")
     lines.append(line)
     if trace.tokens_per_second:
         line = Text(" " * INDENT + "tokens per second".ljust(room))
@@ -279,22 +279,22 @@ def cost(trace: Trace, width: int, ink: Ink) -> list[Text]:
     lines = [title("Cost against keeping every token", width)]
     memory = trace.memory
     rows = (
-        ("prefill", words.flops, trace.flops_prefill, trace.flops_prefill_unpruned),
-        ("KV cache", words.size, memory.kv_cache, memory.kv_cache_unpruned),
+        ("prefill", fmt.flops, trace.flops_prefill, trace.flops_prefill_unpruned),
+        ("KV cache", fmt.size, memory.kv_cache, memory.kv_cache_unpruned),
     )
     for name, show, part, whole in rows:
         line = Text(" " * INDENT)
         line.append(name.ljust(LABEL), style="dim")
         line.append(f"{show(part):>11} of {show(whole):>11}")
-        line.append(f"{words.share(part / whole) if whole else '–':>9}  ", style="bold")
+        line.append(f"{fmt.share(part / whole) if whole else '–':>9}  ", style="bold")
         if whole and width - line.cell_len >= 4:
             line.append_text(bar(part / whole, width - line.cell_len, ink, track=True))
         lines.append(line)
     line = Text(" " * INDENT)
     line.append("peak".ljust(LABEL), style="dim")
-    line.append(f"{words.size(memory.host):>11} host")
+    line.append(f"{fmt.size(memory.host):>11} host")
     if memory.device is not None:
-        line.append(f", {words.size(memory.device)} device")
+        line.append(f", {fmt.size(memory.device)} device")
     return [*lines, line]
 
 
@@ -309,7 +309,7 @@ def settings(answer: Answer, width: int) -> list[Text]:
         ("answer", trace.settings, {"question"}),
     )
     for name, values, shown in groups:
-        said = [f"{k} {words.setting(v)}" for k, v in values.items() if k not in shown]
+        said = [f"{k} {fmt.setting(v)}" for k, v in values.items() if k not in shown]
         lines += field(name, " · ".join(said) or "–", width)
     count = len(answer.token_ids)
     after = f" after {count} token{'s' if count > 1 else ''}" if count else ""

@@ -15,7 +15,7 @@ from fakes import ROOT, make_trace
 from rich.cells import cell_len
 from test_cli_save import Page
 
-from omnidrop.profiling.peak import Estimate, Sizes, Tokens, run_estimate, tower_costs
+from omnidrop.profiling.estimate import Estimate, Sizes, Tokens, encoder_flops, run_estimate
 from omnidrop.profiling.result import (
     PREFILL,
     SELECTION,
@@ -25,9 +25,9 @@ from omnidrop.profiling.result import (
     StageStat,
     Timing,
     compared,
-    told_apart,
+    unique_labels,
 )
-from omnidrop.profiling.survivors import ChunkSight, Sight
+from omnidrop.profiling.survivors import Replay, ReplayedChunk
 from omnidrop_cli import backend
 from omnidrop_cli.options.profile import CompareFlags, labels_of
 
@@ -86,9 +86,9 @@ def make_profile(labels: list[tuple[str, float]]) -> Profile:
     )  # fmt: skip
 
 
-def make_sight(label: str) -> Sight:
+def make_sight(label: str) -> Replay:
     draw = np.random.default_rng(0)
-    chunk = ChunkSight(
+    chunk = ReplayedChunk(
         start=0.0,
         end=2.0,
         frame=draw.integers(0, 255, (28, 56, 3), dtype=np.uint8),
@@ -98,7 +98,7 @@ def make_sight(label: str) -> Sight:
         mel=draw.normal(size=(128, 200)).astype(np.float32),
         sounds=np.arange(50) % 3 == 0,
     )
-    return Sight(label, 4, 8, (chunk, chunk))
+    return Replay(label, 4, 8, (chunk, chunk))
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def test_labels_tell_runs_apart() -> None:
     assert labels_of(drops) == [
         "omnidrop 0.5", "omnidrop 0.2", "fastv 0.5", "fastv 0.2", "paper-7b-30", "paper-7b-30 (2)",
     ]  # fmt: skip
-    assert told_apart(["none", "a", "none"]) == ["none (2)", "a", "none (3)"]
+    assert unique_labels(["none", "a", "none"]) == ["none (2)", "a", "none (3)"]
 
 
 def test_json_is_one_document(run, measured, clip) -> None:
@@ -259,11 +259,11 @@ def test_what_exists_is_kept(run, measured, clip, tmp_path) -> None:
 @pytest.mark.parametrize("words", [("estimate",), ("profile", "--dry-run")])
 def test_estimates(run, fake, clip, monkeypatch, words) -> None:
     from omnidrop.models.loading import LoadOptions
-    from omnidrop.models.unloaded import sketch
+    from omnidrop.models.unloaded import describe
 
     def estimate(path: Path, question: str, methods: list[Any], **given: Any) -> Estimate:
-        known = sketch(LoadOptions(model="7b", device="cpu"))
-        sizes = Sizes(known.text, known.vision, known.audio, known.weights, known.bytes_per_value)
+        known = describe(LoadOptions(model="7b", device="cpu"))
+        sizes = Sizes(known.shapes, known.weights, known.bytes_per_value)
         tokens = Tokens(40, 1000, 3000, (20, 24, 24), False)
         control, *runs = (
             run_estimate(label, "x", b, (round(b * 4000),) * 28, sizes, tokens, 1e12)
@@ -272,7 +272,7 @@ def test_estimates(run, fake, clip, monkeypatch, words) -> None:
         )  # fmt: skip
         model = {"name": known.name, "parameters": known.parameters, "weights": known.weights,
                  "quantization": None, "dtype": known.dtype, "device": known.device}  # fmt: skip
-        return Estimate(str(path), question, model, tokens, *tower_costs(sizes, tokens),
+        return Estimate(str(path), question, model, tokens, *encoder_flops(sizes, tokens),
                         speed=1e12, speed_of="as given", control=control, runs=tuple(runs),
                         notices=("A notice.",))  # fmt: skip
 

@@ -11,7 +11,7 @@ from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model
 from omnidrop.errors import BudgetError
 from omnidrop.profiling import fit as fitting
-from omnidrop.profiling.limits import Pace
+from omnidrop.profiling.prefill_speed import PrefillSpeed, prefill_speed
 from omnidrop.pruning.method import Method
 from omnidrop.testing import media
 from tests.engine.conftest import make_features
@@ -23,7 +23,7 @@ SHORT = GenerateOptions(max_new_tokens=2)
 @pytest.fixture
 def slow(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine of 100 MFLOP/s, so that what is expected does not depend on this one."""
-    monkeypatch.setattr(fitting, "pace", lambda adapter, method: Pace(1e8, 0.1))
+    monkeypatch.setattr(fitting, "prefill_speed", lambda *_: PrefillSpeed(1e8, 0.1))
 
 
 @pytest.mark.parametrize(
@@ -61,41 +61,39 @@ def test_the_budget_meets_what_is_expected(model: Model, slow, features: Feature
 
 
 def test_memory_grows_with_the_budget(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "_memory", lambda device: (10**9, 10**9))
+    monkeypatch.setattr(fitting, "memory_in_use", lambda device: (10**9, 10**9))
     found = []
-    with model.features(make_features((40, 16, 16), 4100)) as clip:
+    with model.features(make_features((40, 16, 16), 4100, model=model)) as clip:
         encoded = clip.encode()
         prompt = fitting.build_prompt(
-            model.adapter.text, model.adapter.layout, QUESTION, encoded.media
+            model.adapter.text, model.adapter.template, QUESTION, encoded.media
         )
         for memory in (1.002e9, 1.004e9, 2e9):
-            method, _ = fitting.fit(
-                model.adapter, prompt, omnidrop.OmniDrop(), omnidrop.Limits(memory=memory),
-                lambda: 0.0,
-            )  # fmt: skip
+            limits = omnidrop.Limits(memory=memory)
+            method, _ = limits.choose(model.adapter, prompt, omnidrop.OmniDrop(), lambda: 0.0)
             found.append(method.budget)
     assert found[0] < found[1] < found[2] == 1.0
 
 
 def test_the_pace_is_measured_once(model: Model) -> None:
-    one = fitting.pace(model.adapter, omnidrop.OmniDrop(budget=0.5))
+    one = prefill_speed(model.adapter, omnidrop.OmniDrop(budget=0.5))
     assert one.rate > 0
     assert one.overhead >= 0
-    assert fitting.pace(model.adapter, omnidrop.OmniDrop(budget=0.2)) is one
-    assert fitting.pace(model.adapter, omnidrop.OmniDrop(diversity=0.0)) is not one
+    assert prefill_speed(model.adapter, omnidrop.OmniDrop(budget=0.2)) is one
+    assert prefill_speed(model.adapter, omnidrop.OmniDrop(diversity=0.0)) is not one
 
 
 def test_pixels_and_rate_are_lowered_when_told(model: Model, slow, tmp_path, monkeypatch) -> None:
     path = media.mp4(tmp_path / "film.mp4", seconds=2.0)
     spent = []
 
-    def ahead(adapter, path, options):
-        media, _, tower = measured(adapter, path, options)
-        spent.append(options)
-        return media, 0.01 * len(spent), tower
+    def predicted(adapter, clip):
+        media, _, encoder = measured(adapter, clip)
+        spent.append(clip.options)
+        return media, 0.01 * len(spent), encoder
 
-    measured = fitting._ahead
-    monkeypatch.setattr(fitting, "_ahead", ahead)
+    measured = fitting.predict_encoding
+    monkeypatch.setattr(fitting, "predict_encoding", predicted)
     monkeypatch.setattr(fitting, "SHRINK", 0.25)
 
     def lowered(latency: float, **told: bool):

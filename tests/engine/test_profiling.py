@@ -17,13 +17,13 @@ from omnidrop.clip.probe import probe
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model, load
-from omnidrop.engine.timing import MemoryWatch, Meter, matmul_speed, resident
+from omnidrop.engine.timing import MemoryWatch, Meter, resident
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.models.loading import LoadOptions
-from omnidrop.profiling.cost import audio_flops, vision_flops
 from omnidrop.profiling.estimate import estimate
+from omnidrop.profiling.machine import matmul_speed
 from omnidrop.profiling.measure import first_token_kl, profile
-from omnidrop.profiling.replay import look, overlay
+from omnidrop.profiling.replay import overlay, replay
 from omnidrop.profiling.result import PREFILL, Profile, summable
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.methods.uniform import Uniform
@@ -183,14 +183,12 @@ def test_tower_flops_are_those_counted(folder: Path, features: Features) -> None
     assert features.grid is not None
     assert features.mel is not None
     with FlopCounterMode(display=False) as counter:
-        adapter.vision_tower(features.patches, features.grid)
-    assert vision_flops(info.vision, features.grid) == pytest.approx(
-        counter.get_total_flops(), rel=0.02
-    )
+        adapter.encode_video(features.patches, features.grid)
+    assert info.vision.flops(features.grid) == pytest.approx(counter.get_total_flops(), rel=0.02)
     with FlopCounterMode(display=False) as counter:
-        heard, _ = adapter.audio_tower(features.mel[:, :400])
+        (heard,), _ = adapter.encode_audio(features.mel[:, :400])
     # The counter sees the second convolution's input at full rate and the padding of the first.
-    assert audio_flops(info.audio, len(heard)) == pytest.approx(counter.get_total_flops(), rel=0.02)
+    assert info.audio.flops(len(heard)) == pytest.approx(counter.get_total_flops(), rel=0.02)
 
 
 def test_estimate_counts_what_the_run_counts(folder: Path, found: Profile, film: Path) -> None:
@@ -213,9 +211,9 @@ def test_estimate_counts_what_the_run_counts(folder: Path, found: Profile, film:
     assert json.dumps(told.to_dict())
 
 
-def test_look_gathers_frames_and_sound(model: Model, found: Profile, film: Path) -> None:
+def test_replay_collects_frames_and_audio(model: Model, found: Profile, film: Path) -> None:
     run = found.runs[0]
-    sight = look(model, film, run, layer=1)
+    sight = replay(model, film, run, layer=1)
     assert (sight.layer, len(sight.chunks)) == (1, len(run.trace.chunks))
     for chunk, told in zip(sight.chunks, run.trace.chunks, strict=True):
         assert chunk.frame is not None
@@ -223,11 +221,11 @@ def test_look_gathers_frames_and_sound(model: Model, found: Profile, film: Path)
         assert chunk.frame.shape[:2] == tuple(run.trace.clip["size"])
         assert chunk.video_kept == told.video[1]
         assert int(chunk.patches.sum()) <= chunk.video_kept
-        assert chunk.sounds is not None
-        assert int(chunk.sounds.sum()) == told.audio[1]
-        assert len(chunk.sounds) == told.audio_total
+        assert chunk.audio is not None
+        assert int(chunk.audio.sum()) == told.audio[1]
+        assert len(chunk.audio) == told.audio_total
     with pytest.raises(UsageError, match="no layer 99"):
-        look(model, film, run, layer=99)
+        replay(model, film, run, layer=99)
 
 
 def test_overlay_keeps_size_rate_and_sound(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import av
 import pytest
 import torch
 
+from omnidrop.clip.prefetch import Prefetch
 from omnidrop.engine import frame_stream as reading
 from omnidrop.engine.encode import encode_clip
 from omnidrop.engine.session import Encoded, Model
@@ -30,7 +32,7 @@ def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_grids_are_known_by_their_pixels() -> None:
     a, b, c = torch.randint(0, 256, (3, 2, 3, 28, 28), dtype=torch.uint8)
-    seen = reading.Seen(2)
+    seen = reading.RepeatFilter(2)
     fresh, places = seen.sort(torch.cat([a, b, a]))
     assert torch.equal(fresh, torch.cat([a, b]))
     assert places == [0, 1, 0]
@@ -47,26 +49,53 @@ def test_grids_are_known_by_their_pixels() -> None:
     assert seen.sort(still)[1] == [4]
 
 
+def test_chunks_that_are_there_already_are_taken_together() -> None:
+    def chunk(number: int) -> reading.Grids:
+        if number == 1:  # nothing new in it
+            return reading.Grids(None, (0, 2, 3), [0], 2)
+        return reading.Grids(torch.full((12, 4), float(number)), (2, 2, 3), [number, 9], 4)
+
+    def ahead() -> Prefetch[reading.Grids]:
+        made = Prefetch((chunk(number) for number in range(5)), 8, "test")
+        made._thread.join()  # all five are there, and the end
+        return made
+
+    with closing(ahead()) as chunks:
+        first = next(chunks)
+        assert reading.all_ready(first, chunks, 0) is first
+        taken = reading.all_ready(first, chunks, 30)
+        assert taken.rows is not None
+        assert taken.rows[:, 0].tolist() == [0.0] * 12 + [2.0] * 12 + [3.0] * 12
+        assert taken.shape == (6, 2, 3)
+        assert taken.places == [0, 9, 0, 2, 9, 3, 9]
+        assert taken.frames == 14
+        last = next(chunks)
+        assert reading.all_ready(last, chunks, 1000) is last
+        assert next(chunks, None) is None
+    nothing = reading.Grids.together([chunk(1), chunk(1)])
+    assert (nothing.rows, nothing.shape) == (None, (0, 2, 3))
+
+
 def test_pictures_may_be_nearly_the_same_where_that_is_asked_for() -> None:
     a = torch.randint(20, 236, (2, 3, 56, 56), dtype=torch.uint8)
     noise = torch.randint(0, 4, a.shape, dtype=torch.uint8)
     dot = a.clone()
     dot[1, 0, 33, 7] += 5  # one pixel, in a row that is not looked at first
     places = {
-        still: reading.Seen(2, still).sort(torch.cat([a, a + noise, dot]))[1]
+        still: reading.RepeatFilter(2, still).sort(torch.cat([a, a + noise, dot]))[1]
         for still in (0, 3, 4, 5)
     }
     assert places == {0: [0, 1, 2], 3: [0, 0, 1], 4: [0, 0, 1], 5: [0, 0, 0]}
     # Each is held against the first of its kind, so that a slow change does not pass for none.
     slow = torch.cat([a + step for step in range(0, 10, 2)])
-    fresh, found = reading.Seen(2, 3).sort(slow)
+    fresh, found = reading.RepeatFilter(2, 3).sort(slow)
     assert found == [0, 0, 1, 1, 2]
     assert torch.equal(fresh, torch.cat([a, a + 4, a + 8]))
     # What was taken for another one is known from then on, and so are exact repeats from long ago.
-    seen = reading.Seen(2, 3)
-    others = torch.randint(0, 256, (2 * reading.LATELY, 3, 56, 56), dtype=torch.uint8)
+    seen = reading.RepeatFilter(2, 3)
+    others = torch.randint(0, 256, (2 * reading.COMPARED, 3, 56, 56), dtype=torch.uint8)
     assert seen.sort(torch.cat([a, a + noise, others, a + noise, a]))[1][-2:] == [0, 0]
-    assert seen.sort(a + 1)[1] == [reading.LATELY + 1]
+    assert seen.sort(a + 1)[1] == [reading.COMPARED + 1]
 
 
 def test_still_pictures_of_a_codec_are_encoded_once(model: Model, tmp_path: Path) -> None:
@@ -95,14 +124,14 @@ def test_levels_that_cannot_be_meant(model: Model, slides: Path, still: int) -> 
 def encode(model: Model, path: Path, **settings: object) -> tuple[Encoded, int]:
     """Encode a clip; also the number of grids that went through the tower."""
     passed = []
-    tower = type(model.adapter).vision_tower
+    tower = type(model.adapter).encode_video
 
     def counted(self, rows, grid, **rest):
         passed.append(grid[0])
         return tower(self, rows, grid, **rest)
 
     with pytest.MonkeyPatch.context() as patch, model.open(path, **settings) as session:
-        patch.setattr(type(model.adapter), "vision_tower", counted)
+        patch.setattr(type(model.adapter), "encode_video", counted)
         assert session.clip is not None
         meter = Meter(model.adapter.device)
         encoded = encode_clip(model.adapter, session.clip, meter, video_attention=True)

@@ -25,8 +25,9 @@ from omnidrop.evaluation.calibrate.search import (
     standing,
 )
 from omnidrop.evaluation.calibrate.trials import Mark, Trials
+from omnidrop.evaluation.items import QuestionSet
 from omnidrop.evaluation.runner import RunOptions
-from omnidrop.evaluation.sets import QuestionSet, read_set
+from omnidrop.evaluation.sets import read_set
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.pruning.methods.pyramiddrop import PyramidDrop
 from omnidrop.pruning.presets import read_preset
@@ -59,8 +60,8 @@ class Model(StubModel):
         self.score, self.trace = score, make_trace
         self.info.text = SimpleNamespace(vocab=4, layers=28)
 
-    def open(self, path, options, **span):
-        opened = super().open(path, options, **span)
+    def open(self, path, options):
+        opened = super().open(path, options)
         return Session(self, path, opened.clip)
 
 

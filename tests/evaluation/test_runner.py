@@ -11,10 +11,10 @@ from stub import StubModel
 
 import omnidrop
 from omnidrop.errors import UsageError
+from omnidrop.evaluation.items import QuestionSet
 from omnidrop.evaluation.records import RECORDS, SCHEMA, read_records
 from omnidrop.evaluation.runner import UNPRUNED, Cell, RunOptions, cells, run
 from omnidrop.evaluation.scoring import INSTRUCTION
-from omnidrop.evaluation.sets import QuestionSet
 from omnidrop.pruning.method import Method
 
 CELLS = cells(["random", "uniform"], [0.5, 0.2])

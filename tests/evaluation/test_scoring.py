@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omnidrop.evaluation.items import Item
 from omnidrop.evaluation.scoring import (
     INSTRUCTION,
     SHORT,
@@ -19,7 +20,6 @@ from omnidrop.evaluation.scoring import (
     read,
     weighed,
 )
-from omnidrop.evaluation.sets import Item
 
 CHOICES = ("piano", "flute", "a drum", "Mr. B. Jones")
 ITEM = Item("1", Path("a.mp4"), "What plays?", "flute", CHOICES)

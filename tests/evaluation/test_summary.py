@@ -14,8 +14,8 @@ from stub import StubModel
 
 from omnidrop.errors import UsageError
 from omnidrop.evaluation import figures, tables
+from omnidrop.evaluation.items import QuestionSet
 from omnidrop.evaluation.runner import UNPRUNED, cells, run
-from omnidrop.evaluation.sets import QuestionSet
 from omnidrop.evaluation.stats import wilson
 from omnidrop.evaluation.summary import ALL, Summary, summarise
 

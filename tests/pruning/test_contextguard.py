@@ -12,11 +12,11 @@ import torch
 from predictors import predictor_folder, write_predictor
 
 from omnidrop.errors import ModelError, UsageError
-from omnidrop.prompt import Kind
 from omnidrop.pruning.method import Backbone
 from omnidrop.pruning.methods.contextguard import ContextGuard, valleys
 from omnidrop.pruning.parts import a2v
 from omnidrop.testing.simulate import clip, entry_view
+from omnidrop.tokens import Kind
 
 # The slow reading ---------------------------------------------------------------------------------
 

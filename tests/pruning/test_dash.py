@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import Kind
 from omnidrop.pruning.methods.dash import Dash
 from omnidrop.pruning.parts.frames import Frames
 from omnidrop.testing.simulate import clip, entry_view
+from omnidrop.tokens import Kind
 
 
 def segments(rows, threshold=0.4, shortest=30):

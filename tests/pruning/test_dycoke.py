@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from omnidrop.prompt import Kind
 from omnidrop.pruning.methods.dycoke import DyCoke
 from omnidrop.testing.simulate import clip, entry_view
+from omnidrop.tokens import Kind
 
 
 def cosine(a, b):

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import Kind
 from omnidrop.pruning.methods.omnizip import OmniZip
 from omnidrop.pruning.parts.audio_guided import apportion, audio_quota
 from omnidrop.testing.simulate import clip, entry_view
+from omnidrop.tokens import Kind
 
 #: Through both pairs of the paper, anchors included.
 PATH = [(0.0, 0.0), (0.65, 0.3), (0.75, 0.4), (1.0, 1.0)]

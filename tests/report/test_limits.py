@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.profiling.limits import Expected, Limits, Pace, largest, line, notice
+from omnidrop.profiling.fit import Expected, largest, notice
+from omnidrop.profiling.limits import Limits
+from omnidrop.profiling.prefill_speed import PrefillSpeed, speed_through
 
 seconds = st.floats(0.001, 100.0)
 
@@ -94,13 +96,13 @@ def test_limits_that_cannot_be_meant(given_) -> None:
 
 
 def test_a_line_through_two_prefills() -> None:
-    pace = line(((1e9, 0.6), (9e9, 1.4)))
-    assert pace.rate == pytest.approx(1e10)
-    assert pace.overhead == pytest.approx(0.5)
-    assert pace.seconds(5e9, 0) == pytest.approx(1.0)
-    assert line(((1e9, 1.0), (4e9, 0.8))) == Pace(5e9)  # noise: the larger was quicker
-    assert line(((1e9, 0.1), (2e9, 1.1))).overhead == 0.0  # never negative
-    assert Pace(1e10, choosing=0.01).seconds(0, 50) == pytest.approx(0.5)
+    speed = speed_through(((1e9, 0.6), (9e9, 1.4)))
+    assert speed.rate == pytest.approx(1e10)
+    assert speed.overhead == pytest.approx(0.5)
+    assert speed.seconds(5e9, 0) == pytest.approx(1.0)
+    assert speed_through(((1e9, 1.0), (4e9, 0.8))) == PrefillSpeed(5e9)
+    assert speed_through(((1e9, 0.1), (2e9, 1.1))).overhead == 0.0  # never negative
+    assert PrefillSpeed(1e10, selection=0.01).seconds(0, 50) == pytest.approx(0.5)
 
 
 def test_what_is_said() -> None:

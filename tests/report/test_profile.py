@@ -21,9 +21,9 @@ from omnidrop.profiling.result import (
     lines,
     summable,
 )
-from omnidrop.profiling.survivors import survivors_at, telling_layer
-from omnidrop.prompt import Kind, TokenMap
+from omnidrop.profiling.survivors import first_halved_layer, survivors_at
 from omnidrop.report.trace import Stage
+from omnidrop.tokens import Kind, TokenMap
 
 STAGES = (
     Stage("open", 0.1),
@@ -79,8 +79,8 @@ def test_compared_with_the_control() -> None:
 @pytest.mark.parametrize(
     ("kept", "layer"), [((8, 8, 8, 8), 2), ((8, 6, 4, 2), 2), ((9, 1, 1), 1), ((), 0)]
 )
-def test_telling_layer(kept: tuple[int, ...], layer: int) -> None:
-    assert telling_layer(kept) == layer
+def test_first_halved_layer(kept: tuple[int, ...], layer: int) -> None:
+    assert first_halved_layer(kept) == layer
 
 
 def small_map() -> TokenMap:
@@ -98,7 +98,6 @@ def small_map() -> TokenMap:
     return TokenMap(
         kind=torch.tensor([int(r[0]) for r in rows], dtype=torch.int8),
         chunk=torch.tensor([r[1] for r in rows], dtype=torch.int32),
-        time=torch.zeros(len(rows)),
         grid=torch.tensor([r[2] for r in rows], dtype=torch.int32),
     )
 

@@ -12,9 +12,10 @@ import torch
 
 from omnidrop.errors import UsageError
 from omnidrop.evaluation.calibrate.trials import Fields
-from omnidrop.evaluation.records import key_of, plain
-from omnidrop.prompt import Kind, TokenMap
+from omnidrop.evaluation.records import key_of
+from omnidrop.files import plain
 from omnidrop.pruning.registry import get_method
+from omnidrop.tokens import Kind, TokenMap
 
 Ranges = Mapping[str, tuple[Any, ...]]
 
@@ -33,7 +34,6 @@ def stand_in() -> TokenMap:
     return TokenMap(
         kind=torch.where(video, Kind.VIDEO, Kind.AUDIO).to(torch.int8),
         chunk=chunk.to(torch.int32),
-        time=(2.0 * chunk).float(),
         grid=grid.to(torch.int32),
     )
 

@@ -24,8 +24,8 @@ from omnidrop.engine.session import Model
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.evaluation.calibrate.grid import DEFAULTS, Grid, Ranges, ranges_of
 from omnidrop.evaluation.calibrate.trials import Fields, Mark, Trials
+from omnidrop.evaluation.items import Item, QuestionSet
 from omnidrop.evaluation.runner import RunOptions, fingerprint
-from omnidrop.evaluation.sets import Item, QuestionSet
 from omnidrop.evaluation.stats import bootstrap, paired, wilson
 from omnidrop.pruning.presets import Preset
 

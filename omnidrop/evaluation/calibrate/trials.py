@@ -16,10 +16,10 @@ from typing import Any
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.session import Model, Session
 from omnidrop.errors import BudgetError, MediaError, UsageError
+from omnidrop.evaluation.items import LETTERS, Item, QuestionSet, Style
 from omnidrop.evaluation.records import key_of, plain
 from omnidrop.evaluation.runner import RunOptions, seed_of, setup_of
 from omnidrop.evaluation.scoring import offered, put, read
-from omnidrop.evaluation.sets import LETTERS, Item, QuestionSet, Style
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.registry import get_method
 
@@ -105,15 +105,15 @@ class Trials:
         by_clip: dict[tuple[Path, float | None, float | None], list[Item]] = {}
         for item in items:
             by_clip.setdefault((item.video, item.start, item.end), []).append(item)
-        for (video, start, end), asked in by_clip.items():
+        for (video, _, _), asked in by_clip.items():
             left = [
                 (fields, budget, item)
                 for fields, budget, item in self._every(settings, asked)
                 if (key_of(fields), budget, item.id) not in self._marks
             ]
             if left:
-                span = {} if start is None and end is None else {"start": start, "end": end}
-                with self.model.open(video, self.options.clip, **span) as session:
+                clip = asked[0].clip_options(self.options.clip)
+                with self.model.open(video, clip) as session:
                     self._ask_clip(session, left)
         return [fields for fields in settings if key_of(fields) not in self.refusals]
 

@@ -20,11 +20,11 @@ from typing import Any, ClassVar
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import Entry, EntryView, LayerMethod, LayerView, Part, Plan, Rows
 from omnidrop.pruning.parts.farthest_point import Windows, spread_out
 from omnidrop.pruning.parts.select import shares
+from omnidrop.tokens import TokenMap
 
 #: Layers of a model → layers before the second selection, and layers that see any AV token.
 #: 16: the demo model, measured. 28 and 48: the second number from SEATS (arXiv 2605.20035), whose
@@ -79,12 +79,13 @@ class OmniDropAuto(LayerMethod):
         "rows": frozenset({Part.LAYERS}),
         "keep_mass": frozenset({Part.SCHEDULE}),
     }
-    moved: ClassVar[Mapping[str, Mapping[str, str]]] = {
+    former: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "choice": {
             "differing": "omnidrop-auto, without a choice",
             "even": "uniform+uniform@omnidrop-auto",
         }
     }
+    needs_host: ClassVar[str] = "windows of unequal length, sorted by length"
 
     lead: float = 2.5
     fuse: int | float | None = None

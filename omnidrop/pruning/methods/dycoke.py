@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import Entry, EntryView, Part, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.frames import Frames, likeness
 from omnidrop.pruning.parts.select import even, shares, top_within
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import LayerMethod, LayerView, Part, Plan
 from omnidrop.pruning.parts.select import top
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class FastV(LayerMethod):
     name: ClassVar[str] = "fastv"
     enters_all: ClassVar[bool] = True
     used_by: ClassVar[Mapping[str, frozenset[Part]]] = {"after": frozenset({Part.SCHEDULE})}
+    needs_host: ClassVar[str] = ""
 
     after: int = 2
 

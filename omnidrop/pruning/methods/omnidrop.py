@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import TokenMap
+from omnidrop.moving import moved
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import (
     Entry,
@@ -32,6 +32,7 @@ from omnidrop.pruning.method import (
 from omnidrop.pruning.parts import rank_stability
 from omnidrop.pruning.parts.merging import merge_video, mixed, natural_count
 from omnidrop.pruning.parts.select import diversify, even, top
+from omnidrop.tokens import TokenMap
 
 BETA = 20.0  # paper
 T_MID = 0.5  # paper: 0.5, and 0.55 for the smaller model at 20 %
@@ -138,13 +139,14 @@ class OmniDrop(LayerMethod):
         ),
         "solve": frozenset({Part.SCHEDULE}),
     }
-    moved: ClassVar[Mapping[str, Mapping[str, str]]] = {
+    former: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "entry": {
             "paper": "omnidrop, without an entry",
             "uniform": "uniform+omnidrop",
             "none": "none+omnidrop",
         }
     }
+    needs_host: ClassVar[str] = ""
 
     schedule: schedules.CurveShape = "sigmoid"
     rows: Rows = "question"
@@ -279,10 +281,12 @@ class OmniDrop(LayerMethod):
         if view.audio_attention is None:  # an encoder that reports none: even
             heard = even(len(audio), n_audio)
         else:
-            heard = top(view.audio_attention, n_audio).cpu()
+            heard = top(view.audio_attention, n_audio)
         kept, target, source = merge_video(
             view.embeds, video, seen, count - n_audio, size=self.video_group
         )
+        # How many of each is known, so the host need not know which.
+        audio, video, heard = (moved(x, kept.device) for x in (audio, video, heard))
         keep = torch.cat((audio[heard], video[kept])).sort().values
         return mixed(keep, video[target], video[source])
 
@@ -307,8 +311,8 @@ class OmniDrop(LayerMethod):
         """Return how many tokens stay when the turning point is picked on the way."""
         alive, layers_left = len(view.tokens), view.layers - 1 - view.layer
         if state.counts is None:
-            moved = state.signal.add(view.attention(self.rows))
-            settled = moved is not None and moved < self.settled
+            change = state.signal.add(view.attention(self.rows))
+            settled = change is not None and change < self.settled
             affordable = alive + layers_left - 1 <= state.left
             if affordable and not settled:
                 state.left -= alive

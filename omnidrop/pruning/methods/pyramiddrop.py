@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import torch
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import LayerMethod, LayerView, Part, Plan
 from omnidrop.pruning.parts.select import top
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class PyramidDrop(LayerMethod):
         "keep_share": frozenset({Part.SCHEDULE}),
         "stages": frozenset({Part.SCHEDULE}),
     }
+    needs_host: ClassVar[str] = ""
 
     keep_share: float | None = None
     stages: Sequence[float] = (0.25, 0.5, 0.75)

@@ -31,7 +31,7 @@ class Random(EntryMethod):
     """
 
     name: ClassVar[str] = "random"
-    moved: ClassVar[Mapping[str, Mapping[str, str]]] = {
+    former: ClassVar[Mapping[str, Mapping[str, str]]] = {
         "schedule": {
             "entry": "random, without a schedule",
             "sigmoid": "random+random@omnidrop",
@@ -39,6 +39,7 @@ class Random(EntryMethod):
             "step": "random+random@omnidrop with schedule=step",
         }
     }
+    needs_host: ClassVar[str] = ""
 
     def parts(self) -> frozenset[Part]:
         """Return entry and layers: chance drops anywhere."""

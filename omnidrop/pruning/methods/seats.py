@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import (
     CachePolicy,
@@ -30,6 +29,7 @@ from omnidrop.pruning.method import (
 )
 from omnidrop.pruning.parts.farthest_point import Windows, spread_out
 from omnidrop.pruning.parts.select import even, rank_within, shares
+from omnidrop.tokens import TokenMap
 
 #: Target shares of video and audio, published for the 7B under the names 10, 15, 25 and 35, which
 #: are also their means where six tokens in seven are video. The two ends are ours.
@@ -83,6 +83,7 @@ class Seats(LayerMethod):
     """
 
     name: ClassVar[str] = "seats"
+    needs_host: ClassVar[str] = "budgets of windows levelled one token at a time"
     wants: ClassVar[frozenset[str]] = frozenset({Need.VIDEO_ATTENTION})
 
     used_by: ClassVar[Mapping[str, frozenset[Part]]] = {

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import Entry, EntryView, LayerMethod, LayerView, MethodState, Plan
 from omnidrop.pruning.parts.merging import mixed
 from omnidrop.pruning.parts.select import top
+from omnidrop.tokens import TokenMap
 
 #: Public code: after layers 2, 6 and 15 (0-based) of 32.
 _STAGES = (3 / 32, 7 / 32, 16 / 32)
@@ -90,6 +90,7 @@ class SparseVLM(LayerMethod):
     name: ClassVar[str] = "sparsevlm"
     enters_all: ClassVar[bool] = True
     needs_own_schedule: ClassVar[bool] = True
+    needs_host: ClassVar[str] = "counts that follow the rank of the attention"
 
     stages: Sequence[float] = _STAGES
     recycle: float = 0.3

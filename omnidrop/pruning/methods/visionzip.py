@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 import torch
 from torch.nn.functional import normalize
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks
 from omnidrop.pruning.method import Entry, EntryView, Need, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.merging import mixed
 from omnidrop.pruning.parts.select import even, shares, top
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)

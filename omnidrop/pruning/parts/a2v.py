@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from omnidrop.errors import ModelError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning.method import Backbone
+from omnidrop.tokens import TokenMap
 
 SCHEMA = "omnidrop.a2v/1"
 WEIGHTS, SETTINGS = "a2v.safetensors", "a2v.json"

@@ -14,13 +14,13 @@ from itertools import pairwise
 import torch
 from torch.nn.functional import normalize
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import Entry, EntryView, Part, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.frames import Frames, likeness
 from omnidrop.pruning.parts.merging import mixed
 from omnidrop.pruning.parts.select import even, rank_within, top, top_within
+from omnidrop.tokens import TokenMap
 
 #: Video tokens, and pairs of tokens, compared at once.
 _BLOCK = 1024

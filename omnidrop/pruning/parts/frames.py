@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from omnidrop.prompt import TokenMap
+from omnidrop.tokens import TokenMap
 
 #: Tokens compared at once: bounds the float32 copies.
 _BLOCK = 512

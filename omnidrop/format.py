@@ -1,12 +1,14 @@
-"""Numbers as a person reads them: clock times, sizes, shares, durations."""
+"""Numbers as text: clock times, durations, bytes, FLOPs, shares. Nothing else formats them."""
 
 from __future__ import annotations
 
 import math
 
 
-def clock(seconds: float, tenths: bool = False) -> str:
-    """Return `1:05`, `1:02:05`, or `0:01.5` with tenths."""
+def clock(seconds: float, tenths: bool | None = False) -> str:
+    """Return `1:05`, `1:02:05`, or `0:01.5` with tenths; None shows tenths that are not 0."""
+    if tenths is None:
+        tenths = round(max(seconds, 0.0) * 10) % 10 != 0
     units = round(max(seconds, 0.0) * 10) if tenths else round(max(seconds, 0.0)) * 10
     whole, tenth = divmod(units, 10)
     minutes, second = divmod(whole, 60)
@@ -38,6 +40,17 @@ def duration(seconds: float) -> str:
         return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s"
+
+
+def rounded_duration(seconds: float) -> str:
+    """Return `1.9 s` or `350 ms`: three digits at most, no zeros at the end."""
+    return f"{1000 * seconds:.3g} ms" if seconds < 0.9995 else f"{float(f'{seconds:.3g}'):g} s"
+
+
+def rounded_size(count: float) -> str:
+    """Return bytes as `12 GB` or `812 MB`: three digits at most, no zeros at the end."""
+    unit, name = (1e9, "GB") if count >= 999.5e6 else (1e6, "MB")
+    return f"{float(f'{count / unit:.3g}'):g} {name}"
 
 
 def _scaled(value: float, step: float, units: tuple[str, ...]) -> str:
@@ -75,7 +88,7 @@ def parameters(count: float | None) -> str:
 
 
 def setting(value: object) -> str:
-    """Return a setting's value without noise."""
+    """Return the value of a setting in words: yes, no, – for None, long lists cut short."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:
