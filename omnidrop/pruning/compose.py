@@ -137,11 +137,6 @@ class Compose(Method):
         return self.entry.wants
 
     @property
-    def needs_host(self) -> str:  # type: ignore[override]
-        """Why the layers' method needs tokens and scores on the CPU; "" if it does not."""
-        return self.layers.needs_host
-
-    @property
     def question_free(self) -> bool:  # type: ignore[override]
         """Whether the choice inside the layers asks nothing of the text."""
         return self.layers.question_free
