@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from omnidrop.prompt import TokenMap
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True, eq=False)

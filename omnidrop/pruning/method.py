@@ -1,20 +1,21 @@
-"""What a pruning method is: what it plans, what it does at entry, what it does after a layer.
+"""What a pruning method is: what it plans, chooses at entry, and chooses after a layer.
 
 A method is a frozen dataclass whose fields are its hyper-parameters. It sees tensors and a
 TokenMap, never a model. The engine asks it three things:
 
 1. `plan(tokens, layers)` — how many audio and video (AV) tokens enter each layer;
 2. `enter(view)` — which AV tokens enter layer 0, with replaced embeddings where it merges;
-3. `keep(view, count)` — after a layer, which of the surviving AV tokens go on to the next.
+3. `keep(view, count)` — after a layer, which of the surviving AV tokens enter the next.
 
-To add a method: write one file with a subclass of `Method`, and add one line to
-`omnidrop/pruning/registry.py`.
+To add a method: write one file with a subclass of `LayerMethod` (it chooses inside the layers) or
+`EntryMethod` (before them only), and add one line to `omnidrop/pruning/registry.py`.
+`omnidrop.testing.check_method` then checks all that must hold of any method.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +25,7 @@ import torch
 
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.moving import moved
+from omnidrop.pruning import checks
 from omnidrop.tokens import TokenMap
 
 Rows = Literal["question", "last", "all-text"]
@@ -31,6 +33,14 @@ CachePolicy = Literal["own", "cut"]
 
 #: Rows of a mix computed at once: bounds the float32 copies.
 _BLOCK = 512
+
+
+class Part(StrEnum):
+    """What a method consists of; a composition takes parts from different methods."""
+
+    ENTRY = "entry"  #: Which tokens enter layer 0.
+    LAYERS = "layers"  #: Which survivors of a layer enter the next one.
+    SCHEDULE = "schedule"  #: How many tokens enter each layer.
 
 
 class Need(StrEnum):
@@ -78,7 +88,7 @@ class Backbone:
     name : str
         Of the model.
     fingerprint : str or None
-        Models with equal fingerprints embed sound and pictures alike.
+        Models with equal fingerprints embed audio and video alike.
     folder : Path or None
         Where the model is.
     """
@@ -129,7 +139,7 @@ class EntryView:
     tokens : TokenMap
         The N AV tokens, in prompt order (no text).
     embeds : Tensor, (N, D)
-        Their embeddings as the towers gave them.
+        Their embeddings as the encoders gave them.
     audio_attention : Tensor or None, (Na,) float32
         Attention each audio token received in the last audio-encoder layer, in order of time.
     generator : torch.Generator
@@ -276,30 +286,39 @@ class LayerView(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """Base of every method; by itself it keeps everything.
+    """Keeps every audio and video token.
+
+    The base of every method. Derive from `LayerMethod` what chooses inside the layers, and from
+    `EntryMethod` what chooses before them only.
 
     Parameters
     ----------
     budget : float
         Mean over the layers of (AV tokens entering the layer) / N, in (0, 1].
-    cache : {"own", "cut"}
-        What happens to the KV caches of the layers already passed when tokens are dropped:
-        keep each layer's own, or cut them to the survivors.
     """
 
     name: ClassVar[str] = "none"
     #: What the method needs that costs extra.
     wants: ClassVar[frozenset[str]] = frozenset()
-    #: `keep` asks nothing of the text (no attention, no `text_embeds`): every question about a clip
-    #: finds the same tokens chosen, so the clip's way through the layers is gone only once.
+    #: `keep` asks nothing of the text, so every question about a clip finds the same tokens chosen,
+    #: and the clip's keys and values are computed only once.
     question_free: ClassVar[bool] = False
+    #: The schedule lets every token in; a composition may then let fewer in.
+    enters_all: ClassVar[bool] = False
+    #: Setting that fixes which share of the tokens enters layer 0, where there is one.
+    entry_field: ClassVar[str | None] = None
+    #: `keep` counts on the schedule that the method planned itself.
+    needs_own_schedule: ClassVar[bool] = False
+    #: Settings that act in some of the parts only; the others act in all of them.
+    used_by: ClassVar[Mapping[str, frozenset[Part]]] = {}
+    #: Settings of earlier versions: name → value → how to say it now.
+    former: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     #: Why `keep` needs tokens and scores on the CPU; "" where it works on any device and the number
     #: of tokens it returns is the one asked for, so that the host need not wait for the device.
     #: An adaptive plan always brings them to the CPU.
     needs_host: ClassVar[str] = "its own choice on the CPU"
 
     budget: float = 1.0
-    cache: CachePolicy = "own"
 
     def __post_init__(self) -> None:
         if not isinstance(self.budget, (int, float)) or not 0.0 < self.budget <= 1.0:
@@ -307,8 +326,12 @@ class Method:
                 f"A budget of {self.budget} cannot be kept.",
                 hint="Give a share of the audio and video tokens above 0 and up to 1, like 0.3.",
             )
-        if self.cache not in ("own", "cut"):
-            raise UsageError(f"Unknown cache policy {self.cache!r}.", hint="Use 'own' or 'cut'.")
+        checks.fields(self)
+
+    @property
+    def cache(self) -> CachePolicy:
+        """What happens to the KV caches of earlier layers; a setting of a `LayerMethod`."""
+        return "own"
 
     @property
     def label(self) -> str:
@@ -319,10 +342,14 @@ class Method:
         """Return the hyper-parameters as plain values, for the report."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
-        """Return the values that `omnidrop calibrate` tries, by field, neighbours side by side."""
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries, by setting, in ascending order."""
         return {}
+
+    def parts(self) -> frozenset[Part]:
+        """Return what a composition can take from this method: what it does itself."""
+        own = {Part.ENTRY: "enter", Part.LAYERS: "keep", Part.SCHEDULE: "plan"}
+        return frozenset(p for p, f in own.items() if getattr(type(self), f) is not _BASE[f])
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Decide how many AV tokens enter each of `layers` layers.
@@ -372,3 +399,21 @@ class Method:
             Ascending indices into `view.tokens`; an `Entry` where states are replaced too.
         """
         raise NotImplementedError
+
+
+#: What a method inherits where it does not do a part itself.
+_BASE = {name: getattr(Method, name) for name in ("plan", "enter", "keep")}
+
+
+@dataclass(frozen=True)
+class LayerMethod(Method):
+    """Base of methods that choose inside the layers.
+
+    Parameters
+    ----------
+    cache : {"own", "cut"}, default "own"
+        What happens to the KV caches of the layers already passed when tokens are dropped: each
+        layer keeps its own, or they are cut to the survivors.
+    """
+
+    cache: CachePolicy = "own"

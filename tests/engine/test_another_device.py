@@ -70,21 +70,22 @@ with elsewhere() as device:
         with no_stops() if task.method.name in ON_DEVICE else nullcontext():
             return enter(task, *args, **kwargs)
     stops = {}
-    layerwise = {"random": {"schedule": "sigmoid"}, "omnidrop-asl": {"turning": "asl"}}
+    layerwise = {"omnidrop-asl": {"turning": "asl"}}
     with (
         mock.patch.object(prefill, "_entered", enter_without_stops),
         mock.patch.object(prefill._LayerLoop, "run", run_without_stops),
     ):
-        for name in [*method_names(), "omnidrop-asl"]:
+        for name in [*method_names(), "random+random@omnidrop", "omnidrop-asl"]:
             settings = {"budget": 0.6} | layerwise.get(name, {})
             method = omnidrop.get_method(name.removesuffix("-asl"), **settings) if name != "none" \
                 else omnidrop.get_method(name)
             stops[name] = [method.needs_host, None]
-            for cache in ("own", "cut"):
+            cuts = "cache" in method.settings()
+            for kind in [replace(method, cache=c) for c in ("own", "cut")] if cuts else [method]:
                 try:
                     with Model(adapter).features(features) as clip:
-                        clip.ask("What plays?", method=replace(method, cache=cache), options=short)
-                        clip.ask("And then?", method=replace(method, cache=cache), options=short)
+                        clip.ask("What plays?", method=kind, options=short)
+                        clip.ask("And then?", method=kind, options=short)
                 except RuntimeError as error:
                     stops[name][1] = str(error)
 print(json.dumps([said, stops]))

@@ -19,7 +19,7 @@ from omnidrop.engine.session import Model
 from omnidrop.engine.timing import Meter
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import build_prompt
-from omnidrop.pruning.method import Entry, Method, MethodState, Mix, Plan
+from omnidrop.pruning.method import Entry, LayerMethod, Method, MethodState, Mix, Plan
 from omnidrop.tokens import Prompt
 
 QUESTION = "What instrument plays first?"
@@ -59,7 +59,7 @@ class Count(MethodState):
 
 
 @dataclass(frozen=True)
-class Scripted(Method):
+class Scripted(LayerMethod):
     """Keeps and merges what `script` draws; reads the question if it is not question-free."""
 
     name: ClassVar[str] = "scripted"
@@ -258,7 +258,7 @@ class Held(MethodState):
 
 
 @dataclass(frozen=True)
-class Holding(Method):
+class Holding(LayerMethod):
     """Remembers all embeddings at entry, as SparseVLM does, and reads the question."""
 
     name: ClassVar[str] = "holding"

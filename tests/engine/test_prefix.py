@@ -70,12 +70,12 @@ REUSED: list[tuple[Method, int]] = [
     (Method(), 6),
     (omnidrop.OmniDrop(budget=0.5), 3),
     (omnidrop.OmniDrop(budget=0.5, cache="cut"), 3),
-    (omnidrop.OmniDrop(budget=0.5, rows="all-text", entry="none"), 2),
+    (omnidrop.get_method("none+omnidrop", budget=0.5, rows="all-text"), 2),
     (omnidrop.FastV(budget=0.6), 2),
     (omnidrop.Uniform(budget=0.4), 6),
     (omnidrop.Random(budget=0.4), 6),
-    (omnidrop.Random(budget=0.5, schedule="step", cache="cut"), 6),
-    (omnidrop.Random(budget=0.5, schedule="step"), 6),
+    (omnidrop.get_method("random+random@omnidrop", budget=0.5, schedule="step", cache="cut"), 6),
+    (omnidrop.get_method("random+random@omnidrop", budget=0.5, schedule="step"), 6),
     (Remembering(), 1),
 ]
 
@@ -202,7 +202,7 @@ def test_only_what_is_the_same_is_reused(model: Model, features: Features) -> No
     assert layers(options=replace(OPTIONS, seed=4)) == 0
     assert layers(system="Answer in one word.") == 0
     assert layers(method=omnidrop.Random(budget=0.5)) == 0
-    assert layers(method=omnidrop.Random(budget=0.4, cache="cut")) == 0
+    assert layers(method=omnidrop.Uniform(budget=0.4)) == 0
     assert layers(reuse=False) == 0
 
 

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, Qwen2_5OmniThinkerForConditionalGenerati
 from omnidrop.clip.specs import AudioSpec, VideoSpec
 from omnidrop.engine.cache import KVCache
 from omnidrop.errors import ModelError
+from omnidrop.models.attention import causal_mask
 from omnidrop.models.qwen2_5_omni import adapter as omni
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
 from omnidrop.models.qwen2_5_omni.sizes import media_specs
@@ -172,9 +173,12 @@ def test_logits_are_of_the_last_row_in_float32(thinker_folder):
     assert out.dtype == torch.float32
 
 
-def test_flash_attention_takes_no_mask(adapter, monkeypatch):
-    monkeypatch.setattr(adapter, "_implementation", "flash_attention_2")
-    assert adapter._mask(3, 5, torch.zeros(1, 3, 64)) is None
+def test_flash_attention_takes_no_mask():
+    like = torch.zeros(1, 3, 64)
+    assert causal_mask("flash_attention_2", 3, 5, like) is None
+    assert causal_mask("sdpa", 3, 5, like).tolist() == [
+        [[[j <= 5 + i for j in range(8)] for i in range(3)]]
+    ]
 
 
 def test_sliding_windows_are_refused(thinker_folder):

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from predictors import predictor_folder, write_predictor
-from simulate import clip, entry_view
 
 from omnidrop.errors import ModelError, UsageError
 from omnidrop.pruning.method import Backbone
 from omnidrop.pruning.methods.contextguard import ContextGuard, valleys
 from omnidrop.pruning.parts import a2v
+from omnidrop.testing.simulate import clip, entry_view
 from omnidrop.tokens import Kind
 
 # The slow reading ---------------------------------------------------------------------------------

@@ -9,11 +9,11 @@ from itertools import pairwise
 import plain
 import pytest
 import torch
-from simulate import clip, entry_view
 
 from omnidrop.errors import UsageError
 from omnidrop.pruning.methods.dash import Dash
 from omnidrop.pruning.parts.frames import Frames
+from omnidrop.testing.simulate import clip, entry_view
 from omnidrop.tokens import Kind
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulate import clip, entry_view
 
 from omnidrop.errors import UsageError
 from omnidrop.pruning.methods import divprune
 from omnidrop.pruning.methods.divprune import DivPrune, max_min
 from omnidrop.pruning.methods.visionzip import VisionZip
+from omnidrop.testing.simulate import clip, entry_view
 from omnidrop.tokens import Kind
 
 

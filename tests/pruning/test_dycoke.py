@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from simulate import clip, entry_view
 
 from omnidrop.pruning.methods.dycoke import DyCoke
+from omnidrop.testing.simulate import clip, entry_view
 from omnidrop.tokens import Kind
 
 

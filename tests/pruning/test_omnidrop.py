@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from simulate import View, clip, entry_view, prefill
 
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning.method import Plan
 from omnidrop.pruning.methods.omnidrop import OmniDrop
-from omnidrop.pruning.registry import get_preset, presets
+from omnidrop.pruning.registry import get_method, get_preset, presets
+from omnidrop.testing.simulate import View, clip, entry_view, prefill
 
 # As the paper samples: 2 grids of 128 tokens and 50 audio tokens per 2 s, 10 minutes of them.
 PAPER_CLIP = clip(chunks=100, grids=2, height=8, width=16, audio=50)
@@ -63,7 +63,6 @@ def test_unknown_presets():
         {"schedule": "linear"},
         {"rows": "first"},
         {"diversity_form": "odd"},
-        {"entry": "half"},
         {"entry_ratio": 1.2},
         {"p_init": -0.1},
         {"p_final": 2},
@@ -82,7 +81,6 @@ def test_unknown_presets():
         {"video_group": 2.5},
         {"t_mid": "early"},
         {"solve": "no"},
-        {"entry": "none", "entry_ratio": 0.4},
         {"solve": False},
         {"solve": False, "p_init": 0.0, "p_final": 0.2, "t_mid": 0.5},
         {"cache": "burn"},
@@ -94,12 +92,12 @@ def test_senseless_settings_are_refused(wrong):
 
 
 def test_without_entry_everything_enters():
-    method = OmniDrop(budget=0.3, entry="none")
+    method = get_method("none+omnidrop", budget=0.3)
     run = prefill(method, PAPER_CLIP, 28)
     assert run.plan.counts[0] == len(PAPER_CLIP)
     assert run.entry.mix is None
-    constants = {"p_init": 0.0, "p_final": 0.2, "t_mid": 0.5, "solve": False}
-    assert OmniDrop(entry="none", **constants).plan(PAPER_CLIP, 28).realised > 0.6
+    constants = {"p_init": 0.0, "p_final": 0.2, "t_mid": 0.5, "solve": False, "entry_ratio": 1.0}
+    assert get_method("none+omnidrop", **constants).plan(PAPER_CLIP, 28).realised > 0.6
     with pytest.raises(BudgetError):
         replace(method, budget=0.02).plan(PAPER_CLIP, 8)
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from simulate import clip, entry_view
 
 from omnidrop.errors import UsageError
 from omnidrop.pruning.methods.omnizip import OmniZip
 from omnidrop.pruning.parts.audio_guided import apportion, audio_quota
+from omnidrop.testing.simulate import clip, entry_view
 from omnidrop.tokens import Kind
 
 #: Through both pairs of the paper, anchors included.

@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from simulate import View, clip, clip_of, entry_view, prefill
 
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning.method import Entry, Plan
 from omnidrop.pruning.methods.sparsevlm import SparseVLM, choose_raters, density_clusters, recycle
+from omnidrop.testing.simulate import View, clip, clip_of, entry_view, prefill
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:

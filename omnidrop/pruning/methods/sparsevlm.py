@@ -1,7 +1,4 @@
-"""SparseVLM: the question's telling words rate the tokens, and some of what is dropped is recycled.
-
-The paper speaks of picture tokens only; audio and video are one pool here (ours).
-"""
+"""SparseVLM: the question's most relevant words score the tokens; the best dropped are merged."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, MethodState, Plan
+from omnidrop.pruning.method import Entry, EntryView, LayerMethod, LayerView, MethodState, Plan
 from omnidrop.pruning.parts.merging import mixed
 from omnidrop.pruning.parts.select import top
 from omnidrop.tokens import TokenMap
@@ -51,31 +48,31 @@ def _state(state: MethodState) -> Rating:
 
 
 @dataclass(frozen=True)
-class SparseVLM(Method):
-    """Drops what the question's telling words attend to least, and merges the best of it again.
+class SparseVLM(LayerMethod):
+    """Drops what the question's most relevant words attend to least, and merges the best of it.
 
-    Based on SparseVLM (arXiv 2410.04417; public code Gumpest/SparseVLMs).
+    Based on SparseVLM (https://arxiv.org/abs/2410.04417; public code
+    https://github.com/Gumpest/SparseVLMs).
 
-    Raters are the question's tokens whose similarity to the audio and video tokens (softmax over
-    the question, mean over the tokens, on the embeddings) is over the mean. Their mean attention
-    ranks the tokens. At each stage `floor(lambda · (n − rank))` of n tokens go, rank being that of
-    the matrix of the raters' attention (paper). A clip has far more tokens than a question has
-    words, so that the rank shifts the counts by a handful of tokens only.
+    Published: raters are the question's tokens whose similarity to the audio and video tokens
+    (softmax over the question, mean over the tokens, on the embeddings) is over the mean; their
+    mean attention ranks the tokens. At each stage `floor(lambda · (n − rank))` of n tokens are
+    dropped, rank being that of the matrix of the raters' attention. Of the dropped tokens the 30 %
+    with most attention are clustered by density peaks, one cluster for ten, and every cluster's
+    mean is added behind the kept tokens.
 
-    The paper leaves lambda to be tuned. Ours: it is solved anew at each stage for what is left of
-    the budget, as if later stages had this stage's rank; the last stage takes exactly the rest, so
-    that the mean over the layers is the budget whatever the ranks were.
-
-    Recycling: of the dropped tokens the 30 % with most attention are clustered by density peaks,
-    one cluster for ten, and every cluster's mean goes on. The paper adds the means as new tokens
-    behind the kept ones. Ours: each rides on the place of the dropped token at its cluster's
-    centre, which stays in; the counts include them, and they take at most half of what stays.
+    Ours: audio and video are one pool. Lambda, which the paper tunes, is solved anew at each stage
+    for what is left of the budget, as if later stages had this stage's rank; the last stage takes
+    exactly the rest, so that the mean over the layers is the budget whatever the ranks were. A clip
+    has far more tokens than a question has words, so the rank shifts the counts by a handful of
+    tokens only. A cluster's mean takes the place of the dropped token at the cluster's centre; the
+    counts include these, and they are at most half of what stays. As the layers before the first
+    stage see everything, a budget cannot be under the first stage's share of the depth.
 
     Parameters
     ----------
     budget : float, default 1.0
-        Mean over the layers of (AV tokens entering the layer) / N. As the layers before the first
-        stage see everything, it cannot go under the first stage's share of the depth.
+        Mean over the layers of (AV tokens entering the layer) / N.
     cache : {"own", "cut"}, default "own"
         Caches of earlier layers: each layer's own, or cut to the survivors.
     stages : tuple of float, default (3/32, 7/32, 1/2)
@@ -91,6 +88,8 @@ class SparseVLM(Method):
     """
 
     name: ClassVar[str] = "sparsevlm"
+    enters_all: ClassVar[bool] = True
+    needs_own_schedule: ClassVar[bool] = True
     needs_host: ClassVar[str] = "counts that follow the rank of the attention"
 
     stages: Sequence[float] = _STAGES
@@ -111,8 +110,7 @@ class SparseVLM(Method):
         """Return the setting of the first public code, named 192 of 576 tokens."""
         return {"sparsevlm-published": cls(budget=192 / 576, scale=13.5)}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         early = ((0.0, 0.125, 0.4), (0.05, 0.2, 0.5))
         late = ((0.2, 0.35, 0.55), (0.3, 0.5, 0.7), (0.5, 0.65, 0.8))
@@ -166,7 +164,7 @@ class SparseVLM(Method):
         return view.row_attention("question")[state.raters]
 
     def _clusters(self, alive: int, count: int) -> int:
-        """Return how many of the `count` that go on are means of clusters."""
+        """Return how many of the `count` that stay are means of clusters."""
         if not self.recycle:
             return 0
         clusters = 0

@@ -1,4 +1,4 @@
-"""VisionZip: keep what the encoder itself looks at, and merge the rest into a few tokens."""
+"""VisionZip: keep what the encoder attends to, and merge the rest into a few tokens."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from omnidrop.tokens import TokenMap
 class VisionZip(EntryMethod):
     """Keeps the tokens their encoder attends to most, and averages the others into a few.
 
-    Based on VisionZip (arXiv 2412.04467), from its public code: of every picture the tokens with
-    the highest attention received stay ("dominant"); of the rest, evenly spaced ones become
-    "contextual" tokens, and each token left is averaged into the contextual one most like it.
+    Based on VisionZip (https://arxiv.org/abs/2412.04467) and its public code.
 
-    Ours: a picture is one temporal grid, and each keeps the same share; the sound of every chunk
-    is treated as a picture is, by its own encoder's attention; likeness is the cosine of the
-    embeddings, not of the encoder's keys; a contextual token is the mean of all its tokens, where
-    the public code adds the others' mean to it and so doubles its length. Where an encoder reports
-    no attention, the dominant tokens are spaced evenly.
+    Published: of every image the tokens with the highest attention received stay ("dominant"); of
+    the rest, evenly spaced ones become "contextual" tokens, and each token left is averaged into
+    the contextual one most like it.
+
+    Ours: an image is one temporal grid, and each keeps the same share; the audio of every chunk is
+    treated alike, by its own encoder's attention; similarity is the cosine of the embeddings, not
+    of the encoder's keys; a contextual token is the mean of all its tokens, where the public code
+    adds the others' mean to it and so doubles its length. Where an encoder reports no attention,
+    the dominant tokens are spaced evenly.
 
     Parameters
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     contextual : float, default 0.15625
         Share of the kept tokens that are contextual (paper: 10 of 64, 20 of 128, 30 of 192).
     """
@@ -49,18 +49,17 @@ class VisionZip(EntryMethod):
         super().__post_init__()
         checks.number("contextual", self.contextual, low=0, high=1)
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {"contextual": (0.0, 0.08, 10 / 64, 0.3)}
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
-        """Keep and merge, picture by picture and chunk of sound by chunk of sound."""
+        """Keep and merge, one temporal grid or one chunk of audio at a time."""
         total, count = plan.total, plan.counts[0]
         if count == total:
             return Entry(torch.arange(total))
         attention = _attention(view)
-        bins, sizes = _pictures(view.tokens)
+        bins, sizes = _bins(view.tokens)
         kept: list[torch.Tensor] = []
         target: list[torch.Tensor] = []
         source: list[torch.Tensor] = []
@@ -100,8 +99,8 @@ def _attention(view: EntryView) -> torch.Tensor:
     return out
 
 
-def _pictures(tokens: TokenMap) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-    """Split token indices into temporal grids and chunks of sound; also return the sizes."""
+def _bins(tokens: TokenMap) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """Split token indices into temporal grids and chunks of audio; also return the sizes."""
     grid = tokens.grid[:, 0].long() * tokens.video
     key = (2 * tokens.chunk.long() + tokens.audio) * (int(grid.max()) + 1) + grid
     order = torch.sort(key, stable=True).indices

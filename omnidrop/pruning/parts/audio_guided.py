@@ -1,8 +1,8 @@
-"""Entry reduction guided by sound: what OmniZip and DASH have in common.
+"""Entry reduction guided by audio: what OmniZip and DASH have in common.
 
 Audio is chosen by score, and some of what is left is merged into evenly spaced anchors. The clip is
 cut into windows; how much of a window's audio stays sets how much of its video does. Inside a
-window frames come in pairs: the even frame keeps tokens by their spread over the picture, the odd
+window frames come in pairs: the even frame keeps tokens by their spread over the frame, the odd
 frame those least like the same place in the frame before.
 """
 
@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import normalize
 
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.method import Entry, EntryView, Part, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.frames import Frames, likeness
 from omnidrop.pruning.parts.merging import mixed
@@ -54,7 +54,6 @@ class Guided(EntryMethod):
         super().__post_init__()
         checks.number("contextual", self.contextual, low=0, high=1)
         checks.whole("group", self.group, low=0)
-        checks.switch("solve", self.solve)
 
     def rates(self) -> tuple[float, float] | None:
         """Return the pruning rates of audio and video, if they are given."""
@@ -95,6 +94,10 @@ class Guided(EntryMethod):
     def spatial(self, units: torch.Tensor) -> torch.Tensor:
         """Return the scores of the tokens of even frames, (b, n, D) unit vectors → (b, n)."""
         raise NotImplementedError
+
+    def parts(self) -> frozenset[Part]:
+        """Return the entry, unless given rates fix how many tokens enter."""
+        return super().parts() if self.solve else frozenset()
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""
@@ -231,7 +234,7 @@ def merge_audio(
     count: int,
     group: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Choose anchors among the audio that goes, and merge what sounds like what is seen into them.
+    """Choose anchors among the dropped audio, and merge audio that is most like video into them.
 
     Anchors are evenly spaced; each of the others belongs to the anchor most like it (cosine). The
     `group` members of an anchor most like any video token are averaged, weighted by the softmax of

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from omnidrop.pruning import schedules
-from omnidrop.pruning.method import LayerView, Method, Plan
+from omnidrop.pruning.method import LayerView, Method, Part, Plan
 from omnidrop.pruning.parts.select import spread_by_chunk
 from omnidrop.tokens import TokenMap
 
@@ -19,6 +19,10 @@ class EntryMethod(Method):
 
     question_free: ClassVar[bool] = True
     needs_host: ClassVar[str] = "tokens are counted by chunk"
+
+    def parts(self) -> frozenset[Part]:
+        """Return the entry alone, for any number of tokens."""
+        return frozenset({Part.ENTRY})
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""

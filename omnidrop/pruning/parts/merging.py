@@ -1,8 +1,9 @@
 """Entry reduction of video: tokens that repeat the same place of an earlier grid merge into it.
 
-Temporal merging in the manner of DyCoke (arXiv 2411.15024) over groups of four temporal grids. The
-papers speak of "four frames"; a token grid already covers two frames in their models, and the share
-they print, (1 + 3 · 0.2)/4 = 40 %, needs one grid in four kept whole. So a group is four grids.
+Temporal merging in the manner of DyCoke (https://arxiv.org/abs/2411.15024) over groups of four
+temporal grids. The papers speak of "four frames"; a temporal grid of tokens may cover several
+sampled frames, and the share they print, (1 + 3 · 0.2)/4 = 40 %, needs one grid in four kept whole.
+So a group is four grids.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Groups:
         Temporal grid of each token, counted 0, 1, 2, … in order of time.
     anchor : Tensor, (n,) int64
         Index of the token at the same place in the first grid of the group; a token is its own
-        anchor in that grid, and where that grid has nothing at its place.
+        anchor in that grid, and where that grid has no token at its place.
     """
 
     frame: torch.Tensor
