@@ -98,6 +98,11 @@ class _Task:
     def layers(self) -> int:
         return self.adapter.info.text.layers
 
+    def cache(self) -> KVCache:
+        """Return an empty cache."""
+        even = not self.plan.adaptive and len(set(self.plan.counts)) == 1
+        return KVCache(self.layers, even=even)
+
     @property
     def middle(self) -> int:
         """The layer whose attention from the question is reported."""
@@ -208,7 +213,7 @@ def _entered(
     hidden.index_copy_(0, rows.text, words)
     if planes:
         hidden.index_copy_(0, rows.av, planes[0])
-    cache = KVCache(task.layers)
+    cache = task.cache()
     clip = prompt.text_before(split_at) + len(rows.av) if split_at else 0
     if clip < SPLIT_FROM or not split_at:
         whole = Whole(rows, task.block(rows.alive, hidden), planes[1:])
@@ -230,7 +235,7 @@ def _resumed(task: _Task, known: Prefix, end: int) -> _LayerLoop:
     task.meter.add(StageName.ENTRY, 0.0, reused=True)
     through = prefix_stage(known.layers, task.layers)
     task.meter.add(through, 0.0, within=StageName.PREFILL, reused=True)
-    cache, generator = KVCache(task.layers), torch.Generator()
+    cache, generator = task.cache(), torch.Generator()
     known.start(cache)
     state = task.method.start(task.plan)
     if known.handover is not None:

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from omnidrop.clip.options import ClipOptions
+from omnidrop.engine.captured import Steps
 from omnidrop.engine.decode import Generated, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
 from omnidrop.engine.prefill import Prefilled, prefill
@@ -122,6 +123,7 @@ class Model:
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
+        self._steps = Steps()
 
     @property
     def info(self) -> ModelInfo:
@@ -170,11 +172,11 @@ class Model:
             clip = source.replanned(chosen, spec)
         else:
             clip = open_clip(source, chosen, spec)
-        return Session(self.adapter, clip=clip, notices=notices)
+        return Session(self.adapter, clip=clip, notices=notices, steps=self._steps)
 
     def features(self, features: Features) -> Session:
         """Ask about ready features instead of a file; no media library is needed."""
-        return Session(self.adapter, features=features)
+        return Session(self.adapter, features=features, steps=self._steps)
 
 
 class Session:
@@ -208,10 +210,12 @@ class Session:
         clip: Clip | None = None,
         features: Features | None = None,
         notices: Sequence[str] = (),
+        steps: Steps | None = None,
     ) -> None:
         self.adapter = adapter
         self.clip = clip
         self.prompt: Prompt | None = None
+        self._decoding = steps if steps is not None else Steps()
         self.reuse = True
         self._features = features
         self._further_notices = tuple(notices)
@@ -353,6 +357,7 @@ class Session:
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
             notices=self._notices(prompt, prefilled, limit_notice),
+            decode_loop=reply.made.loop,
         )
         trace = build_trace(self.adapter, self.clip, encoded, account, meter, question, system)
         return Answer(
@@ -411,7 +416,7 @@ class Session:
             ticks.append(meter.since_start())
 
         with meter.stage(StageName.ANSWER):
-            made = generate(self.adapter, prefilled, options, on_text, tick, meter)
+            made = generate(self.adapter, prefilled, options, on_text, tick, meter, self._decoding)
         return _Reply(made, (), tuple(ticks))
 
     def _notices(
@@ -442,13 +447,15 @@ class Session:
     ) -> Prefilled:
         """Prefill; if memory runs out, once more without the prefixes of earlier questions."""
         run = partial(prefill, self.adapter, prompt, encoded, method, meter, seed=seed)
-        if not reuse:
-            return run()
-        if len(self.prefixes):
+        if reuse:
+            run = partial(run, prefixes=self.prefixes)
+        if len(self._decoding) or (reuse and len(self.prefixes)):
             with suppress(MemoryShortError), out_of_memory(TOO_BIG):
-                return run(prefixes=self.prefixes)
-            self.prefixes.clear()
-        return run(prefixes=self.prefixes)
+                return run()
+            self._decoding.clear()
+            if reuse:
+                self.prefixes.clear()
+        return run()
 
     @property
     def info(self) -> ModelInfo:

@@ -325,13 +325,19 @@ def weights(folder: Path, unused: Sequence[str] = ()) -> list[Weight]:
     return [
         weight
         for file in shards(folder)
-        for weight in _header(file)
+        for weight in header(file)
         if not weight.name.startswith(tuple(unused))
     ]
 
 
-def _header(path: Path) -> list[Weight]:
-    """Read a safetensors header; the library checks that the tensors fill the file."""
+def header(path: Path) -> list[Weight]:
+    """List the tensors of one file; the library checks that they fill it.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged or cut off.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 
 from omnidrop.clip.specs import AudioSpec, VideoSpec
 from omnidrop.errors import ModelError
+from omnidrop.models import kernels
 from omnidrop.models.adapter import Adapter, Embeds, LayerCache, ModelInfo, Rotary, TextCodec
 from omnidrop.models.codec import Codec, read_codec
 from omnidrop.models.family import LoadRequest, Template
@@ -187,12 +188,16 @@ class MadeUpAdapter(Adapter):
         normed = layer.norm1(hidden)
         query = _rotated(layer.q(normed), rotary, self._config.head_dim)
         key, value = self._cached(index, normed, rotary, cache)
-        past = key.shape[2] - new
-        seen = torch.ones(new, past + new, dtype=torch.bool, device=hidden.device).tril(past)
-        out = torch.nn.functional.scaled_dot_product_attention(
-            query, key, value, attn_mask=seen, scale=self.scaling, enable_gqa=True
-        )
-        hidden = hidden + layer.o(out.transpose(1, 2).flatten(2))
+        filled = cache.filled(index)
+        if filled is not None:  # a decoding step over buffers of fixed size
+            out = kernels.over_filled(query, key, value, filled, scaling=self.scaling)
+        else:
+            past = key.shape[2] - new
+            seen = torch.ones(new, past + new, dtype=torch.bool, device=hidden.device).tril(past)
+            out = torch.nn.functional.scaled_dot_product_attention(
+                query, key, value, attn_mask=seen, scale=self.scaling, enable_gqa=True
+            ).transpose(1, 2)
+        hidden = hidden + layer.o(out.flatten(2))
         return hidden + layer.mlp(layer.norm2(hidden))
 
     @torch.inference_mode()

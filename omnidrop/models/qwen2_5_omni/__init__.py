@@ -95,7 +95,7 @@ class QwenOmni:
         from omnidrop.models.from_transformers import load
         from omnidrop.models.qwen2_5_omni.adapter import THINKER, QwenOmniAdapter
 
-        thinker, tokenizer = load(THINKER, _parsed(request.config), request)
+        thinker, tokenizer = load(THINKER, _parsed(request.config), request, self.unused_weights)
         return QwenOmniAdapter(
             thinker,
             tokenizer,

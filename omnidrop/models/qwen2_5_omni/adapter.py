@@ -14,10 +14,11 @@ import torch
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
 from omnidrop.errors import ModelError
-from omnidrop.models import fused
+from omnidrop.models import fused, kernels
 from omnidrop.models.adapter import Adapter, Embeds, LayerCache, ModelInfo, Rotary
-from omnidrop.models.attention import attend, attend_from_few
+from omnidrop.models.attention import attend, attend_from_few, causal_mask
 from omnidrop.models.codec import Codec
+from omnidrop.models.kernels import Choice
 from omnidrop.models.qwen2_5_omni.encoders import AudioTower, VisionTower
 from omnidrop.models.qwen2_5_omni.sizes import NAME, media_specs, shapes
 from omnidrop.models.qwen2_5_omni.template import template
@@ -138,17 +139,40 @@ class QwenOmniAdapter(Adapter):
     ) -> torch.Tensor:
         """Return what a layer's attention adds to the rows."""
         layer, attention = self._layers[index], self._layers[index].self_attn
-        mask = self._mask(hidden.shape[1], cache.length(index), hidden)
+        past = cache.length(index)
         normed = _normed(layer.input_layernorm, hidden)
         queries = _rotated(attention.q_proj(normed), attention.head_dim, rotary)
         keys, values = self._update_cache(index, normed, rotary, cache)
         del normed
-        if mask is not None and self._implementation == "sdpa" and mask.shape[2] <= FEW_ROWS:
-            attended = attend_from_few(queries, keys, values, mask, self.scaling)
+        filled = cache.filled(index)
+        if filled is not None:
+            attended = kernels.over_filled(queries, keys, values, filled, scaling=self.scaling)
+            attended = attended.flatten(2)
         else:
-            attended = attend(attention, queries, keys, values, mask)
+            attended = self._over(attention, queries, keys, values, past, cache.even)
         del queries, keys, values
         return attention.o_proj(attended)
+
+    def _over(
+        self,
+        attention: Any,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        past: int,
+        shared: bool,
+    ) -> torch.Tensor:
+        """Attend from new rows over `past` keys and their own."""
+        rows = queries.shape[2]
+        if past and rows > 1 and self._implementation == "sdpa":
+            choice = kernels.choose(queries.device, rows, past + rows, shared=shared)
+            if choice is Choice.PLANLESS:
+                out = kernels.planless(queries, keys, values, causal=True, scaling=self.scaling)
+                return out.flatten(2)
+        mask = causal_mask(self._implementation, rows, past, queries)
+        if mask is not None and self._implementation == "sdpa" and rows <= FEW_ROWS:
+            return attend_from_few(queries, keys, values, mask, self.scaling)
+        return attend(attention, queries, keys, values, mask, shared=shared)
 
     def _add_mlp(self, mlp: Any, rows: torch.Tensor, normed: torch.Tensor) -> None:
         """Add to the rows what `mlp` makes of their norms, with one wide tensor less."""
@@ -161,22 +185,6 @@ class QwenOmniAdapter(Adapter):
             rows[0].addmm_(wide[0], down.weight.t())  # the product adds, with no pass of its own
         else:
             rows += down(wide)
-
-    def _mask(self, new: int, past: int, hidden: torch.Tensor) -> torch.Tensor | None:
-        """Return a causal mask (1, 1, new, past + new), or None where attention needs none.
-
-        A single row sees all there is; flash attention aligns its own mask to the end; sdpa's own
-        mask is aligned to the beginning, so it will do only while nothing is cached.
-        """
-        if new == 1 or self._implementation.startswith("flash"):
-            return None
-        if past == 0 and self._implementation == "sdpa":
-            return None
-        seen = torch.ones(new, past + new, dtype=torch.bool, device=hidden.device).tril(past)
-        if self._implementation == "sdpa":
-            return seen[None, None]
-        blocked = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device)
-        return blocked.masked_fill_(~seen, torch.finfo(hidden.dtype).min)[None, None]
 
     @torch.inference_mode()
     def cache_kv(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
