@@ -1,4 +1,4 @@
-"""Attention: the library's, and parts of the decoder's with fewer copies than it makes."""
+"""Attention: through the library's functions, and from few rows without repeating keys."""
 
 from __future__ import annotations
 
@@ -95,8 +95,8 @@ def attend_from_few(
 ) -> Tensor:
     """Attend over many keys from few rows.
 
-    Rows whose heads share keys stand under each other, so that no key is repeated for a head: with
-    a mask the library repeats all of them, every layer anew.
+    Grouped-query attention without repeating keys: the heads that share keys are folded into the
+    query axis. With a mask the library repeats all keys for each head, in every layer.
 
     Parameters
     ----------

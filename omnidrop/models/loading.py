@@ -203,7 +203,7 @@ def _load(
             return location.family.load(request)
     except OmniDropError:
         raise
-    except Exception as error:  # a library's, about files that are not what they seem
+    except Exception as error:  # raised by a library about damaged files
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"This model cannot be loaded ({type(error).__name__}: {reason}).",

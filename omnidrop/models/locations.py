@@ -128,7 +128,7 @@ def find(model: str | None, *, offline: bool = False) -> Location:
     """
     try:
         return _find(model, offline)
-    except (OSError, RuntimeError) as error:  # names and folders the system will not look at
+    except (OSError, RuntimeError) as error:  # names and folders the system refuses
         raise ModelError(
             f"This model cannot be opened: {error}.", path=model, hint=_known()
         ) from error
@@ -211,7 +211,7 @@ def _download(repository: str) -> Path:
             hint=f"Unset it once, or: hf download {repository}",
         ) from error
     except OSError as error:
-        if error.errno is None:  # a library's own
+        if error.errno is None:  # the library's own, not the system's
             raise _unreachable(repository, error) from error
         raise ModelError(
             f"{repository} cannot be saved: {error.strerror}.",

@@ -18,7 +18,7 @@ from omnidrop.errors import MemoryShortError
 #: Weights must leave this share of the free memory for everything else.
 HEADROOM = 0.05
 
-#: How libraries word it when memory runs out and they raise a mere RuntimeError.
+#: Parts of the message when a library raises a plain RuntimeError because memory ran out.
 WORDINGS = (
     "out of memory",
     "not enough memory",
@@ -67,7 +67,7 @@ def gigabytes(count: int | float) -> str:
 
 
 def host_memory_free(groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the bytes that may still be used, by the machine and its container's limit.
+    """Return the bytes of host memory that are free, within a container's limit.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def _cgroup(folder: Path) -> int | None:
     try:
         limit = (folder / "memory.max").read_text().strip()
         used = int((folder / "memory.current").read_text())
-        # Cached files are counted as used, and given back when asked for.
+        # Cached files count as used, and are released on demand.
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         return max(0, int(limit) - used + int(stat.get("inactive_file", 0)))
     except (OSError, ValueError):
@@ -123,7 +123,7 @@ def out_of_memory(hint: str) -> Iterator[None]:
 
 
 def _where(error: BaseException) -> str | None:
-    """Whose memory ran out, or None if this error is about something else."""
+    """Return whose memory ran out, or None if this error has another cause."""
     said = str(error).lower()
     if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(
         wording in said for wording in WORDINGS

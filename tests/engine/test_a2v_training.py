@@ -94,14 +94,18 @@ def test_pairs_are_the_sound_and_the_mean_picture_of_each_chunk(model, features)
     pairs = pairs_of(session)
     assert encoded.video is not None
     assert encoded.audio is not None
-    per_chunk = len(encoded.video) // 2  # four grids of a second each
-    for chunk in range(2):
-        seen = encoded.video[chunk * per_chunk : (chunk + 1) * per_chunk]
-        heard = encoded.audio[50 * chunk : 50 * (chunk + 1)]
+    template = model.adapter.template
+    chunk_of_grid = [int(second / template.chunk_seconds) for second in range(4)]
+    per_grid = len(encoded.video) // 4
+    per_chunk = int(100 / template.mel_per_token * template.chunk_seconds)
+    for chunk in range(max(chunk_of_grid) + 1):
+        first = per_grid * chunk_of_grid.index(chunk)
+        seen = encoded.video[first : first + per_grid * chunk_of_grid.count(chunk)]
+        heard = encoded.audio[per_chunk * chunk : per_chunk * (chunk + 1)]
         assert torch.allclose(pairs.picture[chunk], seen.float().mean(0), atol=1e-5)
         assert torch.equal(pairs.audio[chunk, : len(heard)], heard.float())
         assert pairs.there[chunk].sum() == len(heard)
-    assert len(pairs) == 2
+    assert len(pairs) == max(chunk_of_grid) + 1
 
 
 def test_without_sound_or_picture_there_are_no_pairs(model, features) -> None:

@@ -26,7 +26,7 @@ from omnidrop.shapes import MLP_ROWS
 
 THINKER = reference.Qwen2_5OmniThinkerForConditionalGeneration
 
-#: Rows that attend together over keys that other rows left, at most, without repeating keys.
+#: Up to so many new rows attend to cached keys without repeating the keys for each head.
 FEW_ROWS = 256
 
 
@@ -129,7 +129,7 @@ class QwenOmniAdapter(Adapter):
     ) -> torch.Tensor:
         layer = self._layers[index]
         hidden = hidden + self._attend(index, hidden, rotary, cache)
-        # Row by row the same, but the MLP's wide states are never there for all rows at once.
+        # Chunked MLP: the same result, with the memory of its wide states bounded.
         for rows in _slabs(hidden):
             self._add_mlp(layer.mlp, rows, _normed(layer.post_attention_layernorm, rows))
         return hidden
@@ -216,7 +216,7 @@ def _slabs(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """Return what a norm makes of the rows; its float32 states are never there for all at once."""
+    """Norm the rows in chunks, so that the norm's float32 copy is bounded."""
     if hidden.is_cuda or hidden.shape[1] <= MLP_ROWS:
         return fused.rms_norm(hidden, norm.weight, norm.variance_epsilon)
     normed = torch.empty_like(hidden)
@@ -230,7 +230,7 @@ def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
 
 
 def _rotated(states: torch.Tensor, width: int, rotary: Rotary) -> torch.Tensor:
-    """Split (1, n, heads · width) into heads and turn them, (1, heads, n, width)."""
+    """Split (1, n, heads · width) into heads and rotate them, (1, heads, n, width)."""
     cos, sin = rotary
     return fused.rotate(_heads(states, width), cos[:, None], sin[:, None])
 
@@ -243,7 +243,7 @@ def _stop_ids(thinker: Any, end_of_turn: int) -> frozenset[int]:
 
 
 def _fingerprint(holder: Any) -> str:
-    """Return a hash of the towers' last projections, the same in whatever dtype they are loaded."""
+    """Return a hash of the encoders' last projections; the dtype they are loaded in is no part."""
     digest = hashlib.sha256()
     for weight in (holder.audio_tower.proj.weight, holder.visual.merger.mlp[-1].weight):
         digest.update(str(tuple(weight.shape)).encode())

@@ -1,7 +1,7 @@
-"""The towers of Qwen2.5-Omni, run over the library's weights with equal windows batched.
+"""The encoders of Qwen2.5-Omni, run over the library's weights with equal windows batched.
 
 The reference runs one attention call per window and layer; here all windows of one size are one
-call. Attention never crosses a frame (vision) or a window of 2 s (audio), so both towers work
+call. Attention never crosses a frame (vision) or a window of 2 s (audio), so both work
 through any number of frames or seconds in batches of bounded size.
 """
 
@@ -21,7 +21,7 @@ from omnidrop.models.uploading import Upload
 from omnidrop.models.windows import Windows, attend_by_length, varlen_attention, window_bounds
 from omnidrop.shapes import VISION_BATCH, VISION_BATCH_GPU
 
-#: Windows (2 s each) that pass the audio tower together.
+#: Windows (2 s each) that pass the audio encoder together.
 AUDIO_BATCH = 64
 #: The same on a GPU.
 AUDIO_BATCH_GPU = 256
@@ -336,7 +336,7 @@ class AudioTower:
 
     @torch.inference_mode()
     def __call__(self, mel: Tensor, *, attention: bool = False) -> tuple[Tensor, Tensor | None]:
-        """Embed sound; see `Adapter.encode_audio`."""
+        """Embed log-mel; see `Adapter.encode_audio`."""
         module, window = self._module, self._window
         weight = module.conv1.weight
         if mel.ndim != 2 or mel.shape[0] != weight.shape[1]:
