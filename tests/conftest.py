@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    from omnidrop.engine.encode import Features
+    from omnidrop.engine.session import Model
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -32,3 +38,27 @@ settings.load_profile("repeatable")
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint."""
+    from omnidrop.models.qwen2_5_omni.tiny import tiny_thinker
+
+    return tiny_thinker(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def model(folder: Path) -> Model:
+    """The tiny checkpoint, loaded on the CPU in float32."""
+    from omnidrop.engine.session import load
+    from omnidrop.options import LoadOptions
+
+    return load(LoadOptions(model=str(folder), device="cpu", dtype="float32", offline=True))
+
+
+@pytest.fixture(scope="session")
+def features() -> Features:
+    from tests.tiny import make_features
+
+    return make_features()

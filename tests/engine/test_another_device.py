@@ -29,7 +29,7 @@ from omnidrop.models.locations import demo_folder
 from omnidrop.models.qwen2_5_omni.adapter import THINKER, QwenOmniAdapter
 from omnidrop.pruning.registry import method_names
 from tests.elsewhere import elsewhere, move
-from tests.engine.conftest import make_features
+from tests.tiny import make_features
 
 folder = demo_folder()
 config = Qwen2_5OmniThinkerConfig.from_pretrained(folder)
