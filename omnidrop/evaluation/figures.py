@@ -1,7 +1,7 @@
-"""Accuracy over FLOPs: one line per method, the unpruned model as the mark to reach.
+"""Accuracy over FLOPs: one line per method, with the unpruned model as reference.
 
-FLOPs fall from left to right, because that is where methods part and their names find room.
-matplotlib is imported when a figure is drawn and not before.
+FLOPs decrease from left to right, so that names fit where the lines separate. matplotlib is
+imported only when a figure is drawn.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Colours that colour-blind readers can tell apart (Okabe and Ito, 2008), without the pale yellow.
+#: Distinguishable by colour-blind readers (Okabe and Ito, 2008), without the pale yellow.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
@@ -33,7 +33,7 @@ def draw(
     ----------
     summary : Summary
     groups : sequence of (str, str), optional
-        As (axis, label); default all questions, then those the set shows apart.
+        As (axis, label); default all questions, then the set's `apart` groups.
     title : str
     """
     import matplotlib
@@ -52,7 +52,7 @@ def draw(
         axes[0].set_ylabel("accuracy, %")
         if title:
             figure.suptitle(title, fontsize=11, parse_math=False)
-        figure.draw_without_rendering()  # limits are final now: labels can be put apart
+        figure.draw_without_rendering()  # limits are final: labels can be placed
         for ax, group in zip(axes, groups, strict=True):
             _name_lines(ax, summary, labels, group)
     return figure
@@ -80,8 +80,8 @@ def save(summary: Summary, stem: Path, title: str = "") -> tuple[Path, Path]:
     return png, svg
 
 
-def look(labels: Sequence[str], label: str) -> dict[str, Any]:
-    """Return how a method's line looks; no two of the first 147 are alike."""
+def line_style(labels: Sequence[str], label: str) -> dict[str, Any]:
+    """Return colour, marker and dashes of a method's line; the first 147 all differ."""
     number = list(labels).index(label)
     return {
         "color": COLOURS[number % len(COLOURS)],
@@ -119,7 +119,7 @@ def _panel(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[str, 
         cells = _points(summary, label, group)
         if not cells:
             continue
-        style = look(labels, label)
+        style = line_style(labels, label)
         x = [100 * (cell.flops or 0) for cell in cells]
         y = [100 * (cell.accuracy or 0) for cell in cells]
         ax.plot(x, y, lw=1.5, ms=4.5, zorder=3, **style)
@@ -138,7 +138,7 @@ def _panel(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[str, 
 
 
 def _ticks(ax: Axes) -> None:
-    """Write plain percentages on the logarithmic axis, inside what is drawn."""
+    """Label the logarithmic axis with plain percentages."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     low, high = ax.get_xlim()
@@ -149,7 +149,7 @@ def _ticks(ax: Axes) -> None:
 
 
 def _name_lines(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[str, str]) -> None:
-    """Write each method's name right of the panel, level with its line where there is room."""
+    """Write each method's name to the right of the panel, near its line's end."""
     ends = {}
     for label in labels:
         if cells := _points(summary, label, group):
@@ -163,7 +163,7 @@ def _name_lines(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[
     names = sorted(ends, key=lambda name: (ends[name][1], name))
     heights = spread([ends[name][1] for name in names], room, low, high)
     for name, height in zip(names, heights, strict=True):
-        colour = look(labels, name)["color"]
+        colour = line_style(labels, name)["color"]
         ax.annotate(
             name,
             parse_math=False,
@@ -187,9 +187,9 @@ def _name_lines(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move rising heights apart until they are `gap` from each other, as little as need be.
+    """Move ascending heights apart until neighbours differ by `gap`, with minimal total movement.
 
-    They stay between `low` and `high` as long as there is room.
+    They stay between `low` and `high` if there is room.
     """
     groups: list[list[float]] = []  # each: sum of (wanted - its own offset), how many
     for height in wanted:
@@ -207,7 +207,7 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
 
 
 def _bottom(group: list[float], gap: float) -> float:
-    """Return where a group's first height goes: `group` is [sum of wanted starts, how many]."""
+    """Return the first height of a group: `group` is [sum of wanted starts, count]."""
     return group[0] / group[1]
 
 
