@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from omnidrop.evaluation.runner import UNPRUNED
 from omnidrop.evaluation.summary import ALL, CellRow, Summary
+from omnidrop.profiling.figure_style import COLOURS_LIGHT, CONTROL_LIGHT, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Distinguishable by colour-blind readers (Okabe and Ito, 2008), without the pale yellow.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
-GREY = "#666666"
 
 
 def draw(
@@ -36,16 +34,11 @@ def draw(
         As (axis, label); default all questions, then the set's `apart` groups.
     title : str
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     groups = [ALL, *summary.apart] if groups is None else list(groups)
     labels = [label for label in summary.labels if label != UNPRUNED]
     height = max(4.2, 0.24 * len(labels) + 1.6)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "omnidrop"}):
-        figure = Figure(figsize=(6.4 * len(groups), height), layout="constrained")
-        FigureCanvasAgg(figure)
+    with styled("light"):
+        figure = new_figure(6.4 * len(groups), height)
         axes = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
         for ax, group in zip(axes, groups, strict=True):
             _panel(ax, summary, labels, group)
@@ -70,11 +63,9 @@ def save(summary: Summary, stem: Path, title: str = "") -> tuple[Path, Path]:
     -------
     png, svg : Path
     """
-    import matplotlib
-
     figure = draw(summary, title=title)
     png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "omnidrop"}):
+    with styled("light"):
         figure.savefig(png, dpi=160)
         figure.savefig(svg, metadata={"Date": None})
     return png, svg
@@ -84,9 +75,9 @@ def line_style(labels: Sequence[str], label: str) -> dict[str, Any]:
     """Return colour, marker and dashes of a method's line; the first 147 all differ."""
     number = list(labels).index(label)
     return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
-        "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
+        "color": COLOURS_LIGHT[number % len(COLOURS_LIGHT)],
+        "marker": MARKERS[(number + number // len(COLOURS_LIGHT)) % len(MARKERS)],
+        "linestyle": DASHES[number // len(COLOURS_LIGHT) % len(DASHES)],
     }
 
 
@@ -104,15 +95,19 @@ def _points(summary: Summary, label: str, group: tuple[str, str]) -> list[CellRo
 
 def _panel(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[str, str]) -> None:
     for cell in _points(summary, UNPRUNED, group):
-        ax.axhline(100 * (cell.accuracy or 0), color=GREY, ls=(0, (6, 4)), lw=1.2, zorder=1)
-        ax.axhspan(100 * (cell.low or 0), 100 * (cell.high or 0), color=GREY, alpha=0.1, lw=0)
+        ax.axhline(
+            100 * (cell.accuracy or 0), color=CONTROL_LIGHT, ls=(0, (6, 4)), lw=1.2, zorder=1
+        )
+        ax.axhspan(
+            100 * (cell.low or 0), 100 * (cell.high or 0), color=CONTROL_LIGHT, alpha=0.1, lw=0
+        )
         ax.annotate(
             f"unpruned {100 * (cell.accuracy or 0):.1f}",
             (0.01, 100 * (cell.accuracy or 0)),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3),
             textcoords="offset points",
-            color=GREY,
+            color=CONTROL_LIGHT,
             fontsize=8,
         )
     for label in labels:
