@@ -26,7 +26,7 @@ class Stage:
     reused : bool
         True when the result of an earlier question was used.
     overlapped : bool
-        True when it ran beside other stages (decoding runs beside the towers), so that its
+        True if it ran in parallel to other stages (decoding beside the encoders), so that its
         seconds are not part of the sum.
     """
 

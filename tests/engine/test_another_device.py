@@ -37,7 +37,7 @@ from omnidrop.models.qwen2_5_omni.adapter import THINKER, QwenOmniAdapter
 from omnidrop.pruning.registry import method_names
 from omnidrop.engine import prefill
 from tests.elsewhere import elsewhere, move, no_stops
-from tests.engine.conftest import make_features
+from tests.tiny import make_features
 
 ON_DEVICE = sys.argv[1:]
 folder = demo_folder()

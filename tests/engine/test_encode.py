@@ -20,7 +20,7 @@ from omnidrop.engine.timing import Meter, host_peak
 from omnidrop.errors import MediaError, MemoryShortError
 from omnidrop.pruning.method import Method
 from omnidrop.testing import media
-from tests.whole import read_whole
+from omnidrop.testing.whole_clip import read_whole
 
 QUESTION = "What instrument plays first?"
 SHORT = GenerateOptions(max_new_tokens=6)

@@ -23,7 +23,7 @@ from omnidrop.models.loading import LoadOptions
 from omnidrop.pruning.method import Entry, Method, MethodState, Mix, Plan
 from omnidrop.report.trace import Answer
 from omnidrop.testing.made_up_family import FAMILY
-from tests.engine.conftest import make_features
+from tests.tiny import make_features
 
 FIRST = "Who is on screen then, and what is heard when the red square moves?"
 QUESTION = "What instrument plays first?"

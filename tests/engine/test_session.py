@@ -10,7 +10,7 @@ from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning.method import Method
-from tests.engine.conftest import make_features
+from tests.tiny import make_features
 
 QUESTION = "What instrument plays first?"
 SHORT = GenerateOptions(max_new_tokens=8, survivors=True, logprobs=True)

@@ -14,7 +14,7 @@ from omnidrop.profiling import fit as fitting
 from omnidrop.profiling.prefill_speed import PrefillSpeed, prefill_speed
 from omnidrop.pruning.method import Method
 from omnidrop.testing import media
-from tests.engine.conftest import make_features
+from tests.tiny import make_features
 
 QUESTION = "What instrument plays first?"
 SHORT = GenerateOptions(max_new_tokens=2)
