@@ -140,10 +140,10 @@ def _report(found: Estimate, width: int) -> Iterator[Text]:
     yield sections.title("Runs", width)
     yield from columns([_head(), *(_row(run, found) for run in found.all)], width)
     note = (
-        "prefill: the LLM's FLOPs, and how many times less than the control. peak: weights and the "
-        "most held beside them. TTFT: no less than this; reading the file comes on top."
+        "prefill: the LLM's FLOPs, and the control's divided by them. peak: weights and the most "
+        "memory in use besides. TTFT: a lower bound, without reading the file."
     )
-    yield from sections.wrapped(Text(f"  {note}", style="dim"), width, 2)
+    yield from sections.note(note, width)
 
 
 def _head() -> list[tuple[str, str]]:
