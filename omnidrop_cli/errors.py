@@ -78,7 +78,7 @@ def batch_code(failed: bool | int) -> int:
 
 
 def watch_debug(words: list[str]) -> None:
-    """Show tracebacks from now on if the words typed hold --debug, or OMNIDROP_DEBUG is set."""
+    """Show tracebacks from now on if --debug is among the arguments, or OMNIDROP_DEBUG is set."""
     global _show_traceback
     typed = words[: words.index("--")] if "--" in words else words
     _show_traceback = "--debug" in typed or os.environ.get("OMNIDROP_DEBUG", "") not in ("", "0")

@@ -1,7 +1,7 @@
 """The console entry point: runs the application, turns whatever happens into an exit code.
 
-Nothing is imported before it is needed, so that `omnidrop --version` answers at once and Ctrl-C is
-quiet from the first moment on. A reader that closes the pipe (`omnidrop ask … | head -1`) has what
+Nothing is imported before it is needed, so that `omnidrop --version` answers quickly and Ctrl-C is
+quiet from the start. A reader that closes the pipe (`omnidrop ask … | head -1`) has what
 it wanted: the exit code is 0.
 """
 
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(words: list[str]) -> int:
-    """Run the application on the words typed and return the exit code."""
+    """Run the application on these arguments and return the exit code."""
     from omnidrop_cli.errors import report, watch_debug
     from omnidrop_cli.interrupts import INTERRUPTED, forget_interrupts, interrupted
 

@@ -149,8 +149,8 @@ def _devices() -> Iterator[Finding]:
         yield Finding(OK, "mps", "Apple GPU")
     else:
         built = torch.version.cuda or torch.version.hip
-        seen = shutil.which("nvidia-smi") is not None
-        if seen and not built:
+        driver = shutil.which("nvidia-smi") is not None
+        if driver and not built:
             yield Finding(
                 NOTE,
                 "gpu",

@@ -31,7 +31,7 @@ def parse_overlay(text: Any) -> Path:
 
 @dataclass(frozen=True)
 class CompareFlags:
-    """Which runs are measured beside the unpruned control."""
+    """Which runs are compared with the unpruned control."""
 
     budgets: Annotated[
         Any,

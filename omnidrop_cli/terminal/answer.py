@@ -67,8 +67,8 @@ def full(answer: Answer, with_answer: bool = False, again: bool = False) -> Layo
 
 def brief(answer: Answer, notices: Sequence[str] | None = None) -> Layout:
     """Return the report in a few lines, with these notices or else the answer's own."""
-    said = answer.trace.notices if notices is None else notices
-    return Layout(lambda width, ink: _brief(answer, said, width, ink))
+    shown = answer.trace.notices if notices is None else notices
+    return Layout(lambda width, ink: _brief(answer, shown, width, ink))
 
 
 def failed(outcome: Outcome) -> Layout:
@@ -128,7 +128,7 @@ def _wide(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
             sections.cost(trace, right, ink),
         ),
     )
-    yield from beside([_column(c) for c in columns], [left, right])
+    yield from side_by_side([_column(c) for c in columns], [left, right])
 
 
 def _column(parts: Iterable[list[Text]]) -> list[Text]:
@@ -136,7 +136,7 @@ def _column(parts: Iterable[list[Text]]) -> list[Text]:
     return [line for part in parts if part for line in (Text(), *part)]
 
 
-def beside(columns: list[list[Text]], widths: list[int]) -> Iterator[Text]:
+def side_by_side(columns: list[list[Text]], widths: list[int]) -> Iterator[Text]:
     """Yield lines that put sections side by side, `GAP` cells apart."""
     for i in range(max((len(c) for c in columns), default=0)):
         line = Text()
@@ -182,4 +182,4 @@ def _ratio(part: float, whole: float) -> str:
     return fmt.share(part / whole) if whole else "–"
 
 
-__all__ = ["Layout", "bar", "beside", "brief", "failed", "full"]
+__all__ = ["Layout", "bar", "brief", "failed", "full", "side_by_side"]

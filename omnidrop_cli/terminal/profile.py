@@ -10,7 +10,7 @@ from rich.text import Text
 from omnidrop import format as fmt
 from omnidrop.errors import printable
 from omnidrop_cli.terminal import layer_charts, sections
-from omnidrop_cli.terminal.answer import GAP, WIDE, Layout, beside
+from omnidrop_cli.terminal.answer import GAP, WIDE, Layout, side_by_side
 from omnidrop_cli.terminal.glyphs import Ink
 
 if TYPE_CHECKING:
@@ -62,9 +62,9 @@ def header(found: Profile, width: int) -> Iterator[Text]:
     yield from sections.field("answer", control.answer, width)
     yield from sections.field("model", sections.model_line(control.trace), width)
     threads = machine["threads"]
-    said = f"{machine['name']}, {threads} thread{'s' * (threads != 1)}, a large matrix product "
-    said += f"reaches {fmt.flops(machine['matmul'])}/s in {machine['dtype']}"
-    yield from sections.field("machine", said, width)
+    text = f"{machine['name']}, {threads} thread{'s' * (threads != 1)}, a large matrix product "
+    text += f"reaches {fmt.flops(machine['matmul'])}/s in {machine['dtype']}"
+    yield from sections.field("machine", text, width)
     rounds = f"{found.repeats} timed round{'s' * (found.repeats != 1)} after {found.warmup}, runs "
     rounds += "in turns; median (fastest–slowest)"
     yield from sections.field("measured", rounds, width)
@@ -178,10 +178,10 @@ def memory(found: Profile, width: int) -> list[Text]:
             line = Text(" " * INDENT + name.ljust(room))
             for run in part:
                 stat = run.stage(name)
-                said = fmt.size(stat.host_peak) if stat else "–"
+                text = fmt.size(stat.host_peak) if stat else "–"
                 if device and stat and stat.device_peak is not None:
-                    said += f" + {fmt.size(stat.device_peak)}"
-                line.append(said.rjust(cell))
+                    text += f" + {fmt.size(stat.device_peak)}"
+                line.append(text.rjust(cell))
             lines.append(line)
     what = "the process's resident set" + (" + allocated on the device" if device else "")
     note = f"From a separate run: {what} during the stage, weights and libraries included."
@@ -202,7 +202,7 @@ def kept(run: RunProfile, width: int, ink: Ink) -> Iterator[Text]:
         layer_charts.heatmap(trace, rows, right, ink),
     ]
     if width >= WIDE:
-        yield from beside(parts, [left, right])
+        yield from side_by_side(parts, [left, right])
     else:
         for part in parts:
             yield from part

@@ -75,40 +75,40 @@ def _budget(value: float) -> str:
 def clip_line(trace: Trace) -> str:
     """Return path, span and sampling of the clip."""
     clip = trace.clip
-    said = [printable(clip.get("path") or "ready features")]
+    parts = [printable(clip.get("path") or "ready features")]
     if trace.chunks:
         first, last = trace.chunks[0].start, trace.chunks[-1].end
-        said.append(fmt.span(first, last))
+        parts.append(fmt.span(first, last))
         duration = clip.get("duration")
         if isinstance(duration, (int, float)) and last - first < duration - 0.5:
-            said[-1] += f" of {fmt.clock(duration)}"
+            parts[-1] += f" of {fmt.clock(duration)}"
     if trace.video_tokens:
         frames, size, fps = clip.get("frames"), clip.get("size"), clip.get("fps")
         if frames:
             height, width = size if isinstance(size, (list, tuple)) else (None, None)
-            said.append(f"{frames} frames" + (f" of {width}×{height}" if width else ""))
+            parts.append(f"{frames} frames" + (f" of {width}×{height}" if width else ""))
         if isinstance(fps, (int, float)):
-            said.append(f"{fps:.4g} fps")
+            parts.append(f"{fps:.4g} fps")
     else:
-        said.append("no video")
+        parts.append("no video")
     if not trace.audio_tokens:
-        said.append("no audio")
-    return " · ".join(said)
+        parts.append("no audio")
+    return " · ".join(parts)
 
 
 def model_line(trace: Trace) -> str:
     """Return name, size and precision of the model."""
     model = trace.model
-    said = [str(model.get("name", "?"))]
+    parts = [str(model.get("name", "?"))]
     if model.get("demo"):
-        said[0] += " (demo)" if said[0] != "demo" else " model"
-    said += [
+        parts[0] += " (demo)" if parts[0] != "demo" else " model"
+    parts += [
         fmt.parameters(model.get("parameters")),
         f"{trace.layers} layers",
         str(model.get("quantization") or ""),
         *(str(model.get(name) or "") for name in ("dtype", "attention", "device")),
     ]
-    return " · ".join(part for part in said if part)
+    return " · ".join(part for part in parts if part)
 
 
 def choices(answer: Answer, width: int, ink: Ink) -> list[Text]:
@@ -301,8 +301,8 @@ def settings(answer: Answer, width: int) -> list[Text]:
         ("answer", trace.settings, {"question"}),
     )
     for name, values, shown in groups:
-        said = [f"{k} {fmt.setting(v)}" for k, v in values.items() if k not in shown]
-        lines += field(name, " · ".join(said) or "–", width)
+        parts = [f"{k} {fmt.setting(v)}" for k, v in values.items() if k not in shown]
+        lines += field(name, " · ".join(parts) or "–", width)
     count = len(answer.token_ids)
     after = f" after {count} token{'s' if count > 1 else ''}" if count else ""
     lines += field("stopped", answer.stop + after, width)
