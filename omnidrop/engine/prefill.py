@@ -12,10 +12,8 @@ over all rows a kernel's rounding may change with the number of rows).
 
 from __future__ import annotations
 
-import copy
 import weakref
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -26,7 +24,7 @@ from omnidrop.engine.sequence import Block, Sequence, View, clip_end
 from omnidrop.engine.timing import Meter
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import Prompt
-from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, Plan
+from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodState, Plan
 
 #: Fewer rows of a clip than this go together with the question's: a pass of their own through the
 #: weights would cost more than it saves.
@@ -145,7 +143,7 @@ class _Climb:
     """
 
     generator: torch.Generator
-    memo: dict[str, Any]
+    state: MethodState
     sequence: Sequence
 
     def __init__(
@@ -172,7 +170,7 @@ class _Climb:
 
     def begin(self, encoded: Encoded, av: torch.Tensor, generator: torch.Generator) -> None:
         """Let the method choose what enters."""
-        self.generator, self.memo = generator, {}
+        self.generator, self.state = generator, self.method.start(self.plan)
         device, tokens = self.adapter.device, self.prompt.tokens
         text = torch.nonzero(~tokens.av).squeeze(1)
         words = self.adapter.embed(self.prompt.ids[text].to(device))
@@ -187,7 +185,7 @@ class _Climb:
                 audio_attention=encoded.audio_attention,
                 generator=generator,
                 video_attention=encoded.video_attention,
-                memo=self.memo,
+                state=self.state,
                 backbone=Backbone(
                     self.adapter.info.name, self.adapter.fingerprint, self.adapter.folder
                 ),
@@ -195,7 +193,7 @@ class _Climb:
             self.plan,
         )
         keep = entry.keep.cpu()
-        kept = own.index_select(0, keep.to(device)) if entry.embeds is None else entry.embeds
+        kept = entry.take(own)
         alive, order = torch.cat([text, av[keep]]).sort()
         hidden = torch.cat([words, kept.to(words.dtype)]).index_select(0, order.to(device))
         self.sequence = self._sequence(alive, hidden)
@@ -204,7 +202,7 @@ class _Climb:
         """Take the clip's part from an earlier question."""
         self._known = known
         known.lend(self.cache)
-        self.memo = copy.deepcopy(known.memo)
+        self.state = known.state.fork()
         self.generator = torch.Generator()
         self.generator.set_state(known.generator)
         text = torch.nonzero(~self.prompt.tokens.av).squeeze(1)
@@ -278,7 +276,7 @@ class _Climb:
             layers=self.layers,
             generator=self.generator,
             tokens=self.sequence.tokens.select(here),
-            memo=self.memo,
+            state=self.state,
             _adapter=self.adapter,
             _cache=self.cache,
             _entered=entered,
@@ -328,7 +326,7 @@ class _Climb:
             survivors=tuple(self.survivors),
             states=tuple(self._lent),
             block=block,
-            memo=copy.deepcopy(self.memo) if block is not None else {},
+            state=self.state.fork() if block is not None else MethodState(),
             generator=self.generator.get_state(),
             user=weakref.ref(self.cache),
         )
@@ -336,9 +334,10 @@ class _Climb:
     def _apply(self, layer: int, entry: Entry, here: torch.Tensor) -> None:
         """Let the chosen of the AV tokens at `here` go on, with new states where there are any."""
         sequence, kept = self.sequence, here[entry.keep.cpu()]
-        if entry.embeds is not None:
-            states = sequence.first.hidden
-            states[0, kept.to(states.device)] = entry.embeds.to(states)
+        if entry.mix is not None:
+            states = sequence.first.hidden[0]
+            mix = replace(entry.mix, source=here[entry.mix.source.cpu()])
+            states[kept.to(states.device)] = mix.apply(states, kept)
         if len(kept) == len(here):
             return
         stays = ~sequence.tokens.av

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from omnidrop.engine.cache import KVCache, Lent
 from omnidrop.engine.sequence import Block
-from omnidrop.pruning.method import Method, Plan
+from omnidrop.pruning.method import Method, MethodState, Plan
 
 #: Prefixes a Session keeps, and the bytes that all of them may take.
 PREFIXES = 2
@@ -44,8 +43,8 @@ class Prefix:
         Their keys and values, whole also where the method cuts earlier caches.
     block : Block or None
         The clip's rows as they left the last of them; None after the last layer of all.
-    memo : dict
-        The method's, as it was then.
+    state : MethodState
+        What the method remembered then.
     generator : Tensor
         State of the generator then.
     user : weak reference to KVCache
@@ -55,7 +54,7 @@ class Prefix:
     survivors: tuple[torch.Tensor, ...]
     states: tuple[Lent, ...]
     block: Block | None
-    memo: dict[str, Any]
+    state: MethodState
     generator: torch.Tensor
     user: weakref.ref[KVCache]
 
@@ -66,9 +65,9 @@ class Prefix:
 
     @property
     def bytes(self) -> int:
-        """Bytes of keys, values (room for the answer included), states and what the memo holds."""
+        """Bytes of keys, values (room for the answer included), states and the method's tensors."""
         held = [t for lent in self.states for t in (lent.keys, lent.values)]
-        held += [value for value in self.memo.values() if isinstance(value, torch.Tensor)]
+        held += self.state.tensors()
         if self.block is not None:
             held += [self.block.hidden, *self.block.rotary]
         return sum(t.untyped_storage().nbytes() for t in held)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
 from omnidrop.engine.cache import KVCache
 from omnidrop.models.adapter import Adapter, Rotary
 from omnidrop.prompt import TokenMap
-from omnidrop.pruning.method import Rows
+from omnidrop.pruning.method import MethodState, Rows
 from omnidrop.pruning.parts.relevance import relevance as relevance_of
 from omnidrop.pruning.parts.relevance import row_relevance
 
@@ -128,7 +127,7 @@ class View:
     layers: int
     generator: torch.Generator
     tokens: TokenMap
-    memo: dict[str, Any]
+    state: MethodState
     _adapter: Adapter
     _cache: KVCache
     _entered: Block

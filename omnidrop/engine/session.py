@@ -31,15 +31,13 @@ from omnidrop.options import DEFAULT_BUDGET, GenerateOptions, LoadOptions
 from omnidrop.profiling.fit import fit
 from omnidrop.profiling.limits import Limits
 from omnidrop.prompt import Prompt, build_prompt, long_position_notice
-from omnidrop.pruning.method import Method
+from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.report.trace import Answer, Choice, Stage
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip
 
-#: What a method names in `wants` to be given the vision tower's attention.
-VIDEO_ATTENTION = "video attention"
 
 TOO_BIG = "Lower --max-pixels, --fps or --max-frames, ask about a shorter span, or use --4bit."
 
@@ -284,7 +282,7 @@ class Session:
         options = options or GenerateOptions()
         meter = Meter(self.adapter.device)
         reset_device_peak(self.adapter.device)
-        encoded = self._encode(meter, progress, VIDEO_ATTENTION in method.wants)
+        encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in method.wants)
         with out_of_memory(TOO_BIG):
             with meter.stage("prompt"):
                 prompt = build_prompt(

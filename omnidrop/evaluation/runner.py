@@ -18,7 +18,7 @@ import torch
 
 from omnidrop.clip.clip import ClipOptions
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.engine.session import VIDEO_ATTENTION, Model, Session
+from omnidrop.engine.session import Model, Session
 from omnidrop.errors import BudgetError, OmniDropError, UsageError
 from omnidrop.evaluation.records import (
     ANSWERED,
@@ -31,7 +31,7 @@ from omnidrop.evaluation.records import (
 )
 from omnidrop.evaluation.scoring import Score, offered, put, read, weighed
 from omnidrop.evaluation.sets import Item, QuestionSet, Style
-from omnidrop.pruning.method import Method
+from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.registry import get_method
 from omnidrop.report.trace import Answer
 
@@ -331,7 +331,7 @@ class _Job:
             yield record
 
     def _answers(self, session: Session, asks: list[_Ask], began: float) -> Iterator[Record]:
-        wants = any(VIDEO_ATTENTION in ask.cell.method.wants for ask in asks)
+        wants = any(Need.VIDEO_ATTENTION in ask.cell.method.wants for ask in asks)
         try:
             session.encode(video_attention=wants)
         except Exception as problem:

@@ -16,6 +16,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from omnidrop.testing.methods import check_method
+
+__all__ = ["check_method", "tiny_checkpoint"]
+
 
 def tiny_checkpoint(folder: Path) -> Path:
     """Write a checkpoint of random weights that loads and answers like a large one.

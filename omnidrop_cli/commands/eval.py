@@ -25,7 +25,7 @@ Examples:
   omnidrop eval worldsense:/data/WorldSense --model 7b --limit 200 --out r
   omnidrop eval q.jsonl --out r --set omnidrop.diversity=0
   omnidrop eval q.jsonl --out r --method omnidrop,uniform+omnidrop -b .2
-  omnidrop eval q.jsonl --out r --variant "steep=omnidrop:beta=40"
+  omnidrop eval q.jsonl --out r --variant "even=uniform+omnidrop:diversity=0"
   omnidrop eval --summary results more-results --out all
 
 \b

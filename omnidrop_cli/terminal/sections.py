@@ -34,6 +34,8 @@ def title(text: str, width: int) -> Text:
 def hanging(head: str, text: Text, width: int, style: str = "") -> list[Text]:
     """Return text wrapped in a column of its own, `head` before its first line."""
     lines = text.wrap(Console(), max(width - len(head), 8))
+    for line in lines:
+        line.rstrip()
     heads = [Text(head, style=style), *[Text(" " * len(head))] * (len(lines) - 1)]
     return [before.copy().append_text(line) for before, line in zip(heads, lines, strict=True)]
 

@@ -93,7 +93,7 @@ def make_trace(
             "diversity": 0.2,
             "rows": "question",
             "schedule": "sigmoid",
-            "entry": "paper",
+            "video_group": 4,
             "plan": {"p_init": 0.0, "p_final": 0.2031, "entry_ratio": 0.45, "t_mid": 0.5},
         },
         model={

@@ -132,7 +132,7 @@ def test_methods_settings_variants_and_baseline(
     code, said, _ = run(
         "eval", questions, "--out", tmp_path / "out", "--json",
         "--method", "omnidrop,none", "--budget", ".5", "--set", "omnidrop.diversity=0",
-        "--variant", "even=omnidrop:entry=uniform,diversity=.1",
+        "--variant", "even=uniform+omnidrop:diversity=.1",
         "--variant", "low=random:budget=.1", "--baseline", "even",
     )  # fmt: skip
     assert code == 0
@@ -143,7 +143,8 @@ def test_methods_settings_variants_and_baseline(
     lines = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
     methods = {r["label"]: r["method"] for r in map(json.loads, lines)}
     assert methods["omnidrop"]["diversity"] == 0
-    assert (methods["even"]["entry"], methods["even"]["diversity"]) == ("uniform", 0.1)
+    assert methods["even"]["name"] == "uniform+omnidrop"
+    assert methods["even"]["layers.diversity"] == 0.1
 
 
 def test_presets_from_calibrate_run_beside_the_defaults(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import pytest
@@ -19,7 +19,7 @@ from omnidrop.engine.encode import Features
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.session import Model, load
 from omnidrop.models.loading import LoadOptions
-from omnidrop.pruning.method import Entry, Method, Plan
+from omnidrop.pruning.method import Entry, Method, MethodState, Mix, Plan
 from omnidrop.report.trace import Answer
 from tests.engine.conftest import make_features
 
@@ -29,25 +29,38 @@ OPTIONS = GenerateOptions(max_new_tokens=6, survivors=True, logprobs=True, seed=
 LAYERS = 6
 
 
+@dataclass
+class Drawn(MethodState):
+    """What was drawn so far."""
+
+    numbers: list[float] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Remembering(Method):
-    """Adaptive, draws, and carries a memo from entry to a choice the question takes part in."""
+    """Adaptive, draws, and carries that from entry to a choice the question takes part in."""
 
     name: ClassVar[str] = "remembering"
 
     def plan(self, tokens, layers):
         return Plan(len(tokens), (len(tokens),) * layers, adaptive=True)
 
+    def start(self, plan):
+        return Drawn()
+
     def enter(self, view, plan):
-        view.memo["drawn"] = [float(torch.rand(1, generator=view.generator))]
+        view.state.numbers.append(float(torch.rand(1, generator=view.generator)))
         return Entry(torch.arange(len(view.tokens)))
 
     def keep(self, view, count):
-        view.memo["drawn"].append(float(torch.rand(1, generator=view.generator)))
-        share = 0.5 + sum(view.memo["drawn"]) / (4 * len(view.memo["drawn"]))
+        drawn = view.state.numbers
+        drawn.append(float(torch.rand(1, generator=view.generator)))
+        share = 0.5 + sum(drawn) / (4 * len(drawn))
         scores = view.attention("all-text")
         index = scores.topk(max(1, int(share * len(scores)))).indices.sort().values
-        return Entry(index, view.hidden()[index] * 0.5)
+        places = torch.arange(len(index))
+        mix = Mix(places.repeat(2), torch.cat((index, index.flip(0))), torch.ones(2 * len(index)))
+        return Entry(index, mix)
 
 
 #: Method → layers of six whose share of the clip is reused.
@@ -55,12 +68,12 @@ REUSED: list[tuple[Method, int]] = [
     (Method(), 6),
     (omnidrop.OmniDrop(budget=0.5), 3),
     (omnidrop.OmniDrop(budget=0.5, cache="cut"), 3),
-    (omnidrop.OmniDrop(budget=0.5, rows="all-text", entry="none"), 2),
+    (omnidrop.get_method("none+omnidrop", budget=0.5, rows="all-text"), 2),
     (omnidrop.FastV(budget=0.6), 2),
     (omnidrop.Uniform(budget=0.4), 6),
     (omnidrop.Random(budget=0.4), 6),
-    (omnidrop.Random(budget=0.5, schedule="step", cache="cut"), 6),
-    (omnidrop.Random(budget=0.5, schedule="step"), 6),
+    (omnidrop.get_method("random+random@omnidrop", budget=0.5, schedule="step", cache="cut"), 6),
+    (omnidrop.get_method("random+random@omnidrop", budget=0.5, schedule="step"), 6),
     (Remembering(), 1),
 ]
 
@@ -187,7 +200,7 @@ def test_only_what_is_the_same_is_reused(model: Model, features: Features) -> No
     assert layers(options=replace(OPTIONS, seed=4)) == 0
     assert layers(system="Answer in one word.") == 0
     assert layers(method=omnidrop.Random(budget=0.5)) == 0
-    assert layers(method=omnidrop.Random(budget=0.4, cache="cut")) == 0
+    assert layers(method=omnidrop.Uniform(budget=0.4)) == 0
     assert layers(reuse=False) == 0
 
 

@@ -19,7 +19,7 @@ METHODS = [
     Method(),
     omnidrop.OmniDrop(budget=0.3),
     omnidrop.OmniDrop(budget=0.3, cache="cut"),
-    omnidrop.OmniDrop(budget=0.5, rows="last", diversity=0.0, entry="none"),
+    omnidrop.get_method("none+omnidrop", budget=0.5, rows="last", diversity=0.0),
     omnidrop.Random(budget=0.4),
     omnidrop.Uniform(budget=0.4),
     omnidrop.FastV(budget=0.6),

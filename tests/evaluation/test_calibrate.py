@@ -281,12 +281,12 @@ def test_rungs_halve_and_double():
 
 
 def test_a_grid_leaves_out_what_cannot_work():
-    ranges = {"entry": ("paper", "none"), "entry_ratio": (None, 0.5), "t_mid": (None, 0.9)}
+    ranges = {"turning": ("fixed", "asl"), "diversity": (0.2, 0.5), "t_mid": (None, 0.9)}
     drawn = Grid("omnidrop", ranges, (0.3,), 28).draw(20, seed=0)
     assert drawn[0] == {}
     assert all(list(drawn).count(fields) == 1 for fields in drawn)
-    assert {"entry": "none", "entry_ratio": 0.5} not in drawn  # refused by OmniDrop
-    assert {"entry_ratio": 0.5, "t_mid": 0.9} in drawn
+    assert {"turning": "asl", "t_mid": 0.9} not in drawn  # refused by OmniDrop
+    assert {"diversity": 0.5, "t_mid": 0.9} in drawn
     assert len(drawn) == 6
     stages = {"stages": ((0.1, 0.35, 0.6), (0.22, 0.5, 0.75))}  # 0.2 cannot begin so late
     assert Grid("pyramiddrop", stages, (0.2,), 28).draw(9, 0) == [

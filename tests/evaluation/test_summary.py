@@ -173,7 +173,7 @@ def test_folders_that_do_not_belong_together_are_refused(
     run(
         StubModel(rule),
         questions,
-        cells(["random"], [0.5], settings={"random": {"schedule": "sigmoid"}}),
+        cells([], [0.5], variants=[("random", "random+random@omnidrop", {})]),
         tmp_path / "c",
     )
     with pytest.raises(UsageError, match=r"'random' at 0\.5 stands for different settings"):

@@ -110,7 +110,8 @@ def test_without_the_package_nobody_knows_it() -> None:
 def test_it_keeps_what_every_method_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PACKAGE))
     from loudest import Loudest
-    from simulate import clip_of, prefill
+
+    from omnidrop.testing.simulate import clip_of, prefill
 
     for budget in (0.05, 0.3, 1.0):
         for layers in (4, 28):

@@ -6,12 +6,12 @@ from statistics import pvariance
 
 import pytest
 import torch
-from simulate import View, clip_of, entry_view
 
 from omnidrop.errors import UsageError
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.pruning.parts.rank_stability import Settling, window
 from omnidrop.pruning.schedules import complete
+from omnidrop.testing.simulate import View, clip_of, entry_view
 
 
 def by_hand(layers: list[list[float]], size: int) -> list[float | None]:
@@ -61,7 +61,7 @@ def run(method, total, layers, settle):
     """
     tokens = clip_of(total)
     plan = method.plan(tokens, layers)
-    view = entry_view(tokens)
+    view = entry_view(tokens, state=method.start(plan))
     alive = method.enter(view, plan).keep
     draw = torch.Generator().manual_seed(1)
     lasting = torch.rand(total, generator=draw) / total
@@ -73,7 +73,7 @@ def run(method, total, layers, settle):
         fresh = torch.rand(total, generator=draw) / total
         scores = (lasting if layer >= settle else fresh)[alive]
         shown.append(scores.tolist())
-        seen = View(layer, layers, tokens.select(alive), view.generator, scores, view.memo)
+        seen = View(layer, layers, tokens.select(alive), view.generator, scores, view.state)
         chosen = method.keep(seen, plan.counts[layer + 1])
         assert bool((chosen.diff() > 0).all())
         alive = alive[chosen]

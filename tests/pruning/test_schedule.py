@@ -8,7 +8,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulate import reachable
 
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning.schedules import (
@@ -20,6 +19,7 @@ from omnidrop.pruning.schedules import (
     solve,
     solve_flat,
 )
+from omnidrop.testing.simulate import reachable
 
 DEPTHS = (4, 8, 16, 28, 36, 48)
 TOTALS = (7, 60, 328, 5000)

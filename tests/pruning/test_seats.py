@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from simulate import View, clip, clip_of, entry_view, prefill
 
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.prompt import Kind
 from omnidrop.pruning import registry
 from omnidrop.pruning.methods.seats import Seats, level, total_drop
+from omnidrop.testing.simulate import View, clip, clip_of, entry_view, prefill
 
 # The slow reading ---------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from omnidrop.evaluation.calibrate.trials import Fields
 from omnidrop.evaluation.records import key_of
 from omnidrop.files import plain
 from omnidrop.prompt import Kind, TokenMap
-from omnidrop.pruning.registry import get_method, methods
+from omnidrop.pruning.registry import get_method
 
 Ranges = Mapping[str, tuple[Any, ...]]
 
@@ -51,8 +51,9 @@ def ranges_of(
     UsageError
         If the method is unknown or nothing is to be tried.
     """
-    known = get_method(method).settings()
-    found = {**({} if only else methods()[method].tunable()), **(given or {})}
+    made = get_method(method)
+    known = made.settings()
+    found = {**({} if only else made.tunable()), **(given or {})}
     for name, values in found.items():
         if name == "budget" or name not in known or not values:
             names = ", ".join(key for key in known if key != "budget")

@@ -20,7 +20,7 @@ from omnidrop.pruning.parts import a2v
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.farthest_point import Windows, spread_out
 from omnidrop.pruning.parts.frames import Frames, likeness
-from omnidrop.pruning.parts.merging import average, with_means
+from omnidrop.pruning.parts.merging import mixed, takes_in
 from omnidrop.pruning.parts.select import even, shares, top
 
 #: Video tokens compared at once: bounds the float32 copies.
@@ -46,8 +46,6 @@ class ContextGuard(EntryMethod):
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     predictor : str, optional
         Folder of a predictor made by `omnidrop train-a2v`; None takes the one in the model's own
         folder (the demo model has one).
@@ -85,8 +83,7 @@ class ContextGuard(EntryMethod):
         checks.number("alike", self.alike, low=-1, high=1)
         checks.number("cut", self.cut)
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {
             "audio": (1.0, 2.75, 6.0),
@@ -106,9 +103,9 @@ class ContextGuard(EntryMethod):
             heard = even(len(audio), n_audio)
         else:
             heard = top(view.audio_attention, n_audio).cpu()
-        kept, merged, means = self._see(view, video, count - n_audio)
+        kept, target, source = self._see(view, video, count - n_audio)
         keep = torch.cat((audio[heard], video[kept])).sort().values
-        return with_means(view, keep, video[merged], means)
+        return mixed(keep, video[target], video[source])
 
     def _audio_quota(self, audio: int, video: int, count: int) -> int:
         """Return how many of the `count` are audio; one of each at least if two may enter."""
@@ -123,11 +120,11 @@ class ContextGuard(EntryMethod):
     def _see(
         self, view: EntryView, video: torch.Tensor, count: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Choose `count` video tokens; return them, those merged into, and their means."""
+        """Choose `count` video tokens; return them, and which of them take in which tokens."""
         nothing = torch.empty(0, dtype=torch.int64)
         if count >= len(video) or not count:
             kept = torch.arange(len(video)) if count else nothing
-            return kept, nothing, view.embeds.new_empty(0, view.embeds.shape[1])
+            return kept, nothing, nothing
         seen = view.tokens.select(video)
         frames = Frames.of(seen)
         anchor = self._anchors(view.embeds, video, frames, len(video) - count)
@@ -136,8 +133,7 @@ class ContextGuard(EntryMethod):
         left = (anchor == own).nonzero().flatten()
         detail = _detail(view.embeds, video, frames)
         kept[left[self._choose(view, video[left], frames.frame[left], detail, count)]] = True
-        merged, means = average(view.embeds, video, anchor, kept)
-        return kept.nonzero().flatten(), merged, means
+        return kept.nonzero().flatten(), *takes_in(anchor, kept)
 
     def _anchors(
         self, embeds: torch.Tensor, video: torch.Tensor, frames: Frames, drop: int

@@ -46,8 +46,6 @@ class Dash(Guided):
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     contextual : float, default 0.05
         Anchors, as a share of all audio tokens (paper); at most half of the audio kept (ours).
     group : int, default 3
@@ -92,8 +90,7 @@ class Dash(Guided):
         """Return its evaluation's setting, which keeps 29 % where one token in seven is audio."""
         return {"dash-29": cls(budget=0.29, solve=False)}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {
             "rho_a": (0.1, 0.3, 0.45, 0.6, 0.8),

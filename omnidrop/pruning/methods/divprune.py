@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.nn.functional import normalize
 
-from omnidrop.pruning import checks
 from omnidrop.pruning.method import Entry, EntryView, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.select import shares
@@ -32,8 +31,6 @@ class DivPrune(EntryMethod):
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     scope : {"clip", "chunk"}, default "clip"
         Pool the whole clip, or every chunk by itself with the same share kept of each (ours):
         cheaper by the number of chunks, and blind to repeats between them.
@@ -45,10 +42,8 @@ class DivPrune(EntryMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.one_of("scope", self.scope, ("clip", "chunk"))
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {"scope": ("clip", "chunk")}
 

@@ -9,7 +9,7 @@ import torch
 
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.method import Entry, EntryView, Part, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.frames import Frames, likeness
 from omnidrop.pruning.parts.select import even, shares, top_within
@@ -37,8 +37,6 @@ class DyCoke(EntryMethod):
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     prune : float, default 0.7
         p (paper: 0.7), where it is not solved for.
     group : int, default 4
@@ -62,18 +60,19 @@ class DyCoke(EntryMethod):
         super().__post_init__()
         checks.number("prune", self.prune, low=0, high=1)
         checks.whole("group", self.group, low=1)
-        checks.one_of("audio", self.audio, ("whole", "even"))
-        checks.switch("solve", self.solve)
 
     @classmethod
     def presets(cls) -> dict[str, DyCoke]:
         """Return the paper's rate as a preset; 0.475 is the share of video that it keeps."""
         return {"dycoke-p70": cls(budget=0.475, solve=False)}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {"group": (2, 4, 8), "audio": ("whole", "even")}
+
+    def parts(self) -> frozenset[Part]:
+        """Return the entry, unless a given p fixes how many tokens enter."""
+        return super().parts() if self.solve else frozenset()
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""

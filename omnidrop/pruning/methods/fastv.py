@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,12 +11,12 @@ import torch
 from omnidrop.errors import UsageError
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import LayerView, Method, Plan
+from omnidrop.pruning.method import LayerMethod, LayerView, Part, Plan
 from omnidrop.pruning.parts.select import top
 
 
 @dataclass(frozen=True)
-class FastV(Method):
+class FastV(LayerMethod):
     """Drops once, after the first layers, what the last text token attends to least.
 
     Based on FastV (arXiv 2403.06764).
@@ -32,6 +33,8 @@ class FastV(Method):
     """
 
     name: ClassVar[str] = "fastv"
+    enters_all: ClassVar[bool] = True
+    used_by: ClassVar[Mapping[str, frozenset[Part]]] = {"after": frozenset({Part.SCHEDULE})}
 
     after: int = 2
 
@@ -39,8 +42,7 @@ class FastV(Method):
         super().__post_init__()
         checks.whole("after", self.after, low=1)
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {"after": (1, 2, 3, 4, 6, 8)}
 

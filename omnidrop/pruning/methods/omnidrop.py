@@ -7,6 +7,7 @@ nothing; past the turning point the question's attention decides, over one pool 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -15,14 +16,42 @@ import torch
 from omnidrop.errors import UsageError
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan, Rows
+from omnidrop.pruning.method import (
+    Entry,
+    EntryView,
+    LayerMethod,
+    LayerView,
+    MethodState,
+    Part,
+    Plan,
+    Rows,
+)
 from omnidrop.pruning.parts import rank_stability as turnings
-from omnidrop.pruning.parts.merging import merge_video, natural_count, with_means
-from omnidrop.pruning.parts.select import diversify, even, spread_by_chunk, top
+from omnidrop.pruning.parts.merging import merge_video, mixed, natural_count
+from omnidrop.pruning.parts.select import diversify, even, top
+
+
+@dataclass
+class Turning(MethodState):
+    """What OmniDrop remembers while it looks for its turning point (`turning="asl"`).
+
+    Attributes
+    ----------
+    left : int
+        AV tokens, summed over the layers still to come, that the budget leaves room for.
+    signal : Settling
+        How the ranks of the tokens have moved.
+    counts : tuple of int or None
+        Tokens entering each layer after the turning point, once that is found.
+    """
+
+    left: int
+    signal: turnings.Settling
+    counts: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
-class OmniDrop(Method):
+class OmniDrop(LayerMethod):
     """Drops audio and video tokens layer by layer by the question's attention, after merging.
 
     Based on OmniDrop (arXiv 2605.14458).
@@ -47,9 +76,6 @@ class OmniDrop(Method):
         depth (paper: layer 14 of 28, 19 of 36).
     diversity_form : {"scaled", "raw"}, default "scaled"
         Relevance min-max scaled over the candidates (ours), or as it is (paper).
-    entry : {"paper", "uniform", "none"}, default "paper"
-        Reduction before the LLM: audio by encoder attention and video by temporal merging; evenly
-        spaced tokens of every chunk (ours, a control of the entry stage alone); or none.
     entry_ratio : float, optional
         Share of the N tokens that enter layer 0 (paper: 0.45).
     p_init, p_final, t_mid : float, optional
@@ -80,13 +106,31 @@ class OmniDrop(Method):
     """
 
     name: ClassVar[str] = "omnidrop"
+    entry_field: ClassVar[str | None] = "entry_ratio"
+    used_by: ClassVar[Mapping[str, frozenset[Part]]] = {
+        **dict.fromkeys(("audio_keep", "video_prune", "video_group"), frozenset({Part.ENTRY})),
+        **dict.fromkeys(
+            ("rows", "diversity", "diversity_from", "diversity_form"), frozenset({Part.LAYERS})
+        ),
+        **dict.fromkeys(
+            ("schedule", "entry_ratio", "p_init", "p_final", "t_mid", "beta", "turning", "settled"),
+            frozenset({Part.SCHEDULE}),
+        ),
+        "solve": frozenset({Part.SCHEDULE}),
+    }
+    moved: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "entry": {
+            "paper": "omnidrop, without an entry",
+            "uniform": "uniform+omnidrop",
+            "none": "none+omnidrop",
+        }
+    }
 
     schedule: schedules.Shape = "sigmoid"
     rows: Rows = "question"
     diversity: float = 0.2
     diversity_from: int | float = 0.5
     diversity_form: Literal["scaled", "raw"] = "scaled"
-    entry: Literal["paper", "uniform", "none"] = "paper"
     entry_ratio: float | None = None
     p_init: float | None = None
     p_final: float | None = None
@@ -101,12 +145,6 @@ class OmniDrop(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.one_of("schedule", self.schedule, schedules.SHAPES)
-        checks.one_of("rows", self.rows, ("question", "last", "all-text"))
-        checks.one_of("diversity_form", self.diversity_form, ("scaled", "raw"))
-        checks.one_of("entry", self.entry, ("paper", "uniform", "none"))
-        checks.one_of("turning", self.turning, ("fixed", "asl"))
-        checks.switch("solve", self.solve)
         checks.number("diversity", self.diversity, low=0)
         if isinstance(self.diversity_from, float):
             checks.number(
@@ -123,11 +161,6 @@ class OmniDrop(Method):
                 checks.number(name, getattr(self, name), low=0, high=1)
         if self.t_mid is not None:
             checks.number("t_mid", self.t_mid)
-        if self.entry == "none" and self.entry_ratio not in (None, 1.0):
-            raise UsageError(
-                f"Without a reduction at entry, {self.entry_ratio} of the tokens cannot enter.",
-                hint="Use entry='paper', or leave entry_ratio out.",
-            )
         checks.number("settled", self.settled, low=0)
         given = (self.p_init, self.p_final, self.t_mid) != (None, None, None)
         if self.turning == "asl" and (given or not self.solve):
@@ -135,7 +168,7 @@ class OmniDrop(Method):
                 "turning='asl' picks t_mid and solves the drop rates; they cannot be given too.",
                 hint="Leave p_init, p_final, t_mid and solve out.",
             )
-        constants = (self._entry_ratio, self.p_init, self.p_final, self.t_mid)
+        constants = (self.entry_ratio, self.p_init, self.p_final, self.t_mid)
         if not self.solve and None in constants:
             raise UsageError(
                 "With solve=False the schedule needs entry_ratio, p_init, p_final and t_mid.",
@@ -177,11 +210,9 @@ class OmniDrop(Method):
         """Return the paper's schedules by name: paper-7b-30, paper-7b-20, paper-3b-30, …"""
         return {f"paper-{m.lower()}-{round(100 * b)}": cls.paper(m, b) for m, b in _PAPER}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {
-            "entry": ("paper", "uniform", "none"),
             "entry_ratio": (None, 0.15, 0.2, 0.3, 0.45, 0.6, 0.8, 1.0),
             "t_mid": (None, 0.25, 0.35, 0.45, 0.55, 0.65, 0.75),
             "beta": (5.0, 10.0, 20.0, 40.0, 80.0),
@@ -190,17 +221,12 @@ class OmniDrop(Method):
             "diversity_from": (0.25, 0.5, 0.75),
         }
 
-    @property
-    def _entry_ratio(self) -> float | None:
-        """Entry ratio if it is fixed."""
-        return 1.0 if self.entry == "none" else self.entry_ratio
-
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Solve the schedule for the budget on the actual token count."""
         path = schedules.omnidrop_path(
             self.budget,
             shape=self.schedule,
-            entry_ratio=self._entry_ratio,
+            entry_ratio=self.entry_ratio,
             p_init=self.p_init,
             p_final=self.p_final,
             t_mid=self.t_mid,
@@ -213,15 +239,18 @@ class OmniDrop(Method):
             return replace(plan, adaptive=True)
         return plan
 
+    def start(self, plan: Plan) -> MethodState:
+        """Remember nothing, or watch for the turning point."""
+        if not plan.adaptive:
+            return MethodState()
+        signal = turnings.Settling(turnings.window(len(plan.counts)))
+        return Turning(sum(plan.counts) - plan.counts[0], signal)
+
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Keep audio by encoder attention, and merge video that repeats itself."""
         total, count = plan.total, plan.counts[0]
-        if plan.adaptive:
-            view.memo["left"] = sum(plan.counts) - count
         if count == total:
             return Entry(torch.arange(total))
-        if self.entry == "uniform":
-            return Entry(spread_by_chunk(view.tokens, count))
         audio = view.tokens.audio.cpu().nonzero().flatten()
         video = view.tokens.video.cpu().nonzero().flatten()
         seen = view.tokens.select(video)
@@ -231,16 +260,16 @@ class OmniDrop(Method):
             heard = even(len(audio), n_audio)
         else:
             heard = top(view.audio_attention, n_audio).cpu()
-        kept, merged, means = merge_video(
+        kept, target, source = merge_video(
             view.embeds, video, seen, count - n_audio, size=self.video_group
         )
         keep = torch.cat((audio[heard], video[kept])).sort().values
-        return with_means(view, keep, video[merged], means)
+        return mixed(keep, video[target], video[source])
 
     def keep(self, view: LayerView, count: int) -> torch.Tensor:
         """Drop what the question attends to least, sparing distant moments from the middle on."""
-        if "left" in view.memo:
-            count = self._turn(view)
+        if isinstance(view.state, Turning):
+            count = self._turn(view, view.state)
             if count == len(view.tokens):
                 return torch.arange(count)
         scores = view.attention(self.rows)
@@ -254,22 +283,20 @@ class OmniDrop(Method):
             scaled=self.diversity_form == "scaled",
         )
 
-    def _turn(self, view: LayerView) -> int:
-        """Return how many tokens go on when the turning point is picked on the way."""
-        memo, alive = view.memo, len(view.tokens)
-        left = view.layers - 1 - view.layer
-        if "counts" not in memo:
-            signal = memo.setdefault("signal", turnings.Settling(turnings.window(view.layers)))
-            moved = signal.add(view.attention(self.rows))
+    def _turn(self, view: LayerView, state: Turning) -> int:
+        """Return how many tokens stay when the turning point is picked on the way."""
+        alive, layers_left = len(view.tokens), view.layers - 1 - view.layer
+        if state.counts is None:
+            moved = state.signal.add(view.attention(self.rows))
             settled = moved is not None and moved < self.settled
-            affordable = alive + left - 1 <= memo["left"]
+            affordable = alive + layers_left - 1 <= state.left
             if affordable and not settled:
-                memo["left"] -= alive
+                state.left -= alive
                 return alive
-            memo["counts"] = schedules.complete(
-                alive, left, memo["left"], view.layers, shape=self.schedule, beta=self.beta
+            state.counts = schedules.complete(
+                alive, layers_left, state.left, view.layers, shape=self.schedule, beta=self.beta
             )
-        return int(memo["counts"][-left])
+        return state.counts[-layers_left]
 
     def _diversity_layer(self, layers: int) -> int:
         start = self.diversity_from

@@ -40,8 +40,6 @@ class OmniZip(Guided):
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     contextual : float, default 0.05
         Anchors, as a share of all audio tokens (paper); at most half of the audio kept (ours).
     group : int, default 3
@@ -83,8 +81,7 @@ class OmniZip(Guided):
             for budget, (a, v) in _PAPER.items()
         }
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {
             "rho_a": (None, 0.1, 0.3, 0.5, 0.7, 0.9),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,12 +10,12 @@ import torch
 
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import LayerView, Method, Plan
+from omnidrop.pruning.method import LayerMethod, LayerView, Part, Plan
 from omnidrop.pruning.parts.select import top
 
 
 @dataclass(frozen=True)
-class PyramidDrop(Method):
+class PyramidDrop(LayerMethod):
     """Keeps the same share at a quarter, half and three quarters of the depth, by the last token.
 
     Based on PyramidDrop (arXiv 2410.17247; public code Cooperx521/PyramidDrop).
@@ -41,6 +41,11 @@ class PyramidDrop(Method):
     """
 
     name: ClassVar[str] = "pyramiddrop"
+    enters_all: ClassVar[bool] = True
+    used_by: ClassVar[Mapping[str, frozenset[Part]]] = {
+        "keep_share": frozenset({Part.SCHEDULE}),
+        "stages": frozenset({Part.SCHEDULE}),
+    }
 
     keep_share: float | None = None
     stages: Sequence[float] = (0.25, 0.5, 0.75)
@@ -56,8 +61,7 @@ class PyramidDrop(Method):
         """Return the paper's setting; its mean is (1 + 1/2 + 1/4 + 1/8) / 4 = 0.469."""
         return {"pyramiddrop-paper": cls(budget=0.46875, keep_share=0.5)}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         starts = (0.0, 0.05, 0.1, 0.15, 0.25, 0.4)
         return {"stages": tuple((s, s + 0.25, s + 0.5) for s in starts)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -18,7 +18,16 @@ import torch
 from omnidrop.errors import UsageError
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import CachePolicy, Entry, EntryView, LayerView, Method, Plan
+from omnidrop.pruning.method import (
+    CachePolicy,
+    Entry,
+    EntryView,
+    LayerMethod,
+    LayerView,
+    Need,
+    Part,
+    Plan,
+)
 from omnidrop.pruning.parts.farthest_point import Windows, spread_out
 from omnidrop.pruning.parts.select import rank_within, shares
 
@@ -31,7 +40,7 @@ DEPTHS = {28: ((16, 18, 20), 23), 48: ((27, 31, 35), 39)}
 
 
 @dataclass(frozen=True)
-class Seats(Method):
+class Seats(LayerMethod):
     """Keeps diverse tokens per window, drops by the last token's attention, ends without any.
 
     Based on SEATS (arXiv 2605.20035) and its public code. Published: the windows, the selection
@@ -72,7 +81,17 @@ class Seats(Method):
     """
 
     name: ClassVar[str] = "seats"
-    wants: ClassVar[frozenset[str]] = frozenset({"video attention"})
+    wants: ClassVar[frozenset[str]] = frozenset({Need.VIDEO_ATTENTION})
+
+    used_by: ClassVar[Mapping[str, frozenset[Part]]] = {
+        "ratios": frozenset({Part.ENTRY, Part.SCHEDULE}),
+        "scale": frozenset({Part.ENTRY, Part.SCHEDULE}),
+        "grids": frozenset({Part.ENTRY, Part.SCHEDULE}),
+        "after": frozenset({Part.SCHEDULE}),
+        "late": frozenset({Part.SCHEDULE}),
+        "temperature": frozenset({Part.LAYERS}),
+        "split": frozenset({Part.LAYERS}),
+    }
 
     cache: CachePolicy = "cut"
     ratios: tuple[float, float] | None = None
@@ -104,7 +123,6 @@ class Seats(Method):
         checks.number("scale", self.scale, low=1)
         checks.whole("grids", self.grids, low=1)
         checks.number("temperature", self.temperature, low=1e-4)
-        checks.one_of("split", self.split, ("demand", "mass"))
 
     @classmethod
     def presets(cls) -> dict[str, Seats]:
@@ -112,14 +130,17 @@ class Seats(Method):
         named = zip((0.10, 0.15, 0.25, 0.35), PAIRS[1:-1], strict=True)
         return {f"seats-{round(100 * b)}": cls(budget=b, ratios=pair) for b, pair in named}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {
             "after": (None, (0.3, 0.35, 0.4), (0.45, 0.5, 0.55), (0.7, 0.75, 0.8)),
             "late": (None, 0.7, 0.9, 1.0),
             "scale": (1.2, 1.4, 1.8),
         }
+
+    def parts(self) -> frozenset[Part]:
+        """Return all parts; given shares of video and audio fix how many tokens enter."""
+        return super().parts() if self.ratios is None else super().parts() - {Part.ENTRY}
 
     def depths(self, layers: int) -> tuple[tuple[int, ...], int]:
         """Return after which layers, counted from 1, tokens are dropped, and how many see any."""

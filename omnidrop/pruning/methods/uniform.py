@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.method import Entry, EntryView, Part, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.select import spread_by_chunk
 
@@ -21,11 +21,13 @@ class Uniform(EntryMethod):
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     """
 
     name: ClassVar[str] = "uniform"
+
+    def parts(self) -> frozenset[Part]:
+        """Return entry and layers: even spacing thins any survivors."""
+        return frozenset({Part.ENTRY, Part.LAYERS})
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Space the tokens that enter evenly inside every chunk."""

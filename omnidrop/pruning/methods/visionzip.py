@@ -10,9 +10,9 @@ from torch.nn.functional import normalize
 
 from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks
-from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.method import Entry, EntryView, Need, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
-from omnidrop.pruning.parts.merging import with_means
+from omnidrop.pruning.parts.merging import mixed
 from omnidrop.pruning.parts.select import even, shares, top
 
 
@@ -34,14 +34,12 @@ class VisionZip(EntryMethod):
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     contextual : float, default 0.15625
         Share of the kept tokens that are contextual (paper: 10 of 64, 20 of 128, 30 of 192).
     """
 
     name: ClassVar[str] = "visionzip"
-    wants: ClassVar[frozenset[str]] = frozenset({"video attention"})
+    wants: ClassVar[frozenset[str]] = frozenset({Need.VIDEO_ATTENTION})
 
     contextual: float = 10 / 64
 
@@ -49,8 +47,7 @@ class VisionZip(EntryMethod):
         super().__post_init__()
         checks.number("contextual", self.contextual, low=0, high=1)
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {"contextual": (0.0, 0.08, 10 / 64, 0.3)}
 
@@ -62,8 +59,8 @@ class VisionZip(EntryMethod):
         attention = _attention(view)
         bins, sizes = _pictures(view.tokens)
         kept: list[torch.Tensor] = []
-        merged: list[torch.Tensor] = []
-        means: list[torch.Tensor] = []
+        target: list[torch.Tensor] = []
+        source: list[torch.Tensor] = []
         quotas = shares(sizes, count)
         merging = shares(quotas, round(self.contextual * count))
         for rows, quota, few in zip(bins, quotas.tolist(), merging.tolist(), strict=True):
@@ -77,13 +74,15 @@ class VisionZip(EntryMethod):
                 rest = torch.ones(len(rows), dtype=torch.bool)
                 rest[dominant] = False
                 left = rows[rest]
-                target = torch.arange(few) * (len(left) // few)
-                merged.append(left[target])
-                means.append(_merge(view.embeds[left.to(view.embeds.device)], target))
-        if not merged:
-            return Entry(torch.cat(kept).sort().values)
-        keep = torch.cat(kept + merged).sort().values
-        return with_means(view, keep, torch.cat(merged), torch.cat(means))
+                chosen = torch.arange(few) * (len(left) // few)
+                kept.append(left[chosen])
+                place = _nearest(view.embeds[left.to(view.embeds.device)], chosen)
+                target.append(left[chosen[place]])
+                source.append(left)
+        keep = torch.cat(kept).sort().values
+        if not target:
+            return Entry(keep)
+        return mixed(keep, torch.cat(target), torch.cat(source))
 
 
 def _attention(view: EntryView) -> torch.Tensor:
@@ -107,11 +106,9 @@ def _pictures(tokens: TokenMap) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]
     return order.split(sizes.tolist()), sizes
 
 
-def _merge(embeds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Average every row into the row of `target` most like it, (len(target), D) float32."""
-    rows = embeds.float()
-    units = normalize(rows, dim=-1)
-    place = (units @ units[target].T).argmax(1)
-    place[target] = torch.arange(len(target), device=place.device)
-    sums = torch.zeros(len(target), rows.shape[1], device=rows.device).index_add_(0, place, rows)
-    return sums / torch.bincount(place, minlength=len(target))[:, None]
+def _nearest(embeds: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Return which of the `chosen` rows each row is most like, (n,) int64 on the CPU."""
+    units = normalize(embeds.float(), dim=-1)
+    place = (units @ units[chosen].T).argmax(1).cpu()
+    place[chosen] = torch.arange(len(chosen))
+    return place

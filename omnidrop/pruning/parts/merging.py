@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from omnidrop.prompt import TokenMap
-from omnidrop.pruning.method import Entry, EntryView
+from omnidrop.pruning.method import Entry, Mix
 from omnidrop.pruning.parts.select import even, rank_within, shares
 
 #: Tokens compared at once: bounds the float32 copies, and keeps them in the processor's caches.
@@ -91,16 +91,14 @@ def merge_video(
     -------
     keep : Tensor, (count,) int64
         Ascending indices into the video tokens.
-    merged : Tensor, (m,) int64
-        Those kept tokens whose embedding changed, ascending.
-    means : Tensor, (m, D) float32
-        Their new embeddings.
+    target, source : Tensor, (m,) int64
+        Which kept tokens take in which video tokens; see `takes_in`.
     """
-    nothing = torch.empty(0, dtype=torch.int64), embeds.new_empty(0, embeds.shape[1]).float()
+    nothing = torch.empty(0, dtype=torch.int64)
     if count >= len(video):
-        return torch.arange(len(video)), *nothing
+        return torch.arange(len(video)), nothing, nothing
     if count == 0:
-        return nothing[0], *nothing
+        return nothing, nothing, nothing
     groups = group_grids(video, size)
     frames = int(groups.frame.max()) + 1
     while size < frames and int(groups.anchors.sum()) > count:
@@ -112,8 +110,7 @@ def merge_video(
         kept[anchors[even(len(anchors), count)]] = True
     else:
         kept = groups.anchors | _distinct(embeds, index, groups, count - len(anchors))
-    merged, means = average(embeds, index, groups.anchor, kept)
-    return kept.nonzero().flatten(), merged, means
+    return kept.nonzero().flatten(), *takes_in(groups.anchor, kept)
 
 
 def natural_count(video: TokenMap, prune: float, size: int = 4) -> int:
@@ -146,36 +143,45 @@ def _cosine(embeds: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Ten
     return torch.cat(parts).cpu()
 
 
-def with_means(
-    view: EntryView, keep: torch.Tensor, merged: torch.Tensor, means: torch.Tensor
+def mixed(
+    keep: torch.Tensor,
+    target: torch.Tensor,
+    source: torch.Tensor,
+    weight: torch.Tensor | None = None,
 ) -> Entry:
     """Return an entry in which some of the kept tokens carry means.
 
     Parameters
     ----------
-    view : EntryView
-    keep : Tensor, (n,) int64
+    keep : Tensor, (k,) int64
         Ascending indices into the view's tokens.
-    merged : Tensor, (m,) int64
-        Those of them that others were merged into.
-    means : Tensor, (m, D)
-        What they carry.
+    target, source : Tensor, (m,) int64
+        Tokens of `keep`, and what each of them takes in, row by row; see `Mix`.
+    weight : Tensor, (m,) float32, optional
+        1 each if left out.
     """
-    if not len(merged):
+    if not len(target):
         return Entry(keep)
-    out = view.embeds[keep.to(view.embeds.device)]
-    out[torch.searchsorted(keep, merged).to(out.device)] = means.to(out)
-    return Entry(keep, out)
+    ones = torch.ones(len(target))
+    kept = torch.searchsorted(keep, target)
+    return Entry(keep, Mix(kept, source, ones if weight is None else weight))
 
 
-def average(
-    embeds: torch.Tensor, index: torch.Tensor, anchor: torch.Tensor, kept: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Average each dropped token into its anchor, where that is kept."""
+def takes_in(anchor: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which kept tokens take in which dropped ones, where a dropped one's anchor is kept.
+
+    Parameters
+    ----------
+    anchor : Tensor, (n,) int64
+        The token that each token merges into.
+    kept : Tensor, (n,) bool
+
+    Returns
+    -------
+    target, source : Tensor, (m,) int64
+        Every target lists itself first.
+    """
     gone = (~kept & kept[anchor]).nonzero().flatten()
-    merged, place, sizes = torch.unique(anchor[gone], return_inverse=True, return_counts=True)
-    sums = embeds[index[merged]].float()
-    place = place.to(embeds.device)
-    for rows, into in zip(gone.split(_BLOCK), place.split(_BLOCK), strict=True):
-        sums.index_add_(0, into, embeds[index[rows]].float())
-    return merged, sums / (sizes + 1).to(sums)[:, None]
+    into = anchor[gone]
+    merged = torch.unique(into)
+    return torch.cat((merged, into)), torch.cat((merged, gone))
