@@ -7,6 +7,7 @@ library has are the library's.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -283,9 +284,10 @@ class DropFlags:
     def __post_init__(self) -> None:
         if self.budget not in (None, "auto"):
             check_budget(self.budget)
-        if self.budget == "auto" and (self.preset or self.method or AUTO) != AUTO:
+        if self.budget == "auto" and (self.preset is not None or not self._can_be_auto):
             raise UsageError(
-                f"--budget auto is the method {AUTO}, and excludes --preset and other methods.",
+                f"--budget auto is the method {AUTO}, alone or joined like uniform+{AUTO}; it "
+                "excludes --preset and other methods.",
                 hint="Drop --method or --preset, or give a number.",
             )
         if self.preset is not None and self.method is not None:
@@ -293,7 +295,7 @@ class DropFlags:
         if self.preset is not None and self.budget is not None and not self.preset_file:
             raise UsageError("A preset sets the budget.", hint="Drop --budget or --preset.")
         if self.keep_mass is not None:
-            if self.budget != "auto" and self.method != AUTO:
+            if self.budget != "auto" and (self.method is None or not self._can_be_auto):
                 raise UsageError("--keep-mass goes with --budget auto.", hint="Give both.")
             if not 0.0 < self.keep_mass < 1.0:
                 raise UsageError(
@@ -305,6 +307,11 @@ class DropFlags:
                 "--method none keeps every token.", hint="Drop --budget or choose another method."
             )
         parse_pairs(tuple(self.settings or ()))
+
+    @property
+    def _can_be_auto(self) -> bool:
+        """Whether the method finds how much to keep from the question, if asked to."""
+        return AUTO in re.split(r"[+@]", self.method or AUTO)
 
     @property
     def preset_file(self) -> Path | None:
@@ -332,7 +339,7 @@ class DropFlags:
             published = get_preset(self.preset)
             return get_method(published.name, **published.settings() | fields)
         auto = self.budget == "auto"
-        name = AUTO if auto else self.method or "omnidrop"
+        name = self.method or (AUTO if auto else "omnidrop")
         if auto or self.keep_mass is not None:
             fields.setdefault("keep_mass", DEFAULT_MASS)
             if self.keep_mass is not None:

@@ -70,6 +70,18 @@ def test_nothing_is_asked_in_a_dry_run(run, model, questions) -> None:
         assert part in err
 
 
+def test_two_methods_joined(run, model, questions, tmp_path) -> None:
+    out = tmp_path / "joined.json"
+    words = ("--budget", "0.3", "--try", "layers.beta=10,40", "--only", "--candidates", "2")
+    code, _, err = run(
+        "calibrate", questions, "--method", "uniform+omnidrop", *words, "--style", "plain",
+        "--out", out,
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out.read_text("utf-8"))["method"] == "uniform+omnidrop"
+    assert DropFlags(preset=str(out)).pruning().name == "uniform+omnidrop"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
