@@ -71,8 +71,9 @@ def _invoke(words: list[str]) -> int:
     import typer
     import typer.main
 
+    from omnidrop.errors import UsageError
     from omnidrop_cli.app import app
-    from omnidrop_cli.errors import USAGE, complain
+    from omnidrop_cli.errors import complain
 
     # typer 0.25 and later carries its own click, and of the exceptions it raises exports this one.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
@@ -93,10 +94,10 @@ def _invoke(words: list[str]) -> int:
         text = text.replace("Value error, ", "")  # pydantic's, under typer
         stop = "" if text.endswith(("?", "!")) else "."
         complain(f"{text}{stop} Type '{path} --help' for help.")
-        return USAGE
+        return UsageError.exit_code
     except click_error as problem:
         complain(problem.format_message())  # type: ignore[attr-defined]
-        return USAGE
+        return UsageError.exit_code
     return result if isinstance(result, int) else 0
 
 
