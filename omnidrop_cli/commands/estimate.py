@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from omnidrop.clip.options import ClipOptions
     from omnidrop.profiling.peak import Estimate, RunEstimate
-    from omnidrop_cli.options.common import DropFlags
+    from omnidrop_cli.options.pruning import DropFlags
 
 NAME = "estimate"
 HELP = """Estimate tokens, FLOPs, memory and time of a question; no weights are loaded.

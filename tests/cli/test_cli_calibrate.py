@@ -17,9 +17,9 @@ from stub import StubModel
 import omnidrop
 from omnidrop.errors import UsageError
 from omnidrop.pruning.methods.omnidrop import OmniDrop
-from omnidrop_cli.options.common import DropFlags
 from omnidrop_cli.options.eval import EntrantFlags
 from omnidrop_cli.options.profile import CompareFlags
+from omnidrop_cli.options.pruning import DropFlags
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from omnidrop.models.locations import KnownModel, demo_folder
 from omnidrop.testing import media
 from omnidrop_cli.commands import doctor_checks as checkup
 from omnidrop_cli.commands.models import model_rows
-from omnidrop_cli.options.common import DropFlags
+from omnidrop_cli.options.pruning import DropFlags
 from omnidrop_cli.terminal import columns as tables
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from omnidrop.errors import UsageError
-from omnidrop_cli.options.common import DropFlags
 from omnidrop_cli.options.parsing import parse_duration, parse_size
+from omnidrop_cli.options.pruning import DropFlags
 
 
 @pytest.mark.parametrize(
