@@ -28,7 +28,7 @@ by layer, guided by the question, which saves memory and time.
 Examples:
   omnidrop ask clip.mp4 "What instrument plays first?"
   omnidrop ask clip.mp4 -q "Who speaks?" -q "Where are they?" --json
-  omnidrop ask *.mp4 "Is there music?" --choices yes,no --jsonl > answers.jsonl
+  omnidrop ask *.mp4 "Is there music?" --choices yes,no --jsonl > a.jsonl
   omnidrop doctor
 
 Nothing is uploaded. The answer goes to stdout; report, progress and notices go to stderr.

@@ -11,19 +11,28 @@ import sys
 import textwrap
 from contextlib import suppress
 
-from omnidrop.errors import BatchError, OmniDropError, printable
+from omnidrop.errors import (
+    BatchError,
+    MediaError,
+    MemoryShortError,
+    ModelError,
+    OmniDropError,
+    UsageError,
+    printable,
+)
 from omnidrop_cli.interrupts import INTERRUPTED
 from omnidrop_cli.terminal.console import is_terminal, plain_terminal
 
-OK, BUG_CODE, USAGE, ENVIRONMENT = 0, 1, 2, 4
+OK, BUG_CODE = 0, 1
 
+#: Every exit code. Those of the library's errors are theirs.
 EXIT_CODES = {
     OK: "success",
     BUG_CODE: "a bug in omnidrop",
-    USAGE: "wrong usage",
-    3: "media that cannot be read",
-    ENVIRONMENT: "model or environment",
-    5: "out of memory",
+    UsageError.exit_code: "wrong usage",
+    MediaError.exit_code: "media that cannot be read",
+    ModelError.exit_code: "model or environment",
+    MemoryShortError.exit_code: "out of memory",
     BatchError.exit_code: "part of a batch failed",
     INTERRUPTED: "interrupted",
 }
@@ -55,7 +64,8 @@ def describe(problem: BaseException) -> tuple[str, int]:
     if isinstance(problem, OmniDropError):
         return problem.paragraph(), problem.exit_code
     if isinstance(problem, MemoryError):
-        return "Not enough memory. Lower --max-pixels, --fps or --budget, or use --4bit.", 5
+        text = "Not enough memory. Lower --max-pixels, --fps or --budget, or use --4bit."
+        return text, MemoryShortError.exit_code
     kind, message = type(problem).__name__, str(problem)
     text = f"{kind}: {message.rstrip(chr(46))}. {BUG}" if message else f"{kind}. {BUG}"
     return text, BUG_CODE
@@ -78,7 +88,7 @@ def batch_code(failed: bool | int) -> int:
 
 
 def watch_debug(words: list[str]) -> None:
-    """Show tracebacks from now on if the words typed hold --debug, or OMNIDROP_DEBUG is set."""
+    """Show tracebacks from now on if --debug is among the arguments, or OMNIDROP_DEBUG is set."""
     global _show_traceback
     typed = words[: words.index("--")] if "--" in words else words
     _show_traceback = "--debug" in typed or os.environ.get("OMNIDROP_DEBUG", "") not in ("", "0")

@@ -1,4 +1,4 @@
-"""Ctrl-C: handled from the first moment on, and not lost where a library swallows it."""
+"""Ctrl-C: handled from the start, and not lost where a library swallows it."""
 
 from __future__ import annotations
 

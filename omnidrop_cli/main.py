@@ -1,7 +1,7 @@
 """The console entry point: runs the application, turns whatever happens into an exit code.
 
-Nothing is imported before it is needed, so that `omnidrop --version` answers at once and Ctrl-C is
-quiet from the first moment on. A reader that closes the pipe (`omnidrop ask … | head -1`) has what
+Nothing is imported before it is needed, so that `omnidrop --version` answers quickly and Ctrl-C is
+quiet from the start. A reader that closes the pipe (`omnidrop ask … | head -1`) has what
 it wanted: the exit code is 0.
 """
 
@@ -42,7 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(words: list[str]) -> int:
-    """Run the application on the words typed and return the exit code."""
+    """Run the application on these arguments and return the exit code."""
     from omnidrop_cli.errors import report, watch_debug
     from omnidrop_cli.interrupts import INTERRUPTED, forget_interrupts, interrupted
 
@@ -71,8 +71,9 @@ def _invoke(words: list[str]) -> int:
     import typer
     import typer.main
 
+    from omnidrop.errors import UsageError
     from omnidrop_cli.app import app
-    from omnidrop_cli.errors import USAGE, complain
+    from omnidrop_cli.errors import complain
 
     # typer 0.25 and later carries its own click, and of the exceptions it raises exports this one.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
@@ -93,10 +94,10 @@ def _invoke(words: list[str]) -> int:
         text = text.replace("Value error, ", "")  # pydantic's, under typer
         stop = "" if text.endswith(("?", "!")) else "."
         complain(f"{text}{stop} Type '{path} --help' for help.")
-        return USAGE
+        return UsageError.exit_code
     except click_error as problem:
         complain(problem.format_message())  # type: ignore[attr-defined]
-        return USAGE
+        return UsageError.exit_code
     return result if isinstance(result, int) else 0
 
 

@@ -11,7 +11,6 @@ import typer
 from omnidrop.errors import OmniDropError, printable
 from omnidrop_cli.options.common import (
     AnswerFlags,
-    DropFlags,
     ModelFlags,
     OutputFlags,
     ReadFlags,
@@ -20,6 +19,7 @@ from omnidrop_cli.options.common import (
 )
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.limits import FitFlags
+from omnidrop_cli.options.pruning import DropFlags
 
 if TYPE_CHECKING:
     from omnidrop.clip.clip import Clip

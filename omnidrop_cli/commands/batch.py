@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from omnidrop_cli.options.common import AnswerFlags, Debug, DropFlags, ModelFlags, ReadFlags
+from omnidrop_cli.options.common import AnswerFlags, Debug, ModelFlags, ReadFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.limits import FitFlags
+from omnidrop_cli.options.pruning import DropFlags
 
 NAME = "batch"
 HELP = """Answer the questions of a manifest; write one line of JSON each.

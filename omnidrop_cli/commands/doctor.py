@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from omnidrop.errors import ModelError
 from omnidrop_cli.options.common import Debug, Json
 from omnidrop_cli.options.groups import grouped
 
@@ -23,7 +24,7 @@ def command(json: Json = False, debug: Debug = False) -> int:
     from dataclasses import asdict
 
     from omnidrop_cli.commands.doctor_checks import WRONG, checkup
-    from omnidrop_cli.errors import ENVIRONMENT, OK, debugging
+    from omnidrop_cli.errors import OK, debugging
     from omnidrop_cli.libraries import silence_warnings
     from omnidrop_cli.terminal.columns import table
 
@@ -43,4 +44,4 @@ def command(json: Json = False, debug: Debug = False) -> int:
                 rows.append(("", "", f"→ {finding.remedy}"))
         print(table(rows))
         print(f"\n{wrong} thing{'s' if wrong > 1 else ''} wrong." if wrong else "\nReady.")
-    return ENVIRONMENT if wrong else OK
+    return ModelError.exit_code if wrong else OK

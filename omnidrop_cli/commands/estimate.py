@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from omnidrop.clip.options import ClipOptions
     from omnidrop.profiling.estimate import Estimate, RunEstimate
-    from omnidrop_cli.options.common import DropFlags
+    from omnidrop_cli.options.pruning import DropFlags
 
 NAME = "estimate"
 HELP = """Estimate tokens, FLOPs, memory and time of a question; no weights are loaded.
@@ -123,16 +123,16 @@ def _report(found: Estimate, width: int) -> Iterator[Text]:
     yield sections.title("OmniDrop estimate", width)
     yield from sections.field("clip", found.clip, width)
     yield from sections.field("question", found.question, width)
-    said = [str(model["name"]), fmt.parameters(model["parameters"])]
-    said += [f"weights {fmt.size(model['weights'])}", str(model["quantization"] or "")]
-    said += [str(model["dtype"]), str(model["device"])]
-    yield from sections.field("model", " · ".join(part for part in said if part), width)
+    parts = [str(model["name"]), fmt.parameters(model["parameters"])]
+    parts += [f"weights {fmt.size(model['weights'])}", str(model["quantization"] or "")]
+    parts += [str(model["dtype"]), str(model["device"])]
+    yield from sections.field("model", " · ".join(part for part in parts if part), width)
     grid = f", a grid of {' × '.join(map(str, tokens.grid))} patches" if tokens.grid else ""
     counts = f"{fmt.number(tokens.video)} video{grid} · {fmt.number(tokens.audio)} audio"
     about = "" if tokens.counted else "about "
     yield from sections.field("tokens", f"{counts} · {about}{tokens.text} text", width)
-    towers = f"vision {fmt.flops(found.flops_vision)} · audio {fmt.flops(found.flops_audio)}"
-    yield from sections.field("towers", towers, width)
+    encoders = f"vision {fmt.flops(found.flops_vision)} · audio {fmt.flops(found.flops_audio)}"
+    yield from sections.field("encoders", encoders, width)
     yield from sections.field("speed", f"{fmt.flops(found.speed)}/s, {found.speed_of}", width)
     for notice in found.notices:
         yield from sections.field("! notice", notice, width, "bold")
@@ -140,10 +140,10 @@ def _report(found: Estimate, width: int) -> Iterator[Text]:
     yield sections.title("Runs", width)
     yield from columns([_head(), *(_row(run, found) for run in found.all)], width)
     note = (
-        "prefill: the LLM's FLOPs, and how many times less than the control. peak: weights and the "
-        "most held beside them. TTFT: no less than this; reading the file comes on top."
+        "prefill: the LLM's FLOPs, and the control's divided by them. peak: weights and the most "
+        "memory in use besides. TTFT: a lower bound, without reading the file."
     )
-    yield from sections.wrapped(Text(f"  {note}", style="dim"), width, 2)
+    yield from sections.note(note, width)
 
 
 def _head() -> list[tuple[str, str]]:

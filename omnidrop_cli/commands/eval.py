@@ -25,14 +25,14 @@ Examples:
   omnidrop eval worldsense:/data/WorldSense --model 7b --limit 200 --out r
   omnidrop eval q.jsonl --out r --set omnidrop.diversity=0
   omnidrop eval q.jsonl --out r --method omnidrop,uniform+omnidrop -b .2
-  omnidrop eval q.jsonl --out r --variant "steep=omnidrop:beta=40"
+  omnidrop eval q.jsonl --out r --variant "even=uniform+omnidrop:diversity=0"
   omnidrop eval --summary results more-results --out all
 
 \b
 A SET is a JSONL file, avsynth (built in), or a benchmark as FORMAT:FOLDER:
   worldsense, daily-omni, avut, video-mme, music-avqa, omnivideobench, avsynth
 One line of JSONL is one question:
-  id, video, question, answer   required; video beside the file or in --videos
+  id, video, question, answer   required; video in the file's folder or in --videos
   choices                       optional; answer is one of them, or its letter
   category, start, end, groups  optional
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ Examples:
 --model also takes any folder or hub name that holds a model of a known family.
 """
 
-DEMO_ABOUT = "knows only instruments, shapes and colours"
+DEMO_ABOUT = "It knows only instruments, shapes and colours."
 JOINED = "Two can be joined: uniform+omnidrop selects by the first at entry, then by the second."
 
 
@@ -42,6 +42,13 @@ class MethodEntry:
         from omnidrop.pruning.registry import describe
 
         return cls(name, describe(kind), {f.name: f.default for f in fields(kind)})
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield name and sentence, then the settings; the budget has an option of its own."""
+        yield self.name, self.about
+        own = {name: value for name, value in self.settings.items() if name != "budget"}
+        if own:
+            yield "", _settings(own)
 
 
 @dataclass(frozen=True)
@@ -80,20 +87,22 @@ def command(json: Json = False, debug: Debug = False) -> int:
         }
         print(to_json(found, indent=2))
         return 0
-    _show("Models (--model)", [model_row(model) for model in models])
-    method_rows = [row for m in kinds for row in ((m.name, m.about), ("", _settings(m.settings)))]
+    _show("Models (--model)", [row for model in models for row in model_rows(model)])
+    method_rows = [row for kind in kinds for row in kind.rows()]
     _show("Methods (--method; settings with --set)", [*method_rows, ("", JOINED)])
     preset_rows = [(p.name, f"{p.method} {_settings(p.differences(kinds))}") for p in published]
     _show("Presets (--preset)", preset_rows)
     return 0
 
 
-def model_row(model: KnownModel) -> tuple[str, str, str]:
-    """Return alias, name, and where the model is, how large, and what to know about it."""
-    about = model.state if model.size is None else f"{model.state}, {model.size}"
-    if model.alias == "demo":
-        about += f"; {DEMO_ABOUT}"
-    return model.alias, model.name, about
+def model_rows(model: KnownModel) -> Iterator[tuple[str, str, str]]:
+    """Yield alias, name, where the model is and how large; and what to know about the demo."""
+    from omnidrop.models.locations import DEMO
+
+    where = model.state if model.size is None else f"{model.state}, {model.size}"
+    yield model.alias, model.name, where
+    if model.alias == DEMO:
+        yield "", DEMO_ABOUT, ""
 
 
 def _settings(values: dict[str, Any]) -> str:
@@ -110,4 +119,4 @@ def _show(heading: str, rows: Sequence[tuple[str, ...]]) -> None:
     print()
 
 
-__all__ = ["HELP", "NAME", "command", "model_row"]
+__all__ = ["HELP", "NAME", "command", "model_rows"]

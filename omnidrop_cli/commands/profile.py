@@ -33,7 +33,7 @@ Examples:
   omnidrop profile clip.mp4 --budget 0.2
   omnidrop profile clip.mp4 "Who speaks?" --method omnidrop,fastv -b .5,.2
   omnidrop profile clip.mp4 --sweep --save sweep.html --save sweep.png
-  omnidrop profile clip.mp4 --overlay seen.mp4
+  omnidrop profile clip.mp4 --overlay kept.mp4
   omnidrop profile clip.mp4 --model 7b --dry-run
 
 The unpruned control and each method at each budget run in turns, after a warm-up, from opening the
@@ -90,7 +90,7 @@ def command(
             files.json,
         )
         return 0
-    open_clip(clip, span, read).close()  # what is wrong with it is said before a model is loaded
+    open_clip(clip, span, read).close()  # refuses a bad clip before a model is loaded
     methods = [drop.pruning() for drop in drops]
     files_written.check(files.targets, labels, files.force)
     if sight.overlay is not None:

@@ -1,4 +1,4 @@
-"""Results of `omnidrop eval`: progress, tables on stdout, files beside the records."""
+"""Results of `omnidrop eval`: progress, tables on stdout, files of tables and figures."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ class PresetFlags:
             "-o",
             panel="Output",
             metavar="FILE",
-            help="The preset, a .json file. Every result is added to FILE.trials.jsonl beside it, "
+            help="The preset, a .json file. Every result is added to FILE.trials.jsonl, "
             "and a call that was stopped continues from there.",
         ),
     ] = None

@@ -180,7 +180,7 @@ class EntrantFlags:
             if not (equals and label and method):
                 raise UsageError(
                     f"--variant {printable(word)!r} is not LABEL=METHOD:NAME=VALUE,….",
-                    hint="Write it like even=uniform+omnidrop:layers.diversity=0.",
+                    hint="Write it like even=uniform+omnidrop:diversity=0.",
                 )
             fields: dict[str, Any] = {}
             if method.endswith(".json"):

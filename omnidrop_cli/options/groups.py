@@ -63,7 +63,7 @@ def option_names(group: Any) -> dict[str, str]:
 
 
 def build(kind: Callable[..., Made], group: Any, /, **values: Any) -> Made:
-    """Make a value of the library; what it refuses is said with the names of options.
+    """Make a value of the library; its complaints name the options.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from omnidrop_cli.options.groups import build, option
 from omnidrop_cli.options.parsing import parse_duration, parse_size
 
 if TYPE_CHECKING:
-    from omnidrop_cli.options.common import DropFlags
+    from omnidrop_cli.options.pruning import DropFlags
 
 PANEL = "Limits instead of a budget"
 

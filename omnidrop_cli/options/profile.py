@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from omnidrop.errors import UsageError, printable
 from omnidrop.options import DEFAULT_BUDGET, GenerateOptions
-from omnidrop_cli.options.common import Debug, DropFlags
+from omnidrop_cli.options.common import Debug
 from omnidrop_cli.options.groups import build, option
 from omnidrop_cli.options.parsing import parse_budgets, split_words, with_suffix
+from omnidrop_cli.options.pruning import DropFlags
 
 SWEEP = (0.7, 0.5, 0.3, 0.2, 0.1)
 QUESTION = "What happens in this clip?"
@@ -31,7 +32,7 @@ def parse_overlay(text: Any) -> Path:
 
 @dataclass(frozen=True)
 class CompareFlags:
-    """Which runs are measured beside the unpruned control."""
+    """Which runs are compared with the unpruned control."""
 
     budgets: Annotated[
         Any,

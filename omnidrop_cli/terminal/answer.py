@@ -1,7 +1,7 @@
 """A Trace as rich renderables: `full` for one answer, `brief` for one among several.
 
-Blocks are lists of lines of known width. From 140 columns on they stand side by side, below that
-one under the other; without colour every difference is also a difference of glyphs.
+Sections are lists of lines of known width, in two columns from 140 cells on and in one below that.
+Without colour every difference is also a difference of glyphs.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def full(answer: Answer, with_answer: bool = False, again: bool = False) -> Layo
     ----------
     answer : Answer
     with_answer : bool
-        Show the answer's text at the head too: for files, since a terminal has it on stdout.
+        Show the answer's text at the head: for files, since a terminal has it on stdout.
     again : bool
-        Show the answer's text once more at the foot: a long report moves it off the screen.
+        Repeat the answer's text at the foot: a long report moves it off the screen.
     """
 
     def make(width: int, ink: Ink) -> Iterator[Text]:
@@ -67,12 +67,12 @@ def full(answer: Answer, with_answer: bool = False, again: bool = False) -> Layo
 
 def brief(answer: Answer, notices: Sequence[str] | None = None) -> Layout:
     """Return the report in a few lines, with these notices or else the answer's own."""
-    said = answer.trace.notices if notices is None else notices
-    return Layout(lambda width, ink: _brief(answer, said, width, ink))
+    shown = answer.trace.notices if notices is None else notices
+    return Layout(lambda width, ink: _brief(answer, shown, width, ink))
 
 
 def failed(outcome: Outcome) -> Layout:
-    """Return what is said in a saved report about a question that got no answer."""
+    """Return the part of a saved report about a question that got no answer."""
 
     def make(width: int, ink: Ink) -> Iterator[Text]:
         yield sections.title("No answer", width)
@@ -128,16 +128,16 @@ def _wide(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
             sections.cost(trace, right, ink),
         ),
     )
-    yield from beside([_column(c) for c in columns], [left, right])
+    yield from side_by_side([_column(c) for c in columns], [left, right])
 
 
 def _column(parts: Iterable[list[Text]]) -> list[Text]:
-    """Return blocks one under the other, an empty line before each."""
+    """Return sections one under the other, an empty line before each."""
     return [line for part in parts if part for line in (Text(), *part)]
 
 
-def beside(columns: list[list[Text]], widths: list[int]) -> Iterator[Text]:
-    """Yield lines that put blocks side by side, `GAP` cells apart."""
+def side_by_side(columns: list[list[Text]], widths: list[int]) -> Iterator[Text]:
+    """Yield lines that put sections side by side, `GAP` cells apart."""
     for i in range(max((len(c) for c in columns), default=0)):
         line = Text()
         for n, (column, width) in enumerate(zip(columns, widths, strict=True)):
@@ -159,23 +159,22 @@ def _brief(answer: Answer, notices: Sequence[str], width: int, ink: Ink) -> Iter
         f", {fmt.share(trace.asked_budget)} asked"
     )
     yield line
-    second = Text("  ", style="dim")
     rate = f" · {trace.tokens_per_second:.1f} tokens/s" if trace.tokens_per_second else ""
-    second.append(
+    yield from sections.note(
         f"first token {fmt.duration(trace.ttft)}{rate} · prefill "
         f"{_ratio(trace.flops_prefill, trace.flops_prefill_unpruned)} of the FLOPs · KV cache "
-        f"{_ratio(trace.memory.kv_cache, trace.memory.kv_cache_unpruned)}"
+        f"{_ratio(trace.memory.kv_cache, trace.memory.kv_cache_unpruned)}",
+        width,
     )
-    yield from sections.wrapped(second, width, indent=2)
     best = sections.best_moments(trace, 3)
     if best:
         where = ", ".join(f"{fmt.span(a, b)} ({fmt.share(s, 0)})" for a, b, s, _ in best)
-        yield from sections.wrapped(Text(f"  looked most at {where}", style="dim"), width, indent=2)
+        yield from sections.note(f"most attention at {where}", width)
     if answer.choices:
         odds = " · ".join(f"{c.text} {fmt.share(c.probability)}" for c in answer.choices)
-        yield from sections.wrapped(Text(f"  {printable(odds)}"), width, indent=2)
+        yield from sections.hanging("  ", Text(printable(odds)), width)
     for notice in notices:
-        yield from sections.wrapped(Text(f"  ! {printable(notice)}", style="bold"), width, indent=4)
+        yield from sections.hanging("  ! ", Text(printable(notice), style="bold"), width, "bold")
     yield Text()
 
 
@@ -183,4 +182,4 @@ def _ratio(part: float, whole: float) -> str:
     return fmt.share(part / whole) if whole else "–"
 
 
-__all__ = ["Layout", "bar", "beside", "brief", "failed", "full"]
+__all__ = ["Layout", "bar", "brief", "failed", "full", "side_by_side"]

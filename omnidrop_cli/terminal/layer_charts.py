@@ -1,4 +1,4 @@
-"""The two charts over layers: bars of what enters each, and where in the clip it lies."""
+"""The two charts over layers: tokens entering each, and where in the clip they are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Profile as rich renderables: runs compared, stages side by side, arithmetic, peak memory."""
+"""A Profile as rich renderables: runs, time, compute and peak memory by stage, kept tokens."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rich.text import Text
 from omnidrop import format as fmt
 from omnidrop.errors import printable
 from omnidrop_cli.terminal import layer_charts, sections
-from omnidrop_cli.terminal.answer import GAP, WIDE, Layout, beside
+from omnidrop_cli.terminal.answer import GAP, WIDE, Layout, side_by_side
 from omnidrop_cli.terminal.glyphs import Ink
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def _report(found: Profile, every: bool, width: int, ink: Ink) -> Iterator[Text]
     for block in (
         runs(found, width),
         stages(found, width),
-        arithmetic(found, width),
+        compute(found, width),
         memory(found, width),
     ):
         yield Text()
@@ -62,9 +62,9 @@ def header(found: Profile, width: int) -> Iterator[Text]:
     yield from sections.field("answer", control.answer, width)
     yield from sections.field("model", sections.model_line(control.trace), width)
     threads = machine["threads"]
-    said = f"{machine['name']}, {threads} thread{'s' * (threads != 1)}, a large matrix product "
-    said += f"reaches {fmt.flops(machine['matmul'])}/s in {machine['dtype']}"
-    yield from sections.field("machine", said, width)
+    text = f"{machine['name']}, {threads} thread{'s' * (threads != 1)}, a large matrix product "
+    text += f"reaches {fmt.flops(machine['matmul'])}/s in {machine['dtype']}"
+    yield from sections.field("machine", text, width)
     rounds = f"{found.repeats} timed round{'s' * (found.repeats != 1)} after {found.warmup}, runs "
     rounds += "in turns; median (fastest–slowest)"
     yield from sections.field("measured", rounds, width)
@@ -73,7 +73,7 @@ def header(found: Profile, width: int) -> Iterator[Text]:
 
 
 def runs(found: Profile, width: int) -> list[Text]:
-    """Return each run in one line: what it kept, how fast it is, and what it changed."""
+    """Return a line for each run: tokens kept, speed, and whether the answer changed."""
     wide = width >= 120
     head = ["run", "kept", "TTFT", "×", "prefill", "×", "ideal ×", "reached"]
     head += ["per token", "KV cache"] if wide else []
@@ -96,11 +96,12 @@ def runs(found: Profile, width: int) -> list[Text]:
         row.append(("" if control else f"{run.kl:.2g}", ""))
         rows.append(row)
     note = (
-        "×: times as fast as the control, none. ideal ×: what the prefill's FLOPs promise. answer: "
-        "token for token. KL(unpruned || pruned) of the first token's distribution, in nats."
+        "×: speedup over the control, none. ideal ×: ratio of the prefills' FLOPs. reached: the "
+        "speedup's share of it. answer: the same tokens or others. KL(unpruned || pruned) of the "
+        "first token's distribution, in nats."
     )
     lines = [sections.title("Runs", width), *columns(rows, width)]
-    return lines + sections.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+    return lines + sections.note(note, width)
 
 
 def stages(found: Profile, width: int) -> list[Text]:
@@ -129,15 +130,15 @@ def stages(found: Profile, width: int) -> list[Text]:
                 line.append_text(_time(getattr(run, pick), cell, with_range))
             lines.append(line)
     alone = ", ".join(f"{s.name} {spread(s.seconds)}" for s in found.reading)
-    note = "(meanwhile): in threads that decode, beside the stages above and below; in no sum. "
-    note += f"Alone, with nothing beside: {alone}." if alone else ""
+    note = "(meanwhile): in decoding threads, overlapping the other stages; not part of the total. "
+    note += f"Measured alone: {alone}." if alone else ""
     if any(s.overlapped for s in first.values()):
-        lines += sections.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+        lines += sections.note(note, width)
     return lines
 
 
-def arithmetic(found: Profile, width: int) -> list[Text]:
-    """Return what the cost model says of each stage, beside what was measured."""
+def compute(found: Profile, width: int) -> list[Text]:
+    """Return the FLOPs of each stage by the cost model, and the speed that was measured."""
     peak = float(found.machine["matmul"])
     head = ("stage", "run", "FLOPs", "FLOP/s", "of matmul", "×", "ideal ×", "reached")
     rows: list[Cells] = [[(name, "dim") for name in head]]
@@ -156,11 +157,11 @@ def arithmetic(found: Profile, width: int) -> list[Text]:
             row.append(("" if stat.achieved is None else fmt.share(stat.achieved, 0), "bold"))
             rows.append(row)
     note = (
-        "FLOPs of the cost model over measured seconds. of matmul: of a large matrix product on "
-        "this machine. Decoding is bound by bandwidth: its FLOPs promise little."
+        "FLOP/s: the cost model's FLOPs over measured seconds. of matmul: share of the speed of a "
+        "large matrix product on this machine. Decoding is bound by memory bandwidth, not by FLOPs."
     )
-    lines = [sections.title("Arithmetic by stage", width), *columns(rows, width, left=2)]
-    return lines + sections.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+    lines = [sections.title("Compute by stage", width), *columns(rows, width, left=2)]
+    return lines + sections.note(note, width)
 
 
 def memory(found: Profile, width: int) -> list[Text]:
@@ -169,7 +170,7 @@ def memory(found: Profile, width: int) -> list[Text]:
     names = [s.name for s in found.control.stages if s.host_peak or s.device_peak]
     device = any(s.device_peak is not None for s in found.control.stages)
     if not names:
-        return [*lines, Text("  This system tells neither the host's nor the device's peak.")]
+        return [*lines, Text("  Peak memory is not available on this system.")]
     room, cell = max(map(len, names)), 24 if device else _cell(found)
     for part in _parts(found, max((width - room - INDENT) // cell, 2)):
         lines.append(_head(part, room, cell))
@@ -177,20 +178,20 @@ def memory(found: Profile, width: int) -> list[Text]:
             line = Text(" " * INDENT + name.ljust(room))
             for run in part:
                 stat = run.stage(name)
-                said = fmt.size(stat.host_peak) if stat else "–"
+                text = fmt.size(stat.host_peak) if stat else "–"
                 if device and stat and stat.device_peak is not None:
-                    said += f" + {fmt.size(stat.device_peak)}"
-                line.append(said.rjust(cell))
+                    text += f" + {fmt.size(stat.device_peak)}"
+                line.append(text.rjust(cell))
             lines.append(line)
     what = "the process's resident set" + (" + allocated on the device" if device else "")
-    note = f"In a pass of its own: {what} while the stage was open, weights and libraries included."
+    note = f"From a separate run: {what} during the stage, weights and libraries included."
     if not device:
         note += " The device is the host."
-    return lines + sections.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+    return lines + sections.note(note, width)
 
 
 def kept(run: RunProfile, width: int, ink: Ink) -> Iterator[Text]:
-    """Yield what a run kept, per layer, chunk and modality, as `ask` shows it."""
+    """Yield the tokens a run kept, per layer, chunk and modality, as `ask` shows them."""
     trace = run.trace
     yield sections.title(f"Kept by {printable(run.label)}", width)
     rows = layer_charts.layer_bins(trace)
@@ -201,7 +202,7 @@ def kept(run: RunProfile, width: int, ink: Ink) -> Iterator[Text]:
         layer_charts.heatmap(trace, rows, right, ink),
     ]
     if width >= WIDE:
-        yield from beside(parts, [left, right])
+        yield from side_by_side(parts, [left, right])
     else:
         for part in parts:
             yield from part
@@ -223,7 +224,7 @@ def spread(timing: Timing | None) -> str:
 def columns(rows: Sequence[Cells], width: int, left: int = 1) -> list[Text]:
     """Return rows as aligned columns, numbers to the right, closer together where it is narrow.
 
-    Columns that do not fit stand in a table of their own below, the `left` first ones repeated.
+    Columns that do not fit follow in another table below, with the first `left` ones repeated.
     """
     sizes = [max(len(row[i][0]) for row in rows) for i in range(len(rows[0]))]
     lines = []

@@ -1,9 +1,10 @@
-"""The blocks of a report: each turns part of a Trace into lines of a given width."""
+"""The sections of a report: each turns part of a Trace into lines of a given width."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.text import Text
 
 from omnidrop import format as fmt
@@ -30,32 +31,24 @@ def title(text: str, width: int) -> Text:
     return line
 
 
-def wrapped(text: Text, width: int, indent: int = 0) -> list[Text]:
-    """Return a line broken into lines, those after the first indented."""
-    lines, rest, first = [], text, True
-    while True:
-        room = max(width - (0 if first else indent), 8)
-        if rest.cell_len <= room:
-            lines.append(rest if first else Text(" " * indent).append_text(rest))
-            return lines
-        taken = rest.copy()
-        taken.truncate(room)
-        at = taken.plain.rfind(" ", indent + 1 if first else 1)
-        at = at if at > 0 else len(taken.plain)
-        head, rest = rest[:at], rest[at:]
-        rest = rest[len(rest.plain) - len(rest.plain.lstrip(" ")) :]
-        lines.append(head if first else Text(" " * indent).append_text(head))
-        first = False
-        if not rest.plain:
-            return lines
+def hanging(head: str, text: Text, width: int, style: str = "") -> list[Text]:
+    """Return text wrapped in a column of its own, `head` before its first line."""
+    lines = text.wrap(Console(), max(width - len(head), 8))
+    for line in lines:
+        line.rstrip()
+    heads = [Text(head, style=style), *[Text(" " * len(head))] * (len(lines) - 1)]
+    return [before.copy().append_text(line) for before, line in zip(heads, lines, strict=True)]
+
+
+def note(text: str, width: int) -> list[Text]:
+    """Return a remark below a table."""
+    return hanging(" " * INDENT, Text(text, style="dim"), width)
 
 
 def field(name: str, value: str, width: int, style: str = "") -> list[Text]:
     """Return `  name    value`, the value wrapped in its own column."""
-    line = Text(" " * INDENT)
-    line.append(name.ljust(LABEL) if name else "", style="dim")
-    line.append(printable(" ".join(value.split())), style=style)
-    return wrapped(line, width, INDENT + LABEL if name else INDENT)
+    head = " " * INDENT + (name.ljust(LABEL) if name else "")
+    return hanging(head, Text(printable(" ".join(value.split())), style=style), width, "dim")
 
 
 def header(answer: Answer, with_answer: bool, width: int) -> list[Text]:
@@ -84,40 +77,40 @@ def _budget(value: float) -> str:
 def clip_line(trace: Trace) -> str:
     """Return path, span and sampling of the clip."""
     clip = trace.clip
-    said = [printable(clip.get("path") or "ready features")]
+    parts = [printable(clip.get("path") or "ready features")]
     if trace.chunks:
         first, last = trace.chunks[0].start, trace.chunks[-1].end
-        said.append(fmt.span(first, last))
+        parts.append(fmt.span(first, last))
         duration = clip.get("duration")
         if isinstance(duration, (int, float)) and last - first < duration - 0.5:
-            said[-1] += f" of {fmt.clock(duration)}"
+            parts[-1] += f" of {fmt.clock(duration)}"
     if trace.video_tokens:
         frames, size, fps = clip.get("frames"), clip.get("size"), clip.get("fps")
         if frames:
             height, width = size if isinstance(size, (list, tuple)) else (None, None)
-            said.append(f"{frames} frames" + (f" of {width}×{height}" if width else ""))
+            parts.append(f"{frames} frames" + (f" of {width}×{height}" if width else ""))
         if isinstance(fps, (int, float)):
-            said.append(f"{fps:.4g} fps")
+            parts.append(f"{fps:.4g} fps")
     else:
-        said.append("no picture")
+        parts.append("no video")
     if not trace.audio_tokens:
-        said.append("no sound")
-    return " · ".join(said)
+        parts.append("no audio")
+    return " · ".join(parts)
 
 
 def model_line(trace: Trace) -> str:
     """Return name, size and precision of the model."""
     model = trace.model
-    said = [str(model.get("name", "?"))]
+    parts = [str(model.get("name", "?"))]
     if model.get("demo"):
-        said[0] += " (demo)" if said[0] != "demo" else " model"
-    said += [
+        parts[0] += " (demo)" if parts[0] != "demo" else " model"
+    parts += [
         fmt.parameters(model.get("parameters")),
         f"{trace.layers} layers",
         str(model.get("quantization") or ""),
         *(str(model.get(name) or "") for name in ("dtype", "attention", "device")),
     ]
-    return " · ".join(part for part in said if part)
+    return " · ".join(part for part in parts if part)
 
 
 def choices(answer: Answer, width: int, ink: Ink) -> list[Text]:
@@ -137,7 +130,7 @@ def choices(answer: Answer, width: int, ink: Ink) -> list[Text]:
 
 
 def shares(trace: Trace, width: int) -> list[Text]:
-    """Return what is kept of audio and of video: at entry, at the last layer, and on average."""
+    """Return the shares of audio and video kept: at entry, at the last layer, and on average."""
     if not trace.av_tokens or not trace.layers:
         return []
     lines = [title("Audio and video", width)]
@@ -163,7 +156,7 @@ def shares(trace: Trace, width: int) -> list[Text]:
     line = Text(" " * INDENT)
     line.append(f"{'text':<7}", style="dim")
     line.append(f"{fmt.number(trace.text_tokens):>{cells[0]}}")
-    line.append("  never dropped", style="dim")
+    line.append("  always kept", style="dim")
     return [*lines, line]
 
 
@@ -220,12 +213,13 @@ def moments(trace: Trace, width: int, ink: Ink) -> list[Text]:
         line.append(f"{f'×{factor:.1f}':>7}  ", style="dim")
         line.append_text(bar(part / best[0][2], max(width - line.cell_len, 4), ink, RELEVANCE))
         lines.append(line)
-    note = "Share of the question's attention; × an even share of the moments."
-    return lines + wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+    return lines + note(
+        "Share of the question's attention; × its ratio to an even share of the moments.", width
+    )
 
 
 def _nested(stages: tuple[Stage, ...]) -> list[tuple[int, Stage]]:
-    """Return stages with their depth, parts after what they are part of."""
+    """Return stages with their depth, parts after their whole."""
     names = {s.name for s in stages}
     placed: list[tuple[int, Stage]] = []
 
@@ -241,7 +235,7 @@ def _nested(stages: tuple[Stage, ...]) -> list[tuple[int, Stage]]:
 
 
 def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
-    """Return the time each stage took, parts indented under what they are part of."""
+    """Return the time of each stage, parts indented under their whole."""
     lines = [title("Time", width)]
     placed = _nested(trace.stages)
     longest = max((s.seconds for _, s in placed), default=0.0) or 1.0
@@ -255,7 +249,7 @@ def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
         line.append_text(name)
         line.append(f"{fmt.duration(stage.seconds):>11}  ")
         if stage.reused:
-            line.append("done before, not run again", style="dim")
+            line.append("reused", style="dim")
         elif aside:
             line.append("meanwhile", style="dim")
         else:
@@ -275,7 +269,7 @@ def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
 
 
 def cost(trace: Trace, width: int, ink: Ink) -> list[Text]:
-    """Return memory and arithmetic, against what they are without dropping."""
+    """Return compute and memory, compared with keeping every token."""
     lines = [title("Cost against keeping every token", width)]
     memory = trace.memory
     rows = (
@@ -309,8 +303,8 @@ def settings(answer: Answer, width: int) -> list[Text]:
         ("answer", trace.settings, {"question"}),
     )
     for name, values, shown in groups:
-        said = [f"{k} {fmt.setting(v)}" for k, v in values.items() if k not in shown]
-        lines += field(name, " · ".join(said) or "–", width)
+        parts = [f"{k} {fmt.setting(v)}" for k, v in values.items() if k not in shown]
+        lines += field(name, " · ".join(parts) or "–", width)
     count = len(answer.token_ids)
     after = f" after {count} token{'s' if count > 1 else ''}" if count else ""
     lines += field("stopped", answer.stop + after, width)

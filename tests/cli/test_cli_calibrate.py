@@ -17,9 +17,9 @@ from stub import StubModel
 import omnidrop
 from omnidrop.errors import UsageError
 from omnidrop.pruning.methods.omnidrop import OmniDrop
-from omnidrop_cli.options.common import DropFlags
 from omnidrop_cli.options.eval import EntrantFlags
 from omnidrop_cli.options.profile import CompareFlags
+from omnidrop_cli.options.pruning import DropFlags
 
 
 @pytest.fixture
@@ -68,6 +68,18 @@ def test_nothing_is_asked_in_a_dry_run(run, model, questions) -> None:
     assert (code, said, model.log) == (0, "", [])
     for part in ("beta", "1 2", "entry_ratio", "at most", "held out"):
         assert part in err
+
+
+def test_two_methods_joined(run, model, questions, tmp_path) -> None:
+    out = tmp_path / "joined.json"
+    words = ("--budget", "0.3", "--try", "layers.beta=10,40", "--only", "--candidates", "2")
+    code, _, err = run(
+        "calibrate", questions, "--method", "uniform+omnidrop", *words, "--style", "plain",
+        "--out", out,
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out.read_text("utf-8"))["method"] == "uniform+omnidrop"
+    assert DropFlags(preset=str(out)).pruning().name == "uniform+omnidrop"
 
 
 @pytest.mark.parametrize(

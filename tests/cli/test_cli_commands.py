@@ -11,8 +11,8 @@ from omnidrop.errors import UsageError
 from omnidrop.models.locations import KnownModel, demo_folder
 from omnidrop.testing import media
 from omnidrop_cli.commands import doctor_checks as checkup
-from omnidrop_cli.commands.models import model_row
-from omnidrop_cli.options.common import DropFlags
+from omnidrop_cli.commands.models import model_rows
+from omnidrop_cli.options.pruning import DropFlags
 from omnidrop_cli.terminal import columns as tables
 
 
@@ -97,10 +97,10 @@ def test_methods_from_flags() -> None:
 
 def test_models_shows_sizes_and_what_the_demo_knows(run) -> None:
     lines = run("models")[1].splitlines()
-    demo = next(line for line in lines if line.startswith("  demo"))
+    at = next(number for number, line in enumerate(lines) if line.startswith("  demo"))
     size = sum(p.stat().st_size for p in demo_folder().rglob("*") if p.is_file())
-    about = f"on this machine, {size / 1e6:.1f} MB; knows only instruments, shapes and colours"
-    assert demo.endswith(about)
+    assert lines[at].endswith(f"on this machine, {size / 1e6:.1f} MB")
+    assert lines[at + 1].strip() == "It knows only instruments, shapes and colours."
 
 
 @pytest.mark.parametrize(
@@ -110,4 +110,4 @@ def test_models_shows_sizes_and_what_the_demo_knows(run) -> None:
 def test_the_row_of_a_model(size, about) -> None:
     state = about.split(",")[0]
     model = KnownModel("7b", "Qwen/Qwen2.5-Omni-7B", state, size, "/cache" if size else None)
-    assert model_row(model) == ("7b", "Qwen/Qwen2.5-Omni-7B", about)
+    assert list(model_rows(model)) == [("7b", "Qwen/Qwen2.5-Omni-7B", about)]

@@ -16,10 +16,11 @@ from omnidrop.profiling.measure import profile
 from omnidrop.training.a2v import TrainOptions
 from omnidrop_cli import app as application
 from omnidrop_cli.options.calibrate import TryFlags
-from omnidrop_cli.options.common import AnswerFlags, DropFlags, ModelFlags, ReadFlags, SpanFlags
+from omnidrop_cli.options.common import AnswerFlags, ModelFlags, ReadFlags, SpanFlags
 from omnidrop_cli.options.eval import EntrantFlags, SetFlags
 from omnidrop_cli.options.groups import build, variable
 from omnidrop_cli.options.profile import CompareFlags, FileFlags, RoundFlags
+from omnidrop_cli.options.pruning import DropFlags
 from omnidrop_cli.options.training import TrainFlags
 
 GROUP: Any = typer.main.get_command(application.app)

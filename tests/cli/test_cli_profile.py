@@ -129,7 +129,7 @@ def test_the_report_fits(run, measured, clip, monkeypatch, width: int, budgets: 
     assert (code, err) == (0, "")
     assert "\x1b" not in out
     assert max(map(cell_len, out.splitlines())) <= width
-    for heading in ("Runs", "Time by stage", "Arithmetic by stage", "Peak memory by stage",
+    for heading in ("Runs", "Time by stage", "Compute by stage", "Peak memory by stage",
                     "Kept by omnidrop", "Tokens entering each layer"):  # fmt: skip
         assert f"\n{heading}" in out
     if width >= 80:

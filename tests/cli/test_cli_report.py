@@ -92,7 +92,7 @@ def test_how_tokens_were_made_is_said(loop) -> None:
 
 def test_reused_stages_say_so() -> None:
     text = "\n".join(lines(views.full(answer(reused=True)), 80))
-    assert text.count("done before, not run again") == 6
+    assert text.count("reused") == 6
 
 
 def test_choices_are_shown_with_probabilities() -> None:

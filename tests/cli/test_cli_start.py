@@ -60,6 +60,31 @@ def test_help_names_every_option_of_ask(run) -> None:
     assert "none|brief|full" in out
 
 
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("omnidrop pro", {"profile"}),
+        ("omnidrop ask --fit-", {"--fit-latency", "--fit-memory", "--fit-pixels", "--fit-fps"}),
+        ("omnidrop train-a2v --st", {"--steps", "--still"}),
+    ],
+)
+def test_shells_complete_commands_and_options(run, monkeypatch, typed, expected) -> None:
+    monkeypatch.setenv("_OMNIDROP_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert set(out.split()) == expected
+
+
+def test_the_completion_script_is_shown(run, monkeypatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    code, out, _ = run("--show-completion", "bash")
+    assert code == 0
+    assert "_OMNIDROP_COMPLETE=complete_bash" in out
+    assert out.rstrip().endswith("omnidrop")
+
+
 def test_version(child, run) -> None:
     import omnidrop
 
