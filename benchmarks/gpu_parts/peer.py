@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-
 from omnidrop.clip.features import audio_token_count
+
 from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model
 from omnidrop.engine.timing import synchronize

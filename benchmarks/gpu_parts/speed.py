@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from omnidrop.profiling.cost import prefill_flops
 
 import omnidrop
 from benchmarks.gpu_parts import peer
@@ -17,7 +18,6 @@ from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model
 from omnidrop.engine.timing import device_peak, reset_device_peak, synchronize
-from omnidrop.profiling.cost import prefill_flops
 from omnidrop.pruning.registry import method_names
 
 QUESTION = "What instrument plays first, and what is shown on screen at the same time?"
