@@ -114,7 +114,7 @@ class Trace:
         Generated tokens per second after the first; None if only one was made.
     memory : Memory
     flops_prefill, flops_prefill_unpruned : float
-        Analytic FLOPs of the LLM's prefill (`report.cost`).
+        Analytic FLOPs of the LLM's prefill (`TextShape.prefill_flops`).
     notices : tuple of str
         What a person should know: truncated file, demo model, long positions, …
     decode_loop : str

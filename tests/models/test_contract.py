@@ -163,8 +163,9 @@ def test_the_second_plane_matters(made_up: tuple[Model, MadeUpOmni]):
     ids = build_prompt(model.adapter.text, model.adapter.template, QUESTION, media).ids.tolist()
     assert clip.patches is not None
     assert clip.grid is not None
-    planes = theirs.vision(clip.patches, clip.grid)[:2]
-    given = (ids, planes, None, clip.grid, clip.second_per_grid)
-    whole = theirs._logits(*given)
-    without = theirs._logits(ids, (planes[0], 0 * planes[1]), *given[2:])
+    with torch.inference_mode():
+        planes = theirs.vision(clip.patches, clip.grid)[:2]
+        given = (ids, planes, None, clip.grid, clip.second_per_grid)
+        whole = theirs._logits(*given)
+        without = theirs._logits(ids, (planes[0], 0 * planes[1]), *given[2:])
     assert float((whole - without).abs().max()) > 0.5
