@@ -359,7 +359,8 @@ class _Climb:
         if len(kept) == len(sequence.av):
             return
         before = sequence.alive
-        sequence.keep(torch.searchsorted(before, self.places.text), kept)
+        text = torch.searchsorted(before, self.places.text)
+        sequence.keep(text, kept, self.places.lead)
         if self.method.cache == "cut":
             # Layers passed hold the tokens that entered them; all those were cut to `before`.
             index = torch.searchsorted(before, sequence.alive)

@@ -106,10 +106,12 @@ class Places:
         return self._asking[rows]
 
     @cached_property
-    def parted(self) -> bool:
-        """Whether text stands between AV tokens."""
+    def lead(self) -> int | None:
+        """Text tokens before the AV tokens; None where text stands between those."""
         av = torch.nonzero(self._tokens.av).squeeze(1)
-        return bool(len(av)) and int(av[-1] - av[0]) >= len(av)
+        if len(av) and int(av[-1] - av[0]) >= len(av):
+            return None
+        return self.text_before(int(av[0])) if len(av) else 0
 
 
 @dataclass
@@ -144,18 +146,24 @@ class Sequence:
         """The block that holds the AV tokens."""
         return self.tail if self.head is None else self.head
 
-    def keep(self, text: torch.Tensor, av: torch.Tensor) -> None:
+    def keep(self, text: torch.Tensor, av: torch.Tensor, lead: int | None) -> None:
         """Go on with some of the rows.
 
         Parameters
         ----------
         text, av : Tensor, int64
             Places of all text tokens, and of the AV tokens that stay; ascending.
+        lead : int or None
+            Text tokens before the AV tokens; None where text stands between those.
         """
         split = self.split
-        index = torch.cat([text, av]).sort().values
+        if lead is None:
+            index = torch.cat([text, av]).sort().values
+            self.av = torch.searchsorted(index, av)
+        else:
+            index = torch.cat([text[:lead], av, text[lead:]])
+            self.av = torch.arange(lead, lead + len(av), device=av.device)
         self.alive = self.alive[index]
-        self.av = torch.searchsorted(index, av)
         if not split:
             self.tail = self.tail.select(index)
         elif self.head is not None:  # all of the tail stay, and come last
@@ -233,7 +241,7 @@ class View:
         if self.blind:
             raise RuntimeError("A method that says it is question-free looked at the text.")
         alive, asking = self._sequence.alive, self._places.asking(rows)
-        if rows == "all-text" and self._places.parted and len(self._sequence.av):
+        if rows == "all-text" and self._places.lead is None and len(self._sequence.av):
             # Text between AV tokens sees none of them once those before it are gone.
             asking = asking[asking > alive[self._sequence.av[0]]]
         return torch.searchsorted(alive, asking)
