@@ -61,6 +61,13 @@ class DevicePrompt:
         """Whether text stands between AV tokens."""
         return bool(len(self._av)) and int(self._av[-1] - self._av[0]) >= len(self._av)
 
+    @cached_property
+    def lead(self) -> int | None:
+        """Text tokens before the AV tokens; None if text stands between those."""
+        if self.text_between_av:
+            return None
+        return self.text_before(int(self._av[0])) if len(self._av) else 0
+
     def text_before(self, end: int) -> int:
         """Return how many tokens before prompt index `end` are text."""
         return int((self._text < end).sum())

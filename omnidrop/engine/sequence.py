@@ -85,16 +85,20 @@ class Rows:
         Indices into `alive` of the tokens that are never dropped.
     av : Tensor, (m,) int64
         Indices into `alive` of the audio and video tokens.
+    lead : int or None
+        Text tokens before the AV tokens; None if text stands between those.
     """
 
     alive: torch.Tensor
     text: torch.Tensor
     av: torch.Tensor
+    lead: int | None
 
     @staticmethod
     def of(prompt: DevicePrompt) -> Rows:
         """Return all rows of a prompt."""
-        return Rows(torch.arange(len(prompt), device=prompt.device), prompt.text, prompt.av)
+        alive = torch.arange(len(prompt), device=prompt.device)
+        return Rows(alive, prompt.text, prompt.av, prompt.lead)
 
     def __len__(self) -> int:
         return int(self.alive.shape[0])
@@ -122,9 +126,16 @@ class Rows:
         if len(index) == len(self.av):
             return self, torch.arange(len(self), device=self.alive.device)
         kept = self.av[moved(index, self.alive.device)]
-        stay = torch.cat([self.text, kept]).sort().values
-        left = (torch.searchsorted(stay, part) for part in (self.text, kept))
-        return Rows(self.alive[stay], *left), stay
+        if self.lead is None:
+            stay = torch.cat([self.text, kept]).sort().values
+            text, av = (torch.searchsorted(stay, part) for part in (self.text, kept))
+        else:  # the AV tokens are one run, so nothing need be sorted
+            stay = torch.cat([self.text[: self.lead], kept, self.text[self.lead :]])
+            before, av, after = torch.arange(len(stay), device=stay.device).split(
+                [self.lead, len(kept), len(self.text) - self.lead]
+            )
+            text = torch.cat([before, after])
+        return Rows(self.alive[stay], text, av, self.lead), stay
 
 
 @dataclass(frozen=True)

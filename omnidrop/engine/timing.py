@@ -1,14 +1,13 @@
-"""Stage times and peak memory, measured where the work is done.
+"""Stage times and peak memory.
 
-On a CUDA device a stage lasts from when the device comes to its beginning to when it comes to its
-end, told by events in the stream: nobody waits for a stage to end, and work queued before it is not
-counted in it. Where the device waits for the host meanwhile, that is part of the stage; where it is
-still busy with an earlier one, what the host does costs nothing, and the stage shows 0. So the
-stages sum up to what was waited for. On a CPU, and for what runs beside the device (decoding, the
-sound), it is the clock on the wall.
+On a CUDA device a stage is timed by events in the device's stream, from its first work to its last.
+The host does not wait for a stage to end, and work queued earlier is not counted in it. Time in
+which the device waits for the host belongs to the stage; host work done while the device is still
+busy with an earlier stage takes no time of its own, and such a stage shows 0. So the stages add up
+to the time waited for. On a CPU, and for work beside the device (decoding), it is wall-clock time.
 
-Stages may nest: what is measured inside another stage names it. Peak memory per stage costs time to
-watch, so it is watched only where a `MemoryWatch` is open.
+Stages may nest; a nested stage names the one around it. Peak memory per stage takes time to
+measure, so it is measured only while a `MemoryWatch` is open.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From what the engine did to the Trace a person reads: counting only, no model work."""
+"""Build the Trace of an answer from what the engine did: counting only, no model work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Account:
-    """What one question left behind.
+    """What was done for one question.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Account:
     method : Method
     options : GenerateOptions
     kv_bytes : int
-        Keys and values held right after prefill.
+        Bytes of the KV cache right after prefill.
     ticks : tuple of float
         Seconds from the start of the question to each chosen token.
     notices : tuple of str
@@ -124,7 +124,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def _versions() -> tuple[tuple[str, str], ...]:
-    """Read once: looking a version up costs as much as a small model's prefill."""
+    """Look the versions up once: it takes as long as a small model's prefill."""
     from importlib.metadata import version
 
     found = [(name, version(name)) for name in ("torch", "transformers", "av", "numpy")]
