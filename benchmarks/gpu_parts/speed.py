@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from omnidrop.profiling.cost import prefill_flops
 
 import omnidrop
 from benchmarks.gpu_parts import peer

@@ -25,8 +25,8 @@ from omnidrop.engine.frame_stream import (
     PREFETCHED_GPU,
     AudioPrefetch,
     Grids,
-    all_ready,
     grids_in_rounds,
+    joined,
     prefetched_grids,
 )
 from omnidrop.engine.timing import Meter
@@ -288,7 +288,7 @@ def _video(
     if _has_processors_left(adapter):
         gpu = adapter.device.type != "cpu"
         beside = prefetched_grids(clip, meter, PREFETCHED_GPU if gpu else PREFETCHED)
-        waited_for = _waited_for(beside, meter, BATCH_PATCHES_GPU if gpu else 0)
+        waited_for = joined(_waited_for(beside, meter), BATCH_PATCHES_GPU if gpu else 0)
         with closing(beside):
             return _embedded(adapter, clip, meter, tell, waited_for, attention)
     with closing(grids_in_rounds(clip, meter)) as grids:
@@ -301,14 +301,14 @@ def _has_processors_left(adapter: Adapter) -> bool:
     return adapter.device.type != "cpu" or idle >= READERS
 
 
-def _waited_for(grids: Prefetch[Grids], meter: Meter, patches: int) -> Iterator[Grids]:
-    """Yield chunks as they come, joined with those that are ready, up to about `patches`."""
+def _waited_for(grids: Prefetch[Grids], meter: Meter) -> Iterator[Grids]:
+    """Yield chunks as they come; the time spent waiting is a stage of its own."""
     while True:
         with meter.stage(StageName.WAITING_FOR_FRAMES):
             item = next(grids, None)
         if item is None:
             return
-        yield all_ready(item, grids, patches)
+        yield item
 
 
 def _embedded(

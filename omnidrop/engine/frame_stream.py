@@ -146,17 +146,22 @@ def prefetched_grids(clip: Clip, meter: Meter, count: int = PREFETCHED) -> Prefe
     return Prefetch(_grids(clip, meter, overlapped=True), count, "omnidrop-frames")
 
 
-def all_ready(first: Grids, rest: Prefetch[Grids], patches: int) -> Grids:
-    """Join a chunk with those that are ready, up to about `patches` patches.
+def joined(grids: Iterator[Grids], patches: int) -> Iterator[Grids]:
+    """Join consecutive chunks until they hold at least `patches` patches.
 
-    An encoder that keeps up with decoding gets chunk after chunk; a slower one gets several at a
-    time, which takes it hardly longer than one.
+    A GPU takes hardly longer for several chunks than for one. What is joined depends on the clip
+    alone, never on which chunks happen to be ready, so that rounding is the same in every run.
     """
-    taken, count = [first], _patch_count(first)
-    while count < patches and rest.ready():
-        taken.append(next(rest))
-        count += _patch_count(taken[-1])
-    return Grids.together(taken) if len(taken) > 1 else first
+    taken: list[Grids] = []
+    count = 0
+    for item in grids:
+        taken.append(item)
+        count += _patch_count(item)
+        if count >= patches:
+            yield Grids.together(taken) if len(taken) > 1 else item
+            taken, count = [], 0
+    if taken:
+        yield Grids.together(taken) if len(taken) > 1 else taken[0]
 
 
 def _patch_count(grids: Grids) -> int:
