@@ -84,7 +84,7 @@ def choices(bench: Bench, shape: Shape, tokens: int) -> None:
 
 CHOSEN: dict[str, omnidrop.Method] = {
     "omnidrop 30%": omnidrop.OmniDrop(budget=0.3),
-    "omnidrop 20%, no diversity": omnidrop.OmniDrop(budget=0.2, entry="uniform", diversity=0),
+    "omnidrop 20%, no diversity": omnidrop.get_method("uniform+omnidrop", budget=0.2, diversity=0),
     "fastv 30%": omnidrop.FastV(budget=0.3),
     "uniform 30%": omnidrop.Uniform(budget=0.3),
 }

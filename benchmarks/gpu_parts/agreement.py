@@ -25,6 +25,7 @@ from omnidrop.engine.session import Model
 from omnidrop.pruning.method import (
     Entry,
     EntryView,
+    LayerMethod,
     LayerView,
     Method,
     MethodState,
@@ -240,7 +241,7 @@ class Recorded:
         return self._look("text_embeds", rows)
 
 
-class Followed(Method):
+class Followed(LayerMethod):
     """A method whose choices are noted and, where a script is given, replaced by the script's.
 
     So two devices are compared layer by layer from the same tokens, and one tie does not make all
@@ -257,7 +258,8 @@ class Followed(Method):
     name = "followed"
 
     def __init__(self, inner: Method, script: list[Asked] | None = None) -> None:
-        super().__init__(budget=inner.budget, cache=inner.cache)
+        cache = inner.cache if isinstance(inner, LayerMethod) else "own"
+        super().__init__(budget=inner.budget, cache=cache)
         object.__setattr__(self, "inner", inner)
         object.__setattr__(self, "script", script)
         object.__setattr__(self, "asked", [])

@@ -27,7 +27,6 @@ from omnidrop.clip.specs import VideoSpec
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.errors import OmniDropError
-from omnidrop.testing.whole_clip import read_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = {"none": omnidrop.Method(), "omnidrop 30%": omnidrop.OmniDrop(budget=0.3)}
@@ -38,6 +37,8 @@ Question = dict[str, Any]
 
 def prepare(path: Path, clips: Path, count: int) -> None:
     """Write the features of the first test clips, and their questions."""
+    from omnidrop.testing.whole_clip import read_whole  # needs the media libraries
+
     lines = (ROOT / "samples" / "avsynth" / "test.jsonl").read_text(encoding="utf-8").splitlines()
     asked: dict[str, list[Question]] = defaultdict(list)
     for line in map(json.loads, lines):

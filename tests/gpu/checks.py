@@ -17,8 +17,8 @@ ROUNDING = 1e-4
 
 #: Methods with a fixed plan, of every kind: by attention, with diversity, merging, by spacing.
 METHODS: dict[str, Method] = {
-    "attention": omnidrop.OmniDrop(budget=0.3, entry="uniform", diversity=0),
-    "diversity": omnidrop.OmniDrop(budget=0.2, entry="uniform"),
+    "attention": omnidrop.get_method("uniform+omnidrop", budget=0.3, diversity=0),
+    "diversity": omnidrop.get_method("uniform+omnidrop", budget=0.2),
     "merging": omnidrop.OmniDrop(budget=0.3),
     "fastv": omnidrop.FastV(budget=0.3),
     "uniform": omnidrop.Uniform(budget=0.3),
