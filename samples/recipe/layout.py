@@ -1,7 +1,7 @@
-"""Where every token of a prompt stands: ids and the three rows of rotary positions.
+"""The order of the tokens of a prompt, and their three rows of rotary positions.
 
-The same numbers as the library's `get_rope_index` for one clip followed by text (tests compare the
-two), but from numpy and without tensors, so that a batch costs nothing beside the model.
+Gives the same numbers as transformers' `get_rope_index` for one clip followed by text (tests
+compare them), but uses numpy only, so that building a batch takes little time.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class AvLayout:
 
 
 def audio_tokens(samples: int) -> int:
-    """Audio tokens of so many samples at 16 kHz (mel frames of 10 ms, halved twice)."""
+    """Return the number of audio tokens of 16 kHz audio (100 mel frames a second, four a token)."""
     frames = -(-samples // 160)
     return ((frames - 1) // 2 + 1 - 2) // 2 + 1
 
