@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from omnidrop.models.memory import (
     host_memory_free,
     out_of_memory,
 )
+from omnidrop.models.pinned import PinnedReader, reads_pinned
 from omnidrop.models.quantising import QUANTISED, check_quantised, quantisation
 
 __all__ = [
@@ -296,20 +298,43 @@ def _from_disk(
         settings["quantization_config"] = quantisation(options.quantize, THINKER, config, dtype)
     if options.quantize is not None or device.type != "cpu":
         settings["device_map"] = {"": str(device)}
-    loaded: Any = THINKER.from_pretrained(
-        folder,
-        config=config,
-        dtype=dtype,
-        attn_implementation=ATTENTION[options.attention],
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-        **settings,
-    )
+    settings |= {
+        "config": config,
+        "dtype": dtype,
+        "attn_implementation": ATTENTION[options.attention],
+        "use_safetensors": True,
+        "local_files_only": True,
+        "output_loading_info": True,
+    }
+    loaded: Any = _read_pinned(folder, device, settings) if reads_pinned(device) else None
+    if loaded is None:
+        loaded = THINKER.from_pretrained(folder, **settings)
     tokenizer = AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )
     return *loaded, tokenizer
+
+
+def _read_pinned(folder: Path, device: torch.device, settings: dict[str, Any]) -> Any:
+    """Load with weights read by `pinned`; None where it cannot be."""
+    from transformers import GenerationConfig
+
+    from omnidrop.models.qwen2_5_omni.adapter import THINKER
+
+    try:
+        reader = PinnedReader(device)
+    except RuntimeError:  # the system pins no more memory
+        return None
+    with reader:
+        unread = reader.lazy(folder, settings["dtype"])
+        if unread is None:
+            return None
+        loaded: Any = THINKER.from_pretrained(None, state_dict=unread, **settings)
+    where: dict[str, Any] = {"local_files_only": True}
+    if not (folder / "generation_config.json").is_file():  # its config has these settings, too
+        where |= {"config_file_name": "config.json", "_from_model_config": True}
+    loaded[0].generation_config = GenerationConfig.from_pretrained(folder, **where)
+    return loaded
 
 
 def _check_report(report: Any, folder: Any) -> None:

@@ -61,11 +61,22 @@ class Location:
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor of a checkpoint: its name, type as safetensors writes it, and shape."""
+    """One tensor of a checkpoint.
+
+    Attributes
+    ----------
+    name : str
+    dtype : str
+        As safetensors writes it.
+    shape : tuple of int
+    offset : int
+        Where in its file its first byte is.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    offset: int = 0
 
     @property
     def numel(self) -> int:
@@ -320,26 +331,38 @@ def weights(folder: Path) -> list[Weight]:
     return [
         weight
         for file in shards(folder)
-        for weight in _header(file)
+        for weight in header(file)
         if not weight.name.startswith(UNUSED)
     ]
 
 
-def _header(path: Path) -> list[Weight]:
-    """Read a safetensors header: 8 bytes of length, then JSON; tensors follow to the last byte."""
+def header(path: Path) -> list[Weight]:
+    """Read a safetensors header: 8 bytes of length, then JSON; tensors follow to the last byte.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged or cut off.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(size, 100_000_000):
                 raise ValueError("its header is longer than it")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in header.values()), default=0)
+            told = json.loads(file.read(length))
+        told.pop("__metadata__", None)
+        end = max((entry["data_offsets"][1] for entry in told.values()), default=0)
         if size < 8 + length + end:
             raise ValueError(f"it has {size} of {8 + length + end} bytes")
         return [
-            Weight(name, entry["dtype"], tuple(entry["shape"])) for name, entry in header.items()
+            Weight(
+                name,
+                entry["dtype"],
+                tuple(entry["shape"]),
+                8 + length + entry["data_offsets"][0],
+            )
+            for name, entry in told.items()
         ]
     except PermissionError as error:
         raise ModelError("This file may not be read.", path=path) from error

@@ -2,24 +2,41 @@
 
 from __future__ import annotations
 
-import sys
+import copy
+import json
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from transformers import (
     AutoTokenizer,
     Qwen2_5OmniThinkerConfig,
     Qwen2_5OmniThinkerForConditionalGeneration,
 )
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+from omnidrop.engine.encode import Features
+from omnidrop.engine.session import Model
+from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
 
-from omnidrop.engine.encode import Features  # noqa: E402
+ROOT = Path(__file__).resolve().parents[2]
+
+#: Its tokenizer and processor settings serve every shape.
+DEMO = ROOT / "samples" / "demo-model"
 
 AUDIO_PER_SECOND = 25
+
+#: Bytes of weights in one file of a checkpoint, as the hub's are cut.
+SHARD = 5 * 10**9
+
+#: Pixels of a frame as the published checkpoints bound them.
+PUBLISHED_LIMITS = {
+    "min_pixels": 3136,
+    "max_pixels": 12845056,
+    "size": {"shortest_edge": 128 * 28 * 28, "longest_edge": 768 * 28 * 28},
+}
 
 TOWERS = {
     "audio": {
@@ -117,12 +134,12 @@ SHAPES = {
 }
 
 
-def build(shape: Shape, device: torch.device) -> tuple[Any, Any]:
-    """A thinker with random bfloat16 weights on the device, and the demo model's tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(ROOT / "samples" / "demo-model")
+def config_of(shape: Shape) -> Qwen2_5OmniThinkerConfig:
+    """Return the config of a thinker, with the demo tokenizer's ids."""
+    tokenizer = AutoTokenizer.from_pretrained(DEMO)
     at = tokenizer.convert_tokens_to_ids
     hidden = shape.text["hidden_size"]
-    config = Qwen2_5OmniThinkerConfig(
+    return Qwen2_5OmniThinkerConfig(
         audio_config={
             **shape.towers["audio"],
             "num_mel_bins": 128,
@@ -152,12 +169,97 @@ def build(shape: Shape, device: torch.device) -> tuple[Any, Any]:
         seconds_per_chunk=2,
         tie_word_embeddings=False,
     )
+
+
+def build(shape: Shape, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> Any:
+    """Return a thinker with random weights on the device.
+
+    Weights have the spread that keeps a state's size from layer to layer; the library's own draw
+    is so small that all logits are nearly the same.
+    """
     torch.manual_seed(0)
     with torch.device(device):
         thinker = Qwen2_5OmniThinkerForConditionalGeneration._from_config(
-            config, dtype=torch.bfloat16, attn_implementation="sdpa"
+            config_of(shape), dtype=dtype, attn_implementation="sdpa"
         )
-    return thinker.eval(), tokenizer
+        with torch.no_grad():
+            for weight in thinker.parameters():
+                if weight.ndim > 1:
+                    weight.normal_(std=weight[0].numel() ** -0.5)
+    thinker.generation_config.eos_token_id = None
+    return thinker.eval().requires_grad_(False)
+
+
+def twin(thinker: Any) -> Any:
+    """Return a thinker over the same weights, so that what is done to one's modules spares it."""
+    same = {
+        id(weight): torch.nn.Parameter(weight.detach(), requires_grad=False)
+        for weight in thinker.parameters()
+    }
+    return copy.deepcopy(thinker, same)
+
+
+def model_of(thinker: Any, name: str) -> Model:
+    """Return OmniDrop's model over a thinker; no token ends its answers."""
+    adapter = QwenOmniAdapter(thinker, AutoTokenizer.from_pretrained(DEMO), name=f"random {name}")
+    adapter.stop_ids = frozenset()
+    return Model(adapter)
+
+
+def weight_bytes(thinker: Any) -> int:
+    """Return the bytes of a thinker's weights."""
+    return sum(weight.numel() * weight.element_size() for weight in thinker.parameters())
+
+
+def write_checkpoint(folder: Path, shape: Shape, device: torch.device) -> int:
+    """Write a random thinker as the hub has the published ones; return the bytes of its weights.
+
+    bfloat16 in shards, keys under `thinker.`, the config nested, the published limits on frames,
+    and the demo model's tokenizer.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    thinker = build(shape, device)
+    tied = hasattr(thinker.model, "language_model")
+    state = {}
+    for key, value in thinker.state_dict().items():
+        if tied:
+            key = key.replace("model.language_model.", "model.")
+            for tower in ("audio_tower", "visual"):
+                key = key.replace(f"model.{tower}.", f"{tower}.")
+        state[f"thinker.{key}"] = value
+    parts: list[dict[str, torch.Tensor]] = [{}]
+    room = SHARD
+    for key, value in state.items():
+        size = value.numel() * value.element_size()
+        if size > room and parts[-1]:
+            parts.append({})
+            room = SHARD
+        parts[-1][key] = value
+        room -= size
+    where = {}
+    for number, part in enumerate(parts, 1):
+        file = f"model-{number:05d}-of-{len(parts):05d}.safetensors"
+        save_file(
+            {key: value.cpu().contiguous() for key, value in part.items()},
+            folder / file,
+            metadata={"format": "pt"},
+        )
+        where.update(dict.fromkeys(part, file))
+    total = weight_bytes(thinker)
+    index = {"metadata": {"total_size": total}, "weight_map": where}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    config = {
+        "model_type": "qwen2_5_omni",
+        "architectures": ["Qwen2_5OmniModel"],
+        "torch_dtype": "bfloat16",
+        "thinker_config": thinker.config.to_dict(),
+    }
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    limits = json.loads((DEMO / "preprocessor_config.json").read_text()) | PUBLISHED_LIMITS
+    (folder / "preprocessor_config.json").write_text(json.dumps(limits, indent=1))
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt"):
+        shutil.copyfile(DEMO / name, folder / name)
+    return total
 
 
 def make_features(shape: Shape, tokens: int, device: torch.device) -> Features:

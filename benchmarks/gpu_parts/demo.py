@@ -1,23 +1,16 @@
 """The demo model's answers on a GPU against those on a CPU, from ready features.
 
-    python samples/make_clips.py --out /tmp/avsynth
-    python benchmarks/gpu_demo.py FILE --prepare --clips /tmp/avsynth [--count 40]
-    python benchmarks/gpu_demo.py FILE [--out demo.json]
-
-The first of the two decodes AVSynth test clips and keeps their resized frames and log-mel in one
-safetensors file (about 1 MB a clip), the questions in its header; it needs PyAV. The second needs
-no media library: it asks every question on the CPU in float32 and then in every other way that
-this machine has (CUDA in float32 and bfloat16, with sdpa, eager and flash attention, and 4-bit
-where bitsandbytes is), unpruned and with OmniDrop at 30 %. It prints the accuracy, how many answers
-are the CPU's own, and seconds a question.
+`prepare` decodes AVSynth test clips and keeps their resized frames and log-mel in one safetensors
+file (about 1 MB a clip), the questions in its header; it needs PyAV. `demo` needs no media library:
+every question is asked on the CPU in float32 and then in every other way that this machine has
+(CUDA in float32 and bfloat16, with sdpa, eager and flash attention, and 4-bit where bitsandbytes
+is), unpruned and with OmniDrop at 30 %.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
-import sys
 import time
 from collections import defaultdict
 from pathlib import Path
@@ -27,15 +20,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+import omnidrop
+from benchmarks.gpu_parts.bench import Bench
+from omnidrop.clip.features import VideoSpec, patches
+from omnidrop.engine.decode import GenerateOptions
+from omnidrop.engine.encode import Features
+from omnidrop.errors import OmniDropError
 
-import omnidrop  # noqa: E402
-from omnidrop.clip.features import VideoSpec, patches  # noqa: E402
-from omnidrop.engine.decode import GenerateOptions  # noqa: E402
-from omnidrop.engine.encode import Features  # noqa: E402
-from omnidrop.errors import OmniDropError  # noqa: E402
-
+ROOT = Path(__file__).resolve().parents[2]
 METHODS = {"none": omnidrop.Method(), "omnidrop 30%": omnidrop.OmniDrop(budget=0.3)}
 SHORT = GenerateOptions(max_new_tokens=6)
 
@@ -101,7 +93,7 @@ def ways() -> dict[str, dict[str, str]]:
 def answers(
     model: omnidrop.Model, features: dict[str, Features], asked: dict[str, list[Question]]
 ) -> dict[str, list[str]]:
-    """What is said to every question under each method, and the seconds of it all."""
+    """What is said to every question under each method."""
     said: dict[str, list[str]] = {name: [] for name in METHODS}
     for clip, questions in asked.items():
         with model.features(features[clip]) as session:
@@ -112,17 +104,25 @@ def answers(
     return said
 
 
-def compare(path: Path) -> list[dict[str, Any]]:
-    """One row per way and method, printed as they come."""
-    rows: list[dict[str, Any]] = []
+def demo(bench: Bench, path: Path) -> None:
+    """One row per way and method.
+
+    Parameters
+    ----------
+    bench : Bench
+    path : Path
+        File that `prepare` wrote.
+    """
     first: dict[str, list[str]] = {}
-    print(f"{'way':22} {'method':14} {'right %':>8} {'sparse %':>9} {'as CPU %':>9} {'s each':>7}")
+    last = 0.0
     for way, settings in ways().items():
+        if not bench.allows("demo", way, last):
+            continue
+        begun = time.perf_counter()
         try:
             model = omnidrop.load("demo", offline=True, **settings)
-        except OmniDropError as error:  # not on this machine: the table says why
-            print(f"{way:22} {error}")
-            rows.append({"way": way, "failed": str(error)})
+        except OmniDropError as error:  # not on this machine
+            bench.leave_out("demo", way, str(error))
             continue
         features, asked = read(path, model.adapter.video_spec)
         questions = [q for part in asked.values() for q in part]
@@ -134,48 +134,9 @@ def compare(path: Path) -> list[dict[str, Any]]:
             right = [t == q["answer"].lower() for t, q in zip(texts, questions, strict=True)]
             sparse = [r for r, q in zip(right, questions, strict=True) if q["sparse"]]
             same = [a == b for a, b in zip(texts, first[name], strict=True)]
-            row = {
-                "way": way,
-                "method": name,
-                "questions": len(right),
-                "right": sum(right) / len(right),
-                "sparse": sum(sparse) / max(1, len(sparse)),
-                "as_cpu": sum(same) / len(same),
-                "seconds": seconds,
-            }
-            rows.append(row)
-            print(
-                f"{way:22} {name:14} {100 * row['right']:>8.1f} {100 * row['sparse']:>9.1f} "
-                f"{100 * row['as_cpu']:>9.1f} {seconds:>7.3f}",
-                flush=True,
-            )
-    return rows
-
-
-def main(arguments: list[str] | None = None) -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--prepare", action="store_true", help="write FILE from --clips")
-    parser.add_argument("--clips", type=Path, help="folder that make_clips.py wrote")
-    parser.add_argument("--count", type=int, default=40, help="clips to prepare")
-    parser.add_argument("--out", type=Path, help="JSON file")
-    options = parser.parse_args(arguments)
-    if options.prepare:
-        if options.clips is None:
-            parser.error("--prepare needs --clips")
-        prepare(options.file, options.clips, options.count)
-        return
-    result = {
-        "schema": "omnidrop.gpu_demo/1",
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "torch": torch.__version__,
-        "rows": compare(options.file),
-    }
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(result))
-
-
-if __name__ == "__main__":
-    main()
+            bench.row(
+                "demo", f"{way}, {name}", questions=len(right),
+                right=sum(right) / len(right), sparse=sum(sparse) / max(1, len(sparse)),
+                as_cpu=sum(same) / len(same), seconds=seconds,
+            )  # fmt: skip
+        last = time.perf_counter() - begun

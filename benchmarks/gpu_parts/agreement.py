@@ -1,0 +1,376 @@
+"""Is a device right? Tokens and logits against transformers', choices against the CPU's.
+
+    tokens_equal        float32: greedy answers, token by token
+    distances           16 bits: how far logits are from a float32 run's, ours and theirs
+    compare_choices     pruned: what is kept in every layer, here and on another device
+
+Nothing here needs a GPU: on the CPU the same functions compare the CPU with itself.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from benchmarks.gpu_parts import peer
+from omnidrop.engine.decode import GenerateOptions, step
+from omnidrop.engine.encode import Features
+from omnidrop.engine.prefill import Prefilled
+from omnidrop.engine.session import Model
+from omnidrop.prompt import TokenMap
+from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan, Rows
+
+QUESTION = "What instrument plays first?"
+
+#: Largest distance of ours in units of transformers' own.
+ALLOWED = 1.1
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Multiply float32 in float32: no TF32 inside."""
+    products, convolutions = (
+        torch.backends.cuda.matmul.allow_tf32,
+        torch.backends.cudnn.allow_tf32,
+    )
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = products
+        torch.backends.cudnn.allow_tf32 = convolutions
+
+
+def greedy(model: Model, features: Features, new: int, method: Method | None = None) -> list[int]:
+    """Return the first tokens of an answer."""
+    options = GenerateOptions(max_new_tokens=new)
+    with model.features(features) as session:
+        answer = session.ask(QUESTION, method=method or Method(), options=options, reuse=False)
+    return list(answer.token_ids)
+
+
+def tokens_equal(model: Model, thinker: Any, features: Features, new: int) -> tuple[int, int]:
+    """Compare greedy answers in float32.
+
+    Parameters
+    ----------
+    model : Model
+        OmniDrop's, unpruned here.
+    thinker : Module
+        Transformers' with the same weights.
+    features : Features
+    new : int
+        Tokens to make.
+
+    Returns
+    -------
+    equal : int
+        Tokens before the first that differs.
+    made : int
+        Tokens compared.
+    """
+    with full_float32():
+        ours = greedy(model, features, new)
+        ids = peer.prompt_ids(model, features, QUESTION)
+        theirs = peer.generate(thinker, ids, features, new).ids
+    made = min(len(ours), len(theirs))
+    differ = (i for i in range(made) if ours[i] != theirs[i])
+    return next(differ, made), made
+
+
+def forced_logits(model: Model, features: Features, forced: list[int]) -> torch.Tensor:
+    """Return OmniDrop's unpruned logits where it says `forced`, (len(forced), V) float32."""
+    seen: list[Prefilled] = []
+    with model.features(features) as session:
+        session.ask(
+            QUESTION,
+            method=Method(),
+            options=GenerateOptions(max_new_tokens=1),
+            on_prefill=seen.append,
+            reuse=False,
+        )
+    (prefilled,) = seen
+    rows = [prefilled.logits]
+    for number, token in enumerate(forced[:-1]):
+        position = prefilled.next_position + number
+        rows.append(step(model.adapter, prefilled.cache, [token], position)[-1])
+    return torch.stack([row.float() for row in rows])
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A float32 run of transformers.
+
+    Attributes
+    ----------
+    ids : list of int
+        Its greedy answer.
+    logits : Tensor, (n, V) float32
+        What each was chosen from.
+    """
+
+    ids: list[int]
+    logits: torch.Tensor
+
+    @classmethod
+    def of(cls, model: Model, thinker: Any, features: Features, new: int) -> Reference:
+        """Run it; `model` only words the prompt."""
+        with full_float32():
+            ids = peer.prompt_ids(model, features, QUESTION)
+            said = peer.generate(thinker, ids, features, new, logits=True)
+        assert said.logits is not None
+        return cls(said.ids, said.logits)
+
+
+@dataclass(frozen=True)
+class Distances:
+    """Distance of logits to a float32 run over the run's own norm.
+
+    Attributes
+    ----------
+    ours, theirs : float
+        Of OmniDrop and of transformers in the same dtype.
+    """
+
+    ours: float
+    theirs: float
+
+    @property
+    def ratio(self) -> float:
+        """Ours in units of theirs."""
+        return self.ours / self.theirs
+
+
+def distances(model: Model, thinker: Any, cases: list[tuple[Features, Reference]]) -> Distances:
+    """Compare both with float32 runs that say the same words.
+
+    Parameters
+    ----------
+    model : Model
+        OmniDrop's in 16 bits.
+    thinker : Module
+        Transformers' in the same dtype with the same weights.
+    cases : list of (Features, Reference)
+    """
+    ours = theirs = norm = 0.0
+    for features, reference in cases:
+        ids = peer.prompt_ids(model, features, QUESTION)
+        said = peer.generate(
+            thinker, ids, features, len(reference.ids), forced=reference.ids, logits=True
+        )
+        assert said.logits is not None
+        assert said.ids == reference.ids
+        expected = reference.logits.to(said.logits.device)
+        ours += float((forced_logits(model, features, reference.ids) - expected).square().sum())
+        theirs += float((said.logits - expected).square().sum())
+        norm += float(expected.square().sum())
+    return Distances((ours / norm) ** 0.5, (theirs / norm) ** 0.5)
+
+
+@dataclass
+class Asked:
+    """What a method was asked after a layer, what it saw, and what it answered.
+
+    Attributes
+    ----------
+    layer : int
+        -1 at entry.
+    kept : Tensor, (n,) int64
+        Its own choice, on the CPU, whatever went on.
+    replayed : Tensor, (n,) int64
+        Its choice on the CPU from just what it saw.
+    seen : dict of Tensor
+        What it looked at, on the CPU.
+    embeds : Tensor or None, (n, D)
+        States that go on instead of the tokens' own, on the CPU.
+    """
+
+    layer: int
+    kept: torch.Tensor
+    replayed: torch.Tensor
+    seen: dict[str, torch.Tensor]
+    embeds: torch.Tensor | None = None
+
+
+class Recorded:
+    """A `LayerView` over another that notes what is looked at, or over such notes."""
+
+    def __init__(
+        self, view: LayerView, memo: dict[str, Any], notes: dict[str, torch.Tensor] | None = None
+    ) -> None:
+        self.layer, self.layers = view.layer, view.layers
+        self.generator, self.memo = view.generator, memo
+        self.tokens: TokenMap = view.tokens
+        self._view = view
+        self._replaying = notes is not None
+        self.seen: dict[str, torch.Tensor] = {} if notes is None else notes
+
+    def _look(self, what: str, *rows: Rows) -> torch.Tensor:
+        key = " ".join((what, *rows))
+        if self._replaying:
+            return self.seen[key].clone()
+        found: torch.Tensor = getattr(self._view, what)(*rows)
+        self.seen[key] = found.detach().cpu().clone()
+        return found
+
+    def attention(self, rows: Rows) -> torch.Tensor:
+        return self._look("attention", rows)
+
+    def row_attention(self, rows: Rows) -> torch.Tensor:
+        return self._look("row_attention", rows)
+
+    def hidden(self) -> torch.Tensor:
+        return self._look("hidden")
+
+    def text_hidden(self, rows: Rows) -> torch.Tensor:
+        return self._look("text_hidden", rows)
+
+    def text_embeds(self, rows: Rows) -> torch.Tensor:
+        return self._look("text_embeds", rows)
+
+
+class Followed(Method):
+    """A method whose choices are noted and, where a script is given, replaced by the script's.
+
+    So two devices are compared layer by layer from the same tokens, and one tie does not make all
+    later layers differ.
+
+    Parameters
+    ----------
+    inner : Method
+        Chooses.
+    script : list of Asked, optional
+        Of another run, whose choices go on instead.
+    """
+
+    name = "followed"
+
+    def __init__(self, inner: Method, script: list[Asked] | None = None) -> None:
+        super().__init__(budget=inner.budget, cache=inner.cache)
+        object.__setattr__(self, "inner", inner)
+        object.__setattr__(self, "script", script)
+        object.__setattr__(self, "asked", [])
+        object.__setattr__(self, "wants", inner.wants)
+        object.__setattr__(self, "question_free", inner.question_free)
+
+    inner: Method
+    script: list[Asked] | None
+    asked: list[Asked]
+
+    def plan(self, tokens: TokenMap, layers: int) -> Plan:
+        """Plan as the inner method does."""
+        return self.inner.plan(tokens, layers)
+
+    def enter(self, view: EntryView, plan: Plan) -> Entry:
+        """Do as `keep` does, at entry."""
+        seen = {
+            name: value.detach().cpu().clone()
+            for name in ("embeds", "audio_attention", "video_attention")
+            if (value := getattr(view, name)) is not None
+        }
+        state = view.generator.get_state()
+        on_cpu = replace(view, generator=torch.Generator(), memo=copy.deepcopy(view.memo), **seen)
+        on_cpu.generator.set_state(state)
+        entry = self.inner.enter(view, plan)
+        replayed = self.inner.enter(on_cpu, plan).keep
+        return self._go_on(entry, -1, replayed, seen)
+
+    def keep(self, view: LayerView, count: int) -> torch.Tensor | Entry:
+        """Choose, note, choose again on the CPU from what was seen, and let the script's go on."""
+        memo, state = copy.deepcopy(view.memo), view.generator.get_state()
+        seen = Recorded(view, view.memo)
+        chosen = self.inner.keep(seen, count)
+        entry = chosen if isinstance(chosen, Entry) else Entry(chosen)
+        replay = Recorded(view, memo, seen.seen)
+        replay.generator = torch.Generator()
+        replay.generator.set_state(state)
+        again = self.inner.keep(replay, count)
+        replayed = again.keep if isinstance(again, Entry) else again
+        return self._go_on(entry, view.layer, replayed, seen.seen)
+
+    def _go_on(
+        self, entry: Entry, layer: int, replayed: torch.Tensor, seen: dict[str, torch.Tensor]
+    ) -> Entry:
+        embeds = None if entry.embeds is None else entry.embeds.detach().cpu()
+        asked = Asked(layer, entry.keep.cpu(), replayed.cpu(), seen, embeds)
+        self.asked.append(asked)
+        if self.script is None:
+            return entry
+        scripted = self.script[len(self.asked) - 1]
+        if torch.equal(scripted.kept, asked.kept):
+            return entry
+        states = scripted.embeds
+        if states is not None and entry.embeds is not None:
+            states = states.to(entry.embeds)
+        return Entry(scripted.kept, states)
+
+
+@dataclass(frozen=True)
+class ChoiceDifference:
+    """How a layer's choice differs between two devices that were given the same tokens.
+
+    Attributes
+    ----------
+    layer : int
+        -1 at entry.
+    swapped : int
+        Tokens that only one of them keeps, halved.
+    scores : float
+        Largest difference of what both looked at, in units of its largest value.
+    same_rule : bool
+        Whether the CPU chooses as the device did from what the device saw.
+    """
+
+    layer: int
+    swapped: int
+    scores: float
+    same_rule: bool
+
+    def tie(self, rounding: float) -> bool:
+        """Whether rounding of what was seen explains the difference, or there is none."""
+        return self.same_rule and self.scores <= rounding
+
+
+def compare_choices(
+    first: Model, second: Model, features: Features, method: Method
+) -> list[ChoiceDifference]:
+    """Compare, layer by layer, what a method keeps on two devices.
+
+    Parameters
+    ----------
+    first, second : Model
+        The same weights in float32.
+    features : Features
+    method : Method
+        With a fixed plan.
+
+    Returns
+    -------
+    list of ChoiceDifference
+        One per time the method was asked, differing or not.
+    """
+    runs: list[list[Asked]] = []
+    for model in (first, second):
+        followed = Followed(method, runs[0] if runs else None)
+        with full_float32():
+            greedy(model, features, 1, followed)
+        runs.append(followed.asked)
+    found = []
+    for one, other in zip(*runs, strict=True):
+        assert one.layer == other.layer
+        assert len(one.kept) == len(other.kept)
+        swapped = len(one.kept) - int(torch.isin(one.kept, other.kept).sum())
+        apart = [_apart(one.seen[key], other.seen[key]) for key in one.seen]
+        same = torch.equal(other.replayed, other.kept)
+        found.append(ChoiceDifference(one.layer, swapped, max(apart, default=0.0), same))
+    return found
+
+
+def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    largest = float(one.abs().max()) if one.numel() else 0.0
+    return float((one - other).abs().max()) / largest if largest else 0.0

@@ -1,0 +1,197 @@
+"""Weights from a checkpoint's files to a GPU: read into pinned memory, copied while more is read.
+
+Transformers reads through memory-mapped files, so that every page is a fault and every copy to the
+device passes through the driver's own staging memory; and where it quantises it reads with one
+thread. Here some threads read blocks of a file straight into pinned memory, whose copies go on
+beside the next reads. A tensor is read when transformers asks for it, so that names, conversions,
+quantisation and checks stay transformers' own.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from omnidrop.models.locations import UNUSED, Weight, header, shards
+
+#: Bytes that are read and copied at once: a matrix of a 3B is some blocks, so that all threads
+#: work where transformers asks for one tensor after the other.
+BLOCK = 8 * 2**20
+
+#: Threads, each with a pinned block of its own: while one waits for its copy, others read.
+READERS = min(8, max(2, os.cpu_count() or 2))
+
+#: Types of tensors by safetensors' names.
+TYPES = {
+    "BOOL": torch.bool,
+    "U8": torch.uint8,
+    "I8": torch.int8,
+    "I16": torch.int16,
+    "I32": torch.int32,
+    "I64": torch.int64,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F32": torch.float32,
+    "F64": torch.float64,
+}
+
+
+class PinnedReader:
+    """Reads tensors of files to a device; a context manager that ends its threads.
+
+    Parameters
+    ----------
+    device : torch.device
+        On a CPU the same is done with ordinary memory.
+    block : int
+        Bytes that are read and copied at once.
+    """
+
+    def __init__(self, device: torch.device, *, block: int = BLOCK) -> None:
+        self._device, self._block = device, block
+        self._cuda = device.type == "cuda"
+        self._stream = torch.cuda.Stream(device) if self._cuda else None
+        self._room: SimpleQueue[torch.Tensor] = SimpleQueue()
+        for _ in range(READERS):
+            self._room.put(torch.empty(block, dtype=torch.uint8, pin_memory=self._cuda))
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="omnidrop-weights")
+        self._files: dict[Path, int] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> PinnedReader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._readers.shutdown(cancel_futures=True)
+        for descriptor in self._files.values():
+            os.close(descriptor)
+        self._files.clear()
+
+    def read(self, path: Path, weight: Weight) -> torch.Tensor:
+        """Return a tensor on the device; safe to call from several threads.
+
+        Raises
+        ------
+        OSError
+            If the file cannot be read, or ends too soon.
+        """
+        dtype = TYPES[weight.dtype]
+        target = torch.empty(weight.shape, dtype=dtype, device=self._device)
+        if not target.numel():
+            return target
+        flat = target.view(-1).view(torch.uint8)
+        if self._stream is not None:
+            # The memory may have been another tensor's, which queued work still reads.
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        descriptor = self._open(path)
+        jobs = [
+            self._readers.submit(
+                self._move, descriptor, weight.offset + at, flat[at : at + self._block]
+            )
+            for at in range(0, flat.numel(), self._block)
+        ]
+        for job in jobs:
+            job.result()
+        return target
+
+    def _open(self, path: Path) -> int:
+        with self._lock:
+            if path not in self._files:
+                self._files[path] = os.open(path, os.O_RDONLY)
+            return self._files[path]
+
+    def _move(self, descriptor: int, offset: int, target: torch.Tensor) -> None:
+        """Read a block and return when it is on the device."""
+        block = self._room.get()
+        try:
+            size = target.numel()
+            view: Any = block[:size].numpy()
+            done = 0
+            while done < size:
+                got = os.preadv(descriptor, [view[done:]], offset + done)
+                if not got:
+                    raise OSError(f"the file ends {size - done} bytes too soon")
+                done += got
+            if self._stream is None:
+                target.copy_(block[:size])
+            else:
+                with torch.cuda.stream(self._stream):
+                    target.copy_(block[:size], non_blocking=True)
+                    copied = torch.cuda.Event(blocking=True)
+                    copied.record(self._stream)
+                copied.synchronize()
+        finally:
+            self._room.put(block)
+
+    def lazy(self, folder: Path, dtype: torch.dtype) -> dict[str, Unread] | None:
+        """Return the tensors of a checkpoint by name, unused parts left out, unread as yet.
+
+        Parameters
+        ----------
+        folder : Path
+        dtype : torch.dtype
+            Of the model. Other types are converted on the device.
+
+        Returns
+        -------
+        dict of Unread, or None
+            None where one has a type that is not known here, or wider than `dtype`: a model that
+            just fits would not, with a wider tensor beside it.
+        """
+        found = {
+            weight.name: Unread(self, file, weight)
+            for file in shards(folder)
+            for weight in header(file)
+            if not weight.name.startswith(UNUSED)
+        }
+        types = {unread.weight.dtype for unread in found.values()}
+        fit = all(name in TYPES and TYPES[name].itemsize <= dtype.itemsize for name in types)
+        return found if fit else None
+
+
+class Unread:
+    """A tensor that is read when it is indexed, as a slice of safetensors' own is.
+
+    Parameters
+    ----------
+    reader : PinnedReader
+    path : Path
+    weight : Weight
+    """
+
+    def __init__(self, reader: PinnedReader, path: Path, weight: Weight) -> None:
+        self._reader, self._path, self.weight = reader, path, weight
+
+    def __getitem__(self, index: Any) -> torch.Tensor:
+        """Read all of it; other indices than `...` apply to the whole."""
+        return self._reader.read(self._path, self.weight)[index]
+
+    def get_shape(self) -> list[int]:
+        """Return the shape."""
+        return list(self.weight.shape)
+
+    def get_dtype(self) -> str:
+        """Return the type in safetensors' words."""
+        return self.weight.dtype
+
+    def numel(self) -> int:
+        """Return the number of elements."""
+        return math.prod(self.weight.shape)
+
+
+def reads_pinned(device: torch.device) -> bool:
+    """Whether weights for this device are read here; elsewhere transformers reads them."""
+    return device.type == "cuda" and hasattr(os, "preadv")

@@ -1,0 +1,156 @@
+"""Weights read by `pinned` are those that transformers reads, in every layout and precision."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from omnidrop.errors import ModelError
+from omnidrop.models import loading, locations, pinned
+from omnidrop.models.loading import LoadOptions, load_adapter
+from omnidrop.models.qwen2_5_omni.tiny import hub_layout, tiny_thinker
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def read_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Read for the CPU, too, as for a GPU; the names of what was read."""
+    names: list[str] = []
+    read = pinned.PinnedReader.read
+
+    def noting(self, path, weight):
+        names.append(weight.name)
+        return read(self, path, weight)
+
+    monkeypatch.setattr(loading, "reads_pinned", lambda device: True)
+    monkeypatch.setattr(pinned.PinnedReader, "read", noting)
+    return names
+
+
+def state(folder: Path, **settings: str) -> tuple[dict[str, torch.Tensor], dict[str, object], set]:
+    settings.setdefault("dtype", "float32")
+    adapter = load_adapter(LoadOptions(model=str(folder), device="cpu", offline=True, **settings))
+    thinker = adapter._thinker  # type: ignore[attr-defined]
+    return thinker.state_dict(), thinker.generation_config.to_dict(), set(adapter.stop_ids)
+
+
+@pytest.mark.parametrize("block", [pinned.BLOCK, 1000])
+@pytest.mark.parametrize(
+    ("stored", "dtype"),
+    [("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float16")],
+)
+@pytest.mark.parametrize("layout", [tiny_thinker, hub_layout])
+def test_the_same_model(
+    layout: Callable[..., Path],
+    stored: str,
+    dtype: str,
+    block: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    read_here: list[str],
+) -> None:
+    folder = layout(tmp_path / "model", dtype=getattr(torch, stored))
+    monkeypatch.setattr(pinned.PinnedReader.__init__, "__kwdefaults__", {"block": block})
+    given, generation, stops = state(folder, dtype=dtype)
+    assert len(read_here) == len(given)
+    assert not any(name.startswith(locations.UNUSED) for name in read_here)
+    monkeypatch.setattr(loading, "reads_pinned", lambda device: False)
+    read_here.clear()
+    expected, expected_generation, expected_stops = state(folder, dtype=dtype)
+    assert not read_here
+    assert list(given) == list(expected)
+    for key, value in expected.items():
+        assert given[key].dtype == value.dtype
+        assert torch.equal(given[key], value), key
+    assert generation == expected_generation
+    assert stops == expected_stops
+
+
+@pytest.mark.parametrize("kind", ["4bit", "8bit"])
+def test_the_same_quantised_model(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_here: list[str]
+) -> None:
+    hub_folder = hub_layout(tmp_path / "model", dtype=torch.bfloat16)
+    given = state(hub_folder, quantize=kind, dtype="bfloat16")[0]
+    assert read_here
+    monkeypatch.setattr(loading, "reads_pinned", lambda device: False)
+    expected = state(hub_folder, quantize=kind, dtype="bfloat16")[0]
+    assert list(given) == list(expected)
+    for key, value in expected.items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(given[key], value), key
+
+
+@pytest.mark.parametrize("dtype", list(pinned.TYPES.values()))
+def test_every_type_and_shape(tmp_path: Path, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {
+        "matrix": torch.randint(0, 2, (33, 17), generator=generator).to(dtype),
+        "number": torch.ones((), dtype=dtype),
+        "nothing": torch.empty(0, 5, dtype=dtype),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pinned.PinnedReader(CPU, block=64) as reader:
+        unread = reader.lazy(tmp_path, torch.float64)
+        assert unread is not None
+        for name, value in load_file(tmp_path / "model.safetensors").items():
+            found = unread[name][...]
+            assert found.dtype == dtype
+            assert torch.equal(found, value)
+
+
+def test_types_unknown_or_too_wide_are_left_to_transformers(
+    tmp_path: Path, hub_folder: Path, read_here: list[str]
+) -> None:
+    save_file({"a": torch.ones(4).to(torch.float8_e4m3fn)}, tmp_path / "model.safetensors")
+    with pinned.PinnedReader(CPU) as reader:
+        assert reader.lazy(tmp_path, torch.float32) is None
+    given = state(hub_folder, dtype="bfloat16")[0]  # stored in float32
+    assert given
+    assert not read_here
+
+
+@pytest.mark.parametrize("settings", [{}, {"quantize": "4bit"}])
+def test_a_file_that_ends_while_it_is_read_is_an_error(
+    settings: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    read_here: list[str],
+) -> None:
+    folder = hub_layout(tmp_path / "model")
+    victim = sorted(folder.glob("*.safetensors"))[1]
+    lazy = pinned.PinnedReader.lazy
+
+    def cut(self, where, dtype):
+        found = lazy(self, where, dtype)
+        os.truncate(victim, victim.stat().st_size // 2)
+        return found
+
+    monkeypatch.setattr(pinned.PinnedReader, "lazy", cut)
+    with pytest.raises(ModelError):
+        state(folder, **settings)
+    assert read_here
+
+
+def test_files_and_threads_are_given_back(hub_folder: Path) -> None:
+    before = set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else set()
+    with pinned.PinnedReader(CPU) as reader:
+        unread = reader.lazy(hub_folder, torch.float32)
+        assert unread is not None
+        for item in unread.values():
+            assert list(item[...].shape) == item.get_shape()
+    if before:
+        assert set(os.listdir("/proc/self/fd")) <= before | {str(max(map(int, before)) + 1)}
+    with pytest.raises(RuntimeError):
+        reader.read(hub_folder, next(iter(unread.values())).weight)
+
+
+def test_only_a_gpu_is_read_for_here() -> None:
+    assert not pinned.reads_pinned(CPU)
+    assert pinned.reads_pinned(torch.device("cuda")) == hasattr(os, "preadv")
