@@ -128,35 +128,35 @@ def naive(
     end = clip.start + clip.duration
     moments = (clip.plan.times + clip.start).tolist()
     frames: list[torch.Tensor] = []
-    sounds: list[np.ndarray] = []
+    blocks: list[np.ndarray] = []
     held, first = None, None
-    heard = seen = 0.0
+    audio_time = video_time = 0.0
     with av.open(str(path)) as container:
         if seek is not None:
             container.seek(int(max(0.0, seek) * av.time_base))
         resampler = av.AudioResampler("fltp", "stereo", 16_000)
         for frame in container.decode(video=0, audio=0):
             if isinstance(frame, av.AudioFrame):
-                heard = frame.time
-                first = heard if first is None else first
-                if heard <= end:
+                audio_time = frame.time
+                first = audio_time if first is None else first
+                if audio_time <= end:
                     frame.pts = None
-                    sounds += [part.to_ndarray() for part in resampler.resample(frame)]
+                    blocks += [part.to_ndarray() for part in resampler.resample(frame)]
                 continue
             if convert:
                 frame = (frame.time, frame.to_ndarray(format="rgb24"))
-            seen = frame[0] if convert else frame.time
-            while len(frames) < len(moments) and seen > moments[len(frames)] + CLOCK_SLACK:
+            video_time = frame[0] if convert else frame.time
+            while len(frames) < len(moments) and video_time > moments[len(frames)] + CLOCK_SLACK:
                 frames.append(chosen(frame if held is None else held, clip.plan.size))
             held = frame
-            if min(seen, heard) > end + 0.1:
+            if min(video_time, audio_time) > end + 0.1:
                 break
         while len(frames) < len(moments):
             frames.append(chosen(held, clip.plan.size))
-        sounds += [part.to_ndarray() for part in resampler.resample(None)]
-    sound = np.concatenate(sounds, axis=1).mean(axis=0)
+        blocks += [part.to_ndarray() for part in resampler.resample(None)]
+    audio = np.concatenate(blocks, axis=1).mean(axis=0)
     begin = round((clip.start - (first or 0.0)) * 16_000)
-    return torch.cat(frames), sound[begin : begin + round(clip.duration * 16_000)]
+    return torch.cat(frames), audio[begin : begin + round(clip.duration * 16_000)]
 
 
 def chosen(frame: object, size: tuple[int, int]) -> torch.Tensor:

@@ -115,7 +115,7 @@ def theirs(
     """Return the first tokens of `generate` on the same frames and audio."""
     adapter = model.adapter
     with omnidrop.open_clip(clip, video_spec=adapter.video_spec) as opened:
-        pictures, audio = read(opened)
+        images, audio = read(opened)
         fps = opened.plan.fps if opened.plan is not None else 0.0
     given: dict[str, object] = {}
     grid, tokens, step = None, 0, None
@@ -131,8 +131,8 @@ def theirs(
         tokens = ((frames - 1) // 2 + 1 - 2) // 2 + 1
         given["input_features"] = sound["input_features"]
         given["feature_attention_mask"] = sound["attention_mask"]
-    if len(pictures):
-        rows, grid = patches(pictures, adapter.video_spec)
+    if len(images):
+        rows, grid = patches(images, adapter.video_spec)
         step = 2 / fps
         given["pixel_values_videos"] = rows
         given["video_grid_thw"] = torch.tensor([grid])
