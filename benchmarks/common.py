@@ -15,7 +15,7 @@ from omnidrop.engine.encode import Encoded, Features
 from omnidrop.models.loading import quick_bfloat16
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
 from omnidrop.models.qwen2_5_omni.tiny import thinker_config, write_tokenizer
-from omnidrop.prompt import Media
+from omnidrop.tokens import Media
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -119,7 +119,7 @@ def made_embeddings(tokens: int, adapter: QwenOmniAdapter, *, side: int = 8) -> 
     audio = tokens - video
     return Encoded(
         media=Media((grids, 2 * side, 2 * side), audio / 25 / grids, audio),
-        video=states(video),
+        planes=(states(video),),
         audio=states(audio),
         audio_attention=torch.rand(audio, generator=generator),
     )

@@ -32,8 +32,8 @@ calibrated "$(echo benchmarks/presets/*.json)" ".5 .3 .2 .1 .05"
 "$omnidrop" eval avsynth "${set_options[@]}" --out "$out/methods" --budget .5,.3,.2,.1,.05 \
     --baseline omnidrop-auto,random \
     --method omnidrop-auto,omnidrop,seats,random,uniform,divprune,contextguard,fastv,omnizip,dash,dycoke,visionzip,pyramiddrop,sparsevlm \
-    --variant "omnidrop-even=omnidrop:entry=uniform" \
-    --variant "random-sigmoid=random:schedule=sigmoid" \
+    --variant "omnidrop-even=uniform+omnidrop" \
+    --variant "random-sigmoid=random+random@omnidrop" \
     "${variants[@]}"
 
 # OmniDrop taken apart at 20 %: schedule, diversity, rows, entry stage, caches.
@@ -46,14 +46,14 @@ calibrated "$(echo benchmarks/presets/*.json)" ".5 .3 .2 .1 .05"
     --variant "diversity raw=omnidrop:diversity_form=raw" \
     --variant "rows last=omnidrop:rows=last" \
     --variant "rows all text=omnidrop:rows=all-text" \
-    --variant "entry uniform=omnidrop:entry=uniform" \
-    --variant "entry none=omnidrop:entry=none" \
+    --variant "entry uniform=uniform+omnidrop" \
+    --variant "entry none=none+omnidrop" \
     --variant "caches cut=omnidrop:cache=cut"
 
 # omnidrop-auto taken apart at 10 %.
 "$omnidrop" eval avsynth "${set_options[@]}" --out "$out/auto" --budget .1 \
     --method omnidrop-auto --baseline omnidrop-auto \
-    --variant "even tokens=omnidrop-auto:choice=even" \
+    --variant "even tokens=uniform+uniform@omnidrop-auto" \
     --variant "question silent=omnidrop-auto:power=0" \
     --variant "question whole=omnidrop-auto:power=1" \
     --variant "one selection=omnidrop-auto:lead=1" \
@@ -67,5 +67,5 @@ calibrated "benchmarks/presets/seats.json benchmarks/presets/dash.json" ".2 .1 .
 "$omnidrop" eval "avsynth:$clips-fresh" --model demo --offline --max-new-tokens 6 \
     --out "$out/fresh" --budget .2,.1,.05 --baseline omnidrop-auto,random \
     --method omnidrop-auto,omnidrop,seats,dash,divprune,random \
-    --variant "omnidrop-even=omnidrop:entry=uniform" \
+    --variant "omnidrop-even=uniform+omnidrop" \
     "${variants[@]}"

@@ -6,7 +6,7 @@ encoded; their packets are repeated, so that making an hour takes seconds.
 
 All ways below give the same frames and audio. They run in turns, in one process:
 
-omnidrop    `Clip.read()`, with opening the file
+omnidrop    `read_whole`, with opening the file
 everything  PyAV with its defaults: every packet up to the end of the span is decoded; only the
             sampled frames are converted to RGB and resized
 converted   as `everything`, but every frame is converted to RGB (clips of up to a minute only)
@@ -35,8 +35,9 @@ import numpy as np
 import torch
 
 from omnidrop.clip.clip import Clip, ClipOptions, open_clip
-from omnidrop.clip.features import resize_frames
 from omnidrop.clip.frames.packets import CLOCK_SLACK
+from omnidrop.clip.patches import resize_frames
+from omnidrop.testing.whole_clip import read_whole
 
 FPS, RATE, WIDTH, HEIGHT = 30, 48_000, 1920, 1080
 LOOP = 20  # seconds of video that are encoded and then repeated
@@ -168,7 +169,7 @@ def chosen(frame: object, size: tuple[int, int]) -> torch.Tensor:
 def own(path: Path, options: ClipOptions) -> Read:
     """Read frames and audio by OmniDrop."""
     with open_clip(path, options) as clip:
-        data = clip.read()
+        data = read_whole(clip)
     return data.frames, data.audio.numpy()
 
 

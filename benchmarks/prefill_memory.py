@@ -26,9 +26,10 @@ from omnidrop.engine.encode import Encoded
 from omnidrop.engine.prefill import prefill
 from omnidrop.engine.timing import Meter, device_peak, reset_device_peak, resident
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
-from omnidrop.profiling.peak import Sizes, Tokens, peak_bytes
-from omnidrop.prompt import Prompt, build_prompt
+from omnidrop.profiling.estimate import Sizes, Tokens, peak_bytes
+from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.tokens import Prompt
 
 QUESTION = "What instrument plays first?"
 VOCABULARY = 152064
@@ -73,7 +74,7 @@ def side(name: str, options: argparse.Namespace) -> dict[str, int]:
     )
     adapter = adapter_of(thinker)
     clip = made_embeddings(options.tokens, adapter)
-    prompt = build_prompt(adapter.text, adapter.layout, QUESTION, clip.media)
+    prompt = build_prompt(adapter.text, adapter.template, QUESTION, clip.media)
     if name == "transformers":
         with torch.inference_mode():
             given = inputs(adapter, prompt, clip)
@@ -106,7 +107,7 @@ def inputs(adapter: QwenOmniAdapter, prompt: Prompt, clip: Encoded) -> dict[str,
     """Return the arguments of the thinker's `forward`: embeddings and M-RoPE positions."""
     tokens = prompt.tokens
     embeds = adapter.embed(prompt.ids.to(adapter.device))
-    own = clip.in_prompt_order(tokens.video[tokens.av])
+    own, *_ = clip.in_prompt_order(tokens.video[tokens.av])
     embeds[tokens.av.to(adapter.device)] = own.to(embeds.dtype)
     positions = prompt.positions[:, None].to(adapter.device)
     return {"inputs_embeds": embeds[None], "position_ids": positions}

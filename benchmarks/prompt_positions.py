@@ -18,7 +18,8 @@ import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnidrop.models.loading import LoadOptions, load_adapter
-from omnidrop.prompt import Media, build_prompt
+from omnidrop.prompt import build_prompt
+from omnidrop.tokens import Media
 
 
 def main() -> None:
@@ -42,9 +43,9 @@ def main() -> None:
             mel = torch.tensor([int(seconds * 100)])
 
             def own(media: Media = media) -> torch.Tensor:
-                return build_prompt(adapter.text, adapter.layout, "What plays?", media).positions
+                return build_prompt(adapter.text, adapter.template, "What plays?", media).positions
 
-            ids = build_prompt(adapter.text, adapter.layout, "What plays?", media).ids[None]
+            ids = build_prompt(adapter.text, adapter.template, "What plays?", media).ids[None]
 
             def reference(
                 ids: torch.Tensor = ids, mel: torch.Tensor = mel, media: Media = media

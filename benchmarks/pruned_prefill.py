@@ -3,8 +3,8 @@
 A random decoder, wide enough that arithmetic dominates, gets random embeddings (no encoders) and
 runs one question unpruned and at each budget, in turns. The columns:
 
-ideal     speed-up predicted by the FLOPs of `omnidrop.profiling.cost`, which count the last layer
-          as it is run
+ideal     speed-up predicted by the FLOPs of `omnidrop.shapes`, which count the last layer as it is
+          run
 reached   measured speed-up (with entry, relevance and selection) divided by `ideal`
 choosing  time of entry and selection as a share of the unpruned prefill
 
@@ -28,9 +28,9 @@ from omnidrop.engine.encode import Encoded
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.timing import Meter
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
-from omnidrop.profiling.cost import prefill_flops
-from omnidrop.prompt import Prompt, build_prompt
+from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.tokens import Prompt
 
 QUESTION = "What instrument plays first, and which colour is shown last?"
 BUDGETS = (0.5, 0.3, 0.2, 0.1)
@@ -83,7 +83,7 @@ def main() -> None:
     rows, results = [], []
     for tokens in options.tokens:
         clip = made_embeddings(tokens, adapter)
-        prompt = build_prompt(adapter.text, adapter.layout, QUESTION, clip.media)
+        prompt = build_prompt(adapter.text, adapter.template, QUESTION, clip.media)
         plain, _, _ = run(adapter, prompt, clip, Method())
         one, _, _ = run(adapter, prompt, clip, omnidrop.OmniDrop(budget=1.0))
         if not torch.equal(plain.logits, one.logits):
@@ -97,7 +97,7 @@ def main() -> None:
         )
         text = int((~prompt.tokens.av).sum())
         flops = {
-            name: prefill_flops(adapter.info.text, text, [len(s) for s in layers], as_run=True)
+            name: adapter.info.text.prefill_flops(text, [len(s) for s in layers], as_run=True)
             for name, layers in kept.items()
         }
         full = median([seconds for seconds, _ in given["none"]])

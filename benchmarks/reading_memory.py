@@ -19,13 +19,13 @@ from pathlib import Path
 READ = """
 import json, resource, sys, time
 from omnidrop.clip.clip import open_clip
-from omnidrop.clip.features import patches
+from omnidrop.clip.patches import patches
 start = time.perf_counter()
 rows = 0
 with open_clip(sys.argv[1]) as clip:
     mel = clip.log_mel()
     for chunk in clip.frame_chunks():
-        rows += patches(chunk.frames, clip.video_spec)[0].shape[0]
+        rows += patches(chunk.frames, clip.spec.video)[0].shape[0]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"peak_mib": round(peak), "seconds": round(time.perf_counter() - start, 1),
                       "fps": clip.plan.fps, "patches": rows, "mel_frames": mel.shape[1]}))

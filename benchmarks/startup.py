@@ -33,8 +33,8 @@ def mark(name):
 clip, end, question = sys.argv[1], float(sys.argv[2]), sys.argv[3]
 import typer, omnidrop_cli.app
 mark("import the command line")
-from omnidrop_cli import backend
-backend.hush(False)
+from omnidrop_cli.libraries import silence_warnings
+silence_warnings(False)
 import torch
 mark("import torch")
 import omnidrop.clip.clip

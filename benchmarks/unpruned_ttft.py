@@ -39,9 +39,11 @@ from transformers.video_utils import load_video
 
 import omnidrop
 from omnidrop.clip.clip import Clip
-from omnidrop.clip.features import patches, resize_frames
+from omnidrop.clip.patches import patches, resize_frames
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.prompt import Media, build_prompt
+from omnidrop.prompt import build_prompt
+from omnidrop.testing.whole_clip import read_whole
+from omnidrop.tokens import Media
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTION = "What instrument plays first?"
@@ -85,7 +87,7 @@ Read = tuple[torch.Tensor, torch.Tensor | None]
 
 def read_by_us(clip: Clip) -> Read:
     """Read frames and audio by OmniDrop."""
-    data = clip.read()
+    data = read_whole(clip)
     return data.frames, data.audio
 
 
@@ -114,7 +116,7 @@ def theirs(
 ) -> list[int]:
     """Return the first tokens of `generate` on the same frames and audio."""
     adapter = model.adapter
-    with omnidrop.open_clip(clip, video_spec=adapter.video_spec) as opened:
+    with omnidrop.open_clip(clip, spec=adapter.media_spec) as opened:
         images, audio = read(opened)
         fps = opened.plan.fps if opened.plan is not None else 0.0
     given: dict[str, object] = {}
@@ -139,7 +141,7 @@ def theirs(
         given["video_second_per_grid"] = torch.tensor([step])
         given["use_audio_in_video"] = tokens > 0
     media = Media(grid, step, tokens)
-    ids = build_prompt(adapter.text, adapter.layout, QUESTION, media).ids[None]
+    ids = build_prompt(adapter.text, adapter.template, QUESTION, media).ids[None]
     with torch.inference_mode():
         out = reference.generate(
             input_ids=ids,
@@ -203,7 +205,7 @@ def main() -> None:
                 "transformers": partial(generate, read_by_us, clip),
                 "with its reader": partial(generate, read_by_them, clip),
             }
-            with omnidrop.open_clip(clip, video_spec=model.adapter.video_spec) as opened:
+            with omnidrop.open_clip(clip, spec=model.adapter.media_spec) as opened:
                 equal = torch.equal(read_by_us(opened)[0], read_by_them(opened)[0])
             rows[clip.name] = {**measure(runs, options.repeats), "frames_equal": equal}
     print(f"{'clip':<16} {'':<16} {'seconds':>8} {'ratio':>6} {'processor s':>12} {'ratio':>6}")

@@ -20,9 +20,9 @@ _HOME = {
     "load": "omnidrop.engine.session",
     "Model": "omnidrop.engine.session",
     "Session": "omnidrop.engine.session",
-    "LoadOptions": "omnidrop.models.loading",
-    "GenerateOptions": "omnidrop.engine.decode",
-    "ClipOptions": "omnidrop.clip.clip",
+    "LoadOptions": "omnidrop.options",
+    "GenerateOptions": "omnidrop.options",
+    "ClipOptions": "omnidrop.clip.options",
     "open_clip": "omnidrop.clip.clip",
     "probe": "omnidrop.clip.probe",
     "Answer": "omnidrop.report.trace",
@@ -75,12 +75,12 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from omnidrop.clip.clip import ClipOptions, open_clip
+    from omnidrop.clip.clip import open_clip
+    from omnidrop.clip.options import ClipOptions
     from omnidrop.clip.probe import probe
-    from omnidrop.engine.decode import GenerateOptions
     from omnidrop.engine.session import Model, Session, load
     from omnidrop.errors import OmniDropError
-    from omnidrop.models.loading import LoadOptions
+    from omnidrop.options import GenerateOptions, LoadOptions
     from omnidrop.profiling.limits import Limits
     from omnidrop.pruning.method import Method
     from omnidrop.pruning.methods.auto import OmniDropAuto

@@ -1,10 +1,8 @@
 """Every error a person can meet.
 
-Each error says what happened, to which file or option, and what to do about it, and knows the exit
-code the command line ends with. The library raises them; only `omnidrop_cli` prints them.
-
-    0 fine · 1 our bug · 2 wrong usage · 3 media · 4 model or environment · 5 out of memory
-    6 part of a batch failed · 130 interrupted
+Each error names what happened, the file or option, and the remedy, and knows the exit code of the
+command line: `omnidrop_cli.errors.EXIT_CODES` lists all codes. The library raises errors; only
+`omnidrop_cli` prints them.
 """
 
 from __future__ import annotations
@@ -59,7 +57,7 @@ class OmniDropError(Exception):
 
 
 class UsageError(OmniDropError):
-    """An option or argument that cannot be meant (exit code 2)."""
+    """An option or argument that is not valid (exit code 2)."""
 
     exit_code = 2
 

@@ -1,4 +1,4 @@
-"""The typer application: which commands there are. Importing it imports no command's work."""
+"""The typer application: which commands there are. Importing it imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -18,32 +18,30 @@ from omnidrop_cli.commands import (
     profile,
     train_a2v,
 )
+from omnidrop_cli.errors import EXIT_CODES
 from omnidrop_cli.options.help import PlainCommand, PlainGroup
 
-HELP = """Ask questions about local video, sound included. Audio and video tokens are dropped
-layer by layer, guided by the question, so that it takes less memory and time.
+HELP = """Ask questions about local video, audio included. Audio and video tokens are pruned layer
+by layer, guided by the question, which saves memory and time.
 
 \b
 Examples:
   omnidrop ask clip.mp4 "What instrument plays first?"
   omnidrop ask clip.mp4 -q "Who speaks?" -q "Where are they?" --json
-  omnidrop ask *.mp4 "Is there music?" --choices yes,no --jsonl > answers.jsonl
+  omnidrop ask *.mp4 "Is there music?" --choices yes,no --jsonl > a.jsonl
   omnidrop doctor
 
 Nothing is uploaded. The answer goes to stdout; report, progress and notices go to stderr.
 """
 
-EPILOG = """\b
-Exit codes: 0 fine, 1 our bug, 2 wrong usage, 3 media, 4 model or environment, 5 out of memory,
-6 part of a batch failed, 130 interrupted.
-"""
+EPILOG = f"Exit codes: {', '.join(f'{code} {what}' for code, what in EXIT_CODES.items())}."
 
 app = typer.Typer(
     name="omnidrop",
     cls=PlainGroup,
     help=HELP,
     epilog=EPILOG,
-    add_completion=False,
+    add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -1,6 +1,6 @@
-"""Errors, signals and closed pipes: turns whatever happens into one paragraph and an exit code.
+"""Errors as a person meets them: one paragraph on stderr and an exit code.
 
-A reader that closes the pipe (`omnidrop ask … | head -1`) has what it wanted: the exit code is 0.
+The codes are those of the library's errors (`omnidrop.errors`); `EXIT_CODES` lists all of them.
 """
 
 from __future__ import annotations
@@ -11,30 +11,38 @@ import sys
 import textwrap
 from contextlib import suppress
 
-from omnidrop.errors import OmniDropError, printable
+from omnidrop.errors import (
+    BatchError,
+    MediaError,
+    MemoryShortError,
+    ModelError,
+    OmniDropError,
+    UsageError,
+    printable,
+)
+from omnidrop_cli.interrupts import INTERRUPTED
+from omnidrop_cli.terminal.console import is_terminal, plain_terminal
 
-INTERRUPTED = 130
+OK, BUG_CODE = 0, 1
+
+#: Every exit code. Those of the library's errors are theirs.
+EXIT_CODES = {
+    OK: "success",
+    BUG_CODE: "a bug in omnidrop",
+    UsageError.exit_code: "wrong usage",
+    MediaError.exit_code: "media that cannot be read",
+    ModelError.exit_code: "model or environment",
+    MemoryShortError.exit_code: "out of memory",
+    BatchError.exit_code: "part of a batch failed",
+    INTERRUPTED: "interrupted",
+}
+
 BUG = (
     "This is a bug in omnidrop, not a mistake of yours. "
     "Run the same command with --debug to see the traceback, and report it."
 )
 
-
-def plain_terminal() -> bool:
-    """Return whether stderr wants no colour: not a terminal, NO_COLOR, or a dumb one."""
-    return (
-        not is_terminal(sys.stderr)
-        or bool(os.environ.get("NO_COLOR"))
-        or os.environ.get("TERM") in ("dumb", "unknown")
-    )
-
-
-def is_terminal(stream: object) -> bool:
-    """Return whether a stream is a terminal; False for a closed or replaced one."""
-    try:
-        return bool(stream.isatty())  # type: ignore[attr-defined]
-    except (AttributeError, ValueError):
-        return False
+_show_traceback = False
 
 
 def complain(paragraph: str, label: str = "error") -> None:
@@ -52,17 +60,19 @@ def complain(paragraph: str, label: str = "error") -> None:
 
 
 def describe(problem: BaseException) -> tuple[str, int]:
-    """Return what to say about an exception, and the exit code it stands for."""
+    """Return an exception's paragraph and exit code."""
     if isinstance(problem, OmniDropError):
         return problem.paragraph(), problem.exit_code
     if isinstance(problem, MemoryError):
-        return "Not enough memory. Lower --max-pixels, --fps or --budget, or use --4bit.", 5
-    kind, said = type(problem).__name__, str(problem)
-    return (f"{kind}: {said.rstrip(chr(46))}. {BUG}" if said else f"{kind}. {BUG}"), 1
+        text = "Not enough memory. Lower --max-pixels, --fps or --budget, or use --4bit."
+        return text, MemoryShortError.exit_code
+    kind, message = type(problem).__name__, str(problem)
+    text = f"{kind}: {message.rstrip(chr(46))}. {BUG}" if message else f"{kind}. {BUG}"
+    return text, BUG_CODE
 
 
 def report(problem: BaseException) -> int:
-    """Say what went wrong on stderr; return the exit code."""
+    """Write an exception's paragraph to stderr; return its exit code."""
     if debugging():
         import traceback
 
@@ -72,91 +82,18 @@ def report(problem: BaseException) -> int:
     return code
 
 
-def debugging(words: list[str] | None = None) -> bool:
-    """Return whether tracebacks are wanted; `words` are what was typed, if not sys.argv."""
-    typed = _typed if words is None else words
-    if "--" in typed:
-        typed = typed[: typed.index("--")]
-    return "--debug" in typed or os.environ.get("OMNIDROP_DEBUG", "") not in ("", "0")
+def batch_code(failed: bool | int) -> int:
+    """Return the exit code of a command over many items: 6 if any failed, else 0."""
+    return BatchError.exit_code if failed else OK
 
 
-_typed: list[str] = []
-_interrupts: list[int] = []
+def watch_debug(words: list[str]) -> None:
+    """Show tracebacks from now on if --debug is among the arguments, or OMNIDROP_DEBUG is set."""
+    global _show_traceback
+    typed = words[: words.index("--")] if "--" in words else words
+    _show_traceback = "--debug" in typed or os.environ.get("OMNIDROP_DEBUG", "") not in ("", "0")
 
 
-def _interrupt(number: int, frame: object) -> None:
-    """Interrupt politely the first time, at once the second.
-
-    Libraries swallow a KeyboardInterrupt here and there (while they are imported, above all), so
-    it is also written down; whatever they raise instead then counts as one.
-    """
-    if _interrupts:
-        os._exit(INTERRUPTED)
-    _interrupts.append(number)
-    raise KeyboardInterrupt
-
-
-def stop_if_interrupted() -> None:
-    """Raise the KeyboardInterrupt that a library has turned into something else."""
-    if _interrupts:
-        raise KeyboardInterrupt
-
-
-def watch_interrupts() -> None:
-    """Handle Ctrl-C from now on; in a thread or under a handler of someone else's, do nothing."""
-    import signal
-
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        with suppress(ValueError):
-            signal.signal(signal.SIGINT, _interrupt)
-
-
-def run(words: list[str]) -> int:
-    """Run the application on the words typed and return the exit code."""
-    _typed[:] = words
-    _interrupts.clear()
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        code = _invoke(words)
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # Python flushes stdout again at exit; without this it would complain then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    except Exception as problem:
-        return INTERRUPTED if _interrupts else report(problem)
-
-
-def _invoke(words: list[str]) -> int:
-    import typer
-    import typer.main
-
-    from omnidrop_cli.app import app
-
-    # typer exports none of the exceptions it raises but this one; it may carry its own click.
-    usage_error: type[Exception] = typer.BadParameter.__mro__[1]
-    click_error: type[Exception] = typer.BadParameter.__mro__[2]
-    # Not `app()`: it takes a closed pipe, an EOFError and Ctrl-C for things of its own.
-    group = typer.main.get_command(app)
-    try:
-        with group.make_context("omnidrop", list(words)) as context:
-            result = group.invoke(context)
-    except typer.Exit as leave:
-        return leave.exit_code
-    except usage_error as problem:
-        where = getattr(problem, "ctx", None)
-        path = where.command_path if where is not None else "omnidrop"
-        said = problem.format_message().rstrip(".")  # type: ignore[attr-defined]
-        said = said.replace("Value error, ", "")  # pydantic's, under typer
-        stop = "" if said.endswith(("?", "!")) else "."
-        complain(f"{said}{stop} Type '{path} --help' for help.")
-        return 2
-    except click_error as problem:
-        complain(problem.format_message())  # type: ignore[attr-defined]
-        return 2
-    return result if isinstance(result, int) else 0
+def debugging() -> bool:
+    """Return whether tracebacks are shown."""
+    return _show_traceback

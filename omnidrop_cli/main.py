@@ -1,7 +1,8 @@
-"""The console entry point.
+"""The console entry point: runs the application, turns whatever happens into an exit code.
 
-It exists apart from the commands so that `omnidrop --version` answers before anything is imported,
-and so that Ctrl-C is quiet from the first moment on.
+Nothing is imported before it is needed, so that `omnidrop --version` answers quickly and Ctrl-C is
+quiet from the start. A reader that closes the pipe (`omnidrop ask … | head -1`) has what
+it wanted: the exit code is 0.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import os
 import sys
 from contextlib import suppress
 
+#: Set by a shell that asks what could be typed next; holds its name and "source" or "complete".
+COMPLETION = "_OMNIDROP_COMPLETE"
+
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and leave the process with its exit code.
+    """Run the command line and end the process with its exit code.
 
     Parameters
     ----------
@@ -26,7 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
 
             print(f"omnidrop {__version__}", flush=True)
             sys.exit(0)
-        from omnidrop_cli.errors import run, watch_interrupts
+        from omnidrop_cli.interrupts import watch_interrupts
 
         watch_interrupts()
         code = run(words)
@@ -35,6 +39,66 @@ def main(arguments: list[str] | None = None) -> None:
     if code == 130:
         _leave(code)
     sys.exit(code)
+
+
+def run(words: list[str]) -> int:
+    """Run the application on these arguments and return the exit code."""
+    from omnidrop_cli.errors import report, watch_debug
+    from omnidrop_cli.interrupts import INTERRUPTED, forget_interrupts, interrupted
+
+    watch_debug(words)
+    forget_interrupts()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _invoke(words)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Python flushes stdout again at exit; without this it would complain then.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except SystemExit as leave:  # typer's own, after completion was shown or installed
+        return leave.code if isinstance(leave.code, int) else 0
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as problem:
+        return INTERRUPTED if interrupted() else report(problem)
+
+
+def _invoke(words: list[str]) -> int:
+    import typer
+    import typer.main
+
+    from omnidrop.errors import UsageError
+    from omnidrop_cli.app import app
+    from omnidrop_cli.errors import complain
+
+    # typer 0.25 and later carries its own click, and of the exceptions it raises exports this one.
+    usage_error: type[Exception] = typer.BadParameter.__mro__[1]
+    click_error: type[Exception] = typer.BadParameter.__mro__[2]
+    # Not `app()`: it handles a closed pipe, an EOFError and Ctrl-C in its own way.
+    group = typer.main.get_command(app)
+    try:
+        if COMPLETION in os.environ:
+            group._main_shell_completion({}, "omnidrop")
+        with group.make_context("omnidrop", list(words)) as context:
+            result = group.invoke(context)
+    except typer.Exit as leave:
+        return leave.exit_code
+    except usage_error as problem:
+        where = getattr(problem, "ctx", None)
+        path = where.command_path if where is not None else "omnidrop"
+        text = problem.format_message().rstrip(".")  # type: ignore[attr-defined]
+        text = text.replace("Value error, ", "")  # pydantic's, under typer
+        stop = "" if text.endswith(("?", "!")) else "."
+        complain(f"{text}{stop} Type '{path} --help' for help.")
+        return UsageError.exit_code
+    except click_error as problem:
+        complain(problem.format_message())  # type: ignore[attr-defined]
+        return UsageError.exit_code
+    return result if isinstance(result, int) else 0
 
 
 def _leave(code: int) -> None:

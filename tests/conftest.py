@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from omnidrop.models.family import registered
+from omnidrop.testing import made_up_family
+
+if TYPE_CHECKING:
+    from omnidrop.engine.encode import Features
+    from omnidrop.engine.session import Model
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -39,6 +49,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(skip)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _made_up() -> Iterator[None]:
+    """Know the made-up family, as if its package were installed."""
+    with registered(made_up_family.FAMILY):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint."""
+    from omnidrop.models.qwen2_5_omni.tiny import tiny_thinker
+
+    return tiny_thinker(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def model(folder: Path) -> Model:
+    """The tiny checkpoint, loaded on the CPU in float32."""
+    from omnidrop.engine.session import load
+    from omnidrop.options import LoadOptions
+
+    return load(LoadOptions(model=str(folder), device="cpu", dtype="float32", offline=True))
+
+
+@pytest.fixture(scope="session")
+def features(model: Model) -> Features:
+    from tests.tiny import make_features
+
+    return make_features(model=model)

@@ -12,10 +12,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from omnidrop.errors import UsageError
-from omnidrop.positions import Layout, Media, positions
-from omnidrop.prompt import Kind, build_prompt, long_position_notice
+from omnidrop.models.qwen2_5_omni.template import QwenOmniTemplate
+from omnidrop.prompt import build_prompt, long_position_notice
+from omnidrop.tokens import Kind, Media
 
-LAYOUT = Layout(
+TEMPLATE = QwenOmniTemplate(
     im_start=1,
     im_end=2,
     video=3,
@@ -138,7 +139,7 @@ media = st.builds(
 @example(Media((1, 2, 60), 1.0, 1))
 @example(Media((30, 2, 2), 0.04, 3))
 def test_ids_and_positions_equal_the_reference(clip):
-    prompt = build_prompt(Bytes(), LAYOUT, "who?", clip)
+    prompt = build_prompt(Bytes(), TEMPLATE, "who?", clip)
     ids = prompt.ids.tolist()
     first = len("\0system\nYou are a helpful assistant.\0\n\0user\n")
     wanted = reference_clip(clip)
@@ -152,55 +153,41 @@ def test_ids_and_positions_equal_the_reference(clip):
 @settings(max_examples=60, deadline=None)
 @given(media)
 def test_token_map_counts_every_token_once(clip):
-    prompt = build_prompt(Bytes(), LAYOUT, "who?", clip)
+    prompt = build_prompt(Bytes(), TEMPLATE, "who?", clip)
     tokens = prompt.tokens
     assert len(tokens) == len(prompt)
-    assert torch.equal(tokens.video, prompt.ids == LAYOUT.video)
-    assert torch.equal(tokens.audio, prompt.ids == LAYOUT.audio)
+    assert torch.equal(tokens.video, prompt.ids == TEMPLATE.video)
+    assert torch.equal(tokens.audio, prompt.ids == TEMPLATE.audio)
     cells = tokens.grid[tokens.video].tolist()
     t, h, w = clip.grid
     assert cells == [[a, b, c] for a in range(t) for b in range(h // 2) for c in range(w // 2)]
     assert tokens.grid[tokens.audio][:, 0].tolist() == list(range(clip.audio_tokens))
     assert (tokens.chunk[tokens.av] >= 0).all()
     assert (tokens.chunk[~tokens.av] == -1).all()
-    assert tokens.time[~tokens.av].isnan().all()
     wanted = torch.arange(clip.audio_tokens) // 50
     assert torch.equal(tokens.chunk[tokens.audio].long(), wanted)
-    torch.testing.assert_close(
-        tokens.time[tokens.audio], torch.arange(clip.audio_tokens) / 25, rtol=0, atol=1e-4
-    )
-    span = tokens.time[tokens.video]
-    torch.testing.assert_close(
-        span, tokens.grid[tokens.video][:, 0] * clip.second_per_grid, rtol=1e-6, atol=1e-6
-    )
     assert int((tokens.kind == Kind.QUESTION).sum()) == 4
 
 
 def test_question_tokens_are_the_users_words():
     for clip in (Media(), Media(None, None, 3), Media((1, 2, 2), 1.0, 0)):
         for question in ("hi", "assistant\n", "user\nhi", "\n?"):
-            prompt = build_prompt(Bytes(), LAYOUT, question, clip, system="user\nhi")
+            prompt = build_prompt(Bytes(), TEMPLATE, question, clip, system="user\nhi")
             asked = prompt.ids[prompt.tokens.question] - FIRST
             assert "".join(map(chr, asked.tolist())) == question
-
-
-def test_times_count_from_the_given_start():
-    prompt = build_prompt(Bytes(), LAYOUT, "?", Media((2, 2, 2), 1.0, 30, start=60.0))
-    assert prompt.tokens.time[prompt.tokens.audio][0] == 60.0
-    assert prompt.tokens.time[prompt.tokens.video].tolist() == [60.0, 61.0]
 
 
 @pytest.mark.parametrize("question", ["", "  \n", "caf\udce9"])
 def test_questions_that_are_none_are_refused(question):
     with pytest.raises(UsageError):
-        build_prompt(Bytes(), LAYOUT, question, Media())
+        build_prompt(Bytes(), TEMPLATE, question, Media())
 
 
 def test_a_system_prompt_replaces_the_default():
-    prompt = build_prompt(Bytes(), LAYOUT, "?", Media(), system="")
+    prompt = build_prompt(Bytes(), TEMPLATE, "?", Media(), system="")
     assert prompt.ids.tolist()[:10] == [1, *(FIRST + ord(c) for c in "system\n"), 2, FIRST + 10]
     with pytest.raises(UsageError):
-        build_prompt(Bytes(), LAYOUT, "?", Media(), system="\ud800")
+        build_prompt(Bytes(), TEMPLATE, "?", Media(), system="\ud800")
 
 
 def test_a_grid_needs_its_time_step():
@@ -209,20 +196,24 @@ def test_a_grid_needs_its_time_step():
 
 
 def test_long_positions_are_noticed():
-    assert long_position_notice(build_prompt(Bytes(), LAYOUT, "?", Media(None, None, 100))) is None
-    prompt = build_prompt(Bytes(), LAYOUT, "?", Media(None, None, 40_000))
-    assert "--start" in (long_position_notice(prompt) or "")
+    prompt = build_prompt(Bytes(), TEMPLATE, "?", Media(None, None, 100))
+    assert long_position_notice(prompt, TEMPLATE) is None
+    prompt = build_prompt(Bytes(), TEMPLATE, "?", Media(None, None, 40_000))
+    said = long_position_notice(prompt, TEMPLATE) or ""
+    assert f"position {int(prompt.positions.max())}, beyond the 32768" in said
+    assert "(25 a second)" in said
+    assert "--start" in said
 
 
 def test_an_hour_takes_milliseconds():
     clip = Media((200, 28, 30), 1.0, 5000)
-    build_prompt(Bytes(), LAYOUT, "?", clip)
+    build_prompt(Bytes(), TEMPLATE, "?", clip)
     took = []
     for _ in range(3):
         begin = time.process_time()
-        prompt = build_prompt(Bytes(), LAYOUT, "?", clip)
+        prompt = build_prompt(Bytes(), TEMPLATE, "?", clip)
         took.append(time.process_time() - begin)
     assert len(prompt) > 43_000
     # The aim is 50 ms; a busy machine gets some room.
     assert min(took) < 0.15
-    assert positions(LAYOUT, clip, 10, 10).shape == (3, 42_000 + 5000 + 4 + 20)
+    assert prompt.positions.shape == (3, len(prompt))

@@ -9,7 +9,6 @@ Nothing here needs a GPU: on the CPU the same functions compare the CPU with its
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,11 +18,21 @@ import torch
 
 from benchmarks.gpu_parts import peer
 from omnidrop.engine.decode import GenerateOptions, step
+from omnidrop.engine.device_prompt import mapped
 from omnidrop.engine.encode import Features
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.session import Model
-from omnidrop.prompt import TokenMap
-from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan, Rows
+from omnidrop.pruning.method import (
+    Entry,
+    EntryView,
+    LayerView,
+    Method,
+    MethodState,
+    Mix,
+    Plan,
+    Rows,
+)
+from omnidrop.tokens import TokenMap
 
 QUESTION = "What instrument plays first?"
 
@@ -186,26 +195,26 @@ class Asked:
         Its choice on the CPU from just what it saw.
     seen : dict of Tensor
         What it looked at, on the CPU.
-    embeds : Tensor or None, (n, D)
-        States that go on instead of the tokens' own, on the CPU.
+    mix : Mix or None
+        What its kept tokens carry where that is not their own, on the CPU.
     """
 
     layer: int
     kept: torch.Tensor
     replayed: torch.Tensor
     seen: dict[str, torch.Tensor]
-    embeds: torch.Tensor | None = None
+    mix: Mix | None = None
 
 
 class Recorded:
     """A `LayerView` over another that notes what is looked at, or over such notes."""
 
     def __init__(
-        self, view: LayerView, memo: dict[str, Any], notes: dict[str, torch.Tensor] | None = None
+        self, view: LayerView, state: MethodState, notes: dict[str, torch.Tensor] | None = None
     ) -> None:
         self.layer, self.layers = view.layer, view.layers
-        self.generator, self.memo = view.generator, memo
-        self.tokens: TokenMap = view.tokens
+        self.generator, self.state = view.generator, state
+        self.tokens: TokenMap = view.tokens if notes is None else _on_cpu(view.tokens)
         self._view = view
         self._replaying = notes is not None
         self.seen: dict[str, torch.Tensor] = {} if notes is None else notes
@@ -226,9 +235,6 @@ class Recorded:
 
     def hidden(self) -> torch.Tensor:
         return self._look("hidden")
-
-    def text_hidden(self, rows: Rows) -> torch.Tensor:
-        return self._look("text_hidden", rows)
 
     def text_embeds(self, rows: Rows) -> torch.Tensor:
         return self._look("text_embeds", rows)
@@ -257,6 +263,7 @@ class Followed(Method):
         object.__setattr__(self, "asked", [])
         object.__setattr__(self, "wants", inner.wants)
         object.__setattr__(self, "question_free", inner.question_free)
+        object.__setattr__(self, "needs_host", inner.needs_host)
 
     inner: Method
     script: list[Asked] | None
@@ -266,6 +273,10 @@ class Followed(Method):
         """Plan as the inner method does."""
         return self.inner.plan(tokens, layers)
 
+    def start(self, plan: Plan) -> MethodState:
+        """Remember what the inner method remembers."""
+        return self.inner.start(plan)
+
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Do as `keep` does, at entry."""
         seen = {
@@ -274,7 +285,7 @@ class Followed(Method):
             if (value := getattr(view, name)) is not None
         }
         state = view.generator.get_state()
-        on_cpu = replace(view, generator=torch.Generator(), memo=copy.deepcopy(view.memo), **seen)
+        on_cpu = replace(view, generator=torch.Generator(), state=view.state.fork(), **seen)
         on_cpu.generator.set_state(state)
         entry = self.inner.enter(view, plan)
         replayed = self.inner.enter(on_cpu, plan).keep
@@ -282,11 +293,11 @@ class Followed(Method):
 
     def keep(self, view: LayerView, count: int) -> torch.Tensor | Entry:
         """Choose, note, choose again on the CPU from what was seen, and let the script's go on."""
-        memo, state = copy.deepcopy(view.memo), view.generator.get_state()
-        seen = Recorded(view, view.memo)
+        before, state = view.state.fork(), view.generator.get_state()
+        seen = Recorded(view, view.state)
         chosen = self.inner.keep(seen, count)
         entry = chosen if isinstance(chosen, Entry) else Entry(chosen)
-        replay = Recorded(view, memo, seen.seen)
+        replay = Recorded(view, before, seen.seen)
         replay.generator = torch.Generator()
         replay.generator.set_state(state)
         again = self.inner.keep(replay, count)
@@ -296,18 +307,26 @@ class Followed(Method):
     def _go_on(
         self, entry: Entry, layer: int, replayed: torch.Tensor, seen: dict[str, torch.Tensor]
     ) -> Entry:
-        embeds = None if entry.embeds is None else entry.embeds.detach().cpu()
-        asked = Asked(layer, entry.keep.cpu(), replayed.cpu(), seen, embeds)
+        mix = entry.mix
+        if mix is not None:
+            mix = Mix(mix.kept.cpu(), mix.source.cpu(), mix.weight.cpu())
+        asked = Asked(layer, entry.keep.cpu(), replayed.cpu(), seen, mix)
         self.asked.append(asked)
         if self.script is None:
             return entry
         scripted = self.script[len(self.asked) - 1]
         if torch.equal(scripted.kept, asked.kept):
             return entry
-        states = scripted.embeds
-        if states is not None and entry.embeds is not None:
-            states = states.to(entry.embeds)
-        return Entry(scripted.kept, states)
+        device = entry.keep.device
+        mix = scripted.mix
+        if mix is not None:
+            mix = Mix(mix.kept.to(device), mix.source.to(device), mix.weight.to(device))
+        return Entry(scripted.kept.to(device), mix)
+
+
+def _on_cpu(tokens: TokenMap) -> TokenMap:
+    """Return the same map with its tensors on the CPU."""
+    return mapped(tokens, torch.Tensor.cpu)
 
 
 @dataclass(frozen=True)

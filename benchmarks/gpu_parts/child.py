@@ -102,9 +102,9 @@ def _ours(options: argparse.Namespace, torch, marks: Marks) -> None:  # type: ig
     from omnidrop.engine.encode import Features
 
     if options.plain:
-        from omnidrop.models import loading
+        from omnidrop.models import pinned
 
-        loading.reads_pinned = lambda device: False
+        pinned.reads_pinned = lambda device: False
     marks.tell("import omnidrop")
     grid = tuple(options.grid)
     generator = torch.Generator().manual_seed(0)

@@ -22,10 +22,12 @@ from safetensors.torch import save_file
 
 import omnidrop
 from benchmarks.gpu_parts.bench import Bench
-from omnidrop.clip.features import VideoSpec, patches
+from omnidrop.clip.patches import patches
+from omnidrop.clip.specs import VideoSpec
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.errors import OmniDropError
+from omnidrop.testing.whole_clip import read_whole
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = {"none": omnidrop.Method(), "omnidrop 30%": omnidrop.OmniDrop(budget=0.3)}
@@ -46,7 +48,7 @@ def prepare(path: Path, clips: Path, count: int) -> None:
     fps: dict[str, float] = {}
     for name in names:
         with model.open(clips / name) as session:
-            data, mel = session.clip.read(), session.clip.log_mel()
+            data, mel = read_whole(session.clip), session.clip.log_mel()
         if len(data.frames):
             tensors[f"{name}/frames"], fps[name] = data.frames.contiguous(), data.fps
         if mel is not None:

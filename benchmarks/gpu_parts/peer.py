@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from omnidrop.clip.features import audio_token_count
 from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model
 from omnidrop.engine.timing import synchronize
-from omnidrop.prompt import Media, build_prompt
+from omnidrop.prompt import build_prompt
+from omnidrop.tokens import Media
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,12 @@ class Ticks:
 
 def prompt_ids(model: Model, features: Features, question: str) -> torch.Tensor:
     """Return the ids of OmniDrop's prompt about the features, (n,) int64."""
-    tokens = 0 if features.mel is None else audio_token_count(features.mel.shape[1])
+    tokens = (
+        0 if features.mel is None else model.adapter.template.audio_tokens(features.mel.shape[1])
+    )
     media = Media(features.grid, features.second_per_grid, tokens)
-    return build_prompt(model.adapter.text, model.adapter.layout, question, media).ids
+    adapter = model.adapter
+    return build_prompt(adapter.text, adapter.template, question, media).ids
 
 
 def generate(

@@ -17,7 +17,6 @@ from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model
 from omnidrop.engine.timing import device_peak, reset_device_peak, synchronize
-from omnidrop.profiling.cost import prefill_flops
 from omnidrop.pruning.registry import method_names
 
 QUESTION = "What instrument plays first, and what is shown on screen at the same time?"
@@ -190,8 +189,8 @@ def _ours(
         wall = time.perf_counter() - start
     stages = {stage.name: stage.seconds for stage in trace.stages}
     prefill = stages.get("entry", 0.0) + stages.get("prefill", 0.0)
-    flops = prefill_flops(
-        subject.model.info.text, trace.text_tokens, trace.kept_per_layer, as_run=True
+    flops = subject.model.info.text.prefill_flops(
+        trace.text_tokens, trace.kept_per_layer, as_run=True
     )
     return {
         "ttft": trace.ttft,

@@ -1,19 +1,20 @@
 from dataclasses import dataclass
 
 from omnidrop.pruning import schedules
-from omnidrop.pruning.method import Entry, Method
+from omnidrop.pruning.method import Entry, LayerMethod
+from omnidrop.pruning.methods.omnidrop import omnidrop_path
 from omnidrop.pruning.parts.select import top
 
 
 @dataclass(frozen=True)
-class Loudest(Method):
+class Loudest(LayerMethod):
     """Lets the tokens with the largest embeddings in, then drops once by the question."""
 
     name = "loudest"
     turn: float = 0.5
 
     def plan(self, tokens, layers):
-        path = schedules.omnidrop_path(self.budget, shape="step", t_mid=self.turn)
+        path = omnidrop_path(self.budget, shape="step", t_mid=self.turn)
         return schedules.solve(self.budget, len(tokens), layers, path)
 
     def enter(self, view, plan):

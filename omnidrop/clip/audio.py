@@ -1,11 +1,11 @@
-"""A sound track as mono float32 at the model's rate, in blocks of bounded size.
+"""An audio track as mono float32 at the model's rate, in blocks of bounded size.
 
-Sample 0 is the beginning of the clip: what starts late is preceded by silence, and what is missing
-in the middle is replaced by it, so that sound never drifts away from the picture. Channels are
-averaged, as librosa does for the reference, after resampling by libav.
+Sample 0 is the start of the clip. Late starts and gaps are filled with silence, so that audio never
+drifts from the video. libav resamples; then channels are averaged, as librosa does for the
+reference.
 
-Files of sound alone are read by libsndfile where it can (wav, flac, ogg), and by PyAV elsewhere;
-mp3 too, for libsndfile's own decoder writes to stderr about files that are cut short.
+Audio-only files are read by libsndfile where it can (wav, flac, ogg), and by PyAV otherwise. mp3
+goes to PyAV too, because libsndfile's decoder writes to stderr about truncated files.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ import numpy as np
 import soundfile
 
 from omnidrop.clip.container import media_errors, open_container, open_file
-from omnidrop.clip.frames.packets import Damage, leave_out_others
+from omnidrop.clip.frames.packets import Damage, discard_other_streams
 from omnidrop.clip.probe import AudioStream
 
-SOUND_FORMATS = {"wav", "w64", "flac", "ogg", "aiff", "au", "caf"}
-"""Containers of sound alone that libsndfile is asked to read first."""
+#: Audio-only containers that libsndfile reads first.
+SNDFILE_FORMATS = {"wav", "w64", "flac", "ogg", "aiff", "au", "caf"}
 
-_PREROLL = 1.0  # seconds decoded before the start, so that codec and resampler are in full swing
-_GAP = 0.1  # seconds by which the file's clock may disagree with the count of its samples
-_TRIES = 50
-# Samples resampled together: codecs give about a thousand at a time, and every call has its price.
+_PREROLL = 1.0  # seconds decoded before the start, so that codec and resampler have settled
+_GAP = 0.1  # seconds by which the file's clock may disagree with its sample count
+_TRIES = 50  # damaged packets in a row before the rest is given up
+# Samples resampled together: codecs yield about a thousand at a time, and each call has a cost.
 _GATHERED = 1 << 14
 
 
 class Mono:
-    """Resampler to mono float32 that takes libav's frames of any and of changing kind.
+    """Resampler to mono float32; the format of libav's frames may change between calls.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ class Mono:
         self._resampler: Any = None
 
     def push(self, frame: Any) -> list[np.ndarray]:
-        """Resample a frame; returns float32 arrays (S,), maybe none yet."""
+        """Resample a frame; return float32 arrays (S,), perhaps none yet."""
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         done = []
         if kind != self._kind:
@@ -59,14 +59,14 @@ class Mono:
             self._kind = kind
             self._gathered = av.AudioFifo()
             self._resampler = av.AudioResampler("fltp", frame.layout.name, self.rate)
-        frame.pts = None  # places are counted by us
+        frame.pts = None  # positions are counted here
         self._gathered.write(frame)
         if self._gathered.samples >= _GATHERED:
             done += self._average(self._resampler.resample(self._gathered.read()))
         return done
 
     def flush(self) -> list[np.ndarray]:
-        """Return what is still inside, and be as new."""
+        """Return the samples still buffered, and reset."""
         if self._resampler is None:
             return []
         rest = self._gathered.read()
@@ -92,7 +92,7 @@ def audio_blocks(
     rate: int,
     damage: Damage,
 ) -> Iterator[np.ndarray]:
-    """Yield a sound track from ``origin`` on.
+    """Yield an audio track from ``origin`` on.
 
     Parameters
     ----------
@@ -101,15 +101,15 @@ def audio_blocks(
     file_format : str
         libav's name of the container.
     alone : bool
-        Whether the file holds this sound track and nothing else.
+        Whether the file holds this audio track and nothing else.
     origin : float
-        Seconds on the file's own clock; where sample 0 is to lie.
+        Seconds on the file's own clock at which sample 0 lies.
     length : float or None
-        Seconds to read, or None for all there is.
+        Seconds to read, or None for everything.
     rate : int
-        Samples a second wanted.
+        Samples per second of the output.
     damage : Damage
-        Gets the count of packets that could not be decoded, and where the sound ended.
+        Receives the packets that could not be decoded, and where the audio ended.
 
     Yields
     ------
@@ -117,24 +117,24 @@ def audio_blocks(
         At most ten seconds each.
     """
     limit = None if length is None else round(length * rate)
-    pieces: Any = None
-    if alone and file_format in SOUND_FORMATS:
-        pieces = _sndfile_pieces(path, track, origin, rate, damage)
-    if pieces is None:
-        pieces = _libav_pieces(path, track, origin, rate, damage)
-    place = 0  # samples given out so far
-    where = 0  # place of the next sample that comes; negative while it lies before the origin
+    blocks: Any = None
+    if alone and file_format in SNDFILE_FORMATS:
+        blocks = _sndfile_blocks(path, track, origin, rate, damage)
+    if blocks is None:
+        blocks = _libav_blocks(path, track, origin, rate, damage)
+    place = 0  # samples yielded so far
+    where = 0  # position of the next decoded sample; negative before the origin
     largest = 10 * rate
     try:
-        for time, piece in pieces:
-            # A piece without a time goes on where the last one ended.
+        for time, block in blocks:
+            # A block without a time continues the previous one.
             where = where if time is None else round((time - origin) * rate)
             ahead = where - place if limit is None else min(where, limit) - place
             for start in range(0, ahead, largest):
                 yield np.zeros(min(largest, ahead - start), dtype=np.float32)
             place += max(0, ahead)
-            fresh = piece[max(0, place - where) :]
-            where += len(piece)
+            fresh = block[max(0, place - where) :]
+            where += len(block)
             if limit is not None:
                 fresh = fresh[: limit - place]
             for start in range(0, len(fresh), largest):
@@ -143,42 +143,42 @@ def audio_blocks(
             if limit is not None and place >= limit:
                 return
     finally:
-        pieces.close()
+        blocks.close()
         damage.ended = origin + place / rate
 
 
-def _sndfile_pieces(
+def _sndfile_blocks(
     path: Path, track: AudioStream, origin: float, rate: int, damage: Damage
 ) -> Any:
-    """Read with libsndfile; None if it does not know the file."""
+    """Read with libsndfile; None if it cannot read the file."""
     handle = open_file(path)
     try:
-        sound = soundfile.SoundFile(handle)
+        source = soundfile.SoundFile(handle)
     except (soundfile.LibsndfileError, RuntimeError, OSError):
         handle.close()
         return None
-    return _read_sndfile(handle, sound, path, track, origin, rate, damage)
+    return _read_sndfile(handle, source, path, track, origin, rate, damage)
 
 
 def _read_sndfile(
     handle: Any,
-    sound: soundfile.SoundFile,
+    source: soundfile.SoundFile,
     path: Path,
     track: AudioStream,
     origin: float,
     rate: int,
     damage: Damage,
 ) -> Iterator[tuple[float | None, np.ndarray]]:
-    with handle, sound:
+    with handle, source:
         resampler = Mono(rate)
         first = 0
-        if origin - track.start > 2 * _PREROLL and sound.seekable():
-            first = sound.seek(int((origin - track.start - _PREROLL) * sound.samplerate))
-        time: float | None = track.start + first / sound.samplerate
+        if origin - track.start > 2 * _PREROLL and source.seekable():
+            first = source.seek(int((origin - track.start - _PREROLL) * source.samplerate))
+        time: float | None = track.start + first / source.samplerate
         done, broken = first, False
         while True:
             try:
-                block = sound.read(5 * sound.samplerate, dtype="float32", always_2d=True)
+                block = source.read(5 * source.samplerate, dtype="float32", always_2d=True)
             except (soundfile.LibsndfileError, RuntimeError):
                 broken = True
                 break
@@ -187,50 +187,50 @@ def _read_sndfile(
             done += len(block)
             mono = np.ascontiguousarray(block.mean(axis=1, dtype=np.float32))[None]
             frame = av.AudioFrame.from_ndarray(mono, format="fltp", layout="mono")
-            frame.sample_rate = sound.samplerate
-            for piece in resampler.push(frame):
-                yield time, piece
+            frame.sample_rate = source.samplerate
+            for block in resampler.push(frame):
+                yield time, block
                 time = None
-        for piece in resampler.flush():
-            yield time, piece
+        for block in resampler.flush():
+            yield time, block
             time = None
-    if broken:  # libsndfile gives up at the first fault; libav reads on to the end of what is there
-        reached = max(origin, track.start + done / sound.samplerate)
-        yield from _libav_pieces(path, track, reached, rate, damage)
+    if broken:  # libsndfile stops at the first error; libav reads what follows
+        reached = max(origin, track.start + done / source.samplerate)
+        yield from _libav_blocks(path, track, reached, rate, damage)
 
 
-def _libav_pieces(
+def _libav_blocks(
     path: Path, track: AudioStream, origin: float, rate: int, damage: Damage
 ) -> Iterator[tuple[float | None, np.ndarray]]:
-    """Read with libav; the first piece, and each one after a gap, comes with its time."""
+    """Read with libav; the first block, and each one after a gap, carries its time."""
     resampler = Mono(rate)
-    clock: float | None = None  # where the next frame should begin
+    clock: float | None = None  # time at which the next frame should start
     time: float | None = None
     with media_errors(path), open_container(path) as container:
         stream = container.streams[track.index]
-        leave_out_others(container, stream)
+        discard_other_streams(container, stream)
         if origin - track.start > 2 * _PREROLL:
-            with suppress(av.error.FFmpegError, OverflowError):  # or read from the beginning
+            with suppress(av.error.FFmpegError, OverflowError):  # else read from the start
                 container.seek(math.floor((origin - _PREROLL) / stream.time_base), stream=stream)
-        for frame in sound_frames(container, stream, damage):
+        for frame in audio_frames(container, stream, damage):
             if frame.time is not None and (clock is None or abs(frame.time - clock) > _GAP):
-                for piece in resampler.flush():
-                    yield time, piece
+                for block in resampler.flush():
+                    yield time, block
                     time = None
                 time = clock = float(frame.time)
             elif clock is None:
                 time = clock = track.start
             clock += frame.samples / frame.sample_rate
-            for piece in resampler.push(frame):
-                yield time, piece
+            for block in resampler.push(frame):
+                yield time, block
                 time = None
-        for piece in resampler.flush():
-            yield time, piece
+        for block in resampler.flush():
+            yield time, block
             time = None
 
 
-def sound_frames(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
-    """Decode a sound track; damage is counted and skipped."""
+def audio_frames(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
+    """Decode an audio track; damaged packets are recorded and skipped."""
     packets = container.demux(stream)
     failures = 0
     while failures < _TRIES:

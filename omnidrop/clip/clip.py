@@ -1,4 +1,4 @@
-"""A clip: sampled frames and 16 kHz sound of a media file, streamed.
+"""A clip: sampled frames and 16 kHz audio of a media file, streamed.
 
     with open_clip("clip.mp4", ClipOptions(fps=2, start=60)) as clip:
         print(clip.plan, clip.notices)
@@ -6,20 +6,19 @@
             ...
         mel = clip.log_mel()
 
-Nothing is read before it is asked for, and no more than some seconds of it are held (of frames a
-chunk, and 32 MiB by each reader at work ahead); `Clip.read` is the exception. Frames and sound are
-read separately, each from the file anew.
+Nothing is read before it is asked for, and memory is bounded: one chunk of frames, plus 32 MiB for
+each reader that works ahead. Frames and audio are read separately, each by opening the file again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -28,48 +27,35 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnidrop.clip import notices as remarks
+from omnidrop.clip import notices as notice_texts
 from omnidrop.clip.audio import audio_blocks
 from omnidrop.clip.container import as_path, hash_file
-from omnidrop.clip.features import (
-    AudioSpec,
-    LogMel,
-    VideoSpec,
-    audio_token_count,
-    resize_frames,
-)
 from omnidrop.clip.frames.packets import Damage
 from omnidrop.clip.frames.parallel import shown_frames
-from omnidrop.clip.options import ClipData, ClipOptions, FrameChunk, SamplingPlan, Stopwatch
+from omnidrop.clip.log_mel import LogMel
+from omnidrop.clip.options import ClipOptions, FrameChunk, SamplingPlan, Stopwatch
+from omnidrop.clip.patches import resize_frames
 from omnidrop.clip.prefetch import Gate
 from omnidrop.clip.probe import AudioStream, MediaInfo, probe
-from omnidrop.clip.sampling import sampling_plan
+from omnidrop.clip.sampling import check_limits, sampling_plan
+from omnidrop.clip.specs import MediaSpec
 from omnidrop.errors import MediaError, UsageError
 
-__all__ = ["Clip", "ClipData", "ClipOptions", "FrameChunk", "SamplingPlan", "open_clip"]
+__all__ = ["Clip", "ClipOptions", "FrameChunk", "SamplingPlan", "open_clip"]
 
-_OPTIONS, _VIDEO, _AUDIO = ClipOptions(), VideoSpec(), AudioSpec()
-_AHEAD = 32 << 20  # bytes of frames that a reader may hold until those before them are read
+_OPTIONS, _SPEC = ClipOptions(), MediaSpec()
+_READ_AHEAD = 32 << 20  # bytes of frames that each reader may hold for later
 
 
-def open_clip(
-    path: Any,
-    options: ClipOptions = _OPTIONS,
-    *,
-    video_spec: VideoSpec = _VIDEO,
-    audio_spec: AudioSpec = _AUDIO,
-    chunk_seconds: float = 2.0,
-) -> Clip:
+def open_clip(path: Any, options: ClipOptions = _OPTIONS, spec: MediaSpec = _SPEC) -> Clip:
     """Open a media file as a clip.
 
     Parameters
     ----------
     path : path-like
     options : ClipOptions
-    video_spec, audio_spec
-        What the model's towers ask.
-    chunk_seconds : float
-        Length of the chunks that frames come in.
+    spec : MediaSpec
+        What the model asks of media; an adapter has it as `Adapter.media_spec`.
 
     Raises
     ------
@@ -78,74 +64,80 @@ def open_clip(
     UsageError
         If the options do not fit the file: a start after its end, a track it does not have.
     """
-    return Clip(as_path(path), options, video_spec, audio_spec, chunk_seconds)
+    return Clip(as_path(path), options, spec)
 
 
 class Clip:
-    """A media file, seen through `ClipOptions`. Made by `open_clip`; a context manager.
+    """A media file, read as `ClipOptions` say. Made by `open_clip`; a context manager.
 
     Attributes
     ----------
     path : Path
     options : ClipOptions
+    spec : MediaSpec
     info : MediaInfo
     plan : SamplingPlan or None
-        None without a picture.
+        None without video.
     has_video, has_audio : bool
         Whether there is any, within start and end.
     start, duration : float
         Seconds; of the selected span.
     notices : list of str
-        What a person should know; grows while the clip is read.
+        What the user should know; grows while the clip is read.
+    seconds_to_open : float
+        Time spent on opening, the probe included.
     gate : Gate
-        While it is closed, what reads in threads of its own waits.
+        While it is closed, reader threads wait.
     resizing, transforming, waiting : Stopwatch
-        Seconds spent on resizing frames, and on log-mel and at the gate: parts of what
-        `frame_chunks` and `log_mel` take, the rest of which is seeking and decoding.
+        Seconds spent on resizing frames, on log-mel, and waiting at the gate. They are parts of
+        what `frame_chunks` and `log_mel` take; the rest is seeking and decoding.
     """
 
     def __init__(
-        self,
-        path: Path,
-        options: ClipOptions,
-        video_spec: VideoSpec,
-        audio_spec: AudioSpec,
-        chunk_seconds: float,
+        self, path: Path, options: ClipOptions, spec: MediaSpec, *, known: Clip | None = None
     ) -> None:
+        began = time.perf_counter()
+        check_limits(options, spec.video)
         self.path = path
         self.options = options
-        self.video_spec = video_spec
-        self.audio_spec = audio_spec
-        self.chunk_seconds = chunk_seconds
-        self.info = probe(path)
+        self.spec = spec
+        self.info: MediaInfo = probe(path) if known is None else known.info
         self.notices: list[str] = list(self.info.notices)
         self._closed = False
         self.gate = Gate()
         self.resizing, self.transforming, self.waiting = Stopwatch(), Stopwatch(), Stopwatch()
-        self._audio_info = self._sound_source()
+        self._audio_info: MediaInfo | None = self._audio_source(known)
         self._track = self._choose_track()
-        whole = self._whole_duration()
-        self.start = options.start or 0.0
-        if self.start >= whole > 0:
-            raise UsageError(
-                f"start ({self.start:g} s) is not before the end of the clip ({whole:.2f} s).",
-                hint=f"Choose a start below {whole:.2f}.",
-            )
-        end = whole
-        if options.end is not None:
-            if options.end > whole + 0.05:
-                self._note(f"The clip ends at {whole:.2f} s, before the end asked for.")
-            end = min(whole, options.end)
-        self.duration = max(0.0, end - self.start)
+        self.start, self.duration = self._span()
         self.plan = self._make_plan()
         self.has_video = self.plan is not None
-        self.has_audio = self._sound_is_long_enough()
+        self.has_audio = self._audio_is_long_enough()
         if not self.has_video and not self.has_audio:
             raise MediaError(
                 "Nothing is left to answer about: " + " ".join(self.notices or ["no streams."]),
                 path=path,
-                hint="Name a clip with picture or with more sound, or select more of it.",
+                hint="Name a clip with video or with more audio, or select more of it.",
             )
+        self.seconds_to_open = time.perf_counter() - began
+        if known is not None:
+            self.seconds_to_open += known.seconds_to_open
+
+    def replanned(self, options: ClipOptions | None = None, spec: MediaSpec | None = None) -> Clip:
+        """Return a clip of the same file, read in another way; the file is not probed again.
+
+        Parameters
+        ----------
+        options : ClipOptions, optional
+            Default this clip's own.
+        spec : MediaSpec, optional
+            Default this clip's own.
+
+        Raises
+        ------
+        UsageError, MediaError
+            As `open_clip`.
+        """
+        return Clip(self.path, options or self.options, spec or self.spec, known=self)
 
     def __enter__(self) -> Clip:
         return self
@@ -160,29 +152,32 @@ class Clip:
         """End the use of the clip. What is being read is closed with its iterator."""
         self._closed = True
 
-    # What is taken
+    # What is selected
 
     def _note(self, text: str) -> None:
         if text not in self.notices:
             self.notices.append(text)
 
-    def _sound_source(self) -> MediaInfo | None:
+    def _audio_source(self, known: Clip | None) -> MediaInfo | None:
         if not self.options.audio:
             return None
         if self.options.audio_file is None:
             return self.info
-        info = probe(self.options.audio_file)
+        if known is not None and known.options.audio_file == self.options.audio_file:
+            info = known._audio_info or probe(self.options.audio_file)
+        else:
+            info = probe(self.options.audio_file)
         if not info.audio:
             raise MediaError(
-                "The file has no sound that can be decoded.",
+                "The file has no audio that can be decoded.",
                 path=info.path,
-                hint="Name another sound file.",
+                hint="Name another audio file.",
             )
         return info
 
     @property
-    def sound_source(self) -> tuple[MediaInfo, AudioStream]:
-        """The file and the track that the sound comes from; only where `has_audio`."""
+    def audio_source(self) -> tuple[MediaInfo, AudioStream]:
+        """The file and the track that the audio comes from; only if `has_audio`."""
         assert self._audio_info is not None
         assert self._track is not None
         return self._audio_info, self._track
@@ -194,11 +189,11 @@ class Clip:
         number = self.options.audio_track
         if number is None:
             if not info.audio:
-                self._note("The clip has no sound.")
+                self._note("The clip has no audio.")
                 return None
             if len(info.audio) > 1:
                 self._note(
-                    f"The clip has {len(info.audio)} sound tracks; "
+                    f"The clip has {len(info.audio)} audio tracks; "
                     f"track {info.audio[0].number} is used (--audio-track)."
                 )
             return info.audio[0]
@@ -207,13 +202,28 @@ class Clip:
                 return track
         have = ", ".join(str(track.number) for track in info.audio) or "none"
         raise UsageError(
-            f"The clip has no sound track {number}; it has {have}.",
+            f"The clip has no audio track {number}; it has {have}.",
             path=info.path,
-            hint="Sound tracks are numbered from 0.",
+            hint="Audio tracks are numbered from 0.",
         )
 
+    def _span(self) -> tuple[float, float]:
+        """Return start and duration of the selected span, in seconds."""
+        whole, start = self._whole_duration(), self.options.start or 0.0
+        if start >= whole > 0:
+            raise UsageError(
+                f"start ({start:g} s) is not before the end of the clip ({whole:.2f} s).",
+                hint=f"Choose a start below {whole:.2f}.",
+            )
+        end = whole
+        if self.options.end is not None:
+            if self.options.end > whole + 0.05:
+                self._note(f"The clip ends at {whole:.2f} s, before the end asked for.")
+            end = min(whole, self.options.end)
+        return start, max(0.0, end - start)
+
     def _whole_duration(self) -> float:
-        """Seconds from the clip's beginning to the end of what is taken of it."""
+        """Return the seconds from the clip's start to the end of the streams that are used."""
         ends = [0.0]
         if self.info.video is not None and self.options.video:
             ends.append(self._video_end())
@@ -226,27 +236,27 @@ class Clip:
         return max(ends)
 
     def _video_end(self) -> float:
-        """Seconds from the clip's beginning to the end of its picture."""
+        """Return the seconds from the clip's start to the end of its video."""
         video = self.info.video
         assert video is not None
         offset = max(0.0, video.start - self.info.start)
-        # A single frame has no length of its own; it counts as one sample.
+        # A single frame has no duration of its own; it counts as one sample.
         return offset + (video.duration or 1.0 / self.options.fps)
 
     def _make_plan(self) -> SamplingPlan | None:
         video, options = self.info.video, self.options
         if video is None or not options.video:
             if video is None and options.video:
-                self._note("The clip has no picture.")
+                self._note("The clip has no video.")
             return None
         end = min(self.start + self.duration, self._video_end())
         seconds = end - self.start
         if seconds <= 0:
-            self._note(f"The picture ends at {self._video_end():.2f} s, before the start.")
+            self._note(f"The video ends at {self._video_end():.2f} s, before the start.")
             return None
-        return sampling_plan(options, self.video_spec, seconds, video.height, video.width)
+        return sampling_plan(options, self.spec.video, seconds, video.height, video.width)
 
-    def _sound_is_long_enough(self) -> bool:
+    def _audio_is_long_enough(self) -> bool:
         track = self._track
         if track is None or self._audio_info is None:
             return False
@@ -255,46 +265,46 @@ class Clip:
             return True
         seconds = min(offset + track.duration, self.start + self.duration) - self.start
         if seconds <= 0:
-            self._note("There is no sound within the part selected.")
+            self._note("There is no audio within the selected span.")
             return False
-        if not self._tokens(math.ceil(seconds * self.audio_spec.sampling_rate)):
-            self._note(f"The sound is too short to be heard ({max(0, seconds):.3f} s).")
+        if not self._tokens(math.ceil(seconds * self.spec.audio.sampling_rate)):
+            self._note(f"The audio is too short for one token ({max(0, seconds):.3f} s).")
             return False
         return True
 
     def _tokens(self, samples: int) -> int:
-        return audio_token_count(-(-samples // self.audio_spec.hop))
+        return self.spec.tokens_of_samples(samples)
 
-    # What is read
+    # Reading
 
     def _check_open(self) -> None:
         if self._closed:
             raise ValueError("the clip is closed")
 
     def frame_chunks(self) -> Generator[FrameChunk, None, None]:
-        """Yield the sampled frames, resized, in chunks of about ``chunk_seconds``.
+        """Yield the sampled frames, resized, in chunks of about ``spec.chunk_seconds``.
 
-        A chunk is a whole number of temporal patches; only the last may have an odd frame, if the
-        file ends before it said it would.
+        A chunk is a whole number of temporal patches. Only the last may have an incomplete one, if
+        the file ends earlier than announced.
 
         Raises
         ------
         MediaError
-            If no frame of the selected part can be decoded.
+            If no frame of the selected span can be decoded.
         """
         self._check_open()
         plan, video = self.plan, self.info.video
         if plan is None or video is None:
             return
-        depth = self.video_spec.temporal_patch_size
-        per_chunk = max(1, round(self.chunk_seconds * plan.fps / depth)) * depth
+        per_chunk = self.spec.video.frames_per_chunk(self.spec.chunk_seconds, plan.fps)
         damage = Damage()
         times = (plan.times + (self.info.start + self.start)).tolist()
-        ahead = max(2, _AHEAD // (3 * plan.size[0] * plan.size[1]))
+        ahead = max(2, _READ_AHEAD // (3 * plan.size[0] * plan.size[1]))
+        resize = self.resizing.timing(partial(_resized, size=plan.size))
         frames: list[Tensor] = []
         taken = 0
         shown = shown_frames(
-            self.path, video, times, damage, change=self._resized, ahead=ahead, gate=self.gate
+            self.path, video, times, damage, change=resize, ahead=ahead, gate=self.gate
         )
         with closing(shown):
             for frame in shown:
@@ -307,13 +317,6 @@ class Clip:
             yield self._chunk(frames, taken, per_chunk)
         self._report_video(damage, taken)
 
-    def _resized(self, image: Tensor) -> Tensor:
-        assert self.plan is not None
-        with self.resizing:
-            resized = resize_frames(image[None], self.plan.size)
-            # numpy copies with this thread alone; torch would wake others, for less than it costs.
-            return torch.from_numpy(np.ascontiguousarray(resized.numpy()))
-
     def _chunk(self, frames: list[Tensor], taken: int, per_chunk: int) -> FrameChunk:
         assert self.plan is not None
         first = taken - len(frames)
@@ -323,22 +326,24 @@ class Clip:
     def _report_video(self, damage: Damage, taken: int) -> None:
         assert self.plan is not None
         wanted = len(self.plan.times)
-        for text in remarks.on_picture(damage, start=self.info.start, taken=taken, wanted=wanted):
+        for text in notice_texts.video_notices(
+            damage, start=self.info.start, taken=taken, wanted=wanted
+        ):
             self._note(text)
         if not taken:
             raise MediaError(
-                "No frame of the picture can be decoded.",
+                "No frame of the video can be decoded.",
                 path=self.path,
-                hint="The file may be damaged; try --no-video if the sound is whole.",
+                hint="The file may be damaged; try --no-video if the audio is intact.",
             )
 
     def audio_blocks(self) -> Iterator[np.ndarray]:
-        """Yield the sound: float32, mono, 16 kHz, from the clip's start on, in bounded blocks.
+        """Yield the audio: float32, mono, 16 kHz, from the clip's start, in bounded blocks.
 
         Raises
         ------
         MediaError
-            If no sound can be decoded, and there is no picture either.
+            If no audio can be decoded, and there is no video either.
         """
         self._check_open()
         info, track = self._audio_info, self._track
@@ -354,7 +359,7 @@ class Clip:
             alone=info.video is None and len(info.audio) == 1,
             origin=info.start + self.start,
             length=self.duration if cut and math.isfinite(self.duration) else None,
-            rate=self.audio_spec.sampling_rate,
+            rate=self.spec.audio.sampling_rate,
             damage=damage,
         ):
             total += len(block)
@@ -368,23 +373,25 @@ class Clip:
         assert info is not None
         if not total and not self.has_video:
             raise MediaError(
-                "No sound can be decoded.", path=info.path, hint="The file may be damaged."
+                "No audio can be decoded.", path=info.path, hint="The file may be damaged."
             )
-        end, said = self.start + total / self.audio_spec.sampling_rate, None
+        end, announced = self.start + total / self.spec.audio.sampling_rate, None
         if track.duration is not None:
-            said = min(track.start - info.start + track.duration, self.start + self.duration)
-        for text in remarks.on_sound(damage, heard=total > 0, loudest=loudest, end=end, said=said):
+            announced = min(track.start - info.start + track.duration, self.start + self.duration)
+        for text in notice_texts.audio_notices(
+            damage, decoded=total > 0, loudest=loudest, end=end, announced=announced
+        ):
             self._note(text)
 
     def log_mel(self, stop: Event | None = None) -> Tensor | None:
-        """Log-mel features of the sound: float32 (128, F); None if there is none to hear.
+        """Return the log-mel features of the audio: float32 (n_mels, F); None without audio.
 
         Setting ``stop`` from another thread ends the reading early, with None.
         """
         self._check_open()
         if not self.has_audio:
             return None
-        stream = LogMel(self.audio_spec)
+        stream = LogMel(self.spec.audio)
         for block in self.audio_blocks():
             with self.waiting:
                 self.gate.wait()
@@ -395,45 +402,36 @@ class Clip:
         if not self._tokens(stream.samples):
             if not self.has_video:
                 raise MediaError(
-                    "The sound is too short to be heard.", path=self.path, hint="Take more of it."
+                    "The audio is too short for one token.",
+                    path=self.path,
+                    hint="Select more of it.",
                 )
             self.has_audio = False
             return None
         with self.transforming:
             return stream.finish()
 
-    def read(self) -> ClipData:
-        """Read the whole clip into memory, the sound in a thread of its own."""
-        with ThreadPoolExecutor(1, thread_name_prefix="omnidrop-sound") as beside:
-            sound = beside.submit(lambda: list(self.audio_blocks()))
-            size, most = (self.plan.size, len(self.plan.times)) if self.plan else ((0, 0), 0)
-            frames, taken = torch.empty((most, 3, *size), dtype=torch.uint8), 0
-            for chunk in self.frame_chunks():
-                frames.numpy()[taken : taken + len(chunk.frames)] = chunk.frames.numpy()
-                taken += len(chunk.frames)
-            blocks = sound.result()
-        return ClipData(
-            frames=frames[:taken],
-            audio=torch.from_numpy(np.concatenate(blocks)) if blocks else None,
-            fps=self.plan.fps if self.plan is not None else 0.0,
-            start=self.start,
-            end=self.start + self.duration,
-            identity=self.identity,
-        )
-
     @cached_property
     def identity(self) -> str:
-        """A name for what this clip holds: the SHA-256 of the file's contents and all settings.
+        """SHA-256 of the file's contents and all settings: equal for clips that give the same.
 
         Files of up to 64 MiB are hashed whole. Of larger ones the size, the time of the last
-        change and 64 blocks of 1 MiB, evenly spread from the first byte to the last, stand for the
-        whole, so that a look at it does not cost as much as reading it.
+        modification and 64 blocks of 1 MiB, evenly spread over the file, are hashed instead, so
+        that hashing does not cost as much as reading.
         """
         names = asdict(self.options)
         names["audio_file"] = None
-        settings = [names, asdict(self.video_spec), asdict(self.audio_spec), self.chunk_seconds]
+        spec = self.spec
+        settings = [names, asdict(spec.video), asdict(spec.audio), spec.chunk_seconds]
         digest = hashlib.sha256(repr(settings).encode())
         hash_file(digest, self.path)
         if self.options.audio_file is not None:
             hash_file(digest, as_path(self.options.audio_file))
         return digest.hexdigest()
+
+
+def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Resize one frame, (3, H, W) -> (1, 3, height, width), contiguous."""
+    resized = resize_frames(image[None], size)
+    # numpy copies in this thread; torch would wake others, which costs more than the copy.
+    return torch.from_numpy(np.ascontiguousarray(resized.numpy()))

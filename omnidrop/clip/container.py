@@ -1,9 +1,9 @@
-"""Opening a media file, and nothing but that file.
+"""Opening a media file, and only that file.
 
-Every file goes through `open_container`: it is looked at first (is it there, is it a file, is it
-empty, does it merely point at other files), then handed to libav as an open file object, with a
-list of formats that hold their own media and with every protocol forbidden, so that no playlist,
-reference movie or image sequence can make us read another file or the network.
+Every file goes through `open_container`. It is checked first: does it exist, is it a regular file,
+is it empty, does it only refer to other files. Then libav gets an open file object, a list of
+self-contained formats, and no protocols, so that no playlist, reference movie or image sequence
+can make it read another file or the network.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import av.logging
 
 from omnidrop.errors import MediaError
 
-# libav writes to stderr what we say in notices and errors; a library prints nothing.
+# libav would log to stderr; notices and errors carry the same, and a library prints nothing.
 av.logging.set_level(None)
 
 FORMATS = (
@@ -31,11 +31,11 @@ FORMATS = (
     "aiff,caf,au,amr,amrnb,amrwb,ac3,eac3,dts,h264,hevc,vvc,m4v,av1,obu,ivf,mxf,nut,wv,ape,tta,dv,"
     "yuv4mpegpipe,oma,voc,mpc,mpc8,tak,truehd,loas,latm,swf,wtv,rm,vc1,mjpeg"
 )
-"""Demuxers we allow: those whose media lies in the file itself."""
+"""Allowed demuxers: those whose media lies in the file itself."""
 
 _URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.\-]+:")
 
-_POINTERS = (
+_PLAYLISTS = (
     (re.compile(rb"#EXTM3U"), "an HLS playlist"),
     (re.compile(rb"ffconcat version"), "a list of files to join"),
     (re.compile(rb"file\s+['\"/\w]"), "a list of files to join"),
@@ -45,7 +45,7 @@ _POINTERS = (
     (re.compile(rb"v=0\r?\n(.*\n)*?[om]="), "a description of a network stream"),
 )
 
-_PICTURES = (
+_IMAGES = (
     (b"\xff\xd8\xff", "JPEG"),
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"BM", "BMP"),
@@ -61,9 +61,9 @@ _ONLY_LOCAL = "Only the named local file is ever read; download or join the medi
 
 
 class _Reader:
-    """A file object that shows libav no more of the name than its ending.
+    """A file object that tells libav only the suffix of the file's name.
 
-    The ending helps to recognise raw streams; the name itself may be in no known encoding.
+    The suffix helps to recognise raw streams; the name itself may have no valid encoding.
     """
 
     def __init__(self, path: Path, handle: BinaryIO) -> None:
@@ -79,7 +79,7 @@ class _Reader:
 
 
 def as_path(path: object) -> Path:
-    """Return a path of any kind (str, bytes, Path) as a Path, whatever bytes are in it."""
+    """Return a str, bytes or Path as a Path, whatever bytes it contains."""
     return Path(os.fsdecode(path))  # type: ignore[arg-type]
 
 
@@ -89,7 +89,7 @@ def open_file(path: Path) -> BinaryIO:
     Raises
     ------
     MediaError
-        If it is missing, a folder, a device or a pipe, empty, or not ours to read.
+        If it is missing, a folder, a device or a pipe, empty, or not readable.
     """
     try:
         status = path.stat()
@@ -130,8 +130,8 @@ def open_file(path: Path) -> BinaryIO:
         raise MediaError("This is no file name.", path=path, hint="Check the name.") from None
 
 
-def refuse_pointers_and_pictures(path: Path, head: bytes) -> None:
-    """Refuse what is recognisably no clip: playlists, pictures, plain text.
+def refuse_playlists_and_images(path: Path, head: bytes) -> None:
+    """Refuse what is clearly not a clip: playlists, still images, plain text.
 
     Parameters
     ----------
@@ -143,31 +143,31 @@ def refuse_pointers_and_pictures(path: Path, head: bytes) -> None:
     MediaError
     """
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
-    for pattern, kind in _POINTERS:
+    for pattern, kind in _PLAYLISTS:
         if pattern.match(text):
             raise MediaError(
-                f"This is {kind}: it points at other files and holds no media of its own.",
+                f"This is {kind}: it refers to other files and holds no media of its own.",
                 path=path,
                 hint=_ONLY_LOCAL,
             )
-    picture = next((kind for magic, kind in _PICTURES if head.startswith(magic)), None)
+    image = next((kind for magic, kind in _IMAGES if head.startswith(magic)), None)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        picture = "WebP"
+        image = "WebP"
     if head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS:
-        picture = "HEIF or AVIF"
-    if picture == "PNG" and b"acTL" in head:  # an animated PNG is a clip
-        picture = None
-    if picture:
+        image = "HEIF or AVIF"
+    if image == "PNG" and b"acTL" in head:  # an animated PNG is a clip
+        image = None
+    if image:
         raise MediaError(
-            f"This is a picture ({picture}), not a clip.",
+            f"This is a still image ({image}), not a clip.",
             path=path,
-            hint="OmniDrop answers about video and sound; make a clip of it, or name another file.",
+            hint="OmniDrop answers about video and audio; make a clip of it, or name another file.",
         )
     if not head.startswith(b"YUV4MPEG2") and _is_text(head):
         raise MediaError(
             "The file holds text, whatever its name says.",
             path=path,
-            hint="Name a video or sound file.",
+            hint="Name a video or audio file.",
         )
 
 
@@ -183,7 +183,7 @@ def _is_text(head: bytes) -> bool:
 
 @contextmanager
 def media_errors(path: Path) -> Iterator[None]:
-    """Turn what libav raises into a MediaError about this file."""
+    """Convert libav's errors into a MediaError about this file."""
     try:
         yield
     except (av.error.FFmpegError, UnicodeError, OverflowError) as error:
@@ -196,11 +196,11 @@ def media_errors(path: Path) -> Iterator[None]:
 
 
 def describe(error: Exception) -> str:
-    """Say in a sentence what libav's error means."""
+    """Return what libav's error means, as a sentence."""
     if isinstance(error, (av.error.InvalidDataError, av.error.EOFError)):
         return "This is no media file that can be read: its contents are damaged or cut short."
     if getattr(error, "errno", None) == errno.EINVAL:
-        return "This kind of file is not supported, or it points at other files."
+        return "This kind of file is not supported, or it refers to other files."
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return f"The file cannot be read as media ({text})."
 
@@ -226,18 +226,18 @@ def open_container(path: Path) -> Iterator[Any]:
     Raises
     ------
     MediaError
-        If it is no media file, or one that points at other files.
+        If it is not a media file, or refers to other files.
     """
     with open_file(path) as handle:
         with media_errors(path):
             head = handle.read(8192)
             handle.seek(0)
-        refuse_pointers_and_pictures(path, head)
+        refuse_playlists_and_images(path, head)
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide"):
             options |= {"enable_drefs": "0", "use_absolute_path": "0"}
         extra: dict[str, Any] = {}
-        if int(av.__version__.split(".")[0]) < 19:  # gone in 19, where it is always so
+        if int(av.__version__.split(".")[0]) < 19:  # the default since 19, where the option is gone
             extra["metadata_errors"] = "replace"
         with media_errors(path):
             container = av.open(
@@ -255,7 +255,7 @@ _BLOCK, _BLOCKS = 1 << 20, 64
 def hash_file(digest: Any, path: Path) -> None:
     """Add a file's contents to a hashlib digest.
 
-    Of files above 64 MiB, the size, the time of the last change and 64 blocks stand for the whole.
+    Of files above 64 MiB only the size, the time of the last modification and 64 blocks are hashed.
     """
     with open_file(path) as handle, media_errors(path):
         status = path.stat()

@@ -1,14 +1,12 @@
-"""The temporal chunks of a clip, and their export as PNG frames and WAV sound.
+"""The temporal chunks of a clip, and their export as PNG frames and WAV audio.
 
-What `omnidrop chunks` writes is exactly what the model is given: frames already sampled and
-resized, sound already mono and at 16 kHz.
+What `omnidrop chunks` writes is exactly what the model receives: sampled and resized frames, mono
+audio at 16 kHz.
 """
 
 from __future__ import annotations
 
 import math
-import struct
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +14,18 @@ from typing import Any
 
 import numpy as np
 import soundfile
+from PIL import Image
 
 from omnidrop.clip.clip import Clip
 from omnidrop.clip.container import as_path
 from omnidrop.errors import UsageError
 
-__all__ = ["Chunk", "chunks", "export_chunks", "png"]
+__all__ = ["Chunk", "chunks", "export_chunks"]
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A stretch of a clip: ``start`` and ``end`` in seconds from the clip's start."""
+    """One temporal chunk: ``start`` and ``end`` in seconds from the clip's start."""
 
     index: int
     start: float
@@ -34,11 +33,11 @@ class Chunk:
 
 
 def chunk_length(clip: Clip) -> float:
-    """Seconds in a chunk: about ``clip.chunk_seconds``, a whole number of temporal patches."""
+    """Return the seconds of a chunk: about ``spec.chunk_seconds``, whole temporal patches."""
     if clip.plan is None:
-        return clip.chunk_seconds
-    depth = clip.video_spec.temporal_patch_size
-    return max(1, round(clip.chunk_seconds * clip.plan.fps / depth)) * depth / clip.plan.fps
+        return clip.spec.chunk_seconds
+    fps = clip.plan.fps
+    return clip.spec.video.frames_per_chunk(clip.spec.chunk_seconds, fps) / fps
 
 
 def chunks(clip: Clip) -> list[Chunk]:
@@ -56,7 +55,7 @@ def chunks(clip: Clip) -> list[Chunk]:
 
 
 def export_chunks(clip: Clip, folder: Any) -> list[Path]:
-    """Write every chunk's frames as PNG and its sound as 16-bit WAV.
+    """Write every chunk's frames as PNG and its audio as 16-bit WAV.
 
     Files are named ``chunk-0003-frame-01.png`` and ``chunk-0003.wav``; nothing is overwritten.
 
@@ -64,7 +63,7 @@ def export_chunks(clip: Clip, folder: Any) -> list[Path]:
     ----------
     clip : Clip
     folder : path-like
-        Made if it is not there.
+        Created if it does not exist.
 
     Returns
     -------
@@ -74,7 +73,7 @@ def export_chunks(clip: Clip, folder: Any) -> list[Path]:
     Raises
     ------
     UsageError
-        If one of the files is there already, or the folder cannot be written to.
+        If one of the files exists, or the folder cannot be written to.
     MediaError
         If the clip cannot be read.
     """
@@ -86,17 +85,17 @@ def export_chunks(clip: Clip, folder: Any) -> list[Path]:
             for number, frame in enumerate(chunk.frames.numpy()):
                 name = f"chunk-{chunk.index:04d}-frame-{number:02d}.png"
                 with (target / name).open("xb") as handle:
-                    handle.write(png(frame.transpose(1, 2, 0)))
+                    Image.fromarray(frame.transpose(1, 2, 0)).save(handle, "PNG")
                 written.append(target / name)
-        rate = clip.audio_spec.sampling_rate
-        for index, sound in enumerate(_regrouped(clip, round(chunk_length(clip) * rate))):
+        rate = clip.spec.audio.sampling_rate
+        for index, samples in enumerate(_regrouped(clip, round(chunk_length(clip) * rate))):
             path = target / f"chunk-{index:04d}.wav"
             with path.open("xb") as handle:
-                soundfile.write(handle, sound, rate, format="WAV", subtype="PCM_16")
+                soundfile.write(handle, samples, rate, format="WAV", subtype="PCM_16")
             written.append(path)
     except FileExistsError as error:
         raise UsageError(
-            "This is there already, and is not overwritten.",
+            "This exists already, and is not overwritten.",
             path=error.filename or target,
             hint="Name an empty or a new folder.",
         ) from None
@@ -110,7 +109,7 @@ def export_chunks(clip: Clip, folder: Any) -> list[Path]:
 
 
 def _regrouped(clip: Clip, samples: int) -> Iterator[np.ndarray]:
-    """Sound in pieces of exactly so many samples; the last may be shorter."""
+    """Yield the audio in blocks of exactly so many samples; the last may be shorter."""
     rest = np.zeros(0, dtype=np.float32)
     for block in clip.audio_blocks():
         rest = np.concatenate([rest, block])
@@ -119,28 +118,3 @@ def _regrouped(clip: Clip, samples: int) -> Iterator[np.ndarray]:
             rest = rest[samples:]
     if len(rest):
         yield rest
-
-
-def png(image: np.ndarray) -> bytes:
-    """Encode a picture as PNG.
-
-    Parameters
-    ----------
-    image : ndarray, uint8, (H, W, 3)
-        RGB.
-
-    Notes
-    -----
-    W3C, "Portable Network Graphics", 2nd ed.: eight bits, true colour, no filter.
-    """
-    height, width, _ = image.shape
-    rows = np.zeros((height, 1 + width * 3), dtype=np.uint8)
-    rows[:, 1:] = image.reshape(height, width * 3)
-
-    def part(kind: bytes, data: bytes) -> bytes:
-        check = zlib.crc32(kind + data)
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
-
-    header = struct.pack(">2I5B", width, height, 8, 2, 0, 0, 0)
-    body = zlib.compress(rows.tobytes(), 6)
-    return b"\x89PNG\r\n\x1a\n" + part(b"IHDR", header) + part(b"IDAT", body) + part(b"IEND", b"")

@@ -1,4 +1,4 @@
-"""What a person should know of a picture or a sound that was read, in sentences."""
+"""Notices about video and audio that were read, as sentences for the user."""
 
 from __future__ import annotations
 
@@ -6,56 +6,57 @@ from collections.abc import Iterator
 
 from omnidrop.clip.frames.packets import Damage
 
-_SHORTFALL = 1.0  # seconds by which a sound may miss its announced end without a word
-_SILENCE = 1e-4  # no sample of a silent track is louder
-_GAPS = 3  # told of, at most
+_SHORTFALL = 1.0  # seconds by which audio may miss its announced end without a notice
+_SILENCE = 1e-4  # peak amplitude below which a track counts as silent
+_GAPS = 3  # most gaps that are listed
 
 
-def on_picture(damage: Damage, *, start: float, taken: int, wanted: int) -> Iterator[str]:
-    """Yield remarks on frames that were read.
+def video_notices(damage: Damage, *, start: float, taken: int, wanted: int) -> Iterator[str]:
+    """Yield notices about frames that were read.
 
     Parameters
     ----------
     damage : Damage
-        What their reader met.
+        What the reader met.
     start : float
-        Where the clip begins on the file's clock, in seconds.
+        Where the clip starts on the file's clock, in seconds.
     taken, wanted : int
-        Frames that came, and that were to come.
+        Frames that were read, and frames that were planned.
     """
     if damage.corrupt:
-        yield f"Damaged parts of the picture were skipped ({len(damage.corrupt)})."
+        yield f"Damaged parts of the video were skipped ({len(damage.corrupt)})."
     for first, last in damage.gaps[:_GAPS]:
         yield f"There are no frames between {first - start:.1f} s and {last - start:.1f} s."
     if 0 < taken < wanted:
         yield (
-            f"The picture ends at {(damage.ended or 0.0) - start:.2f} s, before the file says it "
-            f"does; {taken} of {wanted} frames are there."
+            f"The video ends at {(damage.ended or 0.0) - start:.2f} s, before its announced end; "
+            f"{taken} of {wanted} frames are there."
         )
 
 
-def on_sound(
-    damage: Damage, *, heard: bool, loudest: float, end: float, said: float | None
+def audio_notices(
+    damage: Damage, *, decoded: bool, loudest: float, end: float, announced: float | None
 ) -> Iterator[str]:
-    """Yield remarks on a sound that was read.
+    """Yield notices about audio that was read.
 
     Parameters
     ----------
     damage : Damage
-        What its reader met.
-    heard : bool
+        What the reader met.
+    decoded : bool
         Whether there was any sample.
     loudest : float
-        Of all samples.
-    end, said : float
-        Where it ended, and where the file says it does, if it says so; seconds of the clip.
+        Peak amplitude.
+    end, announced : float
+        Where the audio ended, and where the file says it ends (None if it does not say); seconds of
+        the clip.
     """
     if damage.corrupt:
-        yield f"Damaged parts of the sound were skipped ({len(damage.corrupt)})."
-    if not heard:
-        yield "The sound cannot be decoded, and is left out."
+        yield f"Damaged parts of the audio were skipped ({len(damage.corrupt)})."
+    if not decoded:
+        yield "The audio cannot be decoded, and is left out."
         return
     if loudest < _SILENCE:
-        yield "The sound track is silent."
-    if said is not None and end < said - _SHORTFALL:
-        yield f"The sound ends at {end:.2f} s, before the file says it does."
+        yield "The audio track is silent."
+    if announced is not None and end < announced - _SHORTFALL:
+        yield f"The audio ends at {end:.2f} s, before its announced end."

@@ -1,50 +1,53 @@
-"""What one may ask of a clip, and what it hands out: frozen values, checked when made."""
+"""Options of a clip and the values it yields: frozen, checked when made."""
 
 from __future__ import annotations
 
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from omnidrop.errors import UsageError
 
-__all__ = ["ClipData", "ClipOptions", "FrameChunk", "SamplingPlan", "Stopwatch"]
+if TYPE_CHECKING:  # the command line reads defaults before torch is imported
+    import numpy as np
+    from torch import Tensor
+
+__all__ = ["ClipOptions", "FrameChunk", "SamplingPlan", "Stopwatch"]
 
 
 @dataclass(frozen=True)
 class ClipOptions:
-    """What to take of a media file.
+    """Which part of a media file is read, and how it is sampled.
 
     Parameters
     ----------
     start, end : float, optional
         Seconds from the beginning of the clip.
     fps : float
-        Frames sampled a second.
+        Frames sampled per second.
     min_frames, max_frames : int
-        Limits on the number of frames; where one bites, the true rate differs from ``fps``.
+        Limits on the number of frames; where one applies, the true rate differs from ``fps``.
     min_pixels, max_pixels : int, optional
         Limits on the area of a resized frame, in place of the model's own.
     still : int
-        Grey levels up to which two pictures may differ, in every pixel, and count as one picture
-        that stands still, which is encoded once. 0, the default, takes exact repeats alone and
-        changes no result.
+        Grey levels by which every pixel of two frames may differ for them to count as the same
+        frame, which is encoded once. 0, the default, merges exact repeats only and changes no
+        result.
     video, audio : bool
-        Whether to take picture and sound.
+        Whether to use video and audio.
     audio_track : int, optional
-        Number of the sound track, from 0; the first that can be decoded by default.
+        Number of the audio track, from 0; by default the first that can be decoded.
     audio_file : path-like, optional
-        Another file to take the sound from; its beginning is the clip's.
+        Another file to take the audio from; it starts with the clip.
 
     Raises
     ------
     UsageError
-        If a value cannot be meant.
+        If a value is not valid.
     """
 
     start: float | None = None
@@ -74,19 +77,14 @@ class ClipOptions:
                 f"end ({self.end:g} s) must come after start ({self.start or 0:g} s).",
                 hint="Both count from the beginning of the clip.",
             )
-        if self.max_frames < 2:
-            raise UsageError(
-                f"max_frames must be at least 2, not {self.max_frames}.",
-                hint="The model reads frames in pairs.",
-            )
+        if self.max_frames < 1:
+            raise UsageError(f"max_frames must be at least 1, not {self.max_frames}.")
         if self.min_frames < 1:
             raise UsageError(f"min_frames must be at least 1, not {self.min_frames}.")
         for name in ("min_pixels", "max_pixels"):
             value = getattr(self, name)
-            if value is not None and value < 28 * 28:
-                raise UsageError(
-                    f"{name} must be at least {28 * 28} (28x28, one token), not {value}."
-                )
+            if value is not None and value < 1:
+                raise UsageError(f"{name} must be at least 1, not {value}.")
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise UsageError(
                 f"min_pixels ({self.min_pixels}) is above max_pixels ({self.max_pixels})."
@@ -94,31 +92,34 @@ class ClipOptions:
         if not 0 <= self.still < 256:
             raise UsageError(
                 f"still must be between 0 and 255 grey levels, not {self.still}.",
-                hint="16 passes over what x264 repaints at a key frame.",
+                hint="16 ignores what x264 repaints at a key frame.",
             )
         if not self.video and not self.audio:
             raise UsageError(
-                "Without picture and without sound nothing is left of the clip.",
+                "Without video and without audio nothing is left of the clip.",
                 hint="Leave out one of the two at most.",
             )
         if self.audio_track is not None and self.audio_track < 0:
-            raise UsageError(f"Sound tracks are numbered from 0; {self.audio_track} is none.")
+            raise UsageError(
+                f"audio_track must be 0 or more, not {self.audio_track}.",
+                hint="0 is the first track.",
+            )
         if self.audio_file is not None and not self.audio:
-            raise UsageError("A sound file is named, yet sound is left out.")
+            raise UsageError("An audio file is named, but audio is left out.")
 
 
 @dataclass(frozen=True, eq=False)
 class SamplingPlan:
-    """Which frames are taken.
+    """Which frames are sampled.
 
     Parameters
     ----------
     fps : float
-        The true rate of the samples: asked for, or what a limit on their number made of it.
+        The true sampling rate: as asked, or as changed by a limit on the number of frames.
     times : ndarray, float64, (T,)
-        Seconds from the clip's start, ``k / fps``; T is even.
+        Seconds from the clip's start, ``k / fps``; T is a whole number of temporal patches.
     size : (height, width)
-        To which frames are resized.
+        Size that frames are resized to.
     """
 
     fps: float
@@ -128,47 +129,20 @@ class SamplingPlan:
 
 @dataclass(frozen=True, eq=False)
 class FrameChunk:
-    """Some frames in a row: ``frames`` uint8 (n, 3, H, W), resized; ``times`` float64 (n,), s."""
+    """Consecutive frames: ``frames`` uint8 (n, 3, H, W), resized; ``times`` float64 (n,), s."""
 
     index: int
     frames: Tensor
     times: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class ClipData:
-    """A whole clip in memory.
-
-    Parameters
-    ----------
-    frames : Tensor, uint8, (T, 3, H, W)
-        Resized; T is 0 without a picture.
-    audio : Tensor, float32, (S,), or None
-        Mono, 16 kHz.
-    fps : float
-        True rate of the frames; 0 without a picture.
-    start, end : float
-        Seconds in the file.
-    identity : str
-        See `Clip.identity`.
-    """
-
-    frames: Tensor
-    audio: Tensor | None
-    fps: float
-    start: float
-    end: float
-    identity: str
-
-
 class Stopwatch:
-    """Adds up the time that threads spend inside it; a context manager.
+    """Sums the time that threads spend inside it; a context manager.
 
     Attributes
     ----------
     seconds : float
-        Of a thread, on average over those that were inside: what was spent on the clock on the wall
-        where they worked side by side.
+        Mean wall-clock seconds per thread.
     """
 
     def __init__(self) -> None:
@@ -186,3 +160,12 @@ class Stopwatch:
     @property
     def seconds(self) -> float:
         return sum(self._spent.values()) / max(1, len(self._spent))
+
+    def timing(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """Return the function with the time of every call summed here."""
+
+        def timed(value: Tensor) -> Tensor:
+            with self:
+                return function(value)
+
+        return timed

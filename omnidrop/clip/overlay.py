@@ -1,12 +1,10 @@
-"""A clip written anew with every frame changed, its sound kept: H.264 and AAC.
+"""Write a clip with every frame changed and its audio kept: H.264 and AAC.
 
-The file appears whole or not at all: it is written under another name and renamed at the end.
+The write is atomic: to a temporary name, renamed at the end.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -16,12 +14,13 @@ import av
 import av.error
 import numpy as np
 
-from omnidrop.clip.audio import sound_frames
+from omnidrop.clip.audio import audio_frames
 from omnidrop.clip.clip import Clip
 from omnidrop.clip.container import media_errors, open_container
-from omnidrop.clip.frames.packets import Damage, leave_out_others
+from omnidrop.clip.frames.packets import Damage, discard_other_streams
 from omnidrop.clip.frames.reader import FrameReader
 from omnidrop.errors import UsageError
+from omnidrop.files import whole_file
 
 __all__ = ["write_changed"]
 
@@ -31,78 +30,53 @@ Change = Callable[[np.ndarray, float], np.ndarray]
 MOST_FPS = 60.0
 _AAC_RATES = (48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000)
 _MICRO = Fraction(1, 1_000_000)
-_BT709, _LIMITED = 1, 1  # libav's numbers for colours of HD video, 16 to 235
+_BT709, _LIMITED = 1, 1  # libav's numbers for HD colour primaries and limited range (16 to 235)
 
 
 def write_changed(clip: Clip, target: Path, change: Change, *, force: bool = False) -> None:
-    """Write the span of a clip at its own size and rate, every frame changed.
+    """Write the span of a clip at its own size and rate, with every frame changed.
 
     Parameters
     ----------
     clip : Clip
-        With a picture.
+        With video.
     target : Path
         Its suffix names the container: .mp4, .mkv, .mov.
     change : callable
-        Gets each frame and its time; must return one of the same size.
+        Receives each frame and its time; must return a frame of the same size.
     force : bool
-        Replace the file if it is there.
+        Replace an existing file.
 
     Raises
     ------
     UsageError
-        If there is no picture, the file exists, or it cannot be written.
+        If there is no video, the file exists, or it cannot be written.
     MediaError
         If the clip cannot be read.
     """
     if clip.info.video is None or clip.plan is None:
-        raise UsageError("There is no picture to write.", path=clip.path, hint="Take a video.")
-    if target.exists() and not force:
-        raise UsageError("The file exists.", path=target, hint="Allow it to be replaced.")
-    try:
-        handle, draft = tempfile.mkstemp(".part" + target.suffix, ".omnidrop-", target.parent)
-        os.close(handle)
-    except OSError as error:
-        raise _refused(target, error) from error
-    try:
+        raise UsageError("There is no video to write.", path=clip.path, hint="Take a video.")
+    with whole_file(target, force) as draft:
         _write(clip, draft, change)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(draft, 0o666 & ~mask)
-        if target.exists() and not force:  # it appeared while this one was written
-            raise UsageError("The file exists by now.", path=target, hint="Name another.")
-        os.replace(draft, target)
-    except OSError as error:
-        os.unlink(draft)
-        raise _refused(target, error) from error
-    except BaseException:
-        os.unlink(draft)
-        raise
 
 
-def _refused(target: Path, error: OSError) -> UsageError:
-    return UsageError(
-        f"It cannot be written ({error.strerror or error}).", path=target, hint="Save elsewhere."
-    )
-
-
-def _write(clip: Clip, draft: str, change: Change) -> None:
-    with av.open(draft, "w") as out:
+def _write(clip: Clip, draft: Path, change: Change) -> None:
+    with av.open(str(draft), "w") as out:
         frames = _frames(clip, change)
         rate, first = next(frames)
         video = _video_stream(out, first[1].shape, rate)
-        sound = _Sound(clip, out) if clip.has_audio else None
-        for time, picture in _chained(first, frames):
-            frame = av.VideoFrame.from_ndarray(picture, "rgb24").reformat(
+        audio = _AudioCopy(clip, out) if clip.has_audio else None
+        for time, image in _chained(first, frames):
+            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(
                 format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
             )
             frame.time_base, frame.pts = _MICRO, round(time / _MICRO)
             out.mux(video.encode(frame))
-            if sound is not None:
-                sound.up_to(time)
+            if audio is not None:
+                audio.up_to(time)
         out.mux(video.encode(None))
-        if sound is not None:
-            sound.finish()
+        if audio is not None:
+            audio.finish()
 
 
 def _chained(first: Any, rest: Iterator[Any]) -> Iterator[tuple[float, np.ndarray]]:
@@ -112,7 +86,7 @@ def _chained(first: Any, rest: Iterator[Any]) -> Iterator[tuple[float, np.ndarra
 
 
 def _frames(clip: Clip, change: Change) -> Iterator[tuple[Fraction, tuple[float, np.ndarray]]]:
-    """Yield the rate, and time and picture of each frame; of even size, as H.264 wants it."""
+    """Yield the rate, and time and image of each frame; the size is even, as H.264 requires."""
     video, plan = clip.info.video, clip.plan
     assert video is not None
     assert plan is not None
@@ -136,17 +110,17 @@ def _video_stream(out: Any, shape: tuple[int, ...], rate: Fraction) -> Any:
     stream.height, stream.width, stream.pix_fmt = shape[0], shape[1], "yuv420p"
     context = stream.codec_context
     context.time_base = _MICRO
-    # Said in the file, or players would guess by the size of the picture.
+    # Stored in the file; players would otherwise guess from the frame size.
     context.colorspace = context.color_primaries = context.color_trc = _BT709
     context.color_range = _LIMITED
     return stream
 
 
-class _Sound:
-    """Copies a clip's sound track, from the clip's start to its end, decoded and encoded anew."""
+class _AudioCopy:
+    """Re-encodes a clip's audio track, from the clip's start to its end."""
 
     def __init__(self, clip: Clip, out: Any) -> None:
-        info, track = clip.sound_source
+        info, track = clip.audio_source
         self._out = out
         self._rate = track.rate if track.rate in _AAC_RATES else _AAC_RATES[0]
         layout = "mono" if track.channels == 1 else "stereo"
@@ -158,13 +132,13 @@ class _Sound:
         self._place = 0
 
     def up_to(self, time: float) -> None:
-        """Write the sound up to a time in seconds from the clip's start."""
+        """Write the audio up to a time in seconds from the clip's start."""
         while self._place < min(time * self._rate, self._samples):
             if not self._next():
                 return
 
     def finish(self) -> None:
-        """Write what is left."""
+        """Write the rest."""
         while self._place < self._samples and self._next():
             pass
         self._frames.close()
@@ -179,13 +153,13 @@ class _Sound:
         return True
 
     def _decoded(self, path: Path, track: Any) -> Any:
-        """Yield frames of the sound that lie in the clip, their places counted in samples."""
+        """Yield the audio frames within the clip, with positions counted in samples."""
         with media_errors(path), open_container(path) as container:
             stream = container.streams[track.index]
-            leave_out_others(container, stream)
+            discard_other_streams(container, stream)
             if self._origin - track.start > 2.0:
                 container.seek(int((self._origin - 1.0) / stream.time_base), stream=stream)
-            for decoded in sound_frames(container, stream, Damage()):
+            for decoded in audio_frames(container, stream, Damage()):
                 time = track.start if decoded.time is None else float(decoded.time)
                 place = round((time - self._origin) * self._rate)
                 decoded.pts = None
@@ -194,7 +168,7 @@ class _Sound:
                     place += frame.samples
 
     def _trimmed(self, samples: np.ndarray, place: int) -> Iterator[Any]:
-        """Cut a piece to the clip and to what was not written yet."""
+        """Trim samples to the clip and to what is not written yet."""
         first = max(0, self._place - place)
         samples = samples[:, first : max(first, self._samples - place)]
         if not samples.shape[1]:

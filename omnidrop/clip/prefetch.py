@@ -1,4 +1,4 @@
-"""An iterator that works in a thread of its own, a few items ahead of whoever takes them."""
+"""Prefetching: an iterator that runs in its own thread, a few items ahead of the consumer."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ T = TypeVar("T")
 
 
 class Gate:
-    """Where threads that read wait while something else needs the processors."""
+    """Makes reader threads wait while something else needs the processors."""
 
     def __init__(self) -> None:
         self._open = threading.Event()
         self._open.set()
 
     def wait(self) -> None:
-        """Go through, once it is open."""
+        """Wait until the gate is open."""
         self._open.wait()
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        """Keep it closed for a while."""
+        """Close the gate for the duration of a block."""
         self._open.clear()
         try:
             yield
@@ -32,24 +32,24 @@ class Gate:
             self._open.set()
 
 
-class Ahead(Generic[T], Iterator[T]):
+class Prefetch(Generic[T], Iterator[T]):
     """Runs a generator in a thread.
 
     Parameters
     ----------
     items : generator
-        Run, and closed, in the thread.
+        Run and closed in the thread.
     most : int
-        Items made ahead at most; the thread waits while so many are there.
+        Most items held; the thread waits while so many are ready.
     name : str
-        Of the thread.
+        Name of the thread.
     gate : Gate, optional
-        Passed before each item is made.
+        Waited at before each item is made.
 
     Notes
     -----
-    What the generator raises is raised to whoever takes the next item. `close` it when no more is
-    wanted.
+    An exception of the generator is raised to the consumer. Call `close` when no more items are
+    needed.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Ahead(Generic[T], Iterator[T]):
                     break
             self._items.close()
             self._put(None)
-        except BaseException as error:  # handed to the taker, who raises it
+        except BaseException as error:  # raised by the consumer
             self._put(error)
 
     def _put(self, item: tuple[T] | BaseException | None) -> None:
@@ -94,6 +94,6 @@ class Ahead(Generic[T], Iterator[T]):
         raise item
 
     def close(self) -> None:
-        """End the work and wait for the thread."""
+        """Stop and wait for the thread."""
         self._stop.set()
         self._thread.join(timeout=10.0)

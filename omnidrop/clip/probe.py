@@ -1,8 +1,8 @@
-"""What is in a media file: streams, duration, rotation, rate, and what is wrong with it.
+"""Probe a media file: streams, duration, rotation, rate, and damage.
 
-Headers are believed where they must be: in large files. Where a duration is missing or merely
-estimated, and in files of up to 64 MiB, the packets are gone through instead. The first picture is
-decoded, for only that shows the true size, rotation and bit depth, and whether there is one at all.
+Headers are trusted in large files only. If a duration is missing or merely estimated, and in files
+of up to 64 MiB, all packets are read instead. The first frame is decoded, because only that shows
+the true size, rotation and bit depth, and whether the video can be decoded at all.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ from omnidrop.errors import MediaError
 
 __all__ = ["AudioStream", "MediaInfo", "VideoStream", "probe"]
 
-# Formats without a true duration in their header: libav divides the size by the bit rate.
+# Formats with no duration in their header: libav divides the file size by the bit rate.
 _ESTIMATED = {
     "aac", "ac3", "amr", "dts", "eac3", "gif", "h264", "hevc", "loas", "m4v", "mjpeg", "mp3",
     "mpegvideo", "mpeg", "obu", "truehd", "vc1", "vvc",
 }  # fmt: skip
 _STILL_CODECS = {"mjpeg", "png", "bmp", "webp", "tiff", "gif", "jpegxl"}
-_MEASURED_ANYWAY = 64 << 20  # bytes; files up to this are quickly gone through
-_PACKETS_BEFORE_GIVING_UP = 2000
+_ALWAYS_MEASURED = 64 << 20  # bytes; files up to this size are read packet by packet
+_MAX_PACKETS_TO_FIRST_FRAME = 2000
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
 @dataclass(frozen=True)
 class VideoStream:
-    """The picture of a clip.
+    """The video stream of a clip.
 
     Parameters
     ----------
     index : int
         Of the stream in the file.
     width, height : int
-        In pixels, as shown: rotation applied. Pixels are taken to be square, as the reference does.
+        In pixels, as displayed: rotation applied. Pixels are assumed square, as in the reference.
     rotation : int
-        Degrees clockwise by which the stored picture is turned to be shown: 0, 90, 180 or 270.
+        Degrees clockwise by which stored frames are rotated for display: 0, 90, 180 or 270.
     mirrored : bool
-        Whether the stored picture is mirrored, left to right, before it is turned.
+        Whether stored frames are mirrored, left to right, before rotation.
     average_fps : float or None
     frames : int or None
-        As the header has it; not to be relied on.
+        As the header says; not reliable.
     duration : float or None
         Seconds.
     start : float
@@ -76,7 +76,7 @@ class VideoStream:
 
 @dataclass(frozen=True)
 class AudioStream:
-    """One sound track of a clip: stream ``index`` of the file, ``number`` among its sound tracks.
+    """One audio track of a clip: stream ``index`` of the file, ``number`` among its audio tracks.
 
     ``rate`` in Hz, ``duration`` and ``start`` in seconds on the file's own clock.
     """
@@ -101,16 +101,16 @@ class MediaInfo:
     format : str
         libav's name of the container.
     duration : float
-        Seconds from the first to the last moment of picture or sound.
+        Seconds from the start to the end of video and audio.
     start : float
-        The file's own time of the clip's second 0: the first picture, unless the sound begins more
-        than half a second before it.
+        Time of the clip's second 0 on the file's own clock: the first frame, unless the audio
+        starts more than half a second earlier.
     video : VideoStream or None
-        None also for sound with a cover picture.
+        None also for audio with cover art.
     audio : tuple of AudioStream
         Those that can be decoded.
     notices : tuple of str
-        What a person should know about the file.
+        What the user should know about the file.
     size_bytes : int
     """
 
@@ -125,7 +125,7 @@ class MediaInfo:
 
 
 def probe(path: Any) -> MediaInfo:
-    """Look into a media file.
+    """Probe a media file.
 
     Parameters
     ----------
@@ -138,36 +138,40 @@ def probe(path: Any) -> MediaInfo:
     Raises
     ------
     MediaError
-        If it is no media file, or holds neither picture nor sound that can be decoded.
+        If it is not a media file, or holds neither video nor audio that can be decoded.
     """
     path = as_path(path)
     notices: list[str] = []
     with open_container(path) as container, media_errors(path):
         spans = _header_spans(container)
-        picture = _choose_video(container)
-        sounds = [s for s in container.streams if s.type == "audio"]
-        if picture is None and not sounds:
+        video_source = _choose_video(container)
+        audio_sources = [s for s in container.streams if s.type == "audio"]
+        if video_source is None and not audio_sources:
             kinds = sorted({s.type for s in container.streams if s.type}) or ["nothing"]
             raise MediaError(
-                f"The file holds neither picture nor sound (only {', '.join(kinds)}).",
+                f"The file holds neither video nor audio (only {', '.join(kinds)}).",
                 path=path,
-                hint="Name a video or sound file.",
+                hint="Name a video or audio file.",
             )
-        wanted = [s for s in [picture, *sounds] if s is not None]
+        wanted = [s for s in [video_source, *audio_sources] if s is not None]
         estimated = _format_names(container) & _ESTIMATED or (
             "mov" in _format_names(container) and any(not s.frames for s in wanted)
         )
-        small = path.stat().st_size <= _MEASURED_ANYWAY
+        small = path.stat().st_size <= _ALWAYS_MEASURED
         if estimated or small or any(spans[s.index][1] is None for s in wanted):
-            spans = _corrected_spans(path, spans, picture, wanted, bool(estimated), notices)
-        video = _video_stream(container, picture, spans, notices) if picture is not None else None
+            spans = _corrected_spans(path, spans, video_source, wanted, bool(estimated), notices)
+        video = (
+            _video_stream(container, video_source, spans, notices)
+            if video_source is not None
+            else None
+        )
         audio = tuple(
             stream
-            for number, sound in enumerate(sounds)
-            if (stream := _audio_stream(sound, number, spans, notices)) is not None
+            for number, source in enumerate(audio_sources)
+            if (stream := _audio_stream(source, number, spans, notices)) is not None
         )
         if not notices and is_cut_off(path, _format_names(container)):
-            notices.append("The file is cut short: its end is missing.")
+            notices.append("The file is truncated: its end is missing.")
         format_name = container.format.name
         size = path.stat().st_size
     if video is None and not audio:
@@ -198,7 +202,7 @@ def _seconds(value: int | None, base: Any) -> float | None:
 
 
 def _header_spans(container: Any) -> dict[int, tuple[float, float | None]]:
-    """Per stream: start, and duration or None, in seconds, as the headers have it."""
+    """Return start, and duration or None, per stream, in seconds, as the headers say."""
     whole = container.duration / av.time_base if container.duration else None
     first = container.start_time / av.time_base if container.start_time else 0.0
     spans = {}
@@ -213,24 +217,24 @@ def _header_spans(container: Any) -> dict[int, tuple[float, float | None]]:
 
 
 def _tagged(stream: Any) -> float | None:
-    """Duration of a Matroska stream, which is in a tag: ``00:00:10.000000000``."""
+    """Return the duration of a Matroska stream, stored in a tag: ``00:00:10.000000000``."""
     tag = stream.metadata.get("DURATION", "")
     match = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", tag.strip())
     if match is None:
         return None
     hours, minutes, seconds = match.groups()
-    # The tag is when the stream ends, on a clock that starts with the file.
+    # The tag holds the stream's end, on a clock that starts with the file.
     start = _seconds(stream.start_time, stream.time_base) or 0.0
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - max(0.0, start)
 
 
 def _measured_spans(path: Path, indices: list[int]) -> dict[int, tuple[float, float | None]]:
-    """Per stream: start and duration, in seconds, from its packets. Decodes nothing."""
+    """Return start and duration per stream, in seconds, from its packets. Decodes nothing."""
     times: dict[int, list[float]] = {index: [] for index in indices}
-    lengths: dict[int, float] = dict.fromkeys(indices, 0.0)  # of the packet shown last so far
+    lengths: dict[int, float] = dict.fromkeys(indices, 0.0)  # of the latest packet
     reordered: set[int] = set()
     with open_container(path) as container:
-        # Fractions are slow, and this is done for every packet.
+        # Fractions are slow, and this runs for every packet.
         bases = {i: container.streams[i].time_base or Fraction(1) for i in indices}
         scales = {i: (base.numerator, base.denominator) for i, base in bases.items()}
         try:
@@ -246,14 +250,14 @@ def _measured_spans(path: Path, indices: list[int]) -> dict[int, tuple[float, fl
                     reordered.add(index)
                 times[index].append(time)
         except (av.error.FFmpegError, OSError):
-            pass  # what came before the damage counts
+            pass  # packets before the damage count
     spans: dict[int, tuple[float, float | None]] = {}
     for index, moments in times.items():
         if moments:
             moments.sort()
             gaps = [b - a for a, b in itertools.pairwise(moments)]
-            # The last one lasts as long as one usually does, where its own length is not known: a
-            # frame that is not stored in the order shown may have its neighbour's.
+            # If the last packet's duration is unknown, use the median: with reordered frames a
+            # packet may carry its neighbour's duration.
             length = 0.0 if index in reordered else lengths[index]
             if not length and gaps:
                 length = sorted(gaps)[len(gaps) // 2]
@@ -264,40 +268,42 @@ def _measured_spans(path: Path, indices: list[int]) -> dict[int, tuple[float, fl
 def _corrected_spans(
     path: Path,
     headers: dict[int, tuple[float, float | None]],
-    picture: Any,
+    video_source: Any,
     wanted: list[Any],
     estimated: bool,
     notices: list[str],
 ) -> dict[int, tuple[float, float | None]]:
-    """Headers' spans, or those of the packets where headers are wanting or plainly wrong."""
+    """Return the headers' spans, or those of the packets where headers are missing or wrong."""
     spans = dict(headers)
     measured = _measured_spans(path, [stream.index for stream in wanted])
     short = 0.0
     for index, (start, length) in measured.items():
-        said = headers[index][1]
-        if said is None or estimated:
+        announced = headers[index][1]
+        if announced is None or estimated:
             spans[index] = (start, length)
             continue
-        end, said_end = start + (length or 0.0), headers[index][0] + said
-        # Half a second of sound may be a codec's padding; frames are not padded.
-        if abs(end - said_end) > (0.02 if picture and index == picture.index else 0.5):
+        end, announced_end = start + (length or 0.0), headers[index][0] + announced
+        # Half a second of audio may be codec padding; frames are not padded.
+        if abs(end - announced_end) > (
+            0.02 if video_source and index == video_source.index else 0.5
+        ):
             spans[index] = (headers[index][0], end - headers[index][0])
-        short = max(short, said_end - end)
+        short = max(short, announced_end - end)
     if short > 0.5 and not estimated:
         notices.append(
-            f"The file is damaged or cut short: {short:.1f} s that its header announces "
+            f"The file is damaged or truncated: {short:.1f} s that its header announces "
             "are missing."
         )
     return spans
 
 
 def _choose_video(container: Any) -> Any:
-    """Return the picture stream, or None; cover art of a sound file is none."""
+    """Return the video stream, or None; cover art of an audio file does not count."""
     candidates = []
     for stream in container.streams:
         if stream.type != "video":
             continue
-        disposition = getattr(stream, "disposition", None)  # not before PyAV 14.1
+        disposition = getattr(stream, "disposition", None)  # since PyAV 14.1
         if disposition is not None:
             cover = "attached_pic" in str(disposition) or int(disposition) & 0x400
         else:
@@ -311,12 +317,12 @@ def _choose_video(container: Any) -> Any:
 
 
 def _orientation(frame: Any) -> tuple[int, bool]:
-    """Degrees clockwise (a multiple of 90) and mirroring, from a frame's display matrix."""
+    """Return degrees clockwise (a multiple of 90) and mirroring, from a frame's display matrix."""
     for item in frame.side_data:
         if getattr(item.type, "name", "") == "DISPLAYMATRIX":
             a, b, _, c, d = memoryview(bytes(item)).cast("i")[:5]
             mirrored = a * d - b * c < 0
-            # A point (x, y) is shown at (a x + c y, b x + d y); y grows downwards.
+            # A point (x, y) is displayed at (a x + c y, b x + d y); y grows downwards.
             right = (-a, -b) if mirrored else (a, b)
             turns = round(math.degrees(math.atan2(right[1], right[0])) / 90) % 4
             return turns * 90, mirrored
@@ -329,15 +335,15 @@ def _video_stream(
     start, duration = spans[stream.index]
     context = stream.codec_context
     if context is None:
-        notices.append("The picture is in a format that cannot be decoded, and is left out.")
+        notices.append("The video is in a format that cannot be decoded, and is left out.")
         return None
     codec = context.name
     frame = _first_frame(container, stream)
     if frame is None:
-        notices.append(f"The picture ({codec}) cannot be decoded, and is left out.")
+        notices.append(f"The video ({codec}) cannot be decoded, and is left out.")
         return None
     if frame.time is not None and 0 < (late := float(frame.time) - start) < 0.5:
-        # Without presentation times (avi) the header does not know of the decoder's delay.
+        # Without presentation times (avi) the header does not include the decoder's delay.
         start += late
         duration = max(0.0, duration - late) or None if duration else None
     rotation, mirrored = _orientation(frame)
@@ -346,7 +352,7 @@ def _video_stream(
         width, height = height, width
     transfer = _HDR_TRANSFERS.get(int(getattr(context, "color_trc", 0) or 0))
     if transfer:
-        notices.append(f"The picture is HDR ({transfer}); its tones are not mapped to SDR.")
+        notices.append(f"The video is HDR ({transfer}); its tones are not mapped to SDR.")
     return VideoStream(
         index=stream.index,
         width=width,
@@ -364,7 +370,7 @@ def _video_stream(
 
 
 def _first_frame(container: Any, stream: Any) -> Any:
-    """Decode the first picture that decodes, or return None."""
+    """Decode the first frame that can be decoded, or return None."""
     try:
         for count, packet in enumerate(container.demux(stream)):
             try:
@@ -373,7 +379,7 @@ def _first_frame(container: Any, stream: Any) -> Any:
                 frames = []
             if frames:
                 return frames[0]
-            if count > _PACKETS_BEFORE_GIVING_UP:
+            if count > _MAX_PACKETS_TO_FIRST_FRAME:
                 break
     except (av.error.FFmpegError, OSError):
         pass
@@ -385,7 +391,7 @@ def _audio_stream(
 ) -> AudioStream | None:
     context = stream.codec_context
     if context is None or not context.sample_rate:
-        notices.append(f"Sound track {number} is in a format that cannot be decoded.")
+        notices.append(f"Audio track {number} is in a format that cannot be decoded.")
         return None
     start, duration = spans[stream.index]
     language = getattr(stream, "language", None)

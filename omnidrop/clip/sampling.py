@@ -1,4 +1,4 @@
-"""Which moments of a clip are looked at, and at what size."""
+"""Which frames of a clip are sampled, and to what size they are resized."""
 
 from __future__ import annotations
 
@@ -6,28 +6,31 @@ import math
 
 import numpy as np
 
-from omnidrop.clip.features import VideoSpec, target_size
 from omnidrop.clip.options import ClipOptions, SamplingPlan
+from omnidrop.clip.patches import target_size
+from omnidrop.clip.specs import VideoSpec
+from omnidrop.errors import UsageError
 
 
 def sampling_plan(
     options: ClipOptions, spec: VideoSpec, seconds: float, height: int, width: int
 ) -> SamplingPlan:
-    """Choose the frames of a clip: one every ``1 / fps`` seconds, from its start on.
+    """Choose the frames of a clip: one every ``1 / fps`` seconds from its start.
 
     Parameters
     ----------
     seconds : float
-        Length of the picture within the part selected.
+        Length of the video within the selected span.
     height, width : int
-        Of the picture as it is shown.
+        Of the video as displayed.
 
     Notes
     -----
-    Their number is the even one nearest to ``fps * seconds``, so that the rate is the one asked for
-    unless a limit bites, chunks stay aligned with the sound, and the last sample lies within the
-    clip: 24 frames for 11.9 s. qwen-omni-utils rounds down to an even number and spreads the frames
-    over the clip (22, at 1.85 a second), and its users' positions go on counting two a second.
+    The number of frames is the multiple of a temporal patch nearest to ``fps * seconds``. So the
+    rate is the one asked for unless a limit applies, chunks stay aligned with the audio, and the
+    last frame lies within the clip: 24 frames for 11.9 s. The reference's reader rounds down to an
+    even number and spreads the frames over the clip (22, at 1.85 per second), while positions still
+    assume two per second.
     """
     depth = spec.temporal_patch_size
     count = depth * math.ceil(options.fps * seconds / depth - 0.5)
@@ -48,3 +51,24 @@ def sampling_plan(
     times = np.arange(count) / fps
     times.setflags(write=False)
     return SamplingPlan(fps, times, size)
+
+
+def check_limits(options: ClipOptions, spec: VideoSpec) -> None:
+    """Refuse a limit on frames or pixels below what a model's smallest token takes.
+
+    Raises
+    ------
+    UsageError
+    """
+    depth, side = spec.temporal_patch_size, spec.factor
+    if options.video and options.max_frames < depth:
+        raise UsageError(
+            f"max_frames must be at least {depth}, not {options.max_frames}.",
+            hint=f"The model reads {depth} frames together.",
+        )
+    for name in ("min_pixels", "max_pixels"):
+        value = getattr(options, name)
+        if value is not None and value < side * side:
+            raise UsageError(
+                f"{name} must be at least {side * side} ({side}x{side}, one token), not {value}."
+            )

@@ -1,7 +1,7 @@
-"""Does a file end where it says it does? Looked up in its own structure, without decoding.
+"""Whether a file is truncated, judged by its container structure, without decoding.
 
-A file cut off in the middle can often be played up to there without a word of complaint, least of
-all from formats that carry no duration; yet whoever asks about it should know.
+A truncated file often plays up to its end without any error, especially in formats that carry no
+duration. The user should still be told.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import BinaryIO
 
 from omnidrop.clip.container import media_errors, open_file
 
-_UNKNOWN = {0, 0xFFFFFFFF}  # sizes that a writer puts when it does not know them
+_UNKNOWN = {0, 0xFFFFFFFF}  # sizes a writer stores when they are unknown
 
 
 def is_cut_off(path: Path, formats: set[str]) -> bool:
-    """Whether the file's structure says that more should follow its last byte.
+    """Return whether the container structure announces data beyond the last byte.
 
     Parameters
     ----------
     path : Path
     formats : set of str
-        libav's names of its container.
+        libav's names of the container.
 
     Returns
     -------
     bool
-        False also where the format does not tell.
+        False also if the format does not store its length.
     """
     with open_file(path) as handle, media_errors(path):
         size = path.stat().st_size
@@ -61,6 +61,6 @@ def _boxes_are_cut(handle: BinaryIO, size: int) -> bool:
         elif length == 0:  # up to the end of the file
             return False
         if length < 8:
-            return False  # no box; some writers leave odd bytes at the end
+            return False  # not a box; some writers leave stray bytes at the end
         place += length
     return place > size

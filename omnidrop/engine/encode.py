@@ -1,35 +1,45 @@
-"""A clip → embeddings of its frames and sound, once, for any number of questions.
+"""A clip → embeddings of its frames and audio, once, for any number of questions.
 
-The towers' attention never crosses a chunk (2 s of sound, one temporal grid of video), so they run
-chunk by chunk, and no more than some seconds of pixels are ever held. Where the tower has a device
-of its own, a thread decodes frames while it works on those before; where it computes on the
-processors that decoding needs, too, both only get in each other's way, and take turns. Another
-thread reads the sound meanwhile. A grid whose pixels were met before is not encoded again: the rows
-it got then are its rows.
+The encoders' attention never crosses a chunk (a window of audio, one temporal grid of video), so
+they run chunk by chunk, and only a few seconds of pixels are held at a time. Where the model has a
+device of its own, a thread decodes frames while the encoder works on earlier ones; where the
+encoder shares the processors with decoding, the two take turns. Another thread decodes the audio
+meanwhile. A grid whose pixels were seen before is not encoded again: its rows are copied.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from omnidrop.clip.features import audio_token_count
-from omnidrop.clip.prefetch import Ahead
-from omnidrop.engine.frame_stream import Grids, SoundAhead, grids_beside, grids_in_rounds
+from omnidrop.clip.prefetch import Prefetch
+from omnidrop.engine.frame_stream import (
+    BATCH_PATCHES_GPU,
+    PREFETCHED,
+    PREFETCHED_GPU,
+    AudioPrefetch,
+    Grids,
+    grids_in_rounds,
+    joined,
+    prefetched_grids,
+)
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import MediaError
-from omnidrop.models.adapter import Adapter
-from omnidrop.prompt import Media
+from omnidrop.models.adapter import Adapter, Embeds
+from omnidrop.moving import moved
+from omnidrop.stages import StageName
+from omnidrop.tokens import Media
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip
 
-#: Processors that reading needs for itself, to go on beside towers that run on processors too.
+#: Processors that must be idle for decoding to run while an encoder runs on processors too.
 READERS = 3
 
 #: Called with (stage, done, total or None); what a progress bar needs.
@@ -42,14 +52,14 @@ class Features:
 
     Attributes
     ----------
-    patches : Tensor or None, (t·h·w, 3·2·14·14) float32
-        Normalised patches in the reference processor's order.
+    patches : Tensor or None, (t·h·w, channels·temporal_patch·patch²) float32
+        Normalised patches in the order of the family's reference processor.
     grid : tuple of int or None
         (t, h, w) in patches.
     second_per_grid : float or None
-        Seconds between temporal grids: 2 / true fps.
+        Seconds between temporal grids: frames per grid / true fps.
     mel : Tensor or None, (n_mels, F) float32
-        Log-mel at 100 frames a second.
+        Log-mel spectrogram, as the model's `audio_spec` asks for it.
     """
 
     patches: torch.Tensor | None = None
@@ -66,27 +76,34 @@ class Encoded:
     ----------
     media : Media
         Grid, seconds per grid and number of audio tokens, for the prompt.
-    video : Tensor or None, (Nv, D)
-        Video embeddings in the order of time, then rows, then columns.
+    planes : tuple of Tensor, (Nv, D) each
+        Video embeddings in the order of time, then rows, then columns; empty without video. The
+        first enters the decoder, plane i is added to the same tokens' rows after layer i - 1.
     audio : Tensor or None, (Na, D)
         Audio embeddings in the order of time.
     audio_attention : Tensor or None, (Na,) float32
-        Attention each audio token received in the audio tower's last layer.
+        Attention each audio token received in the audio encoder's last layer; None where the
+        encoder cannot tell.
     video_attention : Tensor or None, (Nv,) float32
-        The same for video tokens and the vision tower, where it was asked for.
+        The same for video tokens and the vision encoder, where it was asked for.
     repeated_grids : int
         Temporal grids that were not encoded because their pixels had been met before.
     """
 
     media: Media
-    video: torch.Tensor | None
+    planes: tuple[torch.Tensor, ...]
     audio: torch.Tensor | None
     audio_attention: torch.Tensor | None
     video_attention: torch.Tensor | None = None
     repeated_grids: int = 0
 
-    def in_prompt_order(self, video_mask: torch.Tensor) -> torch.Tensor:
-        """Interleave both as the prompt does.
+    @property
+    def video(self) -> torch.Tensor | None:
+        """Video embeddings that enter the decoder, (Nv, D); None without video."""
+        return self.planes[0] if self.planes else None
+
+    def in_prompt_order(self, video_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Interleave video and audio as the prompt does.
 
         Parameters
         ----------
@@ -95,17 +112,31 @@ class Encoded:
 
         Returns
         -------
-        Tensor, (N, D)
+        tuple of Tensor, (N, D) each
+            One for each plane, at least one. Audio rows are zero in all planes but the first.
+
+        Raises
+        ------
+        ValueError
+            If there is neither video nor audio.
         """
-        parts = [part for part in (self.video, self.audio) if part is not None]
-        if len(parts) == 1:
-            return parts[0]
-        device = parts[0].device
-        mixed = parts[0].new_empty((sum(len(p) for p in parts), parts[0].shape[-1]))
-        mask = video_mask.to(device)
-        mixed[mask] = parts[0]
-        mixed[~mask] = parts[1]
-        return mixed
+        if self.audio is None:
+            if not self.planes:
+                raise ValueError("there is neither video nor audio to interleave")
+            return self.planes
+        if not self.planes:
+            return (self.audio,)
+        # Indices found on the host: a mask would make the host wait for the device.
+        video, audio = (
+            moved(mask.nonzero().squeeze(1), self.audio.device)
+            for mask in (video_mask, ~video_mask)
+        )
+        mixed = []
+        for plane in self.planes:
+            rows = plane.new_zeros((len(video_mask), plane.shape[-1]))
+            mixed.append(rows.index_copy_(0, video, plane))
+        mixed[0].index_copy_(0, audio, self.audio)
+        return tuple(mixed)
 
 
 def encode_clip(
@@ -116,7 +147,7 @@ def encode_clip(
     *,
     video_attention: bool = False,
 ) -> Encoded:
-    """Decode a clip and run both towers over it.
+    """Decode a clip and run both encoders over it.
 
     Parameters
     ----------
@@ -134,114 +165,146 @@ def encode_clip(
     Raises
     ------
     MediaError
-        If neither a picture nor a sound long enough for one token can be decoded.
+        If neither a frame nor enough audio for one token can be decoded.
     """
     tell = progress or _silent
-    sound = SoundAhead(clip, meter) if clip.has_audio else None
+    sound = AudioPrefetch(clip, meter) if clip.has_audio else None
     try:
-        seen = _pictures(adapter, clip, meter, tell, video_attention) if clip.has_video else None
-        heard = _sound(adapter, meter, tell, sound) if sound else None
+        video = _video(adapter, clip, meter, tell, video_attention) if clip.has_video else None
+        audio = _audio(adapter, meter, tell, sound) if sound else None
     finally:
         if sound is not None:
             sound.close()
-    if seen is None and heard is None:
+    if video is None and audio is None:
         raise MediaError(
             "There is nothing to look at or listen to in the asked span.",
             path=clip.path,
-            hint="A sound must last at least 0.04 s; see `omnidrop chunks` for what is there.",
+            hint=f"Audio must last at least {_shortest(adapter):g} s; "
+            "see `omnidrop chunks` for what is there.",
         )
     fps = clip.plan.fps if clip.plan is not None else None
     depth = adapter.video_spec.temporal_patch_size
     media = Media(
-        grid=seen.grid if seen else None,
-        second_per_grid=depth / fps if seen and fps else None,
-        audio_tokens=len(heard[0]) if heard else 0,
+        grid=video.grid if video else None,
+        second_per_grid=depth / fps if video and fps else None,
+        audio_tokens=len(audio.planes[0]) if audio else 0,
     )
     return Encoded(
         media=media,
-        video=seen.embeds if seen else None,
-        audio=heard[0] if heard else None,
-        audio_attention=heard[1] if heard else None,
-        video_attention=seen.received if seen else None,
-        repeated_grids=seen.repeated if seen else 0,
+        planes=video.embeds.planes if video else (),
+        audio=audio.planes[0] if audio else None,
+        audio_attention=audio.received if audio else None,
+        video_attention=video.embeds.received if video else None,
+        repeated_grids=video.repeated if video else 0,
     )
 
 
 def encode_features(
     adapter: Adapter, features: Features, meter: Meter, *, video_attention: bool = False
 ) -> Encoded:
-    """Run both towers over ready features; no media library is needed."""
-    video = audio = attention = seen = None
+    """Run both encoders over ready features; no media library is needed."""
+    video = audio = None
     if features.patches is not None and features.grid is not None:
-        with meter.stage("vision tower"):
-            video, seen = adapter.vision_tower(
-                features.patches, features.grid, attention=video_attention
-            )
-    if features.mel is not None and audio_token_count(int(features.mel.shape[1])) > 0:
-        with meter.stage("audio tower"):
-            audio, attention = adapter.audio_tower(features.mel, attention=True)
+        with meter.stage(StageName.VISION_TOWER):
+            video = adapter.encode_video(features.patches, features.grid, attention=video_attention)
+    if features.mel is not None and _audio_tokens(adapter, features.mel) > 0:
+        with meter.stage(StageName.AUDIO_TOWER):
+            audio = adapter.encode_audio(features.mel, attention=True)
     media = Media(
         grid=features.grid,
         second_per_grid=features.second_per_grid,
-        audio_tokens=0 if audio is None else int(audio.shape[0]),
+        audio_tokens=len(audio.planes[0]) if audio else 0,
     )
     return Encoded(
         media=media,
-        video=video,
-        audio=audio,
-        audio_attention=attention,
-        video_attention=seen,
+        planes=video.planes if video else (),
+        audio=audio.planes[0] if audio else None,
+        audio_attention=audio.received if audio else None,
+        video_attention=video.received if video else None,
     )
+
+
+def media_of(clip: Clip) -> Media:
+    """Return what of a clip would be in the prompt, from its plan and its announced lengths.
+
+    Nothing is decoded. Exact if the file announces its lengths truly.
+    """
+    spec = clip.spec
+    grid = step = None
+    if clip.plan is not None:
+        depth, patch = spec.video.temporal_patch_size, spec.video.patch_size
+        height, width = clip.plan.size
+        grid = (-(-len(clip.plan.times) // depth), height // patch, width // patch)
+        step = depth / clip.plan.fps
+    audio = 0
+    if clip.has_audio:
+        info, track = clip.audio_source
+        seconds = clip.duration
+        if track.duration is not None:
+            end = track.start - info.start + track.duration
+            seconds = min(end, clip.start + clip.duration) - clip.start
+        audio = spec.tokens_of_samples(math.ceil(round(seconds * spec.audio.sampling_rate, 3)))
+    return Media(grid=grid, second_per_grid=step, audio_tokens=audio)
 
 
 def _silent(stage: str, done: float, total: float | None) -> None:
     return None
 
 
-def _sound(
-    adapter: Adapter, meter: Meter, tell: Progress, sound: SoundAhead
-) -> tuple[torch.Tensor, torch.Tensor | None] | None:
-    tell("sound", 0.0, None)
-    with meter.stage("waiting for sound"):
+def _audio_tokens(adapter: Adapter, mel: torch.Tensor) -> int:
+    return adapter.template.audio_tokens(int(mel.shape[1]))
+
+
+def _shortest(adapter: Adapter) -> float:
+    """Return the seconds of audio that make one token, as the family counts."""
+    spec = adapter.audio_spec
+    return float(adapter.template.mel_per_token) * spec.hop / spec.sampling_rate
+
+
+def _audio(adapter: Adapter, meter: Meter, tell: Progress, sound: AudioPrefetch) -> Embeds | None:
+    tell(StageName.SOUND, 0.0, None)
+    with meter.stage(StageName.WAITING_FOR_SOUND):
         mel = sound.result()
-    if mel is None or audio_token_count(int(mel.shape[1])) <= 0:
+    if mel is None or _audio_tokens(adapter, mel) <= 0:
         return None
-    tell("audio tower", 0.0, None)
-    with meter.stage("audio tower"):
-        return adapter.audio_tower(mel, attention=True)
+    tell(StageName.AUDIO_TOWER, 0.0, None)
+    with meter.stage(StageName.AUDIO_TOWER):
+        return adapter.encode_audio(mel, attention=True)
 
 
-class _Seen(NamedTuple):
-    embeds: torch.Tensor
-    received: torch.Tensor | None
+class _Video(NamedTuple):
+    embeds: Embeds
     grid: tuple[int, int, int]
     repeated: int
 
 
-def _pictures(
+def _video(
     adapter: Adapter,
     clip: Clip,
     meter: Meter,
     tell: Progress,
     attention: bool,
-) -> _Seen | None:
+) -> _Video | None:
     if _has_processors_left(adapter):
-        beside = grids_beside(clip, meter)
+        gpu = adapter.device.type != "cpu"
+        beside = prefetched_grids(clip, meter, PREFETCHED_GPU if gpu else PREFETCHED)
+        waited_for = joined(_waited_for(beside, meter), BATCH_PATCHES_GPU if gpu else 0)
         with closing(beside):
-            return _embedded(adapter, clip, meter, tell, _waited_for(beside, meter), attention)
+            return _embedded(adapter, clip, meter, tell, waited_for, attention)
     with closing(grids_in_rounds(clip, meter)) as grids:
         return _embedded(adapter, clip, meter, tell, grids, attention)
 
 
 def _has_processors_left(adapter: Adapter) -> bool:
-    """Whether reading can go on beside the towers without taking processors from them."""
+    """Whether decoding can run beside the encoder without taking processors from it."""
     idle = (os.cpu_count() or 1) - torch.get_num_threads()
     return adapter.device.type != "cpu" or idle >= READERS
 
 
-def _waited_for(grids: Ahead[Grids], meter: Meter) -> Iterator[Grids]:
+def _waited_for(grids: Prefetch[Grids], meter: Meter) -> Iterator[Grids]:
+    """Yield chunks as they come; the time spent waiting is a stage of its own."""
     while True:
-        with meter.stage("waiting for frames"):
+        with meter.stage(StageName.WAITING_FOR_FRAMES):
             item = next(grids, None)
         if item is None:
             return
@@ -255,37 +318,37 @@ def _embedded(
     tell: Progress,
     grids: Iterator[Grids],
     attention: bool,
-) -> _Seen | None:
-    parts: list[torch.Tensor] = []
-    received: list[torch.Tensor] = []
+) -> _Video | None:
+    parts: list[Embeds] = []
     places: list[int] = []
     height = width = 0
     total = float(len(clip.plan.times)) if clip.plan is not None else None
     done = 0
     for item in grids:
         if item.rows is not None:
-            with meter.stage("vision tower"):
-                part, scores = adapter.vision_tower(item.rows, item.shape, attention=attention)
-            parts.append(part)
-            if scores is not None:
-                received.append(scores)
+            with meter.stage(StageName.VISION_TOWER):
+                parts.append(adapter.encode_video(item.rows, item.shape, attention=attention))
         places += item.places
         _, height, width = item.shape
         done += item.frames
-        tell("frames", float(done), total)
+        tell(StageName.FRAMES, float(done), total)
     if not parts:
         return None
-    return _Seen(
-        embeds=_placed(parts, places),
-        received=_placed(received, places) if received else None,
+    received = [part.received for part in parts if part.received is not None]
+    planes = zip(*(part.planes for part in parts), strict=True)
+    return _Video(
+        embeds=Embeds(
+            tuple(_placed(plane, places) for plane in planes),
+            _placed(received, places) if received else None,
+        ),
         grid=(len(places), height, width),
         repeated=len(places) - 1 - max(places),
     )
 
 
-def _placed(parts: list[torch.Tensor], places: list[int]) -> torch.Tensor:
+def _placed(parts: Iterable[torch.Tensor], places: list[int]) -> torch.Tensor:
     """Put the rows of the distinct grids where they belong, repeats included."""
-    rows = torch.cat(parts)
+    rows = torch.cat(tuple(parts))
     distinct = max(places) + 1
     if distinct == len(places):
         return rows

@@ -1,10 +1,11 @@
-"""A clip's frames and sound, read in threads of their own while the towers work.
+"""A clip's frames and audio, read in threads while the encoders work.
 
-Grids (pairs of frames) that were seen before are known by their pixels and not handed out again.
-That takes an exact repeat, byte for byte after resizing. Pictures held still are such in files of
-variable rate, lossless ones and those of intra codecs. x264 at 30 frames a second repaints a still
-picture at every key frame and refines it over the next second; only what follows repeats, and
-where B-frames are filtered differently than P-frames, in turns of two or three.
+A grid (one temporal patch of frames) whose pixels were seen before is recognised and not encoded
+again. By default that takes an exact repeat, byte for byte after resizing. Still scenes repeat
+exactly in files of variable rate, in lossless files and in those of intra codecs. x264 at 30 frames
+per second repaints a still scene at every key frame and refines it over the next second. Only the
+frames after that repeat, and if B-frames are filtered differently from P-frames, in cycles of two
+or three.
 """
 
 from __future__ import annotations
@@ -12,41 +13,47 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
-from omnidrop.clip.features import VideoSpec, patches
-from omnidrop.clip.prefetch import Ahead
+from omnidrop.clip.patches import patches
+from omnidrop.clip.prefetch import Prefetch
+from omnidrop.clip.specs import VideoSpec
 from omnidrop.engine.timing import Meter
+from omnidrop.stages import StageName
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip
 
-#: Chunks of patches made ahead of the vision tower.
-AHEAD = 2
-#: Grids that a new one is held against where pictures need only be nearly the same.
-LATELY = 3
-#: Bytes of frames read before the vision tower gets to work, where both need the same processors.
+#: Chunks of patches prefetched for the vision encoder.
+PREFETCHED = 2
+#: The same for an encoder on a GPU, which takes several chunks at a time.
+PREFETCHED_GPU = 8
+#: Patches that an encoder on a GPU takes at a time, if so many are ready.
+BATCH_PATCHES_GPU = 8192
+#: Latest distinct grids that a new one is compared with, if near repeats count.
+COMPARED = 3
+#: Bytes of frames decoded before the vision encoder runs, if both need the same processors.
 ROUND = 64 << 20
 #: Bytes of frames in a batch of such a round; their patches take four times as much.
 BATCH = 8 << 20
 
 
 class Grids(NamedTuple):
-    """What a chunk of frames adds.
+    """The new grids of a chunk of frames.
 
     Attributes
     ----------
-    rows : Tensor or None, (t·h·w, 3·2·14·14) float32
-        Patches of the grids not seen before; None if there are none.
+    rows : Tensor or None, (t·h·w, channels·temporal_patch·patch²) float32
+        Patches of the grids that were not seen before; None if there are none.
     shape : tuple of int
-        (t, h, w) of ``rows``, in patches; t is 0 where there are none.
+        (t, h, w) of ``rows``, in patches; t is 0 if there are none.
     places : list of int
-        Per grid of the chunk, which of all grids not seen before it equals, counted from 0.
+        Per grid of the chunk, the index of the distinct grid it equals, counted from 0.
     frames : int
         Frames in the chunk.
     """
@@ -56,17 +63,29 @@ class Grids(NamedTuple):
     places: list[int]
     frames: int
 
+    @classmethod
+    def together(cls, chunks: Sequence[Grids]) -> Grids:
+        """Join consecutive chunks of one clip."""
+        rows = [chunk.rows for chunk in chunks if chunk.rows is not None]
+        _, height, width = chunks[0].shape
+        return cls(
+            torch.cat(rows) if rows else None,
+            (sum(chunk.shape[0] for chunk in chunks), height, width),
+            [place for chunk in chunks for place in chunk.places],
+            sum(chunk.frames for chunk in chunks),
+        )
 
-class Seen:
-    """The grids of a clip met so far, known by the digests of their pixels.
+
+class RepeatFilter:
+    """Recognises grids whose pixels were seen before, by their digests.
 
     Parameters
     ----------
     depth : int
         Frames in a grid.
     still : int
-        Grey levels by which every pixel of a grid may differ from one of the grids met last, and
-        still count as that one. 0 for exact repeats alone.
+        Grey levels by which every pixel of a grid may differ from one of the latest grids and still
+        count as a repeat of it. 0 for exact repeats only.
     """
 
     def __init__(self, depth: int, still: int = 0) -> None:
@@ -74,7 +93,7 @@ class Seen:
         self._still = still
         self._place: dict[bytes, int] = {}
         self._number = 0
-        self._last: deque[tuple[int, np.ndarray]] = deque(maxlen=LATELY)
+        self._latest: deque[tuple[int, np.ndarray]] = deque(maxlen=COMPARED)
 
     def sort(self, frames: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
         """Find the grids that are new.
@@ -89,7 +108,7 @@ class Seen:
         fresh : Tensor, uint8, (n · depth, 3, H, W)
             Frames of the new grids.
         places : list of int
-            Per grid, the number of the grid it equals, in the order they were first met.
+            Per grid, the index of the distinct grid it equals, in order of first appearance.
         """
         if odd := -len(frames) % self._depth:
             frames = torch.cat([frames, frames[-1:].expand(odd, -1, -1, -1)])
@@ -99,22 +118,22 @@ class Seen:
             digest = hashlib.blake2b(pixels, digest_size=16).digest()
             place = self._place.get(digest)
             if place is None:
-                place = self._alike(pixels)
+                place = self._near_repeat(pixels)
             if place is None:
                 place = self._number
                 self._number += 1
                 fresh.append(grid)
                 if self._still:
-                    self._last.append((place, pixels))
+                    self._latest.append((place, pixels))
             self._place[digest] = place
             places.append(place)
         return torch.cat(fresh) if fresh else frames[:0], places
 
-    def _alike(self, pixels: np.ndarray) -> int | None:
-        """Return the latest grid that differs so little; differences never add up from one on."""
-        for place, known in reversed(self._last):
+    def _near_repeat(self, pixels: np.ndarray) -> int | None:
+        """Return the latest near-equal grid; compared with originals, so drift cannot add up."""
+        for place, known in reversed(self._latest):
             if all(
-                # A few rows tell at once where something moves.
+                # A few rows are enough to detect most motion.
                 (np.maximum(a, b) - np.minimum(a, b)).max() <= self._still
                 for a, b in ((pixels[..., ::16, :], known[..., ::16, :]), (pixels, known))
             ):
@@ -122,39 +141,62 @@ class Seen:
         return None
 
 
-def grids_beside(clip: Clip, meter: Meter) -> Ahead[Grids]:
-    """Decode frames and make their patches in a thread, a few chunks ahead of the taker."""
-    return Ahead(_grids(clip, meter, overlapped=True), AHEAD, "omnidrop-frames")
+def prefetched_grids(clip: Clip, meter: Meter, count: int = PREFETCHED) -> Prefetch[Grids]:
+    """Decode frames and make their patches in a thread, `count` chunks ahead of the consumer."""
+    return Prefetch(_grids(clip, meter, overlapped=True), count, "omnidrop-frames")
+
+
+def joined(grids: Iterator[Grids], patches: int) -> Iterator[Grids]:
+    """Join consecutive chunks until they hold at least `patches` patches.
+
+    A GPU takes hardly longer for several chunks than for one. What is joined depends on the clip
+    alone, never on which chunks happen to be ready, so that rounding is the same in every run.
+    """
+    taken: list[Grids] = []
+    count = 0
+    for item in grids:
+        taken.append(item)
+        count += _patch_count(item)
+        if count >= patches:
+            yield Grids.together(taken) if len(taken) > 1 else item
+            taken, count = [], 0
+    if taken:
+        yield Grids.together(taken) if len(taken) > 1 else taken[0]
+
+
+def _patch_count(grids: Grids) -> int:
+    return 0 if grids.rows is None else len(grids.rows)
 
 
 def grids_in_rounds(clip: Clip, meter: Meter) -> Generator[Grids, None, None]:
-    """Decode many frames with all processors, then let the taker have them, and so on.
+    """Alternate: decode many frames with all processors, then let the consumer use them.
 
-    While grids are taken nothing of the clip is read, nor its sound.
+    While the consumer works, neither frames nor audio of the clip are read.
     """
     return _grids(clip, meter, overlapped=False)
 
 
 def _grids(clip: Clip, meter: Meter, *, overlapped: bool) -> Generator[Grids, None, None]:
-    seen = Seen(clip.video_spec.temporal_patch_size, clip.options.still)
+    spec = clip.spec.video
+    repeats = RepeatFilter(spec.temporal_patch_size, clip.options.still)
     with closing(_frames(clip, meter, overlapped)) as rounds:
         for chunks in rounds:
             with nullcontext() if overlapped else clip.gate.closed():
                 for frames in chunks:
-                    with meter.stage("patches", overlapped=overlapped):
-                        grids = _cut(frames, seen, clip.video_spec)
+                    with meter.stage(StageName.PATCHES, overlapped=overlapped):
+                        grids = _new_grids(frames, repeats, spec)
                     yield grids
-    meter.add("resize", clip.resizing.seconds, within="frames", overlapped=overlapped)
+    add_video_times(clip, meter, overlapped=overlapped)
 
 
 def _frames(
     clip: Clip, meter: Meter, overlapped: bool
 ) -> Generator[list[torch.Tensor], None, None]:
-    """Yield the frames of one chunk; or of as many as make a round, in batches for the tower."""
+    """Yield the frames of one chunk, or those of a round, in batches for the vision tower."""
     chunks: list[torch.Tensor] = []
     with closing(clip.frame_chunks()) as source:
         while True:
-            with meter.stage("frames", overlapped=overlapped):
+            with meter.stage(StageName.FRAMES, overlapped=overlapped):
                 chunk = next(source, None)
             if chunk is not None:
                 chunks.append(chunk.frames)
@@ -166,13 +208,13 @@ def _frames(
 
 
 def _batches(chunks: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Join chunks, so that large matrices go through the tower; all but the last are even."""
+    """Join chunks into batches of equal size, except the last, so that matrices are large."""
     most = max(1, BATCH // max(1, chunks[0].nbytes))
     return [torch.cat(chunks[first : first + most]) for first in range(0, len(chunks), most)]
 
 
-def _cut(frames: torch.Tensor, seen: Seen, spec: VideoSpec) -> Grids:
-    fresh, places = seen.sort(frames)
+def _new_grids(frames: torch.Tensor, repeats: RepeatFilter, spec: VideoSpec) -> Grids:
+    fresh, places = repeats.sort(frames)
     if len(fresh):
         rows, shape = patches(fresh, spec)
         return Grids(rows, shape, places, len(frames))
@@ -180,8 +222,29 @@ def _cut(frames: torch.Tensor, seen: Seen, spec: VideoSpec) -> Grids:
     return Grids(None, (0, height, width), places, len(frames))
 
 
-class SoundAhead:
-    """Decodes the sound and makes its log-mel in a thread."""
+def add_video_times(clip: Clip, meter: Meter, *, overlapped: bool = False) -> None:
+    """Add what reading frames took inside the clip: resizing, a part of "frames"."""
+    meter.add(
+        StageName.RESIZE, clip.resizing.seconds, within=StageName.FRAMES, overlapped=overlapped
+    )
+
+
+def add_audio_times(clip: Clip, meter: Meter, *, overlapped: bool = False) -> None:
+    """Add what reading audio took inside the clip: log-mel, a part of "sound".
+
+    Time spent waiting at the gate is no work, and is taken off "sound".
+    """
+    meter.add(StageName.SOUND, -clip.waiting.seconds, overlapped=overlapped)
+    meter.add(
+        StageName.LOG_MEL,
+        clip.transforming.seconds,
+        within=StageName.SOUND,
+        overlapped=overlapped,
+    )
+
+
+class AudioPrefetch:
+    """Decodes the audio and computes its log-mel in a thread."""
 
     def __init__(self, clip: Clip, meter: Meter) -> None:
         self._mel: torch.Tensor | None = None
@@ -194,15 +257,14 @@ class SoundAhead:
 
     def _work(self, clip: Clip, meter: Meter) -> None:
         try:
-            with meter.stage("sound", overlapped=True):
+            with meter.stage(StageName.SOUND, overlapped=True):
                 self._mel = clip.log_mel(self._stop)
-            meter.add("sound", -clip.waiting.seconds, overlapped=True)
-            meter.add("log-mel", clip.transforming.seconds, within="sound", overlapped=True)
-        except BaseException as error:  # kept for the reader, who raises it
+            add_audio_times(clip, meter, overlapped=True)
+        except BaseException as error:  # raised by `result`
             self._error = error
 
     def result(self) -> torch.Tensor | None:
-        """Wait for the log-mel: float32 (128, F), or None if there is nothing to hear."""
+        """Wait for the log-mel: float32 (n_mels, F), or None without audio."""
         self._thread.join()
         if self._error is not None:
             raise self._error

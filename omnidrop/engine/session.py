@@ -3,7 +3,7 @@
 model = load("demo")
 with model.open("clip.mp4") as clip:
     print(clip.ask("What instrument plays first?").text)
-    print(clip.ask("Which colour is shown last?").text)   # towers and first layers not run again
+    print(clip.ask("Which colour is shown last?").text)   # reuses embeddings and prefix KV
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from omnidrop.clip.options import ClipOptions
-from omnidrop.engine.decode import Generated, GenerateOptions, generate, score_choices
+from omnidrop.engine.captured import Steps
+from omnidrop.engine.decode import Generated, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
@@ -25,23 +26,18 @@ from omnidrop.engine.timing import Meter, reset_device_peak
 from omnidrop.engine.trace_builder import Account, build_trace
 from omnidrop.errors import MemoryShortError, UsageError
 from omnidrop.models.adapter import Adapter, ModelInfo
-from omnidrop.models.loading import LoadOptions, load_adapter
+from omnidrop.models.loading import load_adapter
 from omnidrop.models.memory import out_of_memory
-from omnidrop.profiling.fit import fit
-from omnidrop.profiling.limits import Limits
-from omnidrop.prompt import Prompt, build_prompt, long_position_notice
-from omnidrop.pruning.method import Method
+from omnidrop.options import DEFAULT_BUDGET, GenerateOptions, LoadOptions
+from omnidrop.prompt import build_prompt, long_position_notice
+from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.methods.omnidrop import OmniDrop
-from omnidrop.report.trace import Answer, Choice, Stage
+from omnidrop.report.trace import Answer, Choice
+from omnidrop.stages import StageName
+from omnidrop.tokens import Prompt
 
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip
-
-#: Share of AV tokens kept when nobody says otherwise (the paper's main setting).
-DEFAULT_BUDGET = 0.3
-
-#: What a method names in `wants` to be given the vision tower's attention.
-VIDEO_ATTENTION = "video attention"
 
 TOO_BIG = "Lower --max-pixels, --fps or --max-frames, ask about a shorter span, or use --4bit."
 
@@ -51,21 +47,55 @@ DEMO_NOTICE = (
 )
 
 
+class BudgetChooser(Protocol):
+    """Chooses a method's budget once the prompt is known, such as `omnidrop.Limits`."""
+
+    def choose(
+        self, adapter: Adapter, prompt: Prompt, method: Method, elapsed: Callable[[], float]
+    ) -> tuple[Method, str]:
+        """Return the method with a budget, and a notice about it.
+
+        Parameters
+        ----------
+        adapter : Adapter
+        prompt : Prompt
+            Of the encoded clip and the question.
+        method : Method
+            Its own budget is ignored.
+        elapsed : callable
+            Returns the seconds that the answer has taken so far.
+
+        Raises
+        ------
+        BudgetError
+            If no budget of the method will do.
+        """
+        ...
+
+
+class _Reply(NamedTuple):
+    """What was generated or chosen; `ticks` are seconds from the start to each token."""
+
+    made: Generated
+    choices: tuple[Choice, ...]
+    ticks: tuple[float, ...]
+
+
 def load(model: str | LoadOptions | None = None, **settings: object) -> Model:
     """Load a model once, for any number of clips.
 
     Parameters
     ----------
     model : str or LoadOptions, optional
-        A folder, a hub name, an alias ("3b", "7b", "demo") or complete options; None takes a
-        cached Qwen2.5-Omni, or the demo model.
+        A folder, a hub name, an alias ("3b", "7b", "demo") or complete options. None takes a
+        cached model of a known family, else the demo model.
     **settings
         Fields of `LoadOptions`: device, dtype, quantize, attention, offline.
 
     Raises
     ------
     ModelError
-        If it cannot be found, is incomplete, or this machine lacks what it needs.
+        If it cannot be found, is incomplete, or this machine cannot run it.
     MemoryShortError
         If the weights would not fit.
     UsageError
@@ -93,6 +123,7 @@ class Model:
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
+        self._steps = Steps()
 
     @property
     def info(self) -> ModelInfo:
@@ -100,16 +131,24 @@ class Model:
         return self.adapter.info
 
     def open(
-        self, path: str | os.PathLike[str], options: ClipOptions | None = None, **settings: object
+        self,
+        source: str | os.PathLike[str] | Clip,
+        options: ClipOptions | None = None,
+        *,
+        notices: Sequence[str] = (),
+        **settings: object,
     ) -> Session:
         """Open a clip to ask about.
 
         Parameters
         ----------
-        path : path-like
-            A local media file.
+        source : path-like or Clip
+            A local media file, or a clip of it that `omnidrop.open_clip` opened. The clip is not
+            probed again; it may be closed.
         options : ClipOptions, optional
-            Span, rates and limits.
+            Span, rates and limits; default those of the clip, or of `ClipOptions`.
+        notices : sequence of str
+            Further notices for every answer's Trace, such as how the sampling was chosen.
         **settings
             Fields of `ClipOptions`: start, end, fps, max_frames, max_pixels, audio, …
 
@@ -118,36 +157,50 @@ class Model:
         MediaError
             If it cannot be read.
         UsageError
-            If an option cannot be meant.
+            If an option is not valid.
         """
+        from omnidrop.clip.clip import Clip, open_clip
+
+        base = options or (source.options if isinstance(source, Clip) else ClipOptions())
         try:
-            chosen = replace(options or ClipOptions(), **settings)  # type: ignore[arg-type]
+            chosen = replace(base, **settings)  # type: ignore[arg-type]
         except TypeError as error:
             known = ", ".join(ClipOptions.__dataclass_fields__)
             raise UsageError(f"{error}.", hint=f"open() takes: {known}.") from None
-        from omnidrop.clip.clip import open_clip
-
-        meter = Meter(self.adapter.device)
-        with meter.stage("open"):
-            clip = open_clip(
-                path,
-                chosen,
-                video_spec=self.adapter.video_spec,
-                audio_spec=self.adapter.audio_spec,
-                chunk_seconds=self.adapter.layout.seconds_per_chunk,
-            )
-        return Session(self.adapter, clip=clip, opened=meter.since_start())
+        spec = self.adapter.media_spec
+        if isinstance(source, Clip):
+            clip = source.replanned(chosen, spec)
+        else:
+            clip = open_clip(source, chosen, spec)
+        return Session(self.adapter, clip=clip, notices=notices, steps=self._steps)
 
     def features(self, features: Features) -> Session:
         """Ask about ready features instead of a file; no media library is needed."""
-        return Session(self.adapter, features=features)
+        return Session(self.adapter, features=features, steps=self._steps)
 
 
 class Session:
     """One clip (or ready features) and a model; a context manager.
 
-    The towers run at the first question and their embeddings serve all later ones; so does the
-    clip's way through the layers, up to where the question first has a say (`prefixes`).
+    The encoders run at the first question, and their embeddings serve all later ones. So does
+    prefix KV reuse: the clip's keys, values and states in the layers before the question first
+    matters (`prefixes`).
+
+    Parameters
+    ----------
+    adapter : Adapter
+    clip : Clip, optional
+    features : Features, optional
+        In place of a clip.
+    notices : sequence of str
+        Further notices for every answer's Trace.
+
+    Attributes
+    ----------
+    prompt : Prompt or None
+        Of the latest question.
+    reuse : bool
+        Whether more questions may follow; if False, nothing is kept for them.
     """
 
     def __init__(
@@ -156,17 +209,19 @@ class Session:
         *,
         clip: Clip | None = None,
         features: Features | None = None,
-        opened: float = 0.0,
+        notices: Sequence[str] = (),
+        steps: Steps | None = None,
     ) -> None:
         self.adapter = adapter
         self.clip = clip
-        self._features = features
-        self._opened = opened
-        self._encoded: Encoded | None = None
-        self._stages: tuple[Stage, ...] = ()
-        self.prefixes = Prefixes()
-        #: Whether later questions may be expected: nothing is kept for them otherwise.
+        self.prompt: Prompt | None = None
+        self._decoding = steps if steps is not None else Steps()
         self.reuse = True
+        self._features = features
+        self._further_notices = tuple(notices)
+        self._encoded: Encoded | None = None
+        self._stages: tuple[str, ...] = ()
+        self.prefixes = Prefixes()
 
     def __enter__(self) -> Session:
         return self
@@ -180,22 +235,22 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Close the file and let the embeddings go."""
+        """Close the file and free the embeddings."""
         self._encoded = None
         self.prefixes.clear()
         if self.clip is not None:
             self.clip.close()
 
     def encode(self, progress: Progress | None = None, *, video_attention: bool = False) -> Encoded:
-        """Run the towers now, or return what they gave before.
+        """Run the encoders now, or return what they gave before.
 
         Parameters
         ----------
         progress : callable, optional
-            Told (stage, done, total) as work goes on.
+            Called with (stage, done, total).
         video_attention : bool
-            Also gather the attention that video tokens received, for the methods whose `wants`
-            names it. If the towers ran without, they run again.
+            Also collect the attention that video tokens received, for methods whose `wants` names
+            it. If the encoders ran without it, they run again.
         """
         return self._encode(Meter(self.adapter.device), progress, video_attention)
 
@@ -204,12 +259,12 @@ class Session:
         if known is not None and (
             not video_attention or known.video is None or known.video_attention is not None
         ):
-            for stage in self._stages:
-                meter.add(stage.name, 0.0, reused=True)
+            for name in self._stages:
+                meter.add(name, 0.0, reused=True)
             return known
         self.prefixes.clear()
         if self.clip is not None:
-            meter.begin_earlier("open", self._opened)
+            meter.begin_earlier(StageName.OPEN, self.clip.seconds_to_open)
         with out_of_memory(TOO_BIG):
             if self.clip is not None:
                 self._encoded = encode_clip(
@@ -222,7 +277,7 @@ class Session:
                     meter,
                     video_attention=video_attention,
                 )
-        self._stages = meter.stages()
+        self._stages = meter.names()
         return self._encoded
 
     def ask(
@@ -237,7 +292,7 @@ class Session:
         progress: Progress | None = None,
         on_prefill: Callable[[Prefilled], None] | None = None,
         reuse: bool = True,
-        limits: Limits | None = None,
+        limits: BudgetChooser | None = None,
     ) -> Answer:
         """Ask one question.
 
@@ -248,21 +303,21 @@ class Session:
         method : Method, optional
             Default `OmniDrop(budget=0.3)`.
         choices : sequence of str
-            When given, the answer is the most probable of them and nothing is generated.
+            If given, the answer is the most probable of them and nothing is generated.
         options : GenerateOptions, optional
         system : str, optional
             System prompt; default the model family's own.
         on_text : callable, optional
-            Receives pieces of the answer as they come.
+            Receives the answer piece by piece.
         progress : callable, optional
-            Told (stage, done, total).
+            Called with (stage, done, total).
         on_prefill : callable, optional
-            Receives what the prefill gave, before a token is chosen; it must not change it.
+            Receives the result of the prefill before the first token is chosen; must not change it.
         reuse : bool
-            Use and leave what questions share in the decoder (`prefixes`). False takes the time a
-            first question takes; the answer is the same.
+            Use and store prefixes in the decoder (`prefixes`). False takes the time of a first
+            question; the answer is the same.
         limits : Limits, optional
-            Time and memory from which the method's budget is found; its own is not looked at.
+            Time and memory from which the method's budget is chosen; its own is ignored.
 
         Returns
         -------
@@ -278,71 +333,108 @@ class Session:
         options = options or GenerateOptions()
         meter = Meter(self.adapter.device)
         reset_device_peak(self.adapter.device)
-        encoded = self._encode(meter, progress, VIDEO_ATTENTION in method.wants)
+        encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in method.wants)
         with out_of_memory(TOO_BIG):
-            with meter.stage("prompt"):
-                prompt = build_prompt(
-                    self.adapter.text, self.adapter.layout, question, encoded.media, system=system
-                )
-            fitted = None
-            if limits is not None:
-                with meter.stage("fit"):
-                    method, fitted = fit(self.adapter, prompt, method, limits, meter.since_start)
+            prompt = self._build_prompt(question, encoded, system, meter)
+            method, limit_notice = self._choose_budget(limits, prompt, method, meter)
             if progress:
-                progress("prefill", 0.0, None)
+                progress(StageName.PREFILL, 0.0, None)
             prefilled = self._prefill(
                 prompt, encoded, method, meter, options.seed, reuse and self.reuse
             )
             kv_bytes = prefilled.cache.bytes()
             if on_prefill is not None:
                 on_prefill(prefilled)
-            ticks: list[float] = []
-            scored: tuple[Choice, ...] = ()
             if choices:
-                with meter.stage("choices"):
-                    scored = score_choices(self.adapter, prefilled, choices)
-                ticks.append(meter.since_start())
-                made = Generated((), scored[0].text, "choice", ())
-                if on_text:
-                    on_text(made.text)
+                reply = self._choose_answer(prefilled, choices, on_text, meter)
             else:
-                with meter.stage("answer"):
-                    made = generate(
-                        self.adapter,
-                        prefilled,
-                        options,
-                        on_text,
-                        lambda: ticks.append(meter.since_start()),
-                        meter,
-                    )
-        notices = list(self.clip.notices) if self.clip is not None else []
-        if self.info.demo:
-            notices.insert(0, DEMO_NOTICE)
-        if notice := long_position_notice(prompt):
-            notices.append(notice)
-        if note := prefilled.plan.settings.get("note"):
-            notices.append(str(note))
-        if fitted:
-            notices.append(fitted)
+                reply = self._generate(prefilled, options, on_text, meter)
         account = Account(
             prompt=prompt,
             prefilled=prefilled,
             method=method,
             options=options,
             kv_bytes=kv_bytes,
-            ticks=tuple(ticks),
-            notices=tuple(notices),
+            ticks=reply.ticks,
+            notices=self._notices(prompt, prefilled, limit_notice),
+            decode_loop=reply.made.loop,
         )
         trace = build_trace(self.adapter, self.clip, encoded, account, meter, question, system)
         return Answer(
-            text=made.text,
-            token_ids=made.ids,
-            stop=made.stop,
+            text=reply.made.text,
+            token_ids=reply.made.ids,
+            stop=reply.made.stop,
             trace=trace,
             question=question,
-            choices=scored,
-            logprobs=made.logprobs,
+            choices=reply.choices,
+            logprobs=reply.made.logprobs,
         )
+
+    def _build_prompt(
+        self, question: str, encoded: Encoded, system: str | None, meter: Meter
+    ) -> Prompt:
+        with meter.stage(StageName.PROMPT):
+            self.prompt = build_prompt(
+                self.adapter.text, self.adapter.template, question, encoded.media, system=system
+            )
+        return self.prompt
+
+    def _choose_budget(
+        self, limits: BudgetChooser | None, prompt: Prompt, method: Method, meter: Meter
+    ) -> tuple[Method, str | None]:
+        """Return the method to run, and a notice if limits chose its budget."""
+        if limits is None:
+            return method, None
+        with meter.stage(StageName.FIT):
+            return limits.choose(self.adapter, prompt, method, meter.since_start_done)
+
+    def _choose_answer(
+        self,
+        prefilled: Prefilled,
+        choices: Sequence[str],
+        on_text: Callable[[str], None] | None,
+        meter: Meter,
+    ) -> _Reply:
+        with meter.stage(StageName.CHOICES):
+            scored = score_choices(self.adapter, prefilled, choices)
+        tick = meter.since_start()
+        made = Generated((), scored[0].text, "choice", ())
+        if on_text:
+            on_text(made.text)
+        return _Reply(made, scored, (tick,))
+
+    def _generate(
+        self,
+        prefilled: Prefilled,
+        options: GenerateOptions,
+        on_text: Callable[[str], None] | None,
+        meter: Meter,
+    ) -> _Reply:
+        ticks: list[float] = []
+
+        def tick() -> None:
+            ticks.append(meter.since_start())
+
+        with meter.stage(StageName.ANSWER):
+            made = generate(self.adapter, prefilled, options, on_text, tick, meter, self._decoding)
+        return _Reply(made, (), tuple(ticks))
+
+    def _notices(
+        self, prompt: Prompt, prefilled: Prefilled, limit_notice: str | None
+    ) -> tuple[str, ...]:
+        """Return what the user should know of this answer, in the order it is shown."""
+        found = [DEMO_NOTICE] if self.info.demo else []
+        found += self.clip.notices if self.clip is not None else []
+        found += [
+            str(notice)
+            for notice in (
+                long_position_notice(prompt, self.adapter.template),
+                prefilled.plan.settings.get("note"),
+                limit_notice,
+            )
+            if notice
+        ]
+        return (*found, *self._further_notices)
 
     def _prefill(
         self,
@@ -353,15 +445,17 @@ class Session:
         seed: int,
         reuse: bool,
     ) -> Prefilled:
-        """Prefill; where memory runs out, once more without what was kept for later questions."""
+        """Prefill; if memory runs out, once more without the prefixes of earlier questions."""
         run = partial(prefill, self.adapter, prompt, encoded, method, meter, seed=seed)
-        if not reuse:
-            return run()
-        if len(self.prefixes):
+        if reuse:
+            run = partial(run, prefixes=self.prefixes)
+        if len(self._decoding) or (reuse and len(self.prefixes)):
             with suppress(MemoryShortError), out_of_memory(TOO_BIG):
-                return run(prefixes=self.prefixes)
-            self.prefixes.clear()
-        return run(prefixes=self.prefixes)
+                return run()
+            self._decoding.clear()
+            if reuse:
+                self.prefixes.clear()
+        return run()
 
     @property
     def info(self) -> ModelInfo:

@@ -1,23 +1,28 @@
-"""Stage times and peak memory, measured where the work is done.
+"""Stage times and peak memory.
 
-A stage's time includes the device's work (it is synchronised on leaving), and stages may nest:
-what is measured inside another stage names it. Peak memory per stage costs time to watch, so it is
-watched only where a `MemoryWatch` is open.
+On a CUDA device a stage is timed by events in the device's stream, from its first work to its last.
+The host does not wait for a stage to end, and work queued earlier is not counted in it. Time in
+which the device waits for the host belongs to the stage; host work done while the device is still
+busy with an earlier stage takes no time of its own, and such a stage shows 0. So the stages add up
+to the time waited for. On a CPU, and for work beside the device (decoding), it is wall-clock time.
+
+Stages may nest; a nested stage names the one around it. Peak memory per stage takes time to
+measure, so it is measured only while a `MemoryWatch` is open.
 """
 
 from __future__ import annotations
 
-import os
-import statistics
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
+from typing import Any
 
+import psutil
 import torch
 
 from omnidrop.report.trace import Stage
@@ -28,19 +33,84 @@ LOOK = 0.002
 _watch: ContextVar[MemoryWatch | None] = ContextVar("omnidrop memory watch", default=None)
 
 
+class WallClock:
+    """Tells time by the host's clock; a stage ends when the device has done its work.
+
+    Parameters
+    ----------
+    device : torch.device, optional
+        Waited for at the end of a stage, unless it is the CPU.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device
+
+    def begin(self) -> float:
+        """Return the time at which a stage begins."""
+        return time.perf_counter()
+
+    def end(self) -> float:
+        """Return the time at which a stage ends."""
+        if self._device is not None:
+            synchronize(self._device)
+        return time.perf_counter()
+
+    def seconds(self, begin: float, end: float) -> float:
+        """Return the seconds between the two."""
+        return end - begin
+
+
+class EventClock:
+    """Tells time by events in a CUDA device's stream; waits only when asked for seconds.
+
+    Parameters
+    ----------
+    device : torch.device
+    make : callable, optional
+        Makes an event; PyTorch's own, with timing, if left out.
+    """
+
+    def __init__(self, device: torch.device, make: Callable[[], Any] | None = None) -> None:
+        self._device = device
+        self._make = make or partial(torch.cuda.Event, enable_timing=True)
+
+    def begin(self) -> Any:
+        """Put an event into the current stream."""
+        event = self._make()
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    end = begin
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        """Wait until the device has come to `end`, and return the seconds since `begin`."""
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1000.0
+
+
+def clock_of(device: torch.device) -> WallClock | EventClock:
+    """Return the clock that tells a device's time."""
+    return EventClock(device) if device.type == "cuda" else WallClock(device)
+
+
 class Meter:
     """Adds up seconds per stage; safe to use from the thread that decodes.
 
     Parameters
     ----------
     device : torch.device
-        Synchronised when a stage ends, unless it is the CPU.
+        Where the stages' work is done.
+    clock : WallClock or EventClock, optional
+        The device's own, `clock_of`, if left out.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, clock: WallClock | EventClock | None = None) -> None:
         self.device = device
         self.began = time.perf_counter()
+        self._clock: Any = clock or clock_of(device)
+        self._beside = WallClock()
         self._stages: dict[str, Stage] = {}
+        self._pending: list[tuple[str, Any, Any]] = []
         self._open = threading.local()
         self._lock = threading.Lock()
         self._watch = _watch.get()
@@ -59,14 +129,19 @@ class Meter:
         stack.append(name)
         if self._watch is not None:
             self._watch.enter(name, overlapped)
-        start = time.perf_counter()
+        clock = self._beside if overlapped else self._clock
+        begin = clock.begin()
         try:
             yield
         finally:
-            if not overlapped:
-                synchronize(self.device)
+            end = clock.end()
             stack.pop()
-            self.add(name, time.perf_counter() - start, within=within, overlapped=overlapped)
+            later = isinstance(clock, EventClock)
+            seconds = 0.0 if later else clock.seconds(begin, end)
+            self.add(name, seconds, within=within, overlapped=overlapped)
+            if later:
+                with self._lock:
+                    self._pending.append((name, begin, end))
             if self._watch is not None:
                 self._watch.leave(name, overlapped)
 
@@ -83,9 +158,9 @@ class Meter:
         with self._lock:
             before = self._stages.get(name)
             self._stages[name] = Stage(
-                name=name,
+                name=str(name),  # plain text, not a `StageName`
                 seconds=(before.seconds if before else 0.0) + seconds,
-                within=within,
+                within=None if within is None else str(within),
                 reused=reused,
                 overlapped=overlapped,
             )
@@ -94,9 +169,24 @@ class Meter:
         """Seconds since the meter was made."""
         return time.perf_counter() - self.began
 
-    def stages(self) -> tuple[Stage, ...]:
-        """Stages in the order they were first finished."""
+    def since_start_done(self) -> float:
+        """Seconds since the meter was made; waits until the device has done what it was asked."""
+        synchronize(self.device)
+        return self.since_start()
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the stages in the order they were first finished; waits for nothing."""
         with self._lock:
+            return tuple(self._stages)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Stages in the order they were first finished; waits until the device has done them."""
+        with self._lock:
+            for name, begin, end in self._pending:
+                known = self._stages[name]
+                spent = self._clock.seconds(begin, end)
+                self._stages[name] = replace(known, seconds=known.seconds + spent)
+            self._pending.clear()
             return tuple(self._stages.values())
 
 
@@ -122,11 +212,11 @@ def device_peak(device: torch.device) -> int | None:
 
 
 def host_peak() -> int:
-    """Highest resident set of this process so far, in bytes; 0 where the system does not tell."""
+    """Return the highest resident set of this process so far, in bytes."""
     try:
         import resource
     except ImportError:  # Windows
-        return 0
+        return int(psutil.Process().memory_info().peak_wset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak) if sys.platform == "darwin" else int(peak) * 1024
 
@@ -171,9 +261,8 @@ class MemoryWatch:
     def __enter__(self) -> MemoryWatch:
         self._token = _watch.set(self)
         reset_device_peak(self.device)
-        if resident() is not None:
-            self._thread = threading.Thread(target=self._look, name="omnidrop-memory", daemon=True)
-            self._thread.start()
+        self._thread = threading.Thread(target=self._look, name="omnidrop-memory", daemon=True)
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -213,8 +302,6 @@ class MemoryWatch:
 
     def _credit_host(self) -> None:
         held = resident()
-        if held is None:
-            return
         for name in self._open:
             before = self._peaks.get(name, StageMemory())
             self._peaks[name] = replace(before, host=max(before.host or 0, held))
@@ -230,44 +317,6 @@ class MemoryWatch:
         reset_device_peak(self.device)
 
 
-def resident() -> int | None:
-    """Return this process's resident set in bytes now; None where the system does not tell."""
-    try:
-        pages = int(Path("/proc/self/statm").read_bytes().split()[1])
-    except (OSError, ValueError, IndexError):
-        return None
-    return pages * os.sysconf("SC_PAGE_SIZE")
-
-
-def matmul_speed(device: torch.device, dtype: torch.dtype, seconds: float = 0.3) -> float:
-    """Measure how many operations a second a large square matrix product reaches.
-
-    Parameters
-    ----------
-    device : torch.device
-    dtype : torch.dtype
-    seconds : float
-        About how long to measure, once the size is found.
-
-    Returns
-    -------
-    float
-        FLOP/s: the median of several products.
-    """
-    size, took = 256, 0.0
-    while True:
-        a = torch.ones(size, size, dtype=dtype, device=device)
-        took = _matmul_seconds(a)
-        if took > seconds / 20 or size >= 8192:
-            break
-        size *= 2
-    rounds = max(3, min(50, int(seconds / max(took, 1e-6))))
-    return 2 * size**3 / statistics.median(_matmul_seconds(a) for _ in range(rounds))
-
-
-def _matmul_seconds(a: torch.Tensor) -> float:
-    synchronize(a.device)
-    start = time.perf_counter()
-    torch.mm(a, a)
-    synchronize(a.device)
-    return time.perf_counter() - start
+def resident() -> int:
+    """Return this process's resident set in bytes now."""
+    return int(psutil.Process().memory_info().rss)

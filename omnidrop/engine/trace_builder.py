@@ -1,4 +1,4 @@
-"""From what the engine did to the Trace a person reads: counting only, no model work."""
+"""Build the Trace of an answer from what the engine did: counting only, no model work."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from omnidrop.engine.encode import Encoded
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.timing import Meter, device_peak, host_peak
 from omnidrop.models.adapter import Adapter
-from omnidrop.profiling.cost import kv_bytes, prefill_flops
-from omnidrop.prompt import Prompt, TokenMap
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import ChunkTrace, Memory, Trace
+from omnidrop.shapes import described
+from omnidrop.tokens import Prompt, TokenMap
 
 if TYPE_CHECKING:
     from omnidrop.clip.clip import Clip
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Account:
-    """What one question left behind.
+    """What was done for one question.
 
     Attributes
     ----------
@@ -35,10 +35,12 @@ class Account:
     method : Method
     options : GenerateOptions
     kv_bytes : int
-        Keys and values held right after prefill.
+        Bytes of the KV cache right after prefill.
     ticks : tuple of float
         Seconds from the start of the question to each chosen token.
     notices : tuple of str
+    decode_loop : str
+        `Generated.loop`.
     """
 
     prompt: Prompt
@@ -48,6 +50,7 @@ class Account:
     kv_bytes: int
     ticks: tuple[float, ...]
     notices: tuple[str, ...]
+    decode_loop: str = ""
 
 
 def build_trace(
@@ -78,11 +81,11 @@ def build_trace(
             **account.method.settings(),
             "plan": dict(account.prefilled.plan.settings),
         },
-        model=asdict(adapter.info),
+        model=described(adapter.info),
         clip=_describe(clip, encoded),
         settings={
             "question": question,
-            "system": adapter.layout.system if system is None else system,
+            "system": adapter.template.system if system is None else system,
             **asdict(account.options),
             "versions": versions(),
         },
@@ -94,7 +97,7 @@ def build_trace(
         planned=account.prefilled.plan.counts,
         kept_audio=kept_audio,
         kept_video=kept_video,
-        chunks=_chunks(tokens, account.prefilled, adapter.layout.seconds_per_chunk, clip),
+        chunks=_chunks(tokens, account.prefilled, adapter.template.chunk_seconds, clip),
         stages=meter.stages(),
         ttft=ticks[0] if ticks else meter.since_start(),
         tokens_per_second=speed,
@@ -102,11 +105,12 @@ def build_trace(
             host=host_peak(),
             device=device_peak(adapter.device),
             kv_cache=account.kv_bytes,
-            kv_cache_unpruned=kv_bytes(shape, (len(tokens),) * layers, element),
+            kv_cache_unpruned=shape.kv_bytes((len(tokens),) * layers, element),
         ),
-        flops_prefill=prefill_flops(shape, text, kept),
-        flops_prefill_unpruned=prefill_flops(shape, text, (total,) * layers),
+        flops_prefill=shape.prefill_flops(text, kept),
+        flops_prefill_unpruned=shape.prefill_flops(text, (total,) * layers),
         notices=account.notices,
+        decode_loop=account.decode_loop,
         survivors=(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()
         ),
@@ -120,7 +124,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def _versions() -> tuple[tuple[str, str], ...]:
-    """Read once: looking a version up costs as much as a small model's prefill."""
+    """Look the versions up once: it takes as long as a small model's prefill."""
     from importlib.metadata import version
 
     found = [(name, version(name)) for name in ("torch", "transformers", "av", "numpy")]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from omnidrop.errors import UsageError, printable
+from omnidrop.files import plain, to_json
 
 SCHEMA = "omnidrop.eval/1"
 SETUP_SCHEMA = "omnidrop.eval-setup/1"
@@ -33,9 +33,9 @@ class Folder:
     Parameters
     ----------
     path : Path
-        Made if it is not there.
+        Created if it does not exist.
     setup : mapping
-        What all its records have in common: set, model, sampling, how questions are put.
+        What all its records share: set, model, sampling, how questions are asked.
 
     Raises
     ------
@@ -75,7 +75,7 @@ class Folder:
             self._stream = None
 
     def check_label(self, label: str, budget: float, settings: Mapping[str, Any]) -> None:
-        """Refuse a label that already stands for other settings in this folder."""
+        """Refuse a label that has other settings in this folder."""
         before = self._labels.get((label, budget))
         if before is None:
             return
@@ -89,21 +89,21 @@ class Folder:
             )
 
     def settled(self, key: str) -> bool:
-        """Return whether a question was answered or refused before; an error is tried again."""
+        """Return whether a question was answered or refused before; errors are tried again."""
         return self.done.get(key, FAILED) != FAILED
 
     def add(self, record: Record) -> None:
-        """Write one record, whole, to the disk."""
+        """Write one record in a single call."""
         if self._stream is None:
             raise ValueError("the folder is not open")
-        text = json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
+        text = to_json(record)
         try:
             os.write(self._stream, (text + "\n").encode("utf-8", "backslashreplace"))
         except OSError as problem:
             raise UsageError(
                 f"A record cannot be written ({problem.strerror}).",
                 path=self.path,
-                hint="Make room and run the same command again; it goes on where it was.",
+                hint="Make room and run the same command again; it resumes.",
             ) from problem
         self.done[record["key"]] = record["status"]
 
@@ -186,26 +186,9 @@ def read_setup(path: Path) -> dict[str, Any] | None:
 
 
 def key_of(*parts: Any) -> str:
-    """Return a name for what was asked: the same parts give the same key."""
+    """Return a key: equal parts give equal keys."""
     text = json.dumps(plain(parts), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:20]
-
-
-def plain(value: Any) -> Any:
-    """Return a value that strict JSON can hold."""
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): plain(v) for key, v in value.items()}
-    if isinstance(value, (set, frozenset)):
-        return sorted(plain(v) for v in value)
-    if isinstance(value, (list, tuple)):
-        return [plain(v) for v in value]
-    if hasattr(value, "tolist"):
-        return plain(value.tolist())
-    return printable(value) if isinstance(value, os.PathLike) else str(value)
 
 
 def _cell(record: Record) -> tuple[str, float]:
@@ -213,7 +196,7 @@ def _cell(record: Record) -> tuple[str, float]:
 
 
 def _other_settings(one: Record, other: Record) -> list[str]:
-    """Return the settings that two records of a method have both, and not alike."""
+    """Return the settings that both records of a method have, with different values."""
     return [name for name in one if name != "plan" and other.get(name, one[name]) != one[name]]
 
 
@@ -226,7 +209,7 @@ def _agree(path: Path, setup: Mapping[str, Any]) -> None:
             with (path / SETUP).open("x", encoding="utf-8") as stream:
                 stream.write(json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
             return
-        except FileExistsError:  # another process was first
+        except FileExistsError:  # another process created it
             there = read_setup(path) or {}
     _compare(path, wanted, there, "the records already there")
 

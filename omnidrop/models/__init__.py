@@ -1,1 +1,4 @@
-"""The only place that knows transformers' and bitsandbytes' names."""
+"""Model families, and what loads them: the only room that knows transformers or a family."""
+
+#: Modules of the families that come with the package; each has a `FAMILY`.
+FAMILIES = ("omnidrop.models.qwen2_5_omni",)

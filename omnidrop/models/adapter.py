@@ -1,7 +1,7 @@
 """What the engine needs of a model family: the one door between the engine and transformers.
 
-A family is one file with a subclass of `Adapter`, and one line in `omnidrop/models/loading.py`.
-Everything is batch size one.
+A family's `Family.load` returns a subclass of `Adapter` (`omnidrop.models.family`). Everything is
+batch size one.
 """
 
 from __future__ import annotations
@@ -10,80 +10,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 
-from omnidrop.clip.features import AudioSpec, VideoSpec
-from omnidrop.prompt import Layout, TextEncoder
+from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
+from omnidrop.models.family import Template
+from omnidrop.models.kernels import Filled
+from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
+from omnidrop.tokens import TextEncoder
 
 #: Cosine and sine of a sequence's rotary angles, (1, n, head_dim) each.
 Rotary = tuple[torch.Tensor, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class TextShape:
-    """Sizes of the decoder."""
-
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    vocab: int
-
-
-@dataclass(frozen=True)
-class VisionShape:
-    """Sizes of the vision tower.
-
-    Attributes
-    ----------
-    layers, hidden, intermediate, heads : int
-        Blocks and widths; `intermediate` of a gated MLP.
-    patch, temporal_patch, merge, window : int
-        Pixels of a patch's side, frames of a patch, patches of a token's side, pixels of an
-        attention window's side.
-    full_attention : tuple of int
-        Blocks that attend over the whole frame instead of windows.
-    output : int
-        Width of the embeddings it makes.
-    """
-
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    patch: int
-    temporal_patch: int
-    merge: int
-    window: int
-    full_attention: tuple[int, ...]
-    output: int
-
-
-@dataclass(frozen=True)
-class AudioShape:
-    """Sizes of the audio tower.
-
-    Attributes
-    ----------
-    layers, hidden, intermediate, heads : int
-    mel_bins : int
-    window : int
-        Mel frames of an attention window.
-    output : int
-        Width of the embeddings it makes.
-    """
-
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    mel_bins: int
-    window: int
-    output: int
 
 
 @dataclass(frozen=True)
@@ -95,7 +33,7 @@ class ModelInfo:
     name : str
         As asked for: a hub name, a folder's name, or "demo".
     family : str
-        Like "Qwen2.5-Omni".
+        Name of the family.
     demo : bool
         True for the small model that ships with the package.
     dtype, device, attention : str
@@ -121,18 +59,52 @@ class ModelInfo:
     audio: AudioShape
     parameters: int
 
+    @property
+    def shapes(self) -> Shapes:
+        """All three sizes."""
+        return Shapes(self.text, self.vision, self.audio)
+
+
+class Embeds(NamedTuple):
+    """What an encoder makes of frames or of audio.
+
+    Attributes
+    ----------
+    planes : tuple of Tensor, (n, D) each
+        Embeddings of the same n tokens. The first enters the decoder; each further one, which only
+        video has, is added to the rows of these tokens after a layer: plane i after layer i - 1.
+    received : Tensor, (n,) float32, or None
+        Attention that each token received in the encoder's last layer, if it was asked for and the
+        encoder can tell.
+    """
+
+    planes: tuple[torch.Tensor, ...]
+    received: torch.Tensor | None = None
+
 
 class LayerCache(Protocol):
     """The engine's cache as a decoder layer sees it."""
 
+    @property
+    def even(self) -> bool:
+        """Whether all layers are given as many tokens."""
+        ...
+
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the new keys and values, (1, kv_heads, n, head_dim), and return all of them."""
+        """Append the new keys and values, (1, kv_heads, n, head_dim), and return all of them.
+
+        Where `filled` says something, n is 1 and what is returned has room behind the tokens.
+        """
         ...
 
     def length(self, layer: int) -> int:
-        """Tokens held by a layer."""
+        """Tokens held by a layer, as far as the host knows."""
+        ...
+
+    def filled(self, layer: int) -> Filled | None:
+        """How much of what `update` returns counts, where only the device knows it."""
         ...
 
 
@@ -141,6 +113,10 @@ class TextCodec(TextEncoder, Protocol):
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of `ids` without special tokens; incomplete characters as U+FFFD."""
+        ...
+
+    def id(self, token: str) -> int | None:
+        """Return the id of a token, or None if there is no such token."""
         ...
 
 
@@ -154,26 +130,26 @@ class Adapter(ABC):
         Where ids and features go in.
     dtype : torch.dtype
         Of hidden states.
-    layout : Layout
-        Special ids and time scale.
+    template : Template
+        Writes the family's prompts.
     text : TextCodec
     stop_ids : frozenset of int
         Ids that end an answer.
     video_spec : VideoSpec
     audio_spec : AudioSpec
-        What the towers ask of frames and sound, from the checkpoint's own settings.
+        What the encoders ask of frames and audio, from the checkpoint's own settings.
     scaling : float
         Factor on query-key products in the decoder.
     folder : Path or None
         Where the checkpoint is, if it came from a folder.
     fingerprint : str or None
-        Tells towers apart: models with equal fingerprints embed sound and pictures alike.
+        Tells encoders apart: models with equal fingerprints embed audio and video alike.
     """
 
     info: ModelInfo
     device: torch.device
     dtype: torch.dtype
-    layout: Layout
+    template: Template
     text: TextCodec
     stop_ids: frozenset[int]
     video_spec: VideoSpec
@@ -182,16 +158,26 @@ class Adapter(ABC):
     folder: Path | None = None
     fingerprint: str | None = None
 
+    @property
+    def media_spec(self) -> MediaSpec:
+        """What the model asks of a clip."""
+        return MediaSpec(
+            self.video_spec,
+            self.audio_spec,
+            self.template.chunk_seconds,
+            self.template.audio_tokens,
+        )
+
     @abstractmethod
-    def vision_tower(
+    def encode_video(
         self, patches: torch.Tensor, grid: tuple[int, int, int], *, attention: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embed frames.
+    ) -> Embeds:
+        """Run the vision encoder over frames.
 
         Parameters
         ----------
         patches : Tensor, (t·h·w, channels·temporal_patch·patch²) float32
-            As `omnidrop.clip.features.patches` makes them, on any device.
+            As `omnidrop.clip.patches.patches` makes them, on any device.
         grid : tuple of int
             (t, h, w) in patches.
         attention : bool
@@ -199,33 +185,30 @@ class Adapter(ABC):
 
         Returns
         -------
-        embeds : Tensor, (t·h/merge·w/merge, D)
-            In the order of time, rows, columns. The same whether grids come one by one or all.
-        received : Tensor, (t·h/merge·w/merge,) float32, or None
-            Attention received in the last layer: mean over heads, summed over the queries of the
-            frame or window, averaged over the patches merged into a token.
+        Embeds
+            Of t·h/merge·w/merge tokens, in the order of time, rows, columns; the same whether grids
+            come one by one or all together. Attention received is the mean over heads, summed over
+            the queries of the frame or window, averaged over the patches merged into a token.
         """
 
     @abstractmethod
-    def audio_tower(
-        self, mel: torch.Tensor, *, attention: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Embed sound.
+    def encode_audio(self, mel: torch.Tensor, *, attention: bool = False) -> Embeds:
+        """Run the audio encoder over a log-mel spectrogram.
 
         Parameters
         ----------
         mel : Tensor, (mel_bins, F) float32
-            Log-mel at 100 frames a second, on any device. Pieces that begin at multiples of the
-            tower's window (200 frames) give the same as the whole.
+            Log-mel as `audio_spec` asks for it, on any device. Pieces that begin at multiples of
+            the encoder's window (`AudioShape.window`) give the same as the whole.
         attention : bool
             Also return the attention each token received.
 
         Returns
         -------
-        embeds : Tensor, (Na, D)
-        received : Tensor, (Na,) float32, or None
-            Attention received in the last layer: mean over heads, summed over the queries of the
-            window, averaged over the two positions pooled into a token.
+        Embeds
+            One plane, in the order of time. Attention received is the mean over heads, summed over
+            the queries of the window, averaged over the positions pooled into a token; None where
+            the family's encoder has none to report.
         """
 
     @abstractmethod
@@ -234,7 +217,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def rotary(self, positions: torch.Tensor) -> Rotary:
-        """Return cosine and sine of M-RoPE positions, (3, n) int64."""
+        """Return cosine and sine of rotary positions, (3, n) int64 or float32."""
 
     @abstractmethod
     def layer(
@@ -259,8 +242,8 @@ class Adapter(ABC):
         """
 
     @abstractmethod
-    def remember(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
-        """Add to the cache what `layer` would add, for rows whose states nobody asks for.
+    def cache_kv(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
+        """Compute only keys and values, for rows whose states nothing reads (in the last layer).
 
         Parameters
         ----------

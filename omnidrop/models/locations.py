@@ -9,21 +9,17 @@ import json
 import math
 import os
 import re
-import struct
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omnidrop.errors import ModelError, printable
+from omnidrop.models.family import Family, aliases, families, family_of
 
-ALIASES = {"3b": "Qwen/Qwen2.5-Omni-3B", "7b": "Qwen/Qwen2.5-Omni-7B"}
 DEMO = "demo"
-MODEL_TYPES = ("qwen2_5_omni", "qwen2_5_omni_thinker")
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-
-#: Parts of a checkpoint that speak, and are not loaded.
-UNUSED = ("talker.", "token2wav.")
 
 #: What is fetched from the hub: no code, no other formats of the weights.
 WANTED = ("*.json", "*.txt", "*.safetensors")
@@ -46,37 +42,24 @@ class Location:
         True for the model that ships with the package.
     config : dict
         The checkpoint's config.json.
+    family : Family
+        The family of its `model_type`.
     """
 
     name: str
     folder: Path
     demo: bool
     config: dict[str, Any]
-
-    @property
-    def thinker_config(self) -> dict[str, Any]:
-        """The part of the config that is about the model we load."""
-        return self.config.get("thinker_config") or self.config
+    family: Family
 
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor of a checkpoint.
-
-    Attributes
-    ----------
-    name : str
-    dtype : str
-        As safetensors writes it.
-    shape : tuple of int
-    offset : int
-        Where in its file its first byte is.
-    """
+    """One tensor of a checkpoint: its name, type as safetensors writes it, and shape."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    offset: int = 0
 
     @property
     def numel(self) -> int:
@@ -106,11 +89,6 @@ class KnownModel:
     size: str | None = None
     folder: str | None = None
 
-    @property
-    def ready(self) -> bool:
-        """Whether it can be loaded without a download."""
-        return self.folder is not None
-
 
 def demo_folder() -> Path:
     """Folder of the demo model: in an installed package, or beside it in a checkout."""
@@ -138,8 +116,8 @@ def find(model: str | None, *, offline: bool = False) -> Location:
     Parameters
     ----------
     model : str or None
-        A folder, a hub name, an alias ("3b", "7b", "demo"), or None: a cached Qwen2.5-Omni, the
-        smaller first, else the demo model.
+        A folder, a hub name, an alias ("3b", "7b", "demo"), or None: a model with an alias that is
+        in the hub's cache, smaller ones first, else the demo model.
     offline : bool
         Never use the network.
 
@@ -150,7 +128,7 @@ def find(model: str | None, *, offline: bool = False) -> Location:
     """
     try:
         return _find(model, offline)
-    except (OSError, RuntimeError) as error:  # names and folders the system will not look at
+    except (OSError, RuntimeError) as error:  # names and folders the system refuses
         raise ModelError(
             f"This model cannot be opened: {error}.", path=model, hint=_known()
         ) from error
@@ -158,7 +136,7 @@ def find(model: str | None, *, offline: bool = False) -> Location:
 
 def _find(model: str | None, offline: bool) -> Location:
     if model is None:
-        for repository in ALIASES.values():
+        for repository in aliases().values():
             folder = cached(repository)
             if folder is not None:
                 return _located(repository, folder)
@@ -167,7 +145,7 @@ def _find(model: str | None, offline: bool) -> Location:
         raise ModelError("The model has no name.", hint=_known())
     if model.lower() == DEMO:
         return _located(DEMO, demo_folder(), demo=True)
-    repository = ALIASES.get(model.lower(), model)
+    repository = aliases().get(model.lower(), model)
     path = Path(model).expanduser()
     if repository == model and path.is_dir():
         return _located(path.resolve().name, path, demo=_same(path, demo_folder()))
@@ -193,7 +171,9 @@ def _same(a: Path, b: Path) -> bool:
 
 
 def _known() -> str:
-    return f"Name a folder, a hub name such as {ALIASES['3b']}, or one of: 3b, 7b, demo."
+    known = aliases()
+    names = ", ".join([*known, DEMO])
+    return f"Name a folder, a hub name such as {next(iter(known.values()))}, or one of: {names}."
 
 
 def _located(name: str, folder: Path, *, demo: bool = False) -> Location:
@@ -203,7 +183,9 @@ def _located(name: str, folder: Path, *, demo: bool = False) -> Location:
             path=folder,
             hint="Install OmniDrop again, or name a model: --model 3b",
         )
-    return Location(name=name, folder=folder, demo=demo, config=inspect(folder))
+    config = inspect(folder)
+    family = _family(config, folder / "config.json")
+    return Location(name=name, folder=folder, demo=demo, config=config, family=family)
 
 
 def _download(repository: str) -> Path:
@@ -229,7 +211,7 @@ def _download(repository: str) -> Path:
             hint=f"Unset it once, or: hf download {repository}",
         ) from error
     except OSError as error:
-        if error.errno is None:  # a library's own
+        if error.errno is None:  # the library's own, not the system's
             raise _unreachable(repository, error) from error
         raise ModelError(
             f"{repository} cannot be saved: {error.strerror}.",
@@ -261,19 +243,11 @@ def inspect(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     config = read_json(path)
-    kind = config.get("model_type")
-    if kind not in MODEL_TYPES:
-        raise ModelError(
-            f"This is a {kind or 'model of no known type'}; OmniDrop runs Qwen2.5-Omni "
-            f"({', '.join(MODEL_TYPES)}).",
-            path=path,
-            hint=_known(),
-        )
-    thinker = config.get("thinker_config") or config
-    for part in ("text_config", "vision_config", "audio_config"):
-        if not isinstance(thinker, dict) or not isinstance(thinker.get(part), dict):
-            raise ModelError(f"The config has no {part}.", path=path, hint=AGAIN)
-    if "quantization_config" in {**config, **thinker}:
+    family = _family(config, path)
+    if part := family.missing_part(config):
+        raise ModelError(f"The config has no {part}.", path=path, hint=AGAIN)
+    parts = [config, *(part for part in config.values() if isinstance(part, dict))]
+    if any("quantization_config" in part for part in parts):
         raise ModelError(
             "These weights are quantised already, in a way that OmniDrop does not run.",
             path=path,
@@ -285,6 +259,20 @@ def inspect(folder: Path) -> dict[str, Any]:
         raise ModelError("The tokenizer is missing.", path=folder / "tokenizer.json", hint=AGAIN)
     weights(folder)
     return config
+
+
+def _family(config: dict[str, Any], path: Path) -> Family:
+    """Return the family of a config; `path` is named if there is none."""
+    kind = config.get("model_type")
+    family = family_of(kind)
+    if family is None:
+        known = ", ".join(f"{f.name} ({', '.join(f.model_types)})" for f in families())
+        raise ModelError(
+            f"This is a {kind or 'model of no known type'}; OmniDrop runs {known}.",
+            path=path,
+            hint=_known(),
+        )
+    return family
 
 
 def shards(folder: Path) -> list[Path]:
@@ -320,8 +308,14 @@ def shards(folder: Path) -> list[Path]:
     return files
 
 
-def weights(folder: Path) -> list[Weight]:
-    """List the tensors of a checkpoint from the headers of its files, unused parts left out.
+def weights(folder: Path, unused: Sequence[str] = ()) -> list[Weight]:
+    """List the tensors of a checkpoint from the headers of its files.
+
+    Parameters
+    ----------
+    folder : Path
+    unused : sequence of str
+        Prefixes of tensors to leave out.
 
     Raises
     ------
@@ -332,41 +326,32 @@ def weights(folder: Path) -> list[Weight]:
         weight
         for file in shards(folder)
         for weight in header(file)
-        if not weight.name.startswith(UNUSED)
+        if not weight.name.startswith(tuple(unused))
     ]
 
 
 def header(path: Path) -> list[Weight]:
-    """Read a safetensors header: 8 bytes of length, then JSON; tensors follow to the last byte.
+    """List the tensors of one file; the library checks that they fill it.
 
     Raises
     ------
     ModelError
         If the file is missing, damaged or cut off.
     """
+    from safetensors import SafetensorError, safe_open
+
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            if length > min(size, 100_000_000):
-                raise ValueError("its header is longer than it")
-            told = json.loads(file.read(length))
-        told.pop("__metadata__", None)
-        end = max((entry["data_offsets"][1] for entry in told.values()), default=0)
-        if size < 8 + length + end:
-            raise ValueError(f"it has {size} of {8 + length + end} bytes")
-        return [
-            Weight(
-                name,
-                entry["dtype"],
-                tuple(entry["shape"]),
-                8 + length + entry["data_offsets"][0],
-            )
-            for name, entry in told.items()
-        ]
+        # The library calls every file that it cannot open a missing one.
+        path.open("rb").close()
+        with safe_open(path, framework="np") as file:
+            entries = [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118
+            return [
+                Weight(name, str(entry.get_dtype()), tuple(entry.get_shape()))
+                for name, entry in entries
+            ]
     except PermissionError as error:
         raise ModelError("This file may not be read.", path=path) from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+    except (OSError, SafetensorError) as error:
         raise ModelError(
             f"This file of weights is damaged or cut off ({error}).", path=path, hint=AGAIN
         ) from error
@@ -403,7 +388,7 @@ def known_models() -> list[KnownModel]:
     """
     demo = demo_folder()
     found = [(DEMO, "small model that comes with OmniDrop", demo if demo.is_dir() else None)]
-    found += [(alias, name, cached(name)) for alias, name in ALIASES.items()]
+    found += [(alias, name, cached(name)) for alias, name in aliases().items()]
     return [
         KnownModel(alias, name, "not on this machine")
         if folder is None

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import torch
 
 from omnidrop.errors import MemoryShortError
@@ -17,7 +18,7 @@ from omnidrop.errors import MemoryShortError
 #: Weights must leave this share of the free memory for everything else.
 HEADROOM = 0.05
 
-#: How libraries word it when memory runs out and they raise a mere RuntimeError.
+#: Parts of the message when a library raises a plain RuntimeError because memory ran out.
 WORDINGS = (
     "out of memory",
     "not enough memory",
@@ -65,35 +66,17 @@ def gigabytes(count: int | float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 5e7 else f"{count / 1e6:.1f} MB"
 
 
-def host_memory_free(root: Path = Path("/")) -> int | None:
-    """Bytes that may still be used, by the machine's count and its container's limit.
+def host_memory_free(groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """Return the bytes of host memory that are free, within a container's limit.
 
     Parameters
     ----------
-    root : Path
-        Where /proc and /sys are found.
-
-    Returns
-    -------
-    int or None
-        None where neither is known.
+    groups : Path
+        Where Linux shows the control group of this process; ignored where it is not there.
     """
-    free = [
-        n
-        for n in (_meminfo(root / "proc/meminfo"), _cgroup(root / "sys/fs/cgroup"))
-        if n is not None
-    ]
-    return min(free) if free else None
-
-
-def _meminfo(path: Path) -> int | None:
-    try:
-        for line in path.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, IndexError):
-        pass
-    return None
+    free = int(psutil.virtual_memory().available)
+    limit = _cgroup(groups)
+    return free if limit is None else min(free, limit)
 
 
 def _cgroup(folder: Path) -> int | None:
@@ -101,7 +84,7 @@ def _cgroup(folder: Path) -> int | None:
     try:
         limit = (folder / "memory.max").read_text().strip()
         used = int((folder / "memory.current").read_text())
-        # Cached files are counted as used, and given back when asked for.
+        # Cached files count as used, and are released on demand.
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         return max(0, int(limit) - used + int(stat.get("inactive_file", 0)))
     except (OSError, ValueError):
@@ -140,7 +123,7 @@ def out_of_memory(hint: str) -> Iterator[None]:
 
 
 def _where(error: BaseException) -> str | None:
-    """Whose memory ran out, or None if this error is about something else."""
+    """Return whose memory ran out, or None if this error has another cause."""
     said = str(error).lower()
     if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(
         wording in said for wording in WORDINGS

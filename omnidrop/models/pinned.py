@@ -9,9 +9,11 @@ quantisation and checks stay transformers' own.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -20,7 +22,7 @@ from typing import Any
 
 import torch
 
-from omnidrop.models.locations import UNUSED, Weight, header, shards
+from omnidrop.models.locations import Weight, header, shards
 
 #: Bytes that are read and copied at once: a matrix of a 3B is some blocks, so that all threads
 #: work where transformers asks for one tensor after the other.
@@ -80,7 +82,7 @@ class PinnedReader:
             os.close(descriptor)
         self._files.clear()
 
-    def read(self, path: Path, weight: Weight) -> torch.Tensor:
+    def read(self, path: Path, weight: Weight, offset: int) -> torch.Tensor:
         """Return a tensor on the device; safe to call from several threads.
 
         Raises
@@ -98,9 +100,7 @@ class PinnedReader:
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
         descriptor = self._open(path)
         jobs = [
-            self._readers.submit(
-                self._move, descriptor, weight.offset + at, flat[at : at + self._block]
-            )
+            self._readers.submit(self._move, descriptor, offset + at, flat[at : at + self._block])
             for at in range(0, flat.numel(), self._block)
         ]
         for job in jobs:
@@ -136,7 +136,9 @@ class PinnedReader:
         finally:
             self._room.put(block)
 
-    def lazy(self, folder: Path, dtype: torch.dtype) -> dict[str, Unread] | None:
+    def lazy(
+        self, folder: Path, dtype: torch.dtype, unused: Sequence[str] = ()
+    ) -> dict[str, Unread] | None:
         """Return the tensors of a checkpoint by name, unused parts left out, unread as yet.
 
         Parameters
@@ -144,6 +146,8 @@ class PinnedReader:
         folder : Path
         dtype : torch.dtype
             Of the model. Other types are converted on the device.
+        unused : sequence of str
+            Prefixes of tensors to leave out.
 
         Returns
         -------
@@ -152,10 +156,10 @@ class PinnedReader:
             just fits would not, with a wider tensor beside it.
         """
         found = {
-            weight.name: Unread(self, file, weight)
+            weight.name: Unread(self, file, weight, at)
             for file in shards(folder)
-            for weight in header(file)
-            if not weight.name.startswith(UNUSED)
+            for weight, at in _placed(file)
+            if not weight.name.startswith(tuple(unused))
         }
         types = {unread.weight.dtype for unread in found.values()}
         fit = all(name in TYPES and TYPES[name].itemsize <= dtype.itemsize for name in types)
@@ -170,14 +174,16 @@ class Unread:
     reader : PinnedReader
     path : Path
     weight : Weight
+    offset : int
+        Where its bytes begin in the file.
     """
 
-    def __init__(self, reader: PinnedReader, path: Path, weight: Weight) -> None:
-        self._reader, self._path, self.weight = reader, path, weight
+    def __init__(self, reader: PinnedReader, path: Path, weight: Weight, offset: int) -> None:
+        self._reader, self._path, self.weight, self._offset = reader, path, weight, offset
 
     def __getitem__(self, index: Any) -> torch.Tensor:
         """Read all of it; other indices than `...` apply to the whole."""
-        return self._reader.read(self._path, self.weight)[index]
+        return self._reader.read(self._path, self.weight, self._offset)[index]
 
     def get_shape(self) -> list[int]:
         """Return the shape."""
@@ -190,6 +196,15 @@ class Unread:
     def numel(self) -> int:
         """Return the number of elements."""
         return math.prod(self.weight.shape)
+
+
+def _placed(path: Path) -> list[tuple[Weight, int]]:
+    """List the tensors of a file, and where the bytes of each begin."""
+    weights = header(path)  # the library has checked the file
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        told = json.loads(file.read(length))
+    return [(weight, 8 + length + told[weight.name]["data_offsets"][0]) for weight in weights]
 
 
 def reads_pinned(device: torch.device) -> bool:

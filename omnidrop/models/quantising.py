@@ -13,18 +13,18 @@ from omnidrop.errors import ModelError
 QUANTISED = {"4bit": 0.53, "8bit": 1.01}
 
 
-def language_model(thinker: Any) -> Any:
-    """The text model inside a thinker, wherever this version of transformers keeps it."""
-    return getattr(thinker.model, "language_model", thinker.model)
+def language_model(model: Any) -> Any:
+    """Return the text model inside a model, wherever this version of transformers keeps it."""
+    return getattr(model.model, "language_model", model.model)
 
 
-def quantisation(kind: str, family: Any, config: Any, dtype: torch.dtype) -> Any:
+def quantisation(kind: str, made_of: Any, config: Any, dtype: torch.dtype) -> Any:
     """Quantise the decoder's linears and nothing else.
 
     Parameters
     ----------
     kind : {"4bit", "8bit"}
-    family : type
+    made_of : type
         The class that will be loaded.
     config : PreTrainedConfig
         Of the model that will be loaded.
@@ -43,7 +43,7 @@ def quantisation(kind: str, family: Any, config: Any, dtype: torch.dtype) -> Any
     from transformers import BitsAndBytesConfig
 
     with torch.device("meta"):
-        empty = family(config)
+        empty = made_of(config)
     language = language_model(empty)
     inside = {id(part) for part in language.layers.modules()}
     outside = [
@@ -62,7 +62,7 @@ def quantisation(kind: str, family: Any, config: Any, dtype: torch.dtype) -> Any
     )
 
 
-def check_quantised(thinker: Any, folder: Path) -> None:
+def check_quantised(model: Any, folder: Path) -> None:
     """Make sure that the decoder was quantised, and nothing but the decoder.
 
     Raises
@@ -72,10 +72,10 @@ def check_quantised(thinker: Any, folder: Path) -> None:
     """
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
-    inside = {id(part) for part in language_model(thinker).layers.modules()}
+    inside = {id(part) for part in language_model(model).layers.modules()}
     found = {
         name: id(part) in inside
-        for name, part in thinker.named_modules()
+        for name, part in model.named_modules()
         if isinstance(part, (Linear4bit, Linear8bitLt))
     }
     wrong = [name for name, in_decoder in found.items() if not in_decoder]

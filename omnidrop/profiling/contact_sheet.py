@@ -1,4 +1,4 @@
-"""The contact sheet: per chunk its frame and its log-mel, survivors lit and the rest dimmed."""
+"""The contact sheet: each chunk's frame and log-mel, survivors bright and the rest dimmed."""
 
 from __future__ import annotations
 
@@ -7,20 +7,33 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from omnidrop.profiling.figures import AUDIO, CONTROL, VIDEO, clock, new_figure, styled
-from omnidrop.profiling.survivors import MEL_PER_TOKEN, ChunkSight, Sight
+from omnidrop.format import clock
+from omnidrop.profiling.figure_style import AUDIO, CONTROL, VIDEO, new_figure, styled
+from omnidrop.profiling.survivors import Replay, ReplayedChunk
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Brightness that is left to what was dropped.
+#: Brightness of dropped tokens, as a share of their own.
 DIM = 0.5
-#: Inches: the sheet's width, the space between cells, the heading, a caption, sound, its marks.
-WIDTH, GAP, HEAD, CAPTION, STRIP, MARK = 14.0, 0.14, 0.66, 0.26, 0.72, 0.09
+#: Width of the sheet, in inches.
+WIDTH = 14.0
+#: Space between cells, in inches.
+GAP = 0.14
+#: Height of the heading, in inches.
+HEAD = 0.66
+#: Height of a caption, in inches.
+CAPTION = 0.26
+#: Height of the log-mel with its marks, in inches.
+STRIP = 0.72
+#: Height of the marks below a log-mel, in inches.
+MARK = 0.09
+#: Widest cell, in inches.
+MAX_CELL = 3.4
 
 
 def dimmed(frame: np.ndarray, kept: np.ndarray, dim: float = DIM) -> np.ndarray:
-    """Return a frame with the tokens that were dropped dark and grey.
+    """Return a frame with the dropped tokens dark and grey.
 
     Parameters
     ----------
@@ -39,22 +52,22 @@ def dimmed(frame: np.ndarray, kept: np.ndarray, dim: float = DIM) -> np.ndarray:
     return np.where(lit[..., None], frame, dark)
 
 
-def contact_sheet(sight: Sight) -> Figure:
-    """Draw a Sight, chunk after chunk, left to right and top to bottom."""
-    seen = [c.frame for c in sight.chunks if c.frame is not None]
-    heard = [c.mel for c in sight.chunks if c.mel is not None]
-    aspect = seen[0].shape[0] / seen[0].shape[1] if seen else 0.0
-    across = max(1, min(_across(len(sight.chunks), aspect), len(sight.chunks)))
-    down = math.ceil(len(sight.chunks) / across)
-    cell = min((WIDTH - GAP) / across - GAP, 3.4)
-    picture, strip = cell * aspect, STRIP if heard else 0.0
-    step = CAPTION + picture + strip + GAP
+def contact_sheet(replay: Replay) -> Figure:
+    """Draw a Replay, chunk by chunk, left to right and top to bottom."""
+    frames = [c.frame for c in replay.chunks if c.frame is not None]
+    mels = [c.mel for c in replay.chunks if c.mel is not None]
+    aspect = frames[0].shape[0] / frames[0].shape[1] if frames else 0.0
+    across = max(1, min(_across(len(replay.chunks), aspect), len(replay.chunks)))
+    down = math.ceil(len(replay.chunks) / across)
+    cell = min((WIDTH - GAP) / across - GAP, MAX_CELL)
+    image, strip = cell * aspect, STRIP if mels else 0.0
+    step = CAPTION + image + strip + GAP
     width, height = max(across * (cell + GAP) + GAP, 6.5), HEAD + down * step + GAP
-    range_ = _loudness(heard)
+    range_ = _loudness(mels)
     with styled():
         figure = new_figure(width, height, layout=None)
-        figure.text(GAP / width, 1 - 0.22 / height, _title(sight), fontsize=12, va="center")
-        figure.text(GAP / width, 1 - 0.46 / height, _legend(sight), fontsize=8.5, va="center",
+        figure.text(GAP / width, 1 - 0.22 / height, _title(replay), fontsize=12, va="center")
+        figure.text(GAP / width, 1 - 0.46 / height, _legend(replay), fontsize=8.5, va="center",
                     color=CONTROL)  # fmt: skip
 
         def place(left: float, top: float, tall: float) -> Any:
@@ -68,50 +81,50 @@ def contact_sheet(sight: Sight) -> Figure:
                 spine.set_visible(False)
             return axis
 
-        for number, chunk in enumerate(sight.chunks):
+        for number, chunk in enumerate(replay.chunks):
             row, column = divmod(number, across)
             left, top = GAP + column * (cell + GAP), HEAD + row * step
             figure.text(left / width, 1 - (top + 0.13) / height, _caption(chunk),
                         fontsize=min(8.5, 3.4 * cell), va="center")  # fmt: skip
-            if picture:
-                _frame(place(left, top + CAPTION, picture), chunk)
+            if image:
+                _draw_frame(place(left, top + CAPTION, image), chunk)
             if strip:
-                _sound(place(left, top + CAPTION + picture + MARK / 2, strip - 2 * MARK), chunk,
-                       range_)  # fmt: skip
+                _draw_mel(place(left, top + CAPTION + image + MARK / 2, strip - 2 * MARK), chunk,
+                          range_)  # fmt: skip
     return figure
 
 
 def _across(count: int, aspect: float) -> int:
-    """Return how many chunks stand side by side, so that the sheet is about as high as wide."""
+    """Return the number of columns that makes the sheet about as high as wide."""
     return max(4, min(8, round(math.sqrt(count * max(aspect + 0.3, 0.4)))))
 
 
-def _legend(sight: Sight) -> str:
-    said = []
-    if any(c.frame is not None for c in sight.chunks):
-        said.append("lit patches are left, grey ones were dropped")
-    if any(c.mel is not None for c in sight.chunks):
-        said.append("coloured and marked sounds of the log-mel are left")
-    return "; ".join(said)
+def _legend(replay: Replay) -> str:
+    parts = []
+    if any(c.frame is not None for c in replay.chunks):
+        parts.append("bright patches are kept, grey ones were dropped")
+    if any(c.mel is not None for c in replay.chunks):
+        parts.append("coloured and marked audio tokens of the log-mel are kept")
+    return "; ".join(parts)
 
 
-def _title(sight: Sight) -> str:
-    said = f"{sight.label} · what is left at layer {sight.layer} of {sight.layers}"
-    if sight.left_out:
-        said += f" · {len(sight.chunks)} of {len(sight.chunks) + sight.left_out} chunks"
-    return said
+def _title(replay: Replay) -> str:
+    title = f"{replay.label} · what is left at layer {replay.layer} of {replay.layers}"
+    if replay.left_out:
+        title += f" · {len(replay.chunks)} of {len(replay.chunks) + replay.left_out} chunks"
+    return title
 
 
-def _caption(chunk: ChunkSight) -> str:
-    parts = [f"{clock(chunk.start)}–{clock(chunk.end)}"]
+def _caption(chunk: ReplayedChunk) -> str:
+    parts = [f"{clock(chunk.start, None)}–{clock(chunk.end, None)}"]
     if chunk.video_total:
-        parts.append(f"picture {chunk.video_kept}/{chunk.video_total}")
-    if chunk.sounds is not None:
-        parts.append(f"sound {int(chunk.sounds.sum())}/{len(chunk.sounds)}")
+        parts.append(f"video {chunk.video_kept}/{chunk.video_total}")
+    if chunk.audio is not None:
+        parts.append(f"audio {int(chunk.audio.sum())}/{len(chunk.audio)}")
     return " · ".join(parts)
 
 
-def _frame(axis: Any, chunk: ChunkSight) -> None:
+def _draw_frame(axis: Any, chunk: ReplayedChunk) -> None:
     if chunk.frame is None or chunk.patches is None:
         return
     axis.imshow(dimmed(chunk.frame, chunk.patches), interpolation="nearest", aspect="auto")
@@ -130,27 +143,26 @@ def _outline(axis: Any, left: float, top: float, width: float, height: float) ->
     )
 
 
-def _loudness(heard: list[np.ndarray]) -> tuple[float, float]:
-    """Return the range of the spectrum that is drawn, the same for all chunks."""
-    if not heard:
+def _loudness(mels: list[np.ndarray]) -> tuple[float, float]:
+    """Return the colour range of the log-mel, the same for all chunks."""
+    if not mels:
         return 0.0, 1.0
-    low, high = min(float(p.min()) for p in heard), max(float(p.max()) for p in heard)
+    low, high = min(float(p.min()) for p in mels), max(float(p.max()) for p in mels)
     return low, high if high > low else low + 1.0
 
 
-def _sound(axis: Any, chunk: ChunkSight, loudness: tuple[float, float]) -> None:
-    """Draw the log-mel, dropped tokens dimmed, and a mark under each that is left."""
+def _draw_mel(axis: Any, chunk: ReplayedChunk, loudness: tuple[float, float]) -> None:
+    """Draw the log-mel, dropped tokens dimmed, with a mark below each survivor."""
     import matplotlib
 
-    if chunk.mel is None or chunk.sounds is None:
+    if chunk.mel is None or chunk.audio is None or chunk.lit is None:
         return
     low, high = loudness
     shade = matplotlib.colormaps["magma"]((chunk.mel[::-1] - low) / (high - low))[..., :3]
-    lit = np.repeat(chunk.sounds, MEL_PER_TOKEN)[: shade.shape[1]]
-    shade = np.where(lit[None, :, None], shade, shade.mean(axis=-1, keepdims=True) * 0.5)
-    tokens = len(chunk.sounds)
+    shade = np.where(chunk.lit[None, :, None], shade, shade.mean(axis=-1, keepdims=True) * 0.5)
+    tokens = len(chunk.audio)
     axis.imshow(shade, aspect="auto", extent=(0, tokens, 0, 1), interpolation="nearest")
-    for token in np.flatnonzero(chunk.sounds):
+    for token in np.flatnonzero(chunk.audio):
         axis.axvspan(token, token + 1, -0.17, -0.05, color=AUDIO, clip_on=False, lw=0)
     axis.set_xlim(0, tokens)
     axis.set_ylim(0, 1)

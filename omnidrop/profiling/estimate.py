@@ -1,42 +1,226 @@
-"""What a question about a clip would cost, before any weight is loaded.
+"""What a question would cost, before any weight is loaded: tokens, FLOPs, memory and time.
 
     from omnidrop.profiling.estimate import estimate
     print(estimate("clip.mp4", "What plays?", [omnidrop.OmniDrop(budget=0.2)],
                    model=omnidrop.LoadOptions(model="7b"), tflops=400).runs[0].peak)
 
-The file is opened, not decoded. Token counts are exact where the file tells its length truly.
+The file is opened, not decoded. Token counts are exact if the file announces its lengths truly.
+Memory is estimated by `peak_bytes`. Times are FLOPs over a speed and so a lower bound: no kernel is
+faster, and reading the file comes on top.
 """
 
 from __future__ import annotations
 
-import math
 import os
-import platform
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
-from omnidrop.clip.clip import Clip, ClipOptions, open_clip
-from omnidrop.clip.features import audio_token_count
-from omnidrop.engine.timing import matmul_speed
+from omnidrop.clip.clip import ClipOptions, open_clip
+from omnidrop.engine.encode import media_of
 from omnidrop.errors import BudgetError
 from omnidrop.models.loading import LoadOptions
 from omnidrop.models.memory import device_memory_free, host_memory_free
-from omnidrop.models.unloaded import RoughEncoder, Sketch, sketch
-from omnidrop.profiling.measure import label_of
-from omnidrop.profiling.peak import (
-    Estimate,
-    RunEstimate,
-    Sizes,
-    Tokens,
-    run_estimate,
-    tower_costs,
-)
-from omnidrop.prompt import Media, build_prompt, long_position_notice
+from omnidrop.models.unloaded import RoughEncoder, Unloaded, describe
+from omnidrop.profiling.machine import device_name, matmul_speed
+from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
+from omnidrop.shapes import Shapes, described
 
-ROUGH = "The tokenizer is not on this machine: text tokens are a guess, four letters each."
+SCHEMA = "omnidrop.estimate/1"
+
+ROUGH_TEXT = "The tokenizer is not on this machine: text tokens are a guess, four letters each."
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of a prompt.
+
+    Attributes
+    ----------
+    text, audio, video : int
+    grid : tuple of int or None
+        (t, h, w) in patches.
+    counted : bool
+        True if the text was counted by the model's own tokenizer.
+    """
+
+    text: int
+    audio: int
+    video: int
+    grid: tuple[int, int, int] | None
+    counted: bool
+
+    @property
+    def av(self) -> int:
+        """Audio and video tokens."""
+        return self.audio + self.video
+
+
+@dataclass(frozen=True)
+class RunEstimate:
+    """One method at one budget.
+
+    Attributes
+    ----------
+    label, method : str
+    budget, realised : float
+        As asked, and as the schedule keeps.
+    counts : tuple of int, length L
+        Audio and video tokens entering each layer.
+    flops_prefill : float
+    speedup : float
+        Of the LLM prefill against keeping everything, by FLOPs.
+    kv_cache, peak : int
+        Bytes: KV cache after prefill, and the most held at once, weights included.
+    seconds : float
+        To the first token, encoders included.
+    """
+
+    label: str
+    method: str
+    budget: float
+    realised: float
+    counts: tuple[int, ...]
+    flops_prefill: float
+    speedup: float
+    kv_cache: int
+    peak: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The control and every run.
+
+    Attributes
+    ----------
+    clip, question : str
+    model : dict
+        Name, sizes, dtype, device, parameters, bytes of weights.
+    tokens : Tokens
+    flops_vision, flops_audio : float
+        Of the encoders; the same for every run.
+    speed : float
+        FLOP/s that times are computed with.
+    speed_of : str
+        Where that speed comes from.
+    control : RunEstimate
+    runs : tuple of RunEstimate
+    notices : tuple of str
+    """
+
+    clip: str
+    question: str
+    model: dict[str, Any]
+    tokens: Tokens
+    flops_vision: float
+    flops_audio: float
+    speed: float
+    speed_of: str
+    control: RunEstimate
+    runs: tuple[RunEstimate, ...]
+    notices: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[RunEstimate, ...]:
+        """The control first, then the runs."""
+        return (self.control, *self.runs)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return nested plain values, ready for JSON, `schema` first."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the estimate needs of a model.
+
+    Attributes
+    ----------
+    shapes : Shapes
+    weights : int
+        Bytes.
+    width : int
+        Bytes per value of hidden states, keys and values.
+    gpu : bool
+        Whether it runs on a GPU, where encoder batches are larger.
+    """
+
+    shapes: Shapes
+    weights: int
+    width: int
+    gpu: bool = False
+
+
+def encoder_flops(sizes: Sizes, tokens: Tokens) -> tuple[float, float]:
+    """Return the FLOPs of the vision and of the audio encoder."""
+    vision = sizes.shapes.vision.flops(tokens.grid) if tokens.grid else 0.0
+    return vision, sizes.shapes.audio.flops(tokens.audio) if tokens.audio else 0.0
+
+
+def run_estimate(
+    label: str,
+    method: str,
+    budget: float,
+    counts: Sequence[int],
+    sizes: Sizes,
+    tokens: Tokens,
+    speed: float,
+) -> RunEstimate:
+    """Estimate one run.
+
+    Parameters
+    ----------
+    label, method : str
+    budget : float
+    counts : sequence of int, length L
+        Audio and video tokens entering each layer.
+    sizes : Sizes
+    tokens : Tokens
+    speed : float
+        FLOP/s.
+    """
+    text = sizes.shapes.text
+    whole = text.prefill_flops(tokens.text, (tokens.av,) * len(counts))
+    flops = text.prefill_flops(tokens.text, counts)
+    lengths = [tokens.text + count for count in counts]
+    return RunEstimate(
+        label=label,
+        method=method,
+        budget=budget,
+        realised=sum(counts) / (len(counts) * tokens.av) if tokens.av else 1.0,
+        counts=tuple(counts),
+        flops_prefill=flops,
+        speedup=whole / flops,
+        kv_cache=text.kv_bytes(lengths, sizes.width),
+        peak=peak_bytes(sizes, tokens, lengths),
+        seconds=(flops + sum(encoder_flops(sizes, tokens))) / speed,
+    )
+
+
+def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
+    """Return the most bytes held at once: weights, and the larger of encoder and prefill.
+
+    `TextShape.peak_bytes` and `VisionShape.peak_bytes` say what is held. Kernel buffers and
+    allocator waste come on top: up to a tenth, by `benchmarks/prefill_memory.py`.
+
+    Parameters
+    ----------
+    sizes : Sizes
+    tokens : Tokens
+    lengths : sequence of int, length L
+        Tokens entering each layer, text included.
+    """
+    text, vision, width = sizes.shapes.text, sizes.shapes.vision, sizes.width
+    # Every plane of the video embeddings is held until it has been added.
+    rows = tokens.av + tokens.text + (vision.planes - 1) * tokens.video
+    embeddings = rows * text.hidden * width
+    encoder = vision.peak_bytes(tokens.grid, width, gpu=sizes.gpu)
+    held = max(text.peak_bytes(lengths, width), encoder)
+    return sizes.weights + embeddings + round(held)
 
 
 def estimate(
@@ -59,14 +243,13 @@ def estimate(
     question : str
     methods : sequence of Method
     labels : sequence of str
-        What to call their runs; by default like "omnidrop 0.2".
+        Names of the runs; default like "omnidrop 0.2".
     model : LoadOptions, optional
         "3b" and "7b" need not be on this machine.
     clip : ClipOptions, optional
     system : str, optional
     tflops : float, optional
-        Speed of the machine meant, in TFLOP/s; by default a large matrix product is timed on this
-        one.
+        Speed of the machine in TFLOP/s; by default that of a large matrix product on this one.
 
     Returns
     -------
@@ -77,17 +260,11 @@ def estimate(
     MediaError, UsageError, ModelError, BudgetError
         As opening, loading and planning would.
     """
-    known = sketch(model or LoadOptions())
-    with open_clip(
-        path,
-        clip or ClipOptions(),
-        video_spec=known.video_spec,
-        audio_spec=known.audio_spec,
-        chunk_seconds=known.layout.seconds_per_chunk,
-    ) as opened:
-        media = media_of(opened, known)
+    known = describe(model or LoadOptions())
+    with open_clip(path, clip or ClipOptions(), known.media_spec) as opened:
+        media = media_of(opened)
         notices = list(opened.notices)
-    prompt = build_prompt(known.encoder, known.layout, question, media, system=system)
+    prompt = build_prompt(known.encoder, known.template, question, media, system=system)
     av = prompt.tokens.select(prompt.tokens.av)
     video = int(av.video.sum())
     tokens = Tokens(
@@ -98,27 +275,28 @@ def estimate(
         counted=not isinstance(known.encoder, RoughEncoder),
     )
     if not tokens.counted:
-        notices.append(ROUGH)
-    sizes = Sizes(known.text, known.vision, known.audio, known.weights, known.bytes_per_value)
+        notices.append(ROUGH_TEXT)
+    gpu = torch.device(known.device).type == "cuda"
+    sizes = Sizes(known.shapes, known.weights, known.bytes_per_value, gpu)
     speed, speed_of = _speed(known, tflops)
 
     def one(label: str, method: Method) -> RunEstimate:
-        counts = method.plan(av, known.text.layers).counts
+        counts = method.plan(av, known.shapes.text.layers).counts
         return run_estimate(label, method.name, float(method.budget), counts, sizes, tokens, speed)
 
     control, runs = one("none", Method()), []
-    for label, method in zip(labels or map(label_of, methods), methods, strict=True):
+    for label, method in zip(labels or [m.label for m in methods], methods, strict=True):
         try:
             runs.append(one(label, method))
         except BudgetError as error:
             if len(methods) == 1:
                 raise
             notices.append(f"{label} cannot be run: {error}")
-    if note := long_position_notice(prompt):
+    if note := long_position_notice(prompt, known.template):
         notices.append(note)
     if tflops is None:
         notices += _room(known, control)
-    vision, audio = tower_costs(sizes, tokens)
+    vision, audio = encoder_flops(sizes, tokens)
     return Estimate(
         clip=os.fspath(path),
         question=question,
@@ -130,9 +308,7 @@ def estimate(
             "quantization": known.quantization,
             "parameters": known.parameters,
             "weights": known.weights,
-            "text": asdict(known.text),
-            "vision": asdict(known.vision),
-            "audio": asdict(known.audio),
+            **described(known.shapes),
         },
         tokens=tokens,
         flops_vision=vision,
@@ -145,36 +321,15 @@ def estimate(
     )
 
 
-def media_of(clip: Clip, known: Sketch) -> Media:
-    """Return what of a clip would be in the prompt, from its plan and its announced lengths."""
-    grid = step = None
-    if clip.plan is not None:
-        depth, patch = known.video_spec.temporal_patch_size, known.video_spec.patch_size
-        height, width = clip.plan.size
-        grid = (-(-len(clip.plan.times) // depth), height // patch, width // patch)
-        step = depth / clip.plan.fps
-    audio = 0
-    if clip.has_audio:
-        info, track = clip.sound_source
-        seconds = clip.duration
-        if track.duration is not None:
-            end = track.start - info.start + track.duration
-            seconds = min(end, clip.start + clip.duration) - clip.start
-        samples = math.ceil(round(seconds * known.audio_spec.sampling_rate, 3))
-        audio = audio_token_count(-(-samples // known.audio_spec.hop))
-    return Media(grid=grid, second_per_grid=step, audio_tokens=audio)
-
-
-def _speed(known: Sketch, tflops: float | None) -> tuple[float, str]:
+def _speed(known: Unloaded, tflops: float | None) -> tuple[float, str]:
     if tflops is not None:
         return tflops * 1e12, "as given"
     device = torch.device(known.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
     speed = matmul_speed(device, getattr(torch, known.dtype))
-    return speed, f"a large {known.dtype} matrix product on this machine ({name})"
+    return speed, f"a large {known.dtype} matrix product on this machine ({device_name(device)})"
 
 
-def _room(known: Sketch, control: RunEstimate) -> list[str]:
+def _room(known: Unloaded, control: RunEstimate) -> list[str]:
     """Return a notice if the unpruned run would not fit here."""
     device = torch.device(known.device)
     free = device_memory_free(device) if device.type == "cuda" else host_memory_free()

@@ -1,139 +1,147 @@
-"""Limits instead of a budget: how fast this machine is, and what therefore fits.
+"""What fits into limits: the largest budget, and a lower sampling if the budget would be too small.
 
-    with model.open("clip.mp4") as clip:
-        answer = clip.ask("What plays?", limits=omnidrop.Limits(latency=2.0))
-    print(answer.trace.notices[-1])      # --fit-latency 2 s: budget 0.18, expected 1.9 s.
-
-Speed is measured once for a model and a method, on a made-up clip of a few seconds.
+A prefill's time is predicted from its FLOPs and the measured `prefill_speed`, its memory from the
+model's sizes (`omnidrop.profiling.estimate.peak_bytes`).
 """
 
 from __future__ import annotations
 
+import math
 import os
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import torch
 
+from omnidrop.clip.clip import Clip, open_clip
 from omnidrop.clip.options import ClipOptions
-from omnidrop.engine.encode import Encoded, encode_clip
-from omnidrop.engine.prefill import prefill
+from omnidrop.engine.encode import encode_clip, media_of
 from omnidrop.engine.timing import Meter, device_peak, host_peak, resident
 from omnidrop.errors import BudgetError
+from omnidrop.format import rounded_duration, rounded_size
 from omnidrop.models.adapter import Adapter
-from omnidrop.profiling.cost import prefill_flops
-from omnidrop.profiling.limits import (
-    REMEDY,
-    Expected,
-    Limits,
-    Pace,
-    largest,
-    line,
-    notice,
-    size,
-)
-from omnidrop.profiling.peak import Sizes, Tokens, peak_bytes
-from omnidrop.prompt import Media, Prompt, build_prompt
+from omnidrop.profiling.estimate import Sizes, Tokens, peak_bytes
+from omnidrop.profiling.prefill_speed import PrefillSpeed, prefill_speed
+from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.tokens import Media, Prompt
 
 if TYPE_CHECKING:
-    from omnidrop.clip.clip import Clip
+    from omnidrop.profiling.limits import Limits
 
-#: Chunks of the made-up clips, and a prefill of the smaller above which the larger is not tried.
-CHUNKS, PATIENCE = (1, 4), 2.0
-#: Budgets at which a method is timed: the first that it can keep.
-TIMED_AT = (0.3, 0.5, 0.2, 0.7, 0.1, 1.0)
-#: Pixels and rate are lowered by this factor until this budget fits; judged by so many seconds.
-SHRINK, ENOUGH, SAMPLE = 0.7, 0.1, 4.0
-#: Frames a second are not lowered below this.
+#: Budgets are searched in steps of 1 / STEPS.
+STEPS = 100
+#: Factor by which pixels and rate are lowered at each try.
+SHRINK = 0.7
+#: Budget that is large enough: sampling is lowered until it is reached.
+ENOUGH_BUDGET = 0.1
+#: Seconds of the clip that are encoded to predict the encoding time.
+SAMPLE_SECONDS = 4.0
+#: Frames per second below which the rate is not lowered.
 LEAST_FPS = 0.25
 
-_paces: WeakKeyDictionary[Adapter, dict[tuple[str, str], Pace]] = WeakKeyDictionary()
+REMEDY = "Lower --max-pixels or --fps, ask about a shorter span, or give --fit-pixels."
 
 
-def pace(adapter: Adapter, method: Method) -> Pace:
-    """Return how fast prefills are here: measured at the first call, remembered after."""
-    known = _paces.setdefault(adapter, {})
-    settings = {name: value for name, value in method.settings().items() if name != "budget"}
-    key = (method.name, repr(settings))
-    if key not in known:
-        known[key] = _measure(adapter, method)
-    return known[key]
+@dataclass(frozen=True)
+class Expected:
+    """What a budget is expected to take; None for what has no limit.
+
+    Attributes
+    ----------
+    budget : float
+    latency : float or None
+        Seconds to the first token.
+    memory : float or None
+        Bytes.
+    """
+
+    budget: float
+    latency: float | None = None
+    memory: float | None = None
+
+    def meets(self, limits: Limits) -> bool:
+        """Whether it is within every limit."""
+        return all(
+            limit is None or (value is not None and value <= limit)
+            for value, limit in ((self.latency, limits.latency), (self.memory, limits.memory))
+        )
+
+    def __str__(self) -> str:
+        parts = [] if self.latency is None else [rounded_duration(self.latency)]
+        parts += [] if self.memory is None else [rounded_size(self.memory)]
+        return " and ".join(parts)
 
 
-def _measure(adapter: Adapter, method: Method) -> Pace:
-    points = []
-    for chunks in CHUNKS:
-        prompt, encoded = _made_up(adapter, chunks)
-        seconds = min(_timed(adapter, prompt, encoded, Method())[0] for _ in range(2))
-        av = int(prompt.tokens.av.sum())
-        counts = (av,) * adapter.info.text.layers
-        points.append((prefill_flops(adapter.info.text, len(prompt) - av, counts), seconds))
-        if seconds > PATIENCE:
-            return Pace(points[-1][0] / seconds)
-    chosen = _possible(method, prompt, adapter.info.text.layers)
-    choosing = min(_timed(adapter, prompt, encoded, chosen)[1] for _ in range(2))
-    return replace(line((points[0], points[1])), choosing=choosing / av)
+def largest(
+    expect: Callable[[float], Expected], limits: Limits, *, ceiling: float = 1.0
+) -> Expected:
+    """Return the largest budget that meets the limits, in steps of 1 / `STEPS`.
 
+    Parameters
+    ----------
+    expect : callable
+        From a budget to what it takes, which must not decrease with the budget. Raises BudgetError
+        for a budget that the method cannot reach.
+    limits : Limits
+    ceiling : float
+        No budget above this.
 
-def _possible(method: Method, prompt: Prompt, layers: int) -> Method:
-    """Return the method at a budget that it can keep on a made-up clip."""
-    tokens = prompt.tokens.select(prompt.tokens.av)
-    for budget in TIMED_AT:
-        chosen = replace(method, budget=budget)
-        try:
-            chosen.plan(tokens, layers)
-        except BudgetError:
-            continue
-        return chosen
-    return Method()
+    Raises
+    ------
+    BudgetError
+        If even the smallest budget that the method can reach takes too much; names how much.
+    """
+    known: dict[int, Expected | None] = {}
 
+    def at(step: int) -> Expected | None:
+        if step not in known:
+            try:
+                known[step] = expect(step / STEPS)
+            except BudgetError:
+                known[step] = None
+        return known[step]
 
-def _timed(
-    adapter: Adapter, prompt: Prompt, encoded: Encoded, method: Method
-) -> tuple[float, float]:
-    """Return the seconds that the layers take, and those that choosing takes."""
-    meter = Meter(adapter.device)
-    prefill(adapter, prompt, encoded, method, meter)
-    took = {stage.name: stage.seconds for stage in meter.stages()}
-    choosing = took.get("selection", 0.0)
-    return took["prefill"] - choosing, took["entry"] + choosing
-
-
-def _made_up(adapter: Adapter, chunks: int) -> tuple[Prompt, Encoded]:
-    """Return a clip of 64 tokens for each second's picture and 25 for its sound, all random."""
-    seconds = round(chunks * adapter.layout.seconds_per_chunk)
-    side = 8 * adapter.video_spec.merge_size
-    media = Media(grid=(seconds, side, side), second_per_grid=1.0, audio_tokens=25 * seconds)
-    prompt = build_prompt(adapter.text, adapter.layout, "What can be seen and heard?", media)
-    generator = torch.Generator().manual_seed(0)
-
-    def words(count: int) -> torch.Tensor:
-        ids = torch.randint(adapter.info.text.vocab, (count,), generator=generator)
-        with torch.inference_mode():
-            return adapter.embed(ids.to(adapter.device))
-
-    video, audio = 64 * seconds, 25 * seconds
-    return prompt, Encoded(
-        media=media,
-        video=words(video),
-        audio=words(audio),
-        audio_attention=torch.rand(audio, generator=generator),
-        video_attention=torch.rand(video, generator=generator),
+    top = max(1, math.floor(ceiling * STEPS + 1e-9))
+    best: Expected | None = None
+    low, high = 0, top + 1  # the answer is `best`, or a step between `low` and `high`
+    while high - low > 1:
+        middle = top if high > top else (low + high) // 2
+        step = next((s for s in range(middle, low, -1) if at(s) is not None), None)
+        found = None if step is None else at(step)
+        if step is None or found is None:
+            low = middle
+        elif found.meets(limits):
+            best, low = found, middle
+        else:
+            high = step
+    if best is not None:
+        return best
+    least = next((found for step in range(1, top + 1) if (found := at(step)) is not None), None)
+    if least is None:
+        expect(top / STEPS)  # raises the method's own error
+        raise BudgetError(f"No budget up to {ceiling:g} can be reached.")
+    raise BudgetError(
+        f"{limits} cannot be met: even a budget of {least.budget:g} is expected to take {least}.",
+        reachable=(least.budget, top / STEPS),
+        hint=REMEDY,
     )
 
 
-def fit(
+def notice(limits: Limits, found: Expected) -> str:
+    """Return what was chosen: "--fit-latency 2 s: budget 0.18, expected 1.9 s."."""
+    return f"{limits}: budget {found.budget:g}, expected {found}."
+
+
+def choose_budget(
     adapter: Adapter,
     prompt: Prompt,
     method: Method,
     limits: Limits,
-    spent: Callable[[], float],
+    elapsed: Callable[[], float],
 ) -> tuple[Method, str]:
-    """Give a method the largest budget that meets the limits.
+    """Return the method at the largest budget that meets the limits.
 
     Parameters
     ----------
@@ -141,10 +149,10 @@ def fit(
     prompt : Prompt
         Of the encoded clip and the question.
     method : Method
-        Its own budget is not looked at.
+        Its own budget is ignored.
     limits : Limits
-    spent : callable
-        Returns the seconds that the answer took so far.
+    elapsed : callable
+        Returns the seconds that the answer has taken so far.
 
     Returns
     -------
@@ -157,15 +165,15 @@ def fit(
     BudgetError
         If no budget of the method meets them.
     """
-    speed = pace(adapter, method) if limits.latency is not None else None
-    held, peak = _memory(adapter.device)
+    speed = prefill_speed(adapter, method) if limits.latency is not None else None
+    held, peak = memory_in_use(adapter.device)
     if limits.memory is not None and peak > limits.memory:
         raise BudgetError(
-            f"{limits} cannot be met: {size(peak)} were in use before the language model began, "
-            "by its weights, and by opening and encoding the clip.",
+            f"{limits} cannot be met: {rounded_size(peak)} were in use before the language model "
+            "began, by its weights, and by opening and encoding the clip.",
             hint=REMEDY,
         )
-    expect = _expectation(adapter, prompt, method, limits, speed, spent(), held, peak)
+    expect = _expectation(adapter, prompt, method, limits, speed, elapsed(), held, peak)
     found = largest(expect, limits)
     return replace(method, budget=found.budget), notice(limits, found)
 
@@ -175,12 +183,12 @@ def _expectation(
     prompt: Prompt,
     method: Method,
     limits: Limits,
-    speed: Pace | None,
-    spent: float,
+    speed: PrefillSpeed | None,
+    elapsed: float,
     held: int,
     peak: int,
 ) -> Callable[[float], Expected]:
-    """Return the function from a budget to what a prefill at it is expected to take."""
+    """Return a function from a budget to what a prefill at that budget is expected to take."""
     tokens = prompt.tokens.select(prompt.tokens.av)
     shape, text = adapter.info.text, len(prompt) - len(tokens)
     video = int(tokens.video.sum())
@@ -191,7 +199,7 @@ def _expectation(
         counts = replace(method, budget=budget).plan(tokens, shape.layers).counts
         seconds = memory = None
         if speed is not None:
-            seconds = spent + speed.seconds(prefill_flops(shape, text, counts), len(tokens))
+            seconds = elapsed + speed.seconds(shape.prefill_flops(text, counts), len(tokens))
         if limits.memory is not None:
             lengths = [text + count for count in counts]
             memory = max(peak, held + peak_bytes(sizes, counted, lengths))
@@ -201,13 +209,13 @@ def _expectation(
 
 
 def _sizes(adapter: Adapter) -> Sizes:
-    """Return the sizes of a model whose weights are counted as held already."""
+    """Return a model's sizes with no weights: these are in memory already."""
     width = torch.empty(0, dtype=adapter.dtype).element_size()
-    return Sizes(adapter.info.text, adapter.info.vision, adapter.info.audio, 0, width)
+    return Sizes(adapter.info.shapes, 0, width, adapter.device.type == "cuda")
 
 
-def _memory(device: torch.device) -> tuple[int, int]:
-    """Return the bytes held now and the most held so far, where the model is."""
+def memory_in_use(device: torch.device) -> tuple[int, int]:
+    """Return the bytes held now and the most held so far, on the model's device."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device)), device_peak(device) or 0
     peak = host_peak()
@@ -216,7 +224,7 @@ def _memory(device: torch.device) -> tuple[int, int]:
 
 def fit_sampling(
     adapter: Adapter,
-    path: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Clip,
     question: str,
     method: Method,
     limits: Limits,
@@ -226,19 +234,20 @@ def fit_sampling(
     fps: bool = False,
     system: str | None = None,
 ) -> tuple[ClipOptions, str | None]:
-    """Lower pixels or rate until a tenth of the tokens can be kept within the limits.
+    """Lower pixels or rate until a budget of `ENOUGH_BUDGET` fits the limits.
 
-    What opening and encoding take is judged by the clip's first seconds.
+    The time of opening and encoding is predicted from the clip's first `SAMPLE_SECONDS`.
 
     Parameters
     ----------
     adapter : Adapter
-    path : path-like
+    source : path-like or Clip
+        A clip is not probed again.
     question : str
     method : Method
     limits : Limits
     clip : ClipOptions, optional
-        What is tried first.
+        What is tried first; default the clip's own options.
     pixels, fps : bool
         What may be lowered.
     system : str, optional
@@ -246,43 +255,45 @@ def fit_sampling(
     Returns
     -------
     options : ClipOptions
-        The smallest, where nothing fits.
+        The lowest sampling, if nothing fits.
     notice : str or None
-        What was chosen, if that is not what was asked for.
+        What was chosen, if it is not what was asked for. Hand it to `Model.open`.
     """
-    speed = pace(adapter, method) if limits.latency is not None else None
-    asked = clip or ClipOptions()
-    said = None
-    for options in _smaller(adapter, path, asked, pixels, fps):
-        media, seconds, tower = _ahead(adapter, path, options)
-        prompt = build_prompt(adapter.text, adapter.layout, question, media, system=system)
-        held = _memory(adapter.device)[0]
-        expect = _expectation(
-            adapter, prompt, method, limits, speed, seconds, held, held + tower
-        )  # fmt: skip
-        if options is not asked:
-            chosen = [f"frames of at most {options.max_pixels:,} pixels"] if pixels else []
-            chosen += [f"{options.fps:.2g} frames a second"] if fps else []
-            said = f"{limits}: {' and '.join(chosen)}."
-        try:
-            if largest(expect, limits).budget >= ENOUGH:
-                break
-        except BudgetError:
-            continue
-    return options, said
+    speed = prefill_speed(adapter, method) if limits.latency is not None else None
+    opened = (
+        source.replanned(clip, adapter.media_spec)
+        if isinstance(source, Clip)
+        else open_clip(source, clip or ClipOptions(), adapter.media_spec)
+    )
+    notice = None
+    with opened:
+        for options in _lower_samplings(opened, pixels, fps):
+            media, seconds, encoder = predict_encoding(adapter, opened.replanned(options))
+            prompt = build_prompt(adapter.text, adapter.template, question, media, system=system)
+            held = memory_in_use(adapter.device)[0]
+            expect = _expectation(
+                adapter, prompt, method, limits, speed, seconds, held, held + encoder
+            )  # fmt: skip
+            if options is not opened.options:
+                chosen = [f"frames of at most {options.max_pixels:,} pixels"] if pixels else []
+                chosen += [f"{options.fps:.2g} frames a second"] if fps else []
+                notice = f"{limits}: {' and '.join(chosen)}."
+            try:
+                if largest(expect, limits).budget >= ENOUGH_BUDGET:
+                    break
+            except BudgetError:
+                continue
+    return options, notice
 
 
-def _smaller(
-    adapter: Adapter, path: str | os.PathLike[str], asked: ClipOptions, pixels: bool, fps: bool
-) -> Iterator[ClipOptions]:
-    """Yield what was asked for, then less and less."""
-    yield asked
-    with _opened(adapter, path, asked) as clip:
-        if clip.plan is None:
-            return
-        area = clip.plan.size[0] * clip.plan.size[1]
-    least = asked.min_pixels or adapter.video_spec.min_pixels
-    options = asked
+def _lower_samplings(clip: Clip, pixels: bool, fps: bool) -> Iterator[ClipOptions]:
+    """Yield the clip's own options, then lower and lower ones."""
+    options = clip.options
+    yield options
+    if clip.plan is None:
+        return
+    area = clip.plan.size[0] * clip.plan.size[1]
+    least = options.min_pixels or clip.spec.video.min_pixels
     while True:
         before = options
         if pixels:
@@ -295,39 +306,30 @@ def _smaller(
         yield options
 
 
-def _opened(adapter: Adapter, path: str | os.PathLike[str], options: ClipOptions) -> Clip:
-    from omnidrop.clip.clip import open_clip
+def predict_encoding(adapter: Adapter, clip: Clip) -> tuple[Media, float, int]:
+    """Predict what encoding a clip takes, from its first seconds.
 
-    return open_clip(
-        path,
-        options,
-        video_spec=adapter.video_spec,
-        audio_spec=adapter.audio_spec,
-        chunk_seconds=adapter.layout.seconds_per_chunk,
-    )
-
-
-def _ahead(
-    adapter: Adapter, path: str | os.PathLike[str], options: ClipOptions
-) -> tuple[Media, float, int]:
-    """Return what of a clip would be in the prompt, and what encoding takes: seconds, bytes."""
-    from omnidrop.profiling.estimate import media_of
-
-    began = time.perf_counter()
-    with _opened(adapter, path, options) as clip:
-        opening = time.perf_counter() - began
-        media = media_of(clip, adapter)  # type: ignore[arg-type]  # it asks for two specs only
-        duration, start = clip.duration, clip.start
-        frames = len(clip.plan.times) if clip.plan is not None else 0
-    short = replace(options, start=start, end=start + min(SAMPLE, duration))
-    took = []
+    Returns
+    -------
+    media : Media
+        What of the clip would be in the prompt.
+    seconds : float
+        To open and encode the whole clip.
+    encoder : int
+        Bytes that the vision encoder holds at once.
+    """
+    media = media_of(clip)
+    length = min(SAMPLE_SECONDS, clip.duration)
+    first = replace(clip.options, start=clip.start, end=clip.start + length)
+    frames = len(clip.plan.times) if clip.plan is not None else 0
+    seconds, part = [], 0
     for _ in range(2):
-        with _opened(adapter, path, short) as clip:
+        with clip.replanned(first) as beginning:
             meter = Meter(adapter.device)
-            encode_clip(adapter, clip, meter)
-            took.append(meter.since_start())
-            part = len(clip.plan.times) if clip.plan is not None else 0
-    times = frames / part if part else duration / min(SAMPLE, duration)
-    nothing = Tokens(0, 0, 0, grid=media.grid, counted=True)
-    tower = peak_bytes(_sizes(adapter), nothing, [0])
-    return media, opening + min(took) * max(times, 1.0), tower
+            encode_clip(adapter, beginning, meter)
+            seconds.append(meter.since_start_done())
+            part = len(beginning.plan.times) if beginning.plan is not None else 0
+    times = frames / part if part else clip.duration / length
+    no_text = Tokens(0, 0, 0, grid=media.grid, counted=True)
+    encoder = peak_bytes(_sizes(adapter), no_text, [0])
+    return media, clip.seconds_to_open + min(seconds) * max(times, 1.0), encoder

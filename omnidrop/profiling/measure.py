@@ -1,33 +1,32 @@
-"""Every stage timed, unpruned and pruned, in one process and in turns.
+"""Measure every stage, unpruned and pruned, in one process, methods taking turns.
 
     from omnidrop.profiling.measure import profile
     found = profile(model, "clip.mp4", "What plays first?", [omnidrop.OmniDrop(budget=0.2)])
     print(found.runs[0].ttft.median, found.runs[0].stage("LLM prefill").achieved)
 
-Each turn opens the file anew and goes all the way to the answer, so that nothing is left out.
-Memory, survivors and the first token's distribution are taken in one more round that is not timed.
+Each turn opens the file again and runs to the end of the answer, so that no stage is left out.
+Memory, survivors and the first token's distribution come from one more round that is not timed.
 """
 
 from __future__ import annotations
 
 import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import torch
 
 from omnidrop.clip.clip import ClipOptions, open_clip
-from omnidrop.clip.features import patches
+from omnidrop.clip.patches import patches
 from omnidrop.engine.decode import GenerateOptions
+from omnidrop.engine.frame_stream import add_audio_times, add_video_times
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.session import Model
-from omnidrop.engine.timing import MemoryWatch, Meter, StageMemory, matmul_speed
+from omnidrop.engine.timing import MemoryWatch, Meter, StageMemory
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.models.adapter import ModelInfo
-from omnidrop.profiling.cost import audio_flops, decode_flops, prefill_flops, vision_flops
+from omnidrop.profiling.machine import machine
 from omnidrop.profiling.result import (
     CONTROL,
     FURTHER,
@@ -41,17 +40,19 @@ from omnidrop.profiling.result import (
     compared,
     lines,
     stage_memory,
-    told_apart,
+    unique_labels,
 )
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import Answer, Trace
+from omnidrop.stages import StageName
+from omnidrop.tokens import Prompt, TokenMap
 
 Progress = Callable[[str, float, float | None], None]
 
 
 @dataclass
 class _Run:
-    """What is gathered about one method."""
+    """What is collected about one method."""
 
     label: str
     method: Method
@@ -60,10 +61,11 @@ class _Run:
     lines: list[dict[str, Line]] = field(default_factory=list)
     peaks: dict[str, StageMemory] = field(default_factory=dict)
     survivors: tuple[tuple[int, ...], ...] = ()
+    tokens: TokenMap | None = None
     logits: torch.Tensor | None = None
 
     def add(self, answer: Answer, total: float) -> None:
-        """Take in one timed turn."""
+        """Add one timed turn."""
         self.answers.append(answer)
         self.totals.append(total)
         self.lines.append(lines(answer.trace.stages, total))
@@ -87,7 +89,7 @@ def profile(
     warmup: int = 1,
     progress: Progress | None = None,
 ) -> Profile:
-    """Measure the unpruned control and every method, in turns.
+    """Measure the unpruned control and every method, taking turns.
 
     Parameters
     ----------
@@ -97,9 +99,9 @@ def profile(
         A local media file.
     question : str
     methods : sequence of Method
-        What is compared with the control, which is always measured too.
+        Compared with the control, which is always measured too.
     labels : sequence of str
-        What to call their runs; by default like "omnidrop 0.2".
+        Names of the runs; default like "omnidrop 0.2".
     clip : ClipOptions, optional
         Span, rates and limits.
     options : GenerateOptions, optional
@@ -126,29 +128,29 @@ def profile(
             hint="Measure at least once.",
         )
     runs = [_Run(CONTROL, Method())]
-    runs += map(_Run, told_apart(labels or [label_of(m) for m in methods]), methods)
+    runs += map(_Run, unique_labels(labels or [m.label for m in methods]), methods)
     rounds = warmup + repeats + 1
-    asking = _Asking(model, path, question, clip, options or GenerateOptions(), system)
+    task = _Task(model, path, question, clip, options or GenerateOptions(), system)
     refused: list[str] = []
     readings: list[dict[str, Line]] = []
     for number in range(rounds):
         if warmup <= number < warmup + repeats:
-            readings.append(asking.read())
+            readings.append(task.read())
         for run in tuple(runs):
             if progress is not None:
                 done = number * len(runs) + runs.index(run)
                 progress("profile", float(done), float(rounds * len(runs)))
             try:
                 if number == warmup + repeats:
-                    asking.look(run)
+                    task.observe(run)
                 else:
-                    answer, total = asking.once(run.method)
+                    answer, total = task.ask(run.method)
                     if number >= warmup:
                         run.add(answer, total)
             except BudgetError as error:
                 if len(methods) == 1:
                     raise
-                runs.remove(run)  # one that cannot be measured leaves the others be
+                runs.remove(run)  # the others are measured all the same
                 refused.append(f"{run.label} was not measured: {error}")
     control = _summed(model.info, runs[0], None, runs[0])
     found = tuple(_summed(model.info, run, control, runs[0]) for run in runs[1:])
@@ -171,23 +173,6 @@ def profile(
     )
 
 
-def label_of(method: Method) -> str:
-    """Return what a run of a method is called: "omnidrop 0.2"."""
-    return f"{method.name} {method.budget:g}"
-
-
-def machine(device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
-    """Describe where the work is done, with the speed of a large matrix product there."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    return {
-        "device": str(device),
-        "name": name,
-        "dtype": str(dtype).removeprefix("torch."),
-        "threads": torch.get_num_threads(),
-        "matmul": matmul_speed(device, dtype),
-    }
-
-
 def first_token_kl(unpruned: torch.Tensor, pruned: torch.Tensor) -> float:
     """Return KL(unpruned || pruned) of two rows of logits, in nats."""
     p, q = (row.double().cpu().log_softmax(-1) for row in (unpruned, pruned))
@@ -195,7 +180,7 @@ def first_token_kl(unpruned: torch.Tensor, pruned: torch.Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class _Asking:
+class _Task:
     """One clip and one question, asked from the closed file each time."""
 
     model: Model
@@ -205,12 +190,17 @@ class _Asking:
     options: GenerateOptions
     system: str | None
 
-    def once(
-        self, method: Method, on_prefill: Callable[[Prefilled], None] | None = None
+    def ask(
+        self, method: Method, keep: Callable[[Prefilled, Prompt], None] | None = None
     ) -> tuple[Answer, float]:
-        """Ask; the seconds are of a clock outside all stages."""
+        """Ask; return the answer and its seconds, by a clock outside all stages."""
         start = time.perf_counter()
         with self.model.open(self.path, self.clip) as session:
+
+            def on_prefill(prefilled: Prefilled) -> None:
+                if keep is not None and session.prompt is not None:
+                    keep(prefilled, session.prompt)
+
             answer = session.ask(
                 self.question,
                 method=method,
@@ -218,46 +208,41 @@ class _Asking:
                 system=self.system,
                 on_text=lambda piece: None,
                 on_prefill=on_prefill,
-                reuse=False,  # nothing is kept for a question that does not come
+                reuse=False,  # no further question follows
             )
             return answer, time.perf_counter() - start
 
     def read(self) -> dict[str, Line]:
-        """Decode picture and sound with nothing beside it, one after the other."""
+        """Decode video, then audio, with nothing running in parallel."""
         adapter = self.model.adapter
         meter = Meter(adapter.device)
-        with open_clip(
-            self.path,
-            self.clip or ClipOptions(),
-            video_spec=adapter.video_spec,
-            audio_spec=adapter.audio_spec,
-            chunk_seconds=adapter.layout.seconds_per_chunk,
-        ) as clip:
+        with open_clip(self.path, self.clip or ClipOptions(), adapter.media_spec) as clip:
             chunks = clip.frame_chunks()
             while clip.has_video:
-                with meter.stage("frames"):
+                with meter.stage(StageName.FRAMES):
                     chunk = next(chunks, None)
                 if chunk is None:
                     break
-                with meter.stage("patches"):
-                    patches(chunk.frames, clip.video_spec)
+                with meter.stage(StageName.PATCHES):
+                    patches(chunk.frames, clip.spec.video)
             if clip.has_video:
-                meter.add("resize", clip.resizing.seconds, within="frames")
+                add_video_times(clip, meter)
             if clip.has_audio:
-                with meter.stage("sound"):
+                with meter.stage(StageName.SOUND):
                     clip.log_mel()
-                meter.add("log-mel", clip.transforming.seconds, within="sound")
+                add_audio_times(clip, meter)
         return lines(meter.stages(), meter.since_start())
 
-    def look(self, run: _Run) -> None:
+    def observe(self, run: _Run) -> None:
         """Ask once more for what would disturb the times."""
 
-        def keep(prefilled: Prefilled) -> None:
+        def keep(prefilled: Prefilled, prompt: Prompt) -> None:
             run.logits = prefilled.logits.detach().float().cpu()
+            run.tokens = prompt.tokens
 
-        asking = replace(self, options=replace(self.options, survivors=True))
+        task = replace(self, options=replace(self.options, survivors=True))
         with MemoryWatch(self.model.adapter.device) as watch:
-            answer, _ = asking.once(run.method, keep)
+            answer, _ = task.ask(run.method, keep)
         run.peaks = watch.peaks
         run.survivors = answer.trace.survivors
 
@@ -297,35 +282,34 @@ def _summed(info: ModelInfo, run: _Run, control: RunProfile | None, unpruned: _R
         same_answer=answer.token_ids == unpruned.answers[-1].token_ids,
         kl=first_token_kl(unpruned.logits, run.logits),
         trace=trace,
+        tokens=run.tokens,
     )
 
 
 def _flops(info: ModelInfo, trace: Trace, steps: int) -> dict[str, float]:
-    """Return what the cost model says of each line of a run, `steps` tokens fed after prefill."""
-    found = {
-        PREFILL: prefill_flops(info.text, trace.text_tokens, trace.kept_per_layer, as_run=True)
-    }
+    """Return the FLOPs of each line of a run by the cost model, for `steps` decoded tokens."""
+    found = {PREFILL: info.text.prefill_flops(trace.text_tokens, trace.kept_per_layer, as_run=True)}
     grid = trace.clip.get("grid")
     if grid is not None:
-        steps_seen = grid[0] - trace.clip["repeated_grids"]  # the others were not encoded again
-        found["vision tower"] = vision_flops(info.vision, (steps_seen, *grid[1:]))
+        encoded = grid[0] - trace.clip["repeated_grids"]  # repeats are not encoded again
+        found["vision tower"] = info.vision.flops((encoded, *grid[1:]))
     if trace.audio_tokens:
-        found["audio tower"] = audio_flops(info.audio, trace.audio_tokens)
+        found["audio tower"] = info.audio.flops(trace.audio_tokens)
     if steps > 0:
         kept = trace.kept_per_layer
         if trace.method.get("cache") == "cut":
             kept = (kept[-1],) * len(kept)
         lengths = [trace.text_tokens + count for count in kept]
-        found[FURTHER] = decode_flops(info.text, lengths, steps)
+        found[FURTHER] = info.text.decode_flops(lengths, steps)
     return found
 
 
 def _notices(runs: Sequence[_Run]) -> tuple[str, ...]:
-    """Return each run's notices once, and what the measuring itself could not do."""
+    """Return each run's notices once, and what could not be measured."""
     found = [notice for run in runs for notice in run.trace.notices]
     for run in runs:
         if len({answer.token_ids for answer in run.answers}) > 1:
             found.append(f"{run.label} did not give the same answer every time.")
     if not any(p.host is not None for run in runs for p in run.peaks.values()):
-        found.append("This system does not tell a process's memory; host peaks are not measured.")
+        found.append("This system does not report a process's memory; host peaks are not measured.")
     return tuple(dict.fromkeys(found))

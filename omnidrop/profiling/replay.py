@@ -1,7 +1,8 @@
-"""A profiled run seen again: its frames and its sound, and what of both survived to a layer."""
+"""Read a profiled clip again, and show which frames and audio survived to a layer."""
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -14,29 +15,25 @@ from omnidrop.errors import UsageError
 from omnidrop.profiling.contact_sheet import dimmed
 from omnidrop.profiling.result import RunProfile
 from omnidrop.profiling.survivors import (
-    MEL_PER_TOKEN,
-    ChunkSight,
-    Sight,
+    Replay,
+    ReplayedChunk,
     Survivors,
+    first_halved_layer,
     survivors_at,
-    telling_layer,
 )
-from omnidrop.prompt import Media, build_prompt
 
-#: Chunks on one contact sheet; of a longer clip, as many evenly spread.
-MOST_CHUNKS = 48
+#: Chunks on one contact sheet; of a longer clip, as many, evenly spread.
+MAX_CHUNKS = 48
 
 
-def survivors_of(model: Model, run: RunProfile, layer: int | None = None) -> Survivors:
-    """Place the tokens of a run that entered a layer.
+def survivors_of(run: RunProfile, layer: int | None = None) -> Survivors:
+    """Place the tokens of a run that entered a layer on the clip's grids.
 
     Parameters
     ----------
-    model : Model
-        The one that made the run.
     run : RunProfile
     layer : int, optional
-        By default the first that at most half of what entered the first layer reaches.
+        Default `first_halved_layer`.
 
     Raises
     ------
@@ -45,40 +42,26 @@ def survivors_of(model: Model, run: RunProfile, layer: int | None = None) -> Sur
     """
     trace = run.trace
     if layer is None:
-        layer = telling_layer(trace.kept_per_layer)
+        layer = first_halved_layer(trace.kept_per_layer)
     if layer >= trace.layers:
         raise UsageError(
             f"There is no layer {layer}: the model has {trace.layers}.",
             hint=f"Choose one from 0 to {trace.layers - 1}.",
         )
-    if not trace.survivors:
-        raise UsageError("The survivors of this run were not kept.", hint="Profile it anew.")
-    grid = trace.clip.get("grid")
-    media = Media(
-        grid=tuple(grid) if grid else None,
-        second_per_grid=trace.clip.get("second_per_grid"),
-        audio_tokens=trace.audio_tokens,
-    )
-    adapter = model.adapter
-    prompt = build_prompt(
-        adapter.text,
-        adapter.layout,
-        str(trace.settings["question"]),
-        media,
-        system=trace.settings["system"],
-    )
-    return survivors_at(prompt.tokens, trace.survivors[layer], layer)
+    if not trace.survivors or run.tokens is None:
+        raise UsageError("The survivors of this run were not kept.", hint="Profile it again.")
+    return survivors_at(run.tokens, trace.survivors[layer], layer)
 
 
-def look(
+def replay(
     model: Model,
     path: str | os.PathLike[str],
     run: RunProfile,
     *,
     clip: ClipOptions | None = None,
     layer: int | None = None,
-) -> Sight:
-    """Gather, chunk by chunk, what a run still looked at and listened to.
+) -> Replay:
+    """Collect, chunk by chunk, the frames and audio of a clip and what of both survived.
 
     Parameters
     ----------
@@ -87,47 +70,51 @@ def look(
         The clip that was profiled.
     run : RunProfile
     clip : ClipOptions, optional
-        As the run was made with.
+        Those the run was made with.
     layer : int, optional
         As in `survivors_of`.
 
     Returns
     -------
-    Sight
-        Of at most `MOST_CHUNKS` chunks.
+    Replay
+        Of at most `MAX_CHUNKS` chunks.
     """
-    alive = survivors_of(model, run, layer)
+    alive = survivors_of(run, layer)
     trace = run.trace
     count = len(trace.chunks)
-    shown = sorted({round(i) for i in np.linspace(0, count - 1, min(count, MOST_CHUNKS))})
-    with _opened(model, path, clip) as opened:
+    shown = sorted({round(i) for i in np.linspace(0, count - 1, min(count, MAX_CHUNKS))})
+    with open_clip(path, clip or ClipOptions(), model.adapter.media_spec) as opened:
         frames = _frames(opened, alive, set(shown))
         mel = opened.log_mel() if alive.audio is not None else None
     spectrum = mel.numpy() if mel is not None else None
+    per_token = model.adapter.template.mel_per_token
     chunks = []
     for number in shown:
-        sounds = spectrum_part = None
+        audio = spectrum_part = lit = None
         if alive.audio is not None and spectrum is not None:
             places = np.flatnonzero(alive.chunk_of_audio == number)
-            sounds = alive.audio[places]
+            audio = alive.audio[places]
             if len(places):
-                first, last = places[0] * MEL_PER_TOKEN, (places[-1] + 1) * MEL_PER_TOKEN
+                first, last = (math.ceil(at * per_token) for at in (places[0], places[-1] + 1))
                 spectrum_part = spectrum[:, first:last]
+                frame_number = np.arange(first, first + spectrum_part.shape[1])
+                lit = alive.audio[frame_number * per_token.denominator // per_token.numerator]
         frame, patches = frames.get(number, (None, None))
-        told = trace.chunks[number]
+        counts = trace.chunks[number]
         chunks.append(
-            ChunkSight(
-                start=told.start,
-                end=told.end,
+            ReplayedChunk(
+                start=counts.start,
+                end=counts.end,
                 frame=frame,
                 patches=patches,
-                video_kept=told.video[alive.layer],
-                video_total=told.video_total,
+                video_kept=counts.video[alive.layer],
+                video_total=counts.video_total,
                 mel=spectrum_part,
-                sounds=sounds if sounds is not None and len(sounds) else None,
+                audio=audio if audio is not None and len(audio) else None,
+                lit=lit,
             )
         )
-    return Sight(run.label, alive.layer, trace.layers, tuple(chunks), count - len(chunks))
+    return Replay(run.label, alive.layer, trace.layers, tuple(chunks), count - len(chunks))
 
 
 def overlay(
@@ -140,53 +127,42 @@ def overlay(
     layer: int | None = None,
     force: bool = False,
 ) -> None:
-    """Write the clip with what a run had dropped by a layer dimmed, and its sound.
+    """Write the clip with the tokens that a run had dropped by a layer dimmed, and its audio.
 
     Parameters
     ----------
     model, path, run, clip, layer
-        As in `look`.
+        As in `replay`.
     target : Path
         A video file to write: .mp4, .mkv or .mov.
     force : bool
-        Replace it if it is there.
+        Replace an existing file.
 
     Raises
     ------
     UsageError
-        If the clip has no picture, or the file exists or cannot be written.
+        If the clip has no video, or the file exists or cannot be written.
     """
-    alive = survivors_of(model, run, layer)
+    alive = survivors_of(run, layer)
     kept = alive.video
     if kept is None:
-        raise UsageError("There is no picture to write.", path=path, hint="Take a video.")
+        raise UsageError("There is no video to write.", path=path, hint="Take a video.")
     step = float(run.trace.clip["second_per_grid"])
 
     def change(frame: np.ndarray, time: float) -> np.ndarray:
         return dimmed(frame, kept[min(int(time / step), len(kept) - 1)])
 
-    with _opened(model, path, clip) as opened:
+    with open_clip(path, clip or ClipOptions(), model.adapter.media_spec) as opened:
         write_changed(opened, target, change, force=force)
-
-
-def _opened(model: Model, path: str | os.PathLike[str], clip: ClipOptions | None) -> Clip:
-    adapter = model.adapter
-    return open_clip(
-        path,
-        clip or ClipOptions(),
-        video_spec=adapter.video_spec,
-        audio_spec=adapter.audio_spec,
-        chunk_seconds=adapter.layout.seconds_per_chunk,
-    )
 
 
 def _frames(
     clip: Clip, alive: Survivors, shown: set[int]
 ) -> dict[int, tuple[np.ndarray, np.ndarray]]:
-    """Return a frame and its surviving tokens for each chunk: of the grid that kept most."""
+    """Return, for each chunk, the frame of the grid that kept most, and its surviving tokens."""
     if alive.video is None:
         return {}
-    depth = clip.video_spec.temporal_patch_size
+    depth = clip.spec.video.temporal_patch_size
     best: dict[int, int] = {}
     for grid, chunk in enumerate(alive.chunk_of_grid.tolist()):
         kept = int(alive.video[grid].sum())

@@ -1,6 +1,6 @@
-"""What a profile found: every stage of a pruned run beside the same stage of the unpruned control.
+"""Result of a profile: every stage of a pruned run, compared with the unpruned control.
 
-Plain frozen dataclasses, and the little arithmetic that turns measured stages into comparable ones.
+Frozen dataclasses, and the arithmetic that makes measured stages comparable.
 `omnidrop.profiling.measure` does the measuring.
 """
 
@@ -8,50 +8,55 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from omnidrop.report.trace import Stage, Trace
+from omnidrop.stages import StageName
+from omnidrop.tokens import TokenMap
 
 SCHEMA = "omnidrop.profile/1"
 
-PREFILL, SELECTION, FURTHER = "LLM prefill", "relevance and selection", "further tokens"
+#: Lines that code refers to by name.
+PREFILL = "LLM prefill"
+SELECTION = "relevance and selection"
+FURTHER = "further tokens"
 UNACCOUNTED = "not accounted"
 #: Label of the run that drops nothing.
 CONTROL = "none"
 
-#: Stages as the engine measures them, by the name of the line they are counted in.
+#: Line of a profile -> stages of the engine that are counted in it.
 LINES: dict[str, tuple[str, ...]] = {
-    "open": ("open",),
-    "seek and decode": ("frames",),
-    "resize and patches": ("resize", "patches"),
-    "decode sound": ("sound",),
-    "log-mel": ("log-mel",),
-    "waiting for sound": ("waiting for sound",),
-    "audio tower": ("audio tower",),
-    "waiting for frames": ("waiting for frames",),
-    "vision tower": ("vision tower",),
-    "prompt": ("prompt",),
-    "entry reduction": ("entry",),
-    PREFILL: ("prefill",),
-    SELECTION: ("selection",),
-    "choose tokens": ("answer",),
-    FURTHER: ("decode",),
-    "detokenise": ("detokenise",),
+    "open": (StageName.OPEN,),
+    "seek and decode": (StageName.FRAMES,),
+    "resize and patches": (StageName.RESIZE, StageName.PATCHES),
+    "decode sound": (StageName.SOUND,),
+    "log-mel": (StageName.LOG_MEL,),
+    "waiting for sound": (StageName.WAITING_FOR_SOUND,),
+    "audio tower": (StageName.AUDIO_TOWER,),
+    "waiting for frames": (StageName.WAITING_FOR_FRAMES,),
+    "vision tower": (StageName.VISION_TOWER,),
+    "prompt": (StageName.PROMPT,),
+    "entry reduction": (StageName.ENTRY,),
+    PREFILL: (StageName.PREFILL,),
+    SELECTION: (StageName.SELECTION,),
+    "choose tokens": (StageName.ANSWER,),
+    FURTHER: (StageName.DECODE,),
+    "detokenise": (StageName.DETOKENISE,),
 }
 _LINE_OF = {stage: line for line, stages in LINES.items() for stage in stages}
-#: Stages whose parts are lines of their own; what the parts leave is the stage's own line.
+#: Stages whose parts are separate lines; the remainder is the stage's own line.
 _SPLIT = ("frames", "sound", "answer")
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one thing, measured several times.
+    """Seconds of one quantity, measured several times.
 
     Attributes
     ----------
     median, low, high : float
-        Seconds; low and high are the fastest and the slowest.
+        Seconds; low is the fastest, high the slowest.
     samples : tuple of float
         All of them, in the order measured.
     """
@@ -63,7 +68,7 @@ class Timing:
 
     @staticmethod
     def of(samples: Iterable[float]) -> Timing:
-        """Sum up at least one sample."""
+        """Summarise at least one sample."""
         kept = tuple(samples)
         return Timing(statistics.median(kept), min(kept), max(kept), kept)
 
@@ -80,9 +85,9 @@ class StageStat:
     within : str or None
         The line this one is part of.
     overlapped : bool
-        True if it ran beside other stages, in a thread that decodes: its seconds are in no sum.
+        True if it ran in parallel to other stages, in a decoder thread: its seconds are in no sum.
     flops : float or None
-        Operations by the cost model; None where none is made of this stage.
+        FLOPs by the cost model; None if it does not cover this stage.
     flops_per_second : float or None
         `flops` over the median.
     speedup : float or None
@@ -90,10 +95,10 @@ class StageStat:
     predicted : float or None
         The control's `flops` over this one's.
     achieved : float or None
-        `speedup` over `predicted`: 1 is all that the arithmetic promises.
+        `speedup` over `predicted`: 1 is all that the FLOPs promise.
     host_peak, device_peak : int or None
-        Peak bytes while it was open, from a pass of its own; None where nothing tells, and for
-        parts that are timed inside another stage.
+        Peak bytes during it, from a separate pass; None if unknown, and for parts that are timed
+        inside another stage.
     """
 
     name: str
@@ -119,13 +124,13 @@ class RunProfile:
         "none" for the control, else like "omnidrop 0.2".
     method : str
     budget, realised : float
-        Asked for, and kept.
+        As asked, and as kept.
     stages : tuple of StageStat
     total : Timing
-        From before the file is opened to the whole answer, by a clock outside the stages; the
-        lines that are neither overlapped nor part of another sum up to it.
+        From before the file is opened to the end of the answer, by a clock outside the stages; the
+        lines that are neither overlapped nor part of another add up to it.
     ttft : Timing
-        To the first token, from opening the file on.
+        To the first token, opening the file included.
     further : Timing or None
         Seconds for each further token; None if the answer is one token.
     ttft_speedup : float
@@ -138,6 +143,8 @@ class RunProfile:
     trace : Trace
         Of one timed run: kept tokens per layer, chunk and modality, and every setting; with the
         survivors of each layer.
+    tokens : TokenMap or None
+        What each token of the prompt is, for placing the survivors; not in the JSON document.
     """
 
     label: str
@@ -153,6 +160,7 @@ class RunProfile:
     same_answer: bool
     kl: float
     trace: Trace
+    tokens: TokenMap | None = field(default=None, repr=False, compare=False)
 
     def stage(self, name: str) -> StageStat | None:
         """Return a line by name."""
@@ -176,8 +184,8 @@ class Profile:
         Nothing dropped.
     runs : tuple of RunProfile
     reading : tuple of StageStat
-        Decoding by itself, picture and sound one after the other. What runs beside other stages
-        takes longer there, for they share the processor.
+        Decoding alone, video and then audio. In the runs the same work takes longer, because it
+        shares the processors with other stages.
     notices : tuple of str
     """
 
@@ -199,19 +207,20 @@ class Profile:
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values, ready for JSON, `schema` first; survivors are left out."""
-        return {
-            "schema": SCHEMA,
-            **asdict(replace(self, control=_lean(self.control), runs=tuple(map(_lean, self.runs)))),
-        }
+        lean = replace(self, control=_lean(self.control), runs=tuple(map(_lean, self.runs)))
+        document = asdict(lean)
+        for run in (document["control"], *document["runs"]):
+            del run["tokens"]
+        return {"schema": SCHEMA, **document}
 
 
 def _lean(run: RunProfile) -> RunProfile:
-    return replace(run, trace=replace(run.trace, survivors=()))
+    return replace(run, trace=replace(run.trace, survivors=()), tokens=None)
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of one run, before several runs are summed up."""
+    """One line of one turn, before the turns are summarised."""
 
     seconds: float
     within: str | None = None
@@ -219,19 +228,19 @@ class Line:
 
 
 def lines(stages: Sequence[Stage], total: float) -> dict[str, Line]:
-    """Turn the stages of one answer into lines that sum up.
+    """Turn the stages of one answer into lines that add up.
 
     Parameters
     ----------
     stages : sequence of Stage
         As a Trace has them.
     total : float
-        Seconds of the whole, by another clock.
+        Seconds of the whole answer, by a clock outside the stages.
 
     Returns
     -------
     dict of Line by name
-        In the order of `LINES`, then stages it does not know, then "not accounted".
+        In the order of `LINES`, then unknown stages, then "not accounted".
     """
     by_name = {stage.name: stage for stage in stages}
     found: dict[str, Line] = {}
@@ -253,8 +262,8 @@ def lines(stages: Sequence[Stage], total: float) -> dict[str, Line]:
     return ordered | {UNACCOUNTED: Line(total - summed)}
 
 
-def told_apart(labels: Sequence[str]) -> list[str]:
-    """Return labels of which no two are the same, nor the control's."""
+def unique_labels(labels: Sequence[str]) -> list[str]:
+    """Number repeated labels, so that all differ from each other and from the control's."""
     found: list[str] = []
     for label in labels:
         name, number = label, 1
@@ -266,7 +275,7 @@ def told_apart(labels: Sequence[str]) -> list[str]:
 
 
 def summable(line: Line | StageStat) -> bool:
-    """Whether a line is neither part of another nor beside others."""
+    """Whether a line is neither part of another nor parallel to others."""
     return line.within is None and not line.overlapped
 
 

@@ -1,6 +1,6 @@
-"""Which patches and which sounds survived to a layer: what the model still looked at.
+"""Which video and audio tokens survived to a layer, placed on the clip's grids.
 
-Plain data; `omnidrop.profiling.replay` gathers it and `omnidrop.profiling.contact_sheet` draws it.
+Plain data; `omnidrop.profiling.replay` collects it and `omnidrop.profiling.contact_sheet` draws it.
 """
 
 from __future__ import annotations
@@ -11,23 +11,20 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from omnidrop.prompt import TokenMap
-
-#: Log-mel frames that one audio token stands for.
-MEL_PER_TOKEN = 4
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True, eq=False)
 class Survivors:
-    """The tokens that entered one layer, where they stand in picture and sound.
+    """The tokens that entered one layer, by their place in the clip.
 
     Attributes
     ----------
     layer : int
     video : ndarray, (t, h, w) bool, or None
-        True where a token survived; None without a picture.
+        True where a token survived; None without video.
     audio : ndarray, (n,) bool, or None
-        The same per audio token, 25 a second; None without sound.
+        The same per audio token; None without audio.
     chunk_of_grid, chunk_of_audio : ndarray of int
         Temporal chunk of each of the t grids and of each audio token.
     """
@@ -40,22 +37,24 @@ class Survivors:
 
 
 @dataclass(frozen=True, eq=False)
-class ChunkSight:
-    """One chunk of a clip and what of it survived.
+class ReplayedChunk:
+    """One chunk of a clip, and what of it survived.
 
     Attributes
     ----------
     start, end : float
         Seconds in the file.
     frame : ndarray, (H, W, 3) uint8, or None
-        Of the grid that kept most.
+        Frame of the grid that kept most.
     patches : ndarray, (h, w) bool, or None
         Which tokens of that frame survived.
     video_kept, video_total : int
         Tokens of the whole chunk.
     mel : ndarray, (bins, F) float32, or None
-    sounds : ndarray, (n,) bool, or None
+    audio : ndarray, (n,) bool, or None
         Which audio tokens survived.
+    lit : ndarray, (F,) bool, or None
+        The same per log-mel frame: whether the token that covers it survived.
     """
 
     start: float
@@ -65,32 +64,33 @@ class ChunkSight:
     video_kept: int
     video_total: int
     mel: np.ndarray | None
-    sounds: np.ndarray | None
+    audio: np.ndarray | None
+    lit: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
-    """What a run still saw and heard at a layer.
+class Replay:
+    """A clip read again, with what a run kept of it at a layer.
 
     Attributes
     ----------
     label : str
         Of the run.
     layer, layers : int
-    chunks : tuple of ChunkSight
+    chunks : tuple of ReplayedChunk
     left_out : int
-        Chunks not among them, for there were too many.
+        Chunks left out because there were too many.
     """
 
     label: str
     layer: int
     layers: int
-    chunks: tuple[ChunkSight, ...]
+    chunks: tuple[ReplayedChunk, ...]
     left_out: int = 0
 
 
-def telling_layer(kept_per_layer: Sequence[int]) -> int:
-    """Return the first layer that at most half of what entered the first one reaches, or L // 2."""
+def first_halved_layer(kept_per_layer: Sequence[int]) -> int:
+    """Return the first layer with at most half of the first layer's tokens; L // 2 if none has."""
     half = kept_per_layer[0] / 2 if kept_per_layer else 0
     for layer, kept in enumerate(kept_per_layer):
         if kept <= half and layer:
@@ -99,7 +99,7 @@ def telling_layer(kept_per_layer: Sequence[int]) -> int:
 
 
 def survivors_at(tokens: TokenMap, indices: Sequence[int], layer: int) -> Survivors:
-    """Place the survivors of a layer.
+    """Place the survivors of a layer on the clip's grids.
 
     Parameters
     ----------

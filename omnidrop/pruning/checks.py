@@ -5,16 +5,76 @@ Settings arrive from Python and, as JSON values, from the command line, so types
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
-from typing import Any
+import sys
+import types
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin
 
 from omnidrop.errors import UsageError
 
 
-def one_of(field: str, value: object, known: tuple[str, ...]) -> None:
+def fields(method: Any) -> None:
+    """Refuse values that a dataclass's own annotations exclude.
+
+    A field annotated with a `Literal` takes one of its words, and one annotated `bool` a switch;
+    a field that is either of several types is left alone where one of them is neither.
+    """
+    for name, words, is_switch in _annotated(type(method)):  # type: ignore[arg-type]
+        if is_switch:
+            switch(name, getattr(method, name))
+        else:
+            one_of(name, getattr(method, name), words)
+
+
+@cache
+def _annotated(kind: type[Any]) -> tuple[tuple[str, tuple[Any, ...], bool], ...]:
+    """Return name, allowed words and whether it is a switch, of the fields that say so."""
+    found = []
+    for field in dataclasses.fields(kind):
+        hint = _hint(kind, field.name)
+        if hint is bool:
+            found.append((field.name, (), True))
+            continue
+        words = _words(hint)
+        if words:
+            found.append((field.name, words, False))
+    return tuple(found)
+
+
+def _hint(kind: type, name: str) -> Any:
+    """Return the annotation of a field; None where it names something its module does not know."""
+    owner = next(c for c in kind.__mro__ if name in inspect.get_annotations(c))
+    hint = inspect.get_annotations(owner)[name]
+    if not isinstance(hint, str):
+        return hint
+    try:
+        return eval(hint, vars(sys.modules[owner.__module__]))  # as typing.get_type_hints does
+    except NameError:  # imported for the type checker alone
+        return None
+
+
+def _words(hint: Any) -> tuple[Any, ...]:
+    """Return the values of a `Literal`, or of a union of such and None; () for anything else."""
+    if hint is type(None):
+        return (None,)
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    if get_origin(hint) not in (Union, types.UnionType):
+        return ()
+    parts = [_words(part) for part in get_args(hint)]
+    if not all(parts) or parts.count((None,)) == len(parts):
+        return ()
+    return tuple(word for part in parts for word in part)
+
+
+def one_of(field: str, value: object, known: tuple[Any, ...]) -> None:
     """Refuse a value that is not among the known ones."""
     if value not in known:
-        raise UsageError(f"Unknown {field} {value!r}.", hint=f"Use {', '.join(known)}.")
+        words = ", ".join("none" if word is None else str(word) for word in known)
+        raise UsageError(f"Unknown {field} {value!r}.", hint=f"Use {words}.")
 
 
 def number(field: str, value: Any, *, low: float = -math.inf, high: float = math.inf) -> None:

@@ -1,29 +1,52 @@
-"""What a pruning method is: what it plans, what it does at entry, what it does after a layer.
+"""What a pruning method is: what it plans, chooses at entry, and chooses after a layer.
 
 A method is a frozen dataclass whose fields are its hyper-parameters. It sees tensors and a
 TokenMap, never a model. The engine asks it three things:
 
 1. `plan(tokens, layers)` — how many audio and video (AV) tokens enter each layer;
 2. `enter(view)` — which AV tokens enter layer 0, with replaced embeddings where it merges;
-3. `keep(view, count)` — after a layer, which of the surviving AV tokens go on to the next.
+3. `keep(view, count)` — after a layer, which of the surviving AV tokens enter the next.
 
-To add a method: write one file with a subclass of `Method`, and add one line to
-`omnidrop/pruning/registry.py`.
+To add a method: write one file with a subclass of `LayerMethod` (it chooses inside the layers) or
+`EntryMethod` (before them only), and add one line to `omnidrop/pruning/registry.py`.
+`omnidrop.testing.check_method` then checks all that must hold of any method.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 import torch
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.prompt import TokenMap
+from omnidrop.moving import moved
+from omnidrop.pruning import checks
+from omnidrop.tokens import TokenMap
 
 Rows = Literal["question", "last", "all-text"]
 CachePolicy = Literal["own", "cut"]
+
+#: Rows of a mix computed at once: bounds the float32 copies.
+_BLOCK = 512
+
+
+class Part(StrEnum):
+    """What a method consists of; a composition takes parts from different methods."""
+
+    ENTRY = "entry"  #: Which tokens enter layer 0.
+    LAYERS = "layers"  #: Which survivors of a layer enter the next one.
+    SCHEDULE = "schedule"  #: How many tokens enter each layer.
+
+
+class Need(StrEnum):
+    """What a method may ask for that costs extra; named in `Method.wants`."""
+
+    VIDEO_ATTENTION = "video attention"
 
 
 @dataclass(frozen=True)
@@ -65,7 +88,7 @@ class Backbone:
     name : str
         Of the model.
     fingerprint : str or None
-        Models with equal fingerprints embed sound and pictures alike.
+        Models with equal fingerprints embed audio and video alike.
     folder : Path or None
         Where the model is.
     """
@@ -73,6 +96,38 @@ class Backbone:
     name: str
     fingerprint: str | None = None
     folder: Path | None = None
+
+
+@dataclass
+class MethodState:
+    """What a method remembers during one prefill, from `Method.start` to its last `keep`.
+
+    The base remembers nothing. A method that needs memory defines a dataclass derived from it.
+    Plain values may change from layer to layer; a tensor is replaced, never changed in place, since
+    a state and its forks share tensors.
+    """
+
+    def fork(self) -> Self:
+        """Return a copy that may change without changing this one; tensors are shared."""
+        shared = {id(tensor): tensor for tensor in self.tensors()}
+        return copy.deepcopy(self, dict(shared))
+
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """Return every tensor that is held, for counting bytes."""
+        return tuple(_tensors(vars(self)))
+
+
+def _tensors(held: object) -> Iterator[torch.Tensor]:
+    """Yield the tensors in a value, and in the containers and dataclasses it is made of."""
+    if isinstance(held, torch.Tensor):
+        yield held
+    elif isinstance(held, dict):
+        yield from _tensors(tuple(held.values()))
+    elif isinstance(held, (list, tuple)):
+        for part in held:
+            yield from _tensors(part)
+    elif is_dataclass(held) and not isinstance(held, type):
+        yield from _tensors(vars(held))
 
 
 @dataclass(frozen=True)
@@ -84,7 +139,7 @@ class EntryView:
     tokens : TokenMap
         The N AV tokens, in prompt order (no text).
     embeds : Tensor, (N, D)
-        Their embeddings as the towers gave them.
+        Their embeddings as the encoders gave them.
     audio_attention : Tensor or None, (Na,) float32
         Attention each audio token received in the last audio-encoder layer, in order of time.
     generator : torch.Generator
@@ -92,8 +147,8 @@ class EntryView:
     video_attention : Tensor or None, (Nv,) float32
         Attention each video token received in the last vision-encoder layer, in order of time,
         rows, columns; there only for a method whose `wants` names it.
-    memo : dict
-        Whatever the method wants to remember; lives for one prefill and is shared with `keep`.
+    state : MethodState
+        What `Method.start` returned; `keep` finds it again in its view.
     backbone : Backbone or None
         The model, for a method with weights trained for it.
     """
@@ -103,24 +158,88 @@ class EntryView:
     audio_attention: torch.Tensor | None
     generator: torch.Generator
     video_attention: torch.Tensor | None = None
-    memo: dict[str, Any] = field(default_factory=dict)
+    state: MethodState = field(default_factory=MethodState)
     backbone: Backbone | None = None
 
 
 @dataclass(frozen=True)
-class Entry:
-    """Which AV tokens go on, and what they carry where that is not their own.
+class Mix:
+    """Merging: some kept tokens carry a weighted mean of several tokens.
+
+    Three columns of one table; row i says that token `kept[i]` takes in token `source[i]` with
+    weight `weight[i]`. A kept token that is not named carries its own row. One that is named
+    carries the mean of its sources only, so it lists itself where its own row counts too.
 
     Attributes
     ----------
-    keep : Tensor, (n,) int64
+    kept : Tensor, (m,) int64
+        Places in `Entry.keep`, 0 to k − 1.
+    source : Tensor, (m,) int64
+        Indices into the AV tokens of the view that the method was given.
+    weight : Tensor, (m,) float32
+        Above 0. Only proportions count: the sum is divided by the weights' sum.
+    """
+
+    kept: torch.Tensor
+    source: torch.Tensor
+    weight: torch.Tensor
+
+    def apply(self, rows: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+        """Return what the kept tokens carry, for any tensor with one row per AV token.
+
+        Sums are taken in float32, in the order of the table, and rounded once at the end.
+
+        Parameters
+        ----------
+        rows : Tensor, (n, D)
+            One row per AV token of the view.
+        keep : Tensor, (k,) int64
+            `Entry.keep`.
+
+        Returns
+        -------
+        Tensor, (k, D)
+            On the device and in the dtype of `rows`.
+        """
+        device = rows.device
+        if self.kept.device.type == "cpu":
+            used, place = (
+                moved(part, device) for part in torch.unique(self.kept, return_inverse=True)
+            )
+        else:  # only the device knows which are named, so all are computed
+            used, place = torch.arange(len(keep), device=device), self.kept
+        source, weight = moved(self.source, device), moved(self.weight, device)
+        sums = torch.zeros(len(used), rows.shape[1], device=device)
+        total = torch.zeros(len(used), device=device).index_add_(0, place, weight)
+        for into, index, share in zip(
+            place.split(_BLOCK), source.split(_BLOCK), weight.split(_BLOCK), strict=True
+        ):
+            sums.index_add_(0, into, rows.index_select(0, index).float() * share[:, None])
+        out = rows.index_select(0, moved(keep, device))
+        means = torch.where(total[:, None] > 0, (sums / total[:, None]).to(out), out[used])
+        return out.index_copy_(0, used, means)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Which AV tokens stay, and what they carry where that is not their own.
+
+    Attributes
+    ----------
+    keep : Tensor, (k,) int64
         Ascending indices into the view's AV tokens.
-    embeds : Tensor or None, (n, D)
-        States to use instead of the kept tokens' own (merging); None keeps them.
+    mix : Mix or None
+        Which of them carry a mean of several tokens; None where all carry their own.
     """
 
     keep: torch.Tensor
-    embeds: torch.Tensor | None = None
+    mix: Mix | None = None
+
+    def take(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return what the kept tokens carry, (n, D) → (k, D); see `Mix.apply`."""
+        if self.mix is not None:
+            return self.mix.apply(rows, self.keep)
+        return rows.index_select(0, self.keep.to(rows.device))
 
 
 class LayerView(Protocol):
@@ -128,9 +247,13 @@ class LayerView(Protocol):
 
     layer: int
     layers: int
-    tokens: TokenMap
     generator: torch.Generator
-    memo: dict[str, Any]
+    state: MethodState
+
+    @property
+    def tokens(self) -> TokenMap:
+        """The surviving AV tokens; on the model's device, unless `Method.needs_host` says why."""
+        ...
 
     def attention(self, rows: Rows) -> torch.Tensor:
         """Post-softmax attention of this layer from text rows to each surviving AV token.
@@ -156,10 +279,6 @@ class LayerView(Protocol):
         """Hidden states of the surviving AV tokens that left this layer, (n, D)."""
         ...
 
-    def text_hidden(self, rows: Rows) -> torch.Tensor:
-        """Hidden states of text rows that left this layer, (r, D)."""
-        ...
-
     def text_embeds(self, rows: Rows) -> torch.Tensor:
         """Embeddings with which text rows entered layer 0, (r, D)."""
         ...
@@ -167,26 +286,39 @@ class LayerView(Protocol):
 
 @dataclass(frozen=True)
 class Method:
-    """Base of every method; by itself it keeps everything.
+    """Keeps every audio and video token.
+
+    The base of every method. Derive from `LayerMethod` what chooses inside the layers, and from
+    `EntryMethod` what chooses before them only.
 
     Parameters
     ----------
     budget : float
         Mean over the layers of (AV tokens entering the layer) / N, in (0, 1].
-    cache : {"own", "cut"}
-        What happens to the KV caches of the layers already passed when tokens are dropped:
-        keep each layer's own, or cut them to the survivors.
     """
 
     name: ClassVar[str] = "none"
-    #: What the method needs that costs extra: "video attention".
+    #: What the method needs that costs extra.
     wants: ClassVar[frozenset[str]] = frozenset()
-    #: `keep` asks nothing of the text (no attention, no `text_hidden`): every question about a clip
-    #: finds the same tokens chosen, so the clip's way through the layers is gone only once.
+    #: `keep` asks nothing of the text, so every question about a clip finds the same tokens chosen,
+    #: and the clip's keys and values are computed only once.
     question_free: ClassVar[bool] = False
+    #: The schedule lets every token in; a composition may then let fewer in.
+    enters_all: ClassVar[bool] = False
+    #: Setting that fixes which share of the tokens enters layer 0, where there is one.
+    entry_field: ClassVar[str | None] = None
+    #: `keep` counts on the schedule that the method planned itself.
+    needs_own_schedule: ClassVar[bool] = False
+    #: Settings that act in some of the parts only; the others act in all of them.
+    used_by: ClassVar[Mapping[str, frozenset[Part]]] = {}
+    #: Settings of earlier versions: name → value → how to say it now.
+    former: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    #: Why `keep` needs tokens and scores on the CPU; "" where it works on any device and the number
+    #: of tokens it returns is the one asked for, so that the host need not wait for the device.
+    #: An adaptive plan always brings them to the CPU.
+    needs_host: ClassVar[str] = "its own choice on the CPU"
 
     budget: float = 1.0
-    cache: CachePolicy = "own"
 
     def __post_init__(self) -> None:
         if not isinstance(self.budget, (int, float)) or not 0.0 < self.budget <= 1.0:
@@ -194,17 +326,30 @@ class Method:
                 f"A budget of {self.budget} cannot be kept.",
                 hint="Give a share of the audio and video tokens above 0 and up to 1, like 0.3.",
             )
-        if self.cache not in ("own", "cut"):
-            raise UsageError(f"Unknown cache policy {self.cache!r}.", hint="Use 'own' or 'cut'.")
+        checks.fields(self)
+
+    @property
+    def cache(self) -> CachePolicy:
+        """What happens to the KV caches of earlier layers; a setting of a `LayerMethod`."""
+        return "own"
+
+    @property
+    def label(self) -> str:
+        """What a run of this method is called in tables and figures: "omnidrop 0.2"."""
+        return f"{self.name} {self.budget:g}"
 
     def settings(self) -> dict[str, Any]:
         """Return the hyper-parameters as plain values, for the report."""
         return {f.name: getattr(self, f.name) for f in fields(self)}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
-        """Return the values that `omnidrop calibrate` tries, by field, neighbours side by side."""
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
+        """Return the values that `omnidrop calibrate` tries, by setting, in ascending order."""
         return {}
+
+    def parts(self) -> frozenset[Part]:
+        """Return what a composition can take from this method: what it does itself."""
+        own = {Part.ENTRY: "enter", Part.LAYERS: "keep", Part.SCHEDULE: "plan"}
+        return frozenset(p for p, f in own.items() if getattr(type(self), f) is not _BASE[f])
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Decide how many AV tokens enter each of `layers` layers.
@@ -229,8 +374,20 @@ class Method:
             )
         return Plan(len(tokens), (len(tokens),) * layers)
 
+    def start(self, plan: Plan) -> MethodState:
+        """Return what the method remembers during one prefill; asked before `enter`."""
+        return MethodState()
+
+    def watch(self, view: EntryView) -> None:
+        """Remember, in `view.state`, what `keep` will need of the embeddings; by default nothing.
+
+        `enter` calls it. In a composition, where another method chooses what enters, it is called
+        in place of `enter`.
+        """
+
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Choose the `plan.counts[0]` tokens that enter layer 0."""
+        self.watch(view)
         return Entry(torch.arange(len(view.tokens)))
 
     def keep(self, view: LayerView, count: int) -> torch.Tensor | Entry:
@@ -242,3 +399,21 @@ class Method:
             Ascending indices into `view.tokens`; an `Entry` where states are replaced too.
         """
         raise NotImplementedError
+
+
+#: What a method inherits where it does not do a part itself.
+_BASE = {name: getattr(Method, name) for name in ("plan", "enter", "keep")}
+
+
+@dataclass(frozen=True)
+class LayerMethod(Method):
+    """Base of methods that choose inside the layers.
+
+    Parameters
+    ----------
+    cache : {"own", "cut"}, default "own"
+        What happens to the KV caches of the layers already passed when tokens are dropped: each
+        layer keeps its own, or they are cut to the survivors.
+    """
+
+    cache: CachePolicy = "own"

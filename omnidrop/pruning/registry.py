@@ -1,4 +1,7 @@
-"""Every method by name: ours, and those that other packages offer.
+"""Every method by name: ours, those that other packages offer, and compositions of them.
+
+"uniform+omnidrop" is a composition: the entry choice of one method, the layers of another; see
+`compose.Compose`.
 
 To add a method here, add one line to `_OURS`. Another package adds its own through an entry point:
 
@@ -9,6 +12,7 @@ To add a method here, add one line to `_OURS`. Another package adds its own thro
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -54,28 +58,19 @@ def get_method(name: str, **settings: Any) -> Method:
     Parameters
     ----------
     name : str
-        One of `method_names()`.
+        One of `method_names()`, or a composition: "ENTRY+LAYERS" or "ENTRY+LAYERS@SCHEDULE".
     **settings
-        Values for its fields.
+        Values for its fields. Those of a composition's parts are "entry.NAME", "layers.NAME" and
+        "schedule.NAME", or plain where only one part has it.
 
     Raises
     ------
     UsageError
         Unknown name or field, or a value the method refuses.
     """
-    if name not in _OURS and name not in _theirs():
-        raise UsageError(f"There is no method {name!r}.", hint=_closest(name, method_names()))
-    kind = _load(name)
-    known = {field.name: field for field in fields(kind)}
-    for key, value in settings.items():
-        if key not in known:
-            raise UsageError(
-                f"Method {name!r} has no setting {key!r}.", hint=_closest(key, list(known))
-            )
-        # Typed words read "none" as None; a setting that always has a value means the word.
-        if value is None and known[key].default is not None:
-            settings[key] = "none"
-    return kind(**settings)
+    if "+" in name or "@" in name:
+        return _composition(name, settings)
+    return _made(_kind(name), name, settings)
 
 
 def presets() -> dict[str, Method]:
@@ -97,6 +92,102 @@ def get_preset(name: str) -> Method:
 def describe(kind: type[Method]) -> str:
     """Return a method in one sentence: the first line of its docstring."""
     return (kind.__doc__ or kind.__name__).strip().splitlines()[0]
+
+
+def _kind(name: str) -> type[Method]:
+    """Return a method's class, or raise a `UsageError` that says what was meant."""
+    if name not in _OURS and name not in _theirs():
+        raise UsageError(f"There is no method {name!r}.", hint=_closest(name, method_names()))
+    return _load(name)
+
+
+def _made(kind: type[Method], name: str, settings: Mapping[str, Any]) -> Method:
+    """Make a method, its settings checked by name."""
+    known = {field.name: field for field in fields(kind)}
+    given = dict(settings)
+    for key, value in settings.items():
+        if key not in known:
+            raise _unknown(kind, name, key, value, list(known))
+        # Typed words read "none" as None; a setting that always has a value means the word.
+        if value is None and known[key].default is not None:
+            given[key] = "none"
+    return kind(**given)
+
+
+def _unknown(
+    kind: type[Method], name: str, key: str, value: Any, known: Sequence[str]
+) -> UsageError:
+    """Explain a setting that a method does not have, or has no longer."""
+    if key not in kind.former:
+        return UsageError(
+            f"Method {name!r} has no setting {key!r}.", hint=_closest(key, list(known))
+        )
+    word = "none" if value is None else str(value)
+    ways = kind.former[key]
+    now = ways.get(word) or ", ".join(f"{way} ({old})" for old, way in ways.items())
+    return UsageError(
+        f"Method {kind.name!r} has no setting {key!r} any more: it is a choice of method.",
+        hint=f"Say --method {now}.",
+    )
+
+
+def _composition(name: str, settings: Mapping[str, Any]) -> Method:
+    """Make a composition from its name, and give each part its settings."""
+    from omnidrop.pruning import compose
+
+    joined, at, third = name.partition("@")
+    names = [part.strip() for part in joined.split("+")]
+    if len(names) != 2 or not all(names) or (at and not third.strip()):
+        raise UsageError(
+            f"{name!r} is no composition of methods.",
+            hint="Write ENTRY+LAYERS or ENTRY+LAYERS@SCHEDULE, like uniform+omnidrop.",
+        )
+    called = dict(zip(("entry", "layers"), names, strict=True))
+    if at:
+        called["schedule"] = third.strip()
+    kinds = {part: _kind(method) for part, method in called.items()}
+    roles = compose.part_roles(bool(at))
+    live = {part: compose.live_fields(kind, roles[part]) for part, kind in kinds.items()}
+    own: dict[str, Any] = {}
+    given: dict[str, dict[str, Any]] = {part: {} for part in kinds}
+    for key, value in settings.items():
+        if key in compose.OWN:
+            own[key] = value
+            continue
+        part, dot, field = key.rpartition(".")
+        having = [p for p in kinds if field in live[p] and (not dot or p == part)]
+        if len(having) == 1:
+            given[having[0]][field] = value
+        elif having:
+            ways = " or ".join(f"{p}.{field}" for p in having)
+            raise UsageError(f"Two parts of {name!r} have {field!r}.", hint=f"Say {ways}.")
+        else:
+            raise _not_there(name, key, value, kinds, live)
+    for part, kind in kinds.items():
+        own[part] = _made(kind, called[part], given[part])
+    return compose.Compose(**own)
+
+
+def _not_there(
+    name: str,
+    key: str,
+    value: Any,
+    kinds: Mapping[str, type[Method]],
+    live: Mapping[str, Sequence[str]],
+) -> UsageError:
+    """Explain a setting that no part of a composition has, or that does nothing there."""
+    part, dot, field = key.rpartition(".")
+    for kind in kinds.values() if not dot else [kinds[part]] if part in kinds else []:
+        if field in kind.former:
+            return _unknown(kind, kind.name, field, value, ())
+    dead = part in kinds and field in {f.name for f in fields(kinds[part])} - {"budget", "cache"}
+    known = ["budget", "cache", "enters", *(f"{p}.{f}" for p in live for f in live[p])]
+    if dead:
+        return UsageError(
+            f"{field!r} of {kinds[part].name!r} does nothing in {name!r}.",
+            hint=f"Known: {', '.join(known)}.",
+        )
+    return UsageError(f"Method {name!r} has no setting {key!r}.", hint=_closest(key, known))
 
 
 def _theirs() -> dict[str, EntryPoint]:

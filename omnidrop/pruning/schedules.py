@@ -1,14 +1,12 @@
 """Budget → how many audio and video (AV) tokens enter each layer, exactly.
 
-A `Curve` turns constants into counts, with the paper's floors (OmniDrop, arXiv 2605.14458, section
-"schedule"). `solve` goes the other way: it walks a path of curves from the one that keeps most to
-the one that keeps least, finds by bisection the place where the mean over the layers is the budget,
-and settles the last few tokens in integers. It never returns another budget: what cannot be reached
-within ±0.01 is a `BudgetError` that names the reachable range.
+A `Curve` turns constants into counts. `solve` goes the other way: it walks a path of curves from
+the one that keeps most to the one that keeps least, finds by bisection the place where the mean
+over the layers is the budget, and settles the last few tokens in integers. It never returns another
+budget: what cannot be reached within ±0.01 is a `BudgetError` that names the reachable range.
 
-Which constant gives way, and in what order, is the documented rule of `omnidrop_path`. The paper
-prints constants for four cases only, so the rule is ours; it passes through the paper's constants
-where the paper has some.
+Each method chooses its path: OmniDrop's constants and the order in which they give way are in
+`methods/omnidrop.py`.
 """
 
 from __future__ import annotations
@@ -18,32 +16,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from omnidrop.errors import BudgetError, UsageError
+from omnidrop.errors import BudgetError
 from omnidrop.pruning.method import Plan
 
-Shape = Literal["sigmoid", "exponential", "step"]
-SHAPES: tuple[Shape, ...] = ("sigmoid", "exponential", "step")
+CurveShape = Literal["sigmoid", "exponential", "step"]
 
 #: How far the realised mean may be from the budget.
 TOLERANCE = 0.01
-
-BETA = 20.0  # paper
-T_MID = 0.5  # paper: 0.5, and 0.55 for the 3B model at 20 %
-ENTRY_RATIO = 0.45  # paper, at 30 % and 20 %
-P_INIT_LOW = 0.02  # paper, at 20 %; 0 at 30 %
-
-# Ours, where the paper is silent.
-_ENTRY_PER_BUDGET = 1.5  # 0.45 / 0.30: above 30 % the paper's 30 % schedule is scaled up
-_P_FINAL_CAP = {"sigmoid": 0.5, "exponential": 0.5, "step": 0.9}  # 0.5: the paper's highest
-_P_INIT_EXPONENTIAL = 0.001  # a geometric curve cannot start at 0
-_T_EARLIEST = -1.0  # at beta = 20, s is 1 - 2e-9 at layer 0: everything turns at once
 
 
 @dataclass(frozen=True)
 class Curve:
     """Constants of a schedule: `floor(p_l · surviving)` tokens are dropped after layer l.
 
-    - sigmoid: `p_l = p_init + (p_final − p_init) · sigmoid(beta · (l/L − t_mid))`
+    Shapes of the drop rate p_l over the layers 0 to L − 1:
+
+    - sigmoid: `p_l = p_init + (p_final − p_init) · sigmoid(beta · (l/L − t_mid))`, that of OmniDrop
     - exponential: `p_l = p_init · (p_final/p_init)^(l/(L−2))`
     - step: `p_l = p_final` after one layer, so that the layers from `round(t_mid · L)` (at least 1,
       0-based) on see the smaller set; 0 after every other layer. `p_init` is not used.
@@ -68,12 +56,12 @@ class Curve:
         Shares of the depth, for a step at each; then `t_mid` is not used.
     """
 
-    shape: Shape = "sigmoid"
+    shape: CurveShape = "sigmoid"
     entry_ratio: float = 1.0
     p_init: float = 0.0
     p_final: float = 0.0
-    t_mid: float = T_MID
-    beta: float = BETA
+    t_mid: float = 0.5
+    beta: float = 20.0
     stages: tuple[float, ...] = ()
 
     def rates(self, layers: int) -> tuple[float, ...]:
@@ -131,86 +119,6 @@ def _sigmoid(x: float) -> float:
         return 1.0 / (1.0 + math.exp(-x))
     e = math.exp(x)
     return e / (1.0 + e)
-
-
-def omnidrop_path(
-    budget: float,
-    *,
-    shape: Shape = "sigmoid",
-    entry_ratio: float | None = None,
-    p_init: float | None = None,
-    p_final: float | None = None,
-    t_mid: float | None = None,
-    beta: float = BETA,
-) -> tuple[Curve, ...]:
-    """Return the curves `solve` walks along, from the one that keeps most to the least.
-
-    A constant that is given stays as given. Those left `None` start here:
-
-    - `entry_ratio`: 0.45 up to a budget of 0.3 (paper), then 1.5 · budget, up to 1;
-    - `p_init`: 0.02 up to a budget of 0.2, 0 from 0.3 on (paper), a straight line between
-      (exponential: at least 0.001);
-    - `t_mid`: 0.5 (paper).
-
-    and give way in this order until the budget is met:
-
-    1. `p_final`, from `p_init` up to 0.5, the paper's highest (step: 0.9);
-    2. `entry_ratio`, downwards: the late layers keep a share of what entered;
-    3. `p_final`, up to 1;
-    4. `t_mid`, towards the first layer;
-    5. `p_init`, up to `p_final`: at its end nothing is left after layer 0.
-
-    With `entry_ratio` free, 2 reaches every budget that some tokens in every layer can; 3 to 5 are
-    for a fixed entry and for a handful of tokens. Upwards, `p_init` falls to 0 and `entry_ratio`
-    rises to 1.
-
-    Returns
-    -------
-    tuple of Curve
-        Neighbours differ in few constants, and counts never rise along the path.
-    """
-    if p_init is not None and p_final is not None and p_final < p_init:
-        raise UsageError(
-            f"The drop rate cannot fall with depth: p_final {p_final} is under p_init {p_init}.",
-            hint="Raise p_final, lower p_init, or leave p_final out to have it solved.",
-        )
-    ceiling = 1.0 if p_final is None else p_final
-    start = (
-        min(max(_ENTRY_PER_BUDGET * budget, ENTRY_RATIO), 1.0)
-        if entry_ratio is None
-        else entry_ratio
-    )
-    slow = P_INIT_LOW * min(max((0.3 - budget) / 0.1, 0.0), 1.0)
-    if shape == "exponential":
-        slow = max(slow, _P_INIT_EXPONENTIAL)
-    slow = min(slow, ceiling) if p_init is None else p_init
-    floor = 0.0 if p_init is None else p_init
-    cap = max(_P_FINAL_CAP[shape], slow) if p_final is None else p_final
-    first = T_MID if t_mid is None else t_mid
-
-    curve = Curve(
-        shape=shape,
-        entry_ratio=1.0 if entry_ratio is None else entry_ratio,
-        p_init=floor,
-        p_final=floor if p_final is None else p_final,
-        t_mid=first,
-        beta=beta,
-    )
-    path = [curve]
-
-    def then(**changes: float) -> None:
-        step = replace(path[-1], **changes)  # type: ignore[arg-type]
-        if step != path[-1]:
-            path.append(step)
-
-    then(entry_ratio=start)
-    then(p_init=slow, p_final=slow if p_final is None else p_final)
-    then(p_final=cap)
-    then(entry_ratio=0.0 if entry_ratio is None else entry_ratio)
-    then(p_final=ceiling)
-    then(t_mid=min(_T_EARLIEST, first) if t_mid is None else t_mid)
-    then(p_init=ceiling if p_init is None else p_init)
-    return tuple(path)
 
 
 def solve(
@@ -284,39 +192,6 @@ def staged_path(stages: Sequence[float]) -> tuple[Curve, ...]:
     """Return the path of a method that keeps one share at each of some stages of the depth."""
     start = Curve("step", stages=tuple(stages))
     return start, replace(start, p_final=1.0)
-
-
-def complete(
-    alive: int, left: int, spend: int, layers: int, *, shape: Shape, beta: float = BETA
-) -> tuple[int, ...]:
-    """Return the counts of the layers left, for a schedule whose turning point is here.
-
-    Parameters
-    ----------
-    alive : int
-        Tokens that have just passed a layer.
-    left : int
-        Layers still to come.
-    spend : int
-        Tokens, summed over those layers, that may still enter; kept exactly.
-    layers : int
-        Depth of the model, which sets how fast a sigmoid or an exponential rises.
-    shape : {"sigmoid", "exponential", "step"}
-        "step" drops now and once; the others let their drop rate rise from here on.
-    """
-    if not alive or not left:
-        return (0,) * left
-    depth = left + 1
-    low = _P_INIT_EXPONENTIAL if shape == "exponential" else 0.0
-    start = Curve(shape, p_init=low, p_final=low, t_mid=0.0, beta=beta * depth / layers)
-    path = (
-        Curve(shape, t_mid=0.0),
-        start,
-        replace(start, p_final=1.0),
-        replace(start, p_init=1.0, p_final=1.0),
-    )
-    spend = min(max(spend, 0), alive * left)
-    return solve((alive + spend) / (alive * depth), alive, depth, path).counts[1:]
 
 
 def fixed(curve: Curve, total: int, layers: int, budget: float) -> Plan:

@@ -18,16 +18,15 @@ class Stage:
     Attributes
     ----------
     name : str
-        open, sound, log-mel, audio tower, frames, resize, patches, waiting for frames, vision
-        tower, prompt, entry, prefill, selection, answer, decode, detokenise, choices.
+        One of `omnidrop.stages.StageName`, or how far an earlier question's prefix was reused.
     seconds : float
-        Wall-clock seconds spent in it (device synchronised).
+        Seconds spent in it: on a GPU by the device's own events, else by the clock on the wall.
     within : str or None
         Name of the stage this one is a part of (selection is within prefill).
     reused : bool
         True when the result of an earlier question was used.
     overlapped : bool
-        True when it ran beside other stages (decoding runs beside the towers), so that its
+        True if it ran in parallel to other stages (decoding beside the encoders), so that its
         seconds are not part of the sum.
     """
 
@@ -115,9 +114,12 @@ class Trace:
         Generated tokens per second after the first; None if only one was made.
     memory : Memory
     flops_prefill, flops_prefill_unpruned : float
-        Analytic FLOPs of the LLM's prefill (`report.cost`).
+        Analytic FLOPs of the LLM's prefill (`TextShape.prefill_flops`).
     notices : tuple of str
         What a person should know: truncated file, demo model, long positions, …
+    decode_loop : str
+        How tokens after the first were made: "captured" as a CUDA graph, or "plain: " and why
+        not; "" where a choice was scored.
     survivors : tuple of tuple of int, optional
         Prompt indices of the AV tokens entering each layer; empty unless asked for.
     """
@@ -142,6 +144,7 @@ class Trace:
     flops_prefill: float
     flops_prefill_unpruned: float
     notices: tuple[str, ...] = ()
+    decode_loop: str = ""
     survivors: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
 
     @property

@@ -16,21 +16,35 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from omnidrop.testing.methods import check_method
 
-def tiny_checkpoint(folder: Path) -> Path:
+__all__ = ["check_method", "tiny_checkpoint"]
+
+
+def tiny_checkpoint(folder: Path, model_type: str | None = None) -> Path:
     """Write a checkpoint of random weights that loads and answers like a large one.
 
     Parameters
     ----------
     folder : Path
         Made if it is not there; files of a checkpoint in it are replaced.
+    model_type : str, optional
+        Of the family, as its config.json says; by default the package's first family.
 
     Returns
     -------
     Path
-        The folder: config, weights (safetensors, about 1 MB) and tokenizer of Qwen2.5-Omni's
-        thinker with six layers of width 64.
-    """
-    from omnidrop.models.qwen2_5_omni.tiny import tiny_thinker
+        The folder: config, weights (safetensors, about 1 MB) and tokenizer.
 
-    return tiny_thinker(folder)
+    Raises
+    ------
+    ValueError
+        If no installed family has this model type.
+    """
+    from omnidrop.models.family import families, family_of
+
+    family = families()[0] if model_type is None else family_of(model_type)
+    if family is None:
+        known = ", ".join(kind for known in families() for kind in known.model_types)
+        raise ValueError(f"there is no family of {model_type}, only of {known}")
+    return family.write_tiny(Path(folder))

@@ -2,28 +2,42 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnidrop.errors import printable
-from omnidrop_cli import backend
-from omnidrop_cli import errors as guard
+from omnidrop.errors import MediaError, printable
+from omnidrop.stages import StageName
+from omnidrop_cli.errors import describe
+from omnidrop_cli.interrupts import stop_if_interrupted
 from omnidrop_cli.options.common import AnswerFlags, ReadFlags, SpanFlags
 from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.terminal.progress import Progress
 
 if TYPE_CHECKING:
-    from omnidrop import Answer, Method
+    from omnidrop import Answer, Method, Model, Session
+    from omnidrop.clip.clip import Clip
 
 
 @dataclass(frozen=True)
-class Item:
-    """One question about one clip."""
+class Question:
+    """One question about one clip.
+
+    Attributes
+    ----------
+    clip : Path
+    text : str
+        The question itself.
+    choices : tuple of str
+    span : SpanFlags
+    id : str
+        Its name in a manifest.
+    """
 
     clip: Path
-    question: str
+    text: str
     choices: tuple[str, ...] = ()
     span: SpanFlags = field(default_factory=SpanFlags)
     id: str = ""
@@ -31,19 +45,19 @@ class Item:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an item: an answer or a problem, never both."""
+    """What became of a question: an answer or a problem, never both."""
 
-    item: Item
+    question: Question
     answer: Answer | None = None
     problem: Exception | None = None
 
     def failure(self) -> dict[str, Any]:
         """Return the problem as one JSON document."""
-        text, code = guard.describe(self.problem or Exception("no answer"))
+        text, code = describe(self.problem or Exception("no answer"))
         return {
             "schema": "omnidrop.error/1",
-            "clip": printable(self.item.clip),
-            "question": self.item.question,
+            "clip": printable(self.question.clip),
+            "question": self.question.text,
             "error": text,
             "exit_code": code,
         }
@@ -51,75 +65,132 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """How a series of items is answered."""
+    """How a series of questions is answered.
 
-    model: Any
+    Attributes
+    ----------
+    model : Model
+    method : Method
+    read : ReadFlags
+        How clips are sampled.
+    flags : AnswerFlags
+    progress : Progress
+    on_text : callable
+        From a question to what receives pieces of its answer.
+    fit : FitFlags
+        Limits from which budgets are found.
+    opened : dict of Clip by (path, span)
+        Clips that were opened before the model was loaded; they are not probed again.
+    """
+
+    model: Model
     method: Method
     read: ReadFlags
     flags: AnswerFlags
     progress: Progress
-    on_text: Callable[[Item], Callable[[str], None] | None] = lambda item: None
+    on_text: Callable[[Question], Callable[[str], None] | None] = lambda question: None
     fit: FitFlags = field(default_factory=FitFlags)
+    opened: dict[tuple[Path, SpanFlags], Clip] = field(default_factory=dict)
 
 
-def answers(items: Iterable[Item], job: Job) -> Iterator[Outcome]:
-    """Yield one outcome for each item, clip by clip, in the order the clips first appear."""
-    by_clip: dict[tuple[Path, SpanFlags], list[Item]] = {}
-    for item in items:
-        by_clip.setdefault((item.clip, item.span), []).append(item)
-    if job.fit:
+def check_file(path: Path) -> None:
+    """Raise MediaError if there is nothing at `path` that could be a clip."""
+    if not os.path.exists(path):  # unlike Path.exists, also False for a name too long to be one
+        raise MediaError("There is no such file.", path=path, hint="Check the path.")
+    if os.path.isdir(path):
+        raise MediaError("This is a folder.", path=path, hint="Name the clips in it, like *.mp4.")
+
+
+def open_clip(path: Path, span: SpanFlags, read: ReadFlags) -> Clip:
+    """Open a clip without a model, to learn what is wrong with it before one is loaded.
+
+    Raises
+    ------
+    MediaError
+        If there is no such file, or it is no clip that can be read.
+    UsageError
+        If the options do not fit it, such as a start after its end.
+    """
+    check_file(path)
+    import omnidrop
+
+    return omnidrop.open_clip(path, read.clip_options(span))
+
+
+def answers(questions: Iterable[Question], job: Job) -> Iterator[Outcome]:
+    """Yield one outcome for each question, clip by clip, in the order the clips first appear."""
+    by_clip: dict[tuple[Path, SpanFlags], list[Question]] = {}
+    for question in questions:
+        by_clip.setdefault((question.clip, question.span), []).append(question)
+    if job.fit.fit_latency is not None:
+        from omnidrop.profiling.prefill_speed import prefill_speed
+
         job.progress("measure the speed", 0, None)
-        backend.warm_up(job.model, job.method, job.fit)
-    for (clip, span), group in by_clip.items():
-        read, said = job.read, None
+        prefill_speed(job.model.adapter, job.method)
+    for group in by_clip.values():
         try:
-            job.progress("open", 0, None)
-            if job.fit:
-                read, said = backend.fit_sampling(
-                    job.model, clip, group[0].question, job.method,
-                    span=span, read=read, fit=job.fit, system=job.flags.system,
-                )  # fmt: skip
-            session = backend.open_session(job.model, clip, span, read)
+            job.progress(StageName.OPEN, 0, None)
+            session = _open(group[0], job)
         except Exception as problem:
-            guard.stop_if_interrupted()
-            yield from (Outcome(item, problem=problem) for item in group)
+            stop_if_interrupted()
+            yield from (Outcome(question, problem=problem) for question in group)
             continue
         finally:
             job.progress.finish()
         with session:
             session.reuse = len(group) > 1
-            for item in group:
-                yield _answer(session, item, job, said)
+            for question in group:
+                yield _answer(session, question, job)
 
 
-def _answer(session: Any, item: Item, job: Job, said: str | None) -> Outcome:
-    limits = {"fit": job.fit} if job.fit else {}
-    try:
-        answer = backend.ask(
-            session,
-            item.question,
-            method=job.method,
-            choices=item.choices,
-            flags=job.flags,
-            on_text=job.on_text(item) or _counter(job),
-            progress=job.progress,
-            **limits,
+def _open(first: Question, job: Job) -> Session:
+    """Open the clip of a question; limits may lower its sampling."""
+    source = job.opened.get((first.clip, first.span), first.clip)
+    options = job.read.clip_options(first.span)
+    limits = job.fit.limits()
+    if limits is not None and (job.fit.fit_pixels or job.fit.fit_fps):
+        from omnidrop.profiling.fit import fit_sampling
+
+        found, notice = fit_sampling(
+            job.model.adapter,
+            source,
+            first.text,
+            job.method,
+            limits,
+            clip=options,
+            pixels=job.fit.fit_pixels,
+            fps=job.fit.fit_fps,
+            system=job.flags.system,
         )
-        if said:
-            trace = replace(answer.trace, notices=(*answer.trace.notices, said))
-            answer = replace(answer, trace=trace)
-        return Outcome(item, answer=answer)
+        if notice is not None:
+            return job.model.open(source, found, notices=[notice])
+    return job.model.open(source, options)
+
+
+def _answer(session: Session, question: Question, job: Job) -> Outcome:
+    try:
+        answer = session.ask(
+            question.text,
+            method=job.method,
+            choices=question.choices,
+            options=job.flags.generate(),
+            system=job.flags.system,
+            on_text=job.on_text(question) or _counter(job),
+            progress=job.progress,
+            limits=job.fit.limits(),
+        )
+        return Outcome(question, answer=answer)
     except BrokenPipeError:
         raise
     except Exception as problem:
-        guard.stop_if_interrupted()
-        return Outcome(item, problem=problem)
+        stop_if_interrupted()
+        return Outcome(question, problem=problem)
     finally:
         job.progress.finish()
 
 
 def _counter(job: Job) -> Callable[[str], None] | None:
-    """Count pieces of an answer that nobody sees yet, for the bar."""
+    """Count pieces of an answer that is not shown yet, for the progress bar."""
     if not job.progress.shown:
         return None
     pieces = 0
@@ -127,6 +198,6 @@ def _counter(job: Job) -> Callable[[str], None] | None:
     def count(piece: str) -> None:
         nonlocal pieces
         pieces += 1
-        job.progress("answer", pieces, None)
+        job.progress(StageName.ANSWER, pieces, None)
 
     return count

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omnidrop.errors import BatchError
+from omnidrop.errors import OmniDropError, printable
 from omnidrop_cli.options.common import (
     AnswerFlags,
-    DropFlags,
     ModelFlags,
     OutputFlags,
     ReadFlags,
     Report,
     SpanFlags,
 )
-from omnidrop_cli.options.groups import grouped, lines_of, option
+from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.limits import FitFlags
+from omnidrop_cli.options.pruning import DropFlags
+
+if TYPE_CHECKING:
+    from omnidrop.clip.clip import Clip
+    from omnidrop_cli.commands.answering import Outcome, Question
 
 NAME = "ask"
-HELP = """Answer questions about local clips, with their sound.
+HELP = """Answer questions about local clips, audio included.
 
 \b
 Examples:
@@ -37,12 +41,12 @@ Examples:
 The last word is the question, unless -q gives questions; then every word is a clip. - reads a
 question, or a list of clips one per line, from stdin.
 
-One answer goes to stdout as it is. Of several, a terminal shows each under its clip and question; a
-pipe gets one line each: clip, question, answer, with tabs between and \\n for a line break inside.
-A clip that fails does not stop the others; the exit code is then 6.
+One answer is written to stdout as it is. Several are shown under their clip and question on a
+terminal, and written as one line each to a pipe: clip, question and answer, separated by tabs, with
+\\n for a line break. A clip that fails does not stop the others; the exit code is then 6.
 
-Every option can be set by an environment variable: --max-pixels by OMNIDROP_MAX_PIXELS. Repeatable
-ones (OMNIDROP_QUESTION, OMNIDROP_SET) take one value per line.
+Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS. Those of
+repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET) hold one value per line.
 """
 
 
@@ -58,9 +62,9 @@ def command(
             "--question",
             "-q",
             panel="Question",
-            envvar=None,
+            repeatable=True,
             metavar="TEXT",
-            help="A question; repeatable. All words are then clips.",
+            help="A question; repeatable. All arguments are then clips.",
         ),
     ] = None,
     *,
@@ -73,25 +77,25 @@ def command(
     output: OutputFlags,
 ) -> int:
     """Answer questions about local clips."""
-    from omnidrop_cli import backend
-    from omnidrop_cli.commands.answering import Item
+    from omnidrop_cli.commands.answering import Question
+    from omnidrop_cli.libraries import silence_warnings
     from omnidrop_cli.options.parsing import clips_and_questions, parse_choices
 
     fit.check(drop)
-    asked = tuple(question or ()) or lines_of("OMNIDROP_QUESTION")
-    clips, questions = clips_and_questions(list(words or []), asked)
-    backend.hush(output.debug)
+    clips, texts = clips_and_questions(list(words or []), tuple(question or ()))
+    silence_warnings(output.debug)
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
-    items = [Item(c, q, choices, span) for c in clips for q in questions]
-    return Run(items, read, drop, model, flags, output, several_clips=len(clips) > 1, fit=fit).go()
+    questions = [Question(clip, text, choices, span) for clip in clips for text in texts]
+    run = Run(questions, read, drop, model, flags, output, several_clips=len(clips) > 1, fit=fit)
+    return run.go()
 
 
 class Run:
-    """One call of `ask`, from checked words to an exit code."""
+    """One call of `ask`, from checked options to an exit code."""
 
     def __init__(
         self,
-        items: list[Any],
+        questions: list[Question],
         read: ReadFlags,
         drop: DropFlags,
         model: ModelFlags,
@@ -99,35 +103,38 @@ class Run:
         output: OutputFlags,
         *,
         several_clips: bool,
-        fit: FitFlags | None = None,
+        fit: FitFlags,
     ) -> None:
-        from omnidrop_cli.errors import is_terminal
         from omnidrop_cli.files.stdout import Printer
+        from omnidrop_cli.terminal.console import is_terminal
         from omnidrop_cli.terminal.progress import Progress
 
-        self.items, self.read, self.drop, self.model = items, read, drop, model
+        self.questions, self.read, self.drop, self.model = questions, read, drop, model
         self.flags, self.output, self.several_clips = flags, output, several_clips
-        self.fit = fit or FitFlags()
+        self.fit = fit
         self.terminal = is_terminal(sys.stderr)
         self.progress = Progress(self.terminal and not output.quiet)
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
-        self.printer = Printer(form, len(items) == 1, self.progress)
-        self.outcomes: list[Any] = []
+        self.printer = Printer(form, len(questions) == 1, self.progress)
+        self.outcomes: list[Outcome] = []
         self.noticed: set[tuple[Path | None, str]] = set()
 
     def go(self) -> int:
-        """Answer every item; return the exit code."""
-        from omnidrop_cli import backend
+        """Answer every question; return the exit code."""
         from omnidrop_cli.commands.answering import Job, answers
+        from omnidrop_cli.libraries import hide_download_bars
 
         if not self.progress.shown:
-            backend.hide_downloads()
+            hide_download_bars()
         with self.progress:
-            left = self._check()
+            opened = self._open()
+            left = [question for question in self.questions if _place(question) in opened]
             if left:
-                method = backend.method(self.drop)
+                method = self.drop.pruning()
                 self.progress("load the model", 0, None)
-                model = backend.load(self.model)
+                import omnidrop
+
+                model = omnidrop.load(self.model.load_options())
                 self.progress.finish()
                 job = Job(
                     model,
@@ -137,6 +144,7 @@ class Run:
                     self.progress,
                     self.printer.stream,
                     self.fit,
+                    opened,
                 )
                 for outcome in answers(left, job):
                     self._take(outcome)
@@ -144,67 +152,67 @@ class Run:
         self._save()
         return self._code()
 
-    def _check(self) -> list[Any]:
-        """Return the items whose clips can be read; say at once what is wrong with the others."""
-        from omnidrop_cli import backend
-        from omnidrop_cli.commands.answering import Outcome
+    def _open(self) -> dict[tuple[Path, SpanFlags], Clip]:
+        """Open the clips that can be read; report at once what is wrong with the others."""
+        from omnidrop_cli.commands.answering import Outcome, open_clip
+        from omnidrop_cli.interrupts import stop_if_interrupted
 
-        wrong: dict[Path, Exception] = {}
-        for clip, span in dict.fromkeys((item.clip, item.span) for item in self.items):
+        opened: dict[tuple[Path, SpanFlags], Clip] = {}
+        for clip, span in dict.fromkeys(map(_place, self.questions)):
             try:
-                backend.check_clip(clip, span, self.read)
+                opened[clip, span] = open_clip(clip, span, self.read)
             except Exception as problem:
-                wrong[clip] = problem
-        if wrong and not self.several_clips:
-            raise next(iter(wrong.values()))
-        for item in self.items:
-            if item.clip in wrong:
-                self._take(Outcome(item, problem=wrong[item.clip]))
-        return [item for item in self.items if item.clip not in wrong]
+                stop_if_interrupted()
+                if not self.several_clips:
+                    raise
+                for question in self.questions:
+                    if _place(question) == (clip, span):
+                        self._take(Outcome(question, problem=problem))
+        return opened
 
-    def _take(self, outcome: Any) -> None:
-        from omnidrop_cli import errors as guard
+    def _take(self, outcome: Outcome) -> None:
+        from omnidrop_cli.errors import report
 
-        if outcome.problem is not None and len(self.items) == 1:
+        if outcome.problem is not None and len(self.questions) == 1:
             raise outcome.problem
         repeated = any(o.problem is outcome.problem for o in self.outcomes)
         self.outcomes.append(outcome)
         self.printer.put(outcome)
         if outcome.problem is not None:
             if not repeated:
-                guard.report(_about(outcome))
+                report(_with_clip(outcome.problem, outcome.question.clip))
         elif not self.output.quiet:
             self._show(outcome)
 
-    def _show(self, outcome: Any) -> None:
-        """Show the report of an answer on stderr, or at least what a person should know."""
-        from omnidrop_cli import errors as guard
+    def _show(self, outcome: Outcome) -> None:
+        """Show the report of an answer on stderr, or at least its notices."""
+        from omnidrop_cli.errors import complain
 
+        answer = outcome.answer
+        assert answer is not None
         kind = self.output.report
         if kind is None:
             kind = Report.none
             if self.terminal:
-                kind = Report.full if len(self.items) == 1 else Report.brief
-        answer = outcome.answer
+                kind = Report.full if len(self.questions) == 1 else Report.brief
         notices = self._new_notices(outcome)
         if kind is Report.none:
             for notice in notices:
-                guard.complain(notice, "notice")
+                complain(notice, "notice")
             return
-        from omnidrop_cli.terminal import answer as views
+        from omnidrop_cli.terminal.answer import brief, full
         from omnidrop_cli.terminal.console import terminal
 
         if kind is Report.brief:
-            terminal().print(views.brief(answer, notices))
+            terminal().print(brief(answer, notices))
         else:
             again = self.terminal and self.printer.live and self.printer.form == "text"
-            terminal().print(views.full(answer, again=again))
+            terminal().print(full(answer, again=again))
 
-    def _new_notices(self, outcome: Any) -> list[str]:
-        """Return what was not said before: about the model once, about a clip once each."""
-        from omnidrop.errors import printable
-
-        trace, clip = outcome.answer.trace, outcome.item.clip
+    def _new_notices(self, outcome: Outcome) -> list[str]:
+        """Return the notices not shown yet: of the model once, of a clip once per clip."""
+        assert outcome.answer is not None
+        trace, clip = outcome.answer.trace, outcome.question.clip
         found = []
         for notice in trace.notices:
             general = bool(trace.model.get("demo")) and "demo model" in notice
@@ -222,30 +230,31 @@ class Run:
             return
         from omnidrop_cli.files.answers import save
 
-        save(self.output.save, self.outcomes, alone=len(self.items) == 1, force=self.output.force)
+        alone = len(self.questions) == 1
+        save(self.output.save, self.outcomes, alone=alone, force=self.output.force)
 
     def _code(self) -> int:
-        failed = [o for o in self.outcomes if o.problem is not None]
-        if not failed:
-            return 0
-        if not self.several_clips and len(failed) == len(self.outcomes):
-            from omnidrop_cli.errors import describe
+        """Return 0, 6, or the one code that all questions about one clip failed with."""
+        from omnidrop_cli.errors import batch_code, describe
 
-            codes = {describe(o.problem)[1] for o in failed}
+        problems = [o.problem for o in self.outcomes if o.problem is not None]
+        if problems and not self.several_clips and len(problems) == len(self.outcomes):
+            codes = {describe(problem)[1] for problem in problems}
             if len(codes) == 1:
                 return codes.pop()
-        return BatchError.exit_code
+        return batch_code(len(problems))
 
 
-def _about(outcome: Any) -> Exception:
-    """Return the problem, with the clip named if its message does not name it."""
-    from omnidrop.errors import OmniDropError
+def _place(question: Question) -> tuple[Path, SpanFlags]:
+    return question.clip, question.span
 
-    problem = outcome.problem
+
+def _with_clip(problem: Exception, clip: Path) -> Exception:
+    """Return the problem, with the clip named if its message does not name a file."""
     if isinstance(problem, OmniDropError) and problem.path is None:
         named = type(problem).__new__(type(problem))
         named.__dict__.update(problem.__dict__)
-        named.path = outcome.item.clip
+        named.path = clip
         return named
     return problem
 

@@ -26,9 +26,9 @@ Examples:
   omnidrop calibrate questions.jsonl --dry-run
   omnidrop ask clip.mp4 "Who speaks?" --preset mine.json
 
-The clips are split in two. On the first part settings compete, the same questions for all; the
-winner is then asked about the other part, beside the defaults. Where it does no better there, the
-preset holds the defaults. A question with choices counts by the probability of the right one.
+The clips are split in two. Settings are compared on the first part, on the same questions; the best
+is then compared with the defaults on the other part. Where it is no better there, the preset holds
+the defaults. A question with choices counts by the probability of the right one.
 
 SET is what `omnidrop eval` takes. A few dozen clips with choices are enough to begin with.
 """
@@ -46,27 +46,20 @@ def command(
 ) -> int:
     """Find settings of a method."""
     from omnidrop.evaluation.calibrate.grid import ranges_of
-    from omnidrop.evaluation.calibrate.search import Search, calibrate, most_asks, split
-    from omnidrop.evaluation.runner import RunOptions
+    from omnidrop.evaluation.calibrate.search import calibrate, most_asks, split
     from omnidrop.evaluation.sets import read_set
-    from omnidrop_cli import backend
-    from omnidrop_cli import errors as guard
-    from omnidrop_cli.files.stdout import to_json
-    from omnidrop_cli.options.common import SpanFlags
+    from omnidrop.files import to_json, write_whole
+    from omnidrop_cli.libraries import hide_download_bars, silence_warnings
+    from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
-    backend.hush(output.debug)
+    silence_warnings(output.debug)
     if output.out is None and not output.dry_run:
         raise UsageError("--out is missing.", hint="Say where the preset goes: --out mine.json")
     if read.audio_file is not None:
-        raise UsageError("--audio would give every clip the same sound.", hint="Drop it.")
-    wanted = Search(
-        budgets=search.shares,
-        candidates=search.candidates,
-        held_out=search.held_out,
-        price=search.price,
-        seed=questions.seed,
-    )
+        raise UsageError("--audio would give every clip the same audio.", hint="Drop it.")
+    wanted = search.search(questions.seed)
+    options = questions.run_options(read.clip_options())
     ranges = ranges_of(search.method, search.ranges(), only=search.only)
     found = read_set(source, videos=questions.videos, limit=questions.limit)
     train, held = split(found, wanted)
@@ -75,9 +68,9 @@ def command(
         _announce(ranges, len(train), len(held), most)
     if output.dry_run or output.out is None:
         return 0
-    progress = Progress(guard.is_terminal(sys.stderr) and not output.quiet)
+    progress = Progress(is_terminal(sys.stderr) and not output.quiet)
     if not progress.shown:
-        backend.hide_downloads()
+        hide_download_bars()
     asked = 0
 
     def on_ask() -> None:
@@ -87,39 +80,30 @@ def command(
 
     with progress:
         progress("load the model", 0, None)
+        import omnidrop
+
         result = calibrate(
-            backend.load(model),
+            omnidrop.load(model.load_options()),
             found,
             search.method,
             wanted,
             ranges=ranges,
-            options=RunOptions(
-                seed=questions.seed,
-                style=questions.style,  # type: ignore[arg-type]
-                system=questions.system,
-                clip=backend.clip_options(SpanFlags(), read),
-            ),
+            options=options,
             trials=output.out.with_name(output.out.name + ".trials.jsonl"),
             on_ask=on_ask,
         )
         progress.finish()
-    document = result.preset.document()
-    try:
-        with output.out.open("w" if output.force else "x", encoding="utf-8") as stream:
-            stream.write(to_json(document, indent=1) + "\n")
-    except OSError as problem:
-        raise UsageError(
-            f"The preset cannot be written ({problem.strerror}).", path=output.out
-        ) from problem
-    print(to_json(document, indent=1) if output.json else _report(result))
+    text = to_json(result.preset.document(), indent=1)
+    write_whole(output.out, text + "\n", output.force)
+    print(text if output.json else _report(result))
     if not output.quiet:
         print(f"omnidrop: wrote {output.out}", file=sys.stderr)
     return 0
 
 
 def _announce(ranges: dict[str, tuple[Any, ...]], train: int, held: int, most: int) -> None:
+    from omnidrop.format import setting
     from omnidrop_cli.terminal.columns import table
-    from omnidrop_cli.terminal.format import setting
 
     rows = [(name, " ".join(setting(v) for v in values)) for name, values in ranges.items()]
     print("omnidrop: values tried", file=sys.stderr)
@@ -134,8 +118,8 @@ def _announce(ranges: dict[str, tuple[Any, ...]], train: int, held: int, most: i
 
 def _report(result: Calibration) -> str:
     """Return the result in words and one table."""
+    from omnidrop.format import setting
     from omnidrop_cli.terminal.columns import table
-    from omnidrop_cli.terminal.format import setting
 
     def fields(found: Any) -> str:
         return " ".join(f"{k}={setting(v)}" for k, v in found.items()) or "the defaults"

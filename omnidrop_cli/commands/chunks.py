@@ -1,4 +1,4 @@
-"""`omnidrop chunks CLIP --out DIR`: see and hear what the model is shown, chunk by chunk."""
+"""`omnidrop chunks CLIP --out DIR`: the frames and the audio that the model gets, by chunk."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from omnidrop_cli.options.common import ReadFlags, SpanFlags
+from omnidrop_cli.options.common import Debug, ReadFlags, SpanFlags
 from omnidrop_cli.options.groups import grouped, option
 
 NAME = "chunks"
-HELP = """Write a clip's temporal chunks as pictures (PNG) and sound (WAV). No model is loaded.
+HELP = """Write a clip's temporal chunks as frames (PNG) and audio (WAV). No model is loaded.
 
 \b
 Examples:
@@ -31,32 +31,33 @@ def command(
         option("--out", "-o", panel="Output", metavar="DIR", help="Folder to write; made if new."),
     ],
     quiet: Annotated[bool, option("--quiet", panel="Output", help="No notices.")] = False,
-    debug: Annotated[
-        bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
-    ] = False,
+    debug: Debug = False,
     *,
     span: SpanFlags,
     read: ReadFlags,
 ) -> int:
     """Write a clip's chunks."""
     from omnidrop.errors import UsageError
-    from omnidrop_cli import backend
-    from omnidrop_cli import errors as guard
+    from omnidrop_cli.commands.answering import open_clip
+    from omnidrop_cli.errors import complain
+    from omnidrop_cli.libraries import silence_warnings
+    from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
-    backend.hush(debug)
-    backend.check_file(clip)
+    silence_warnings(debug)
     if out.exists() and not out.is_dir():
         raise UsageError("--out is a file.", path=out, hint="Name a folder.")
-    with Progress(guard.is_terminal(sys.stderr) and not quiet) as progress:
+    with Progress(is_terminal(sys.stderr) and not quiet) as progress:
         progress("write chunks", 0, None)
-        with backend.open_clip(clip, span, read) as opened:
-            written = backend.export_chunks(opened, out)
+        with open_clip(clip, span, read) as opened:
+            from omnidrop.clip.export import export_chunks
+
+            written = export_chunks(opened, out)
             notices = tuple(opened.notices)
         progress.finish()
     for path in written:
         print(path)
     if not quiet:
         for notice in notices:
-            guard.complain(notice, "notice")
+            complain(notice, "notice")
     return 0

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
-
-import typer
-
-from omnidrop_cli.errors import debugging
+from omnidrop.errors import ModelError
+from omnidrop_cli.options.common import Debug, Json
+from omnidrop_cli.options.groups import grouped
 
 NAME = "doctor"
 HELP = """Show versions, CPU and GPU, memory, codecs and cached models; say what is wrong.
@@ -21,30 +18,24 @@ The exit code is 4 if something that omnidrop needs is missing, else 0. Nothing 
 """
 
 
-def command(
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json", envvar="OMNIDROP_JSON", show_envvar=False, help="One JSON document on stdout."
-        ),
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-) -> int:
+@grouped
+def command(json: Json = False, debug: Debug = False) -> int:
     """Check this machine."""
     from dataclasses import asdict
 
-    from omnidrop_cli import backend
     from omnidrop_cli.commands.doctor_checks import WRONG, checkup
+    from omnidrop_cli.errors import OK, debugging
+    from omnidrop_cli.libraries import silence_warnings
     from omnidrop_cli.terminal.columns import table
 
-    backend.hush(debug or debugging())
+    silence_warnings(debug or debugging())
     findings = checkup()
-    if as_json:
-        print(
-            json.dumps(
-                {"schema": "omnidrop.doctor/1", "findings": [asdict(f) for f in findings]}, indent=2
-            )
-        )
+    wrong = sum(f.mark == WRONG for f in findings)
+    if json:
+        from omnidrop.files import to_json
+
+        found = {"schema": "omnidrop.doctor/1", "findings": [asdict(f) for f in findings]}
+        print(to_json(found, indent=2))
     else:
         rows = []
         for finding in findings:
@@ -52,6 +43,5 @@ def command(
             if finding.remedy:
                 rows.append(("", "", f"→ {finding.remedy}"))
         print(table(rows))
-        wrong = sum(f.mark == WRONG for f in findings)
         print(f"\n{wrong} thing{'s' if wrong > 1 else ''} wrong." if wrong else "\nReady.")
-    return 4 if any(f.mark == WRONG for f in findings) else 0
+    return ModelError.exit_code if wrong else OK

@@ -1,4 +1,4 @@
-"""What `omnidrop doctor` looks at: each check returns findings, and none can end the others."""
+"""The checks of `omnidrop doctor`: each returns findings, and none can stop the others."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 
-from omnidrop_cli.terminal.format import duration, size
+from omnidrop.format import duration, size
 
 OK, NOTE, WRONG = "ok", "note", "wrong"
 NEEDED = (
     "torch", "transformers", "accelerate", "av", "soundfile", "numpy", "safetensors",
-    "bitsandbytes", "matplotlib", "typer", "rich",
+    "bitsandbytes", "matplotlib", "psutil", "typer", "rich",
 )  # fmt: skip
 DECODERS = {
     "h264": "H.264", "hevc": "H.265", "vp9": "VP9", "av1": "AV1", "mpeg4": "MPEG-4",
@@ -31,7 +31,7 @@ SMALLEST_MODEL = 12e9
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of the checkup.
+    """One line of the report.
 
     Attributes
     ----------
@@ -149,8 +149,8 @@ def _devices() -> Iterator[Finding]:
         yield Finding(OK, "mps", "Apple GPU")
     else:
         built = torch.version.cuda or torch.version.hip
-        seen = shutil.which("nvidia-smi") is not None
-        if seen and not built:
+        driver = shutil.which("nvidia-smi") is not None
+        if driver and not built:
             yield Finding(
                 NOTE,
                 "gpu",
@@ -169,31 +169,16 @@ def _devices() -> Iterator[Finding]:
 
 
 def _memory() -> Iterator[Finding]:
-    total, free = host_memory()
-    if total is None:
-        yield Finding(NOTE, "memory", "unknown")
-        return
-    short = free is not None and free < SMALLEST_MODEL
+    import psutil
+
+    memory = psutil.virtual_memory()
+    short = memory.available < SMALLEST_MODEL
     yield Finding(
         NOTE if short else OK,
         "memory",
-        f"{size(free)} free of {size(total)}",
+        f"{size(memory.available)} free of {size(memory.total)}",
         "The 3B model in bfloat16 needs about 12 GB: use --4bit." if short else "",
     )
-
-
-def host_memory() -> tuple[int | None, int | None]:
-    """Return total and available bytes of host memory; None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        table = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-        return table["MemTotal"], table["MemAvailable"]
-    except (OSError, KeyError, ValueError, IndexError):
-        pass
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), None
-    except (AttributeError, ValueError, OSError):
-        return None, None
 
 
 def _quantising() -> Iterator[Finding]:
@@ -235,16 +220,18 @@ def _codecs() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
+    from omnidrop.models.locations import DEMO, known_models
+
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    models = sorted(p.name[8:].replace("--", "/") for p in hub.glob("models--*Omni*"))
+    models = [m.name for m in known_models() if m.folder is not None and m.alias != DEMO]
     place = next((p for p in (hub, *hub.parents) if p.exists()), Path("/"))
     free = shutil.disk_usage(place).free
     yield Finding(
         OK,
         "cache",
         f"{hub}, {size(free)} free; "
-        + (f"holds {', '.join(models)}" if models else "holds no Omni model"),
+        + (f"holds {', '.join(models)}" if models else "holds no model that has a short name"),
         "" if models else "omnidrop ask --model 3b … downloads one; the demo model needs none.",
     )
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from omnidrop_cli.options.common import ModelFlags, ReadFlags, SpanFlags
+from omnidrop_cli.options.common import Debug, Json, ModelFlags, ReadFlags, SpanFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.profile import QUESTION, CompareFlags, EstimateFlags, labels_of
 
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from omnidrop.profiling.peak import Estimate, RunEstimate
+    from omnidrop.clip.options import ClipOptions
+    from omnidrop.profiling.estimate import Estimate, RunEstimate
+    from omnidrop_cli.options.pruning import DropFlags
 
 NAME = "estimate"
 HELP = """Estimate tokens, FLOPs, memory and time of a question; no weights are loaded.
@@ -28,7 +30,7 @@ Examples:
   omnidrop estimate clip.mp4 --model 7b --tflops 400 --json
 
 3b and 7b need not be downloaded. Times are FLOPs over the speed of a large matrix product, timed
-here or stated by --tflops: a floor, without reading the file and without decoding the answer.
+here or given by --tflops: a lower bound, without reading the file and without decoding the answer.
 """
 
 
@@ -47,12 +49,8 @@ def command(
             help="System prompt instead of the model's own.",
         ),
     ] = None,
-    json: Annotated[
-        bool, option("--json", panel="Output", help="One JSON document on stdout.")
-    ] = False,
-    debug: Annotated[
-        bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
-    ] = False,
+    json: Json = False,
+    debug: Debug = False,
     *,
     compare: CompareFlags,
     estimate: EstimateFlags,
@@ -61,65 +59,91 @@ def command(
     model: ModelFlags,
 ) -> int:
     """Estimate what a question costs."""
-    from omnidrop_cli import backend
+    from omnidrop_cli.libraries import silence_warnings
 
-    backend.hush(debug)
-    backend.check_clip(clip, span, read)
+    silence_warnings(debug)
     drops = compare.drops()
-    methods = [backend.method(drop) for drop in drops]
-    found = backend.estimate(
-        clip, question, methods, labels=labels_of(drops), model=model, span=span, read=read,
-        system=system, tflops=estimate.tflops,
-    )  # fmt: skip
-    show(found, json)
+    options = read.clip_options(span)
+    show(
+        estimated(clip, question, drops, model, options, system=system, tflops=estimate.tflops),
+        json,
+    )
     return 0
+
+
+def estimated(
+    clip: Path,
+    question: str,
+    drops: Sequence[DropFlags],
+    model: ModelFlags,
+    options: ClipOptions,
+    *,
+    system: str | None,
+    tflops: float | None,
+) -> Estimate:
+    """Return the library's estimate of every run."""
+    from omnidrop_cli.commands.answering import check_file
+
+    check_file(clip)
+    from omnidrop.profiling.estimate import estimate
+
+    return estimate(
+        clip,
+        question,
+        [drop.pruning() for drop in drops],
+        labels=labels_of(drops),
+        model=model.load_options(),
+        clip=options,
+        system=system,
+        tflops=tflops,
+    )
 
 
 def show(found: Estimate, json: bool) -> None:
     """Write the estimate, or the document, to stdout."""
     if json:
-        from omnidrop_cli.files.stdout import to_json
+        from omnidrop.files import to_json
 
         print(to_json(found.to_dict(), indent=2), flush=True)
         return
-    from omnidrop_cli.terminal.answer import View
+    from omnidrop_cli.terminal.answer import Layout
     from omnidrop_cli.terminal.console import terminal
 
-    terminal(sys.stdout).print(View(lambda width, ink: _report(found, width)))
+    terminal(sys.stdout).print(Layout(lambda width, ink: _report(found, width)))
 
 
 def _report(found: Estimate, width: int) -> Iterator[Text]:
     from rich.text import Text
 
-    from omnidrop_cli.terminal import format as words
-    from omnidrop_cli.terminal import profile as profile_views
-    from omnidrop_cli.terminal import sections as blocks
+    from omnidrop import format as fmt
+    from omnidrop_cli.terminal import sections
+    from omnidrop_cli.terminal.profile import columns
 
     tokens, model = found.tokens, found.model
-    yield blocks.title("OmniDrop estimate", width)
-    yield from blocks.field("clip", found.clip, width)
-    yield from blocks.field("question", found.question, width)
-    said = [str(model["name"]), words.parameters(model["parameters"])]
-    said += [f"weights {words.size(model['weights'])}", str(model["quantization"] or "")]
-    said += [str(model["dtype"]), str(model["device"])]
-    yield from blocks.field("model", " · ".join(part for part in said if part), width)
+    yield sections.title("OmniDrop estimate", width)
+    yield from sections.field("clip", found.clip, width)
+    yield from sections.field("question", found.question, width)
+    parts = [str(model["name"]), fmt.parameters(model["parameters"])]
+    parts += [f"weights {fmt.size(model['weights'])}", str(model["quantization"] or "")]
+    parts += [str(model["dtype"]), str(model["device"])]
+    yield from sections.field("model", " · ".join(part for part in parts if part), width)
     grid = f", a grid of {' × '.join(map(str, tokens.grid))} patches" if tokens.grid else ""
-    counts = f"{words.number(tokens.video)} video{grid} · {words.number(tokens.audio)} audio"
+    counts = f"{fmt.number(tokens.video)} video{grid} · {fmt.number(tokens.audio)} audio"
     about = "" if tokens.counted else "about "
-    yield from blocks.field("tokens", f"{counts} · {about}{tokens.text} text", width)
-    towers = f"vision {words.flops(found.flops_vision)} · audio {words.flops(found.flops_audio)}"
-    yield from blocks.field("towers", towers, width)
-    yield from blocks.field("speed", f"{words.flops(found.speed)}/s, {found.speed_of}", width)
+    yield from sections.field("tokens", f"{counts} · {about}{tokens.text} text", width)
+    encoders = f"vision {fmt.flops(found.flops_vision)} · audio {fmt.flops(found.flops_audio)}"
+    yield from sections.field("encoders", encoders, width)
+    yield from sections.field("speed", f"{fmt.flops(found.speed)}/s, {found.speed_of}", width)
     for notice in found.notices:
-        yield from blocks.field("! notice", notice, width, "bold")
+        yield from sections.field("! notice", notice, width, "bold")
     yield Text()
-    yield blocks.title("Runs", width)
-    yield from profile_views.columns([_head(), *(_row(run, found) for run in found.all)], width)
+    yield sections.title("Runs", width)
+    yield from columns([_head(), *(_row(run, found) for run in found.all)], width)
     note = (
-        "prefill: the LLM's FLOPs, and how many times less than the control. peak: weights and the "
-        "most held beside them. TTFT: no less than this; reading the file comes on top."
+        "prefill: the LLM's FLOPs, and the control's divided by them. peak: weights and the most "
+        "memory in use besides. TTFT: a lower bound, without reading the file."
     )
-    yield from blocks.wrapped(Text(f"  {note}", style="dim"), width, 2)
+    yield from sections.note(note, width)
 
 
 def _head() -> list[tuple[str, str]]:
@@ -128,19 +152,19 @@ def _head() -> list[tuple[str, str]]:
 
 
 def _row(run: RunEstimate, found: Estimate) -> list[tuple[str, str]]:
-    from omnidrop_cli.terminal import format as words
+    from omnidrop import format as fmt
 
     control = run is found.control
     return [
         (run.label, "bold"),
-        (words.share(run.realised, 0), ""),
-        (words.number(run.counts[0]), ""),
-        (words.number(run.counts[-1]), ""),
-        (words.flops(run.flops_prefill).replace("FLOP", ""), ""),
+        (fmt.share(run.realised, 0), ""),
+        (fmt.number(run.counts[0]), ""),
+        (fmt.number(run.counts[-1]), ""),
+        (fmt.flops(run.flops_prefill).replace("FLOP", ""), ""),
         ("" if control else f"{run.speedup:.2f}", "bold"),
-        (words.size(run.kv_cache), ""),
-        (words.size(run.peak), ""),
-        (words.duration(run.seconds), "bold"),
+        (fmt.size(run.kv_cache), ""),
+        (fmt.size(run.peak), ""),
+        (fmt.duration(run.seconds), "bold"),
     ]
 
 

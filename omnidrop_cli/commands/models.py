@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any
 
-import typer
+from omnidrop_cli.options.common import Debug, Json
+from omnidrop_cli.options.groups import grouped
+
+if TYPE_CHECKING:
+    from omnidrop.models.locations import KnownModel
+    from omnidrop.pruning.method import Method
 
 NAME = "models"
 HELP = """List the names that --model, --method and --preset take.
@@ -17,60 +24,94 @@ Examples:
 --model also takes any folder or hub name that holds a model of a known family.
 """
 
+DEMO_ABOUT = "It knows only instruments, shapes and colours."
+JOINED = "Two can be joined: uniform+omnidrop selects by the first at entry, then by the second."
 
-def command(
-    as_json: Annotated[
-        bool,
-        typer.Option(
-            "--json", envvar="OMNIDROP_JSON", show_envvar=False, help="One JSON document on stdout."
-        ),
-    ] = False,
-) -> int:
+
+@dataclass(frozen=True)
+class MethodEntry:
+    """A method as it is listed: its name, a sentence, and its settings' defaults."""
+
+    name: str
+    about: str
+    settings: dict[str, Any]
+
+    @classmethod
+    def of(cls, name: str, kind: type[Method]) -> MethodEntry:
+        """Return the entry of a method's class."""
+        from omnidrop.pruning.registry import describe
+
+        return cls(name, describe(kind), {f.name: f.default for f in fields(kind)})
+
+    def rows(self) -> Iterator[tuple[str, str]]:
+        """Yield name and sentence, then the settings; the budget has an option of its own."""
+        yield self.name, self.about
+        own = {name: value for name, value in self.settings.items() if name != "budget"}
+        if own:
+            yield "", _settings(own)
+
+
+@dataclass(frozen=True)
+class PresetEntry:
+    """A published setting as it is listed."""
+
+    name: str
+    method: str
+    settings: dict[str, Any]
+
+    def differences(self, methods: list[MethodEntry]) -> dict[str, Any]:
+        """Return the settings that differ from the method's defaults."""
+        usual = next((m.settings for m in methods if m.name == self.method), {})
+        return {name: value for name, value in self.settings.items() if usual.get(name) != value}
+
+
+@grouped
+def command(json: Json = False, debug: Debug = False) -> int:
     """List models, methods and presets."""
-    from dataclasses import asdict, fields
+    from omnidrop.models.locations import known_models
+    from omnidrop.pruning.registry import methods, presets
+    from omnidrop_cli.libraries import silence_warnings
 
-    from omnidrop_cli import backend
-    from omnidrop_cli.files.stdout import to_json
-    from omnidrop_cli.terminal.format import setting
+    silence_warnings(debug)
+    models = known_models()
+    kinds = [MethodEntry.of(name, kind) for name, kind in methods().items()]
+    published = [PresetEntry(name, m.name, m.settings()) for name, m in presets().items()]
+    if json:
+        from omnidrop.files import to_json
 
-    backend.hush(False)
-    models = [asdict(m) for m in backend.known_models()]
-    methods: list[dict[str, Any]] = [
-        {
-            "name": name,
-            "about": backend.describe_method(kind),
-            "settings": {f.name: f.default for f in fields(kind)},
+        found = {
+            "schema": "omnidrop.models/1",
+            "models": [asdict(model) for model in models],
+            "methods": [asdict(kind) for kind in kinds],
+            "presets": [asdict(preset) for preset in published],
         }
-        for name, kind in backend.known_methods().items()
-    ]
-    presets = [
-        {"name": name, "method": chosen.name, "settings": chosen.settings()}
-        for name, chosen in backend.known_presets().items()
-    ]
-    if as_json:
-        found = {"models": models, "methods": methods, "presets": presets}
-        print(to_json({"schema": "omnidrop.models/1", **found}, indent=2))
+        print(to_json(found, indent=2))
         return 0
-    _show("Models (--model)", [_model_row(m) for m in models])
-    _show(
-        "Methods (--method; settings with --set)",
-        [
-            row
-            for m in methods
-            for row in (
-                (m["name"], m["about"]),
-                ("", ", ".join(f"{k}={setting(v)}" for k, v in m["settings"].items())),
-            )
-        ],
-    )
-    _show(
-        "Presets (--preset)",
-        [(p["name"], f"{p['method']} " + ", ".join(_differences(p, methods))) for p in presets],
-    )
+    _show("Models (--model)", [row for model in models for row in model_rows(model)])
+    method_rows = [row for kind in kinds for row in kind.rows()]
+    _show("Methods (--method; settings with --set)", [*method_rows, ("", JOINED)])
+    preset_rows = [(p.name, f"{p.method} {_settings(p.differences(kinds))}") for p in published]
+    _show("Presets (--preset)", preset_rows)
     return 0
 
 
-def _show(heading: str, rows: list[tuple[str, ...]]) -> None:
+def model_rows(model: KnownModel) -> Iterator[tuple[str, str, str]]:
+    """Yield alias, name, where the model is and how large; and what to know about the demo."""
+    from omnidrop.models.locations import DEMO
+
+    where = model.state if model.size is None else f"{model.state}, {model.size}"
+    yield model.alias, model.name, where
+    if model.alias == DEMO:
+        yield "", DEMO_ABOUT, ""
+
+
+def _settings(values: dict[str, Any]) -> str:
+    from omnidrop.format import setting
+
+    return ", ".join(f"{name}={setting(value)}" for name, value in values.items())
+
+
+def _show(heading: str, rows: Sequence[tuple[str, ...]]) -> None:
     from omnidrop_cli.terminal.columns import table
 
     print(heading)
@@ -78,20 +119,4 @@ def _show(heading: str, rows: list[tuple[str, ...]]) -> None:
     print()
 
 
-def _model_row(model: dict[str, Any]) -> tuple[str, ...]:
-    from omnidrop_cli.terminal.format import size
-
-    if model.get("demo"):
-        about = "knows only instruments, shapes and colours"
-    elif model.get("folder"):
-        about = f"on this machine, {size(model.get('bytes'))}"
-    else:
-        about = "not downloaded yet"
-    return str(model["alias"]), str(model["name"]), about
-
-
-def _differences(preset: dict[str, Any], methods: list[dict[str, Any]]) -> list[str]:
-    from omnidrop_cli.terminal.format import setting
-
-    usual = next(m["settings"] for m in methods if m["name"] == preset["method"])
-    return [f"{k}={setting(v)}" for k, v in preset["settings"].items() if usual.get(k) != v]
+__all__ = ["HELP", "NAME", "command", "model_rows"]

@@ -1,4 +1,4 @@
-"""`omnidrop profile CLIP [QUESTION]`: every stage timed, pruned beside unpruned, in one process."""
+"""`omnidrop profile CLIP [QUESTION]`: every stage timed, pruned and unpruned, in one process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omnidrop.errors import UsageError, printable
+from omnidrop.files import check_target
 from omnidrop_cli.options.common import ModelFlags, ReadFlags, SpanFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.profile import (
@@ -16,8 +17,8 @@ from omnidrop_cli.options.profile import (
     CompareFlags,
     EstimateFlags,
     FileFlags,
+    OverlayFlags,
     RoundFlags,
-    SightFlags,
     labels_of,
 )
 
@@ -32,15 +33,15 @@ Examples:
   omnidrop profile clip.mp4 --budget 0.2
   omnidrop profile clip.mp4 "Who speaks?" --method omnidrop,fastv -b .5,.2
   omnidrop profile clip.mp4 --sweep --save sweep.html --save sweep.png
-  omnidrop profile clip.mp4 --overlay seen.mp4
+  omnidrop profile clip.mp4 --overlay kept.mp4
   omnidrop profile clip.mp4 --model 7b --dry-run
 
-The unpruned control and each method at each budget take turns, after a warm-up, from opening the
-file to the last token. The report goes to stdout, the files written are named on stderr.
+The unpruned control and each method at each budget run in turns, after a warm-up, from opening the
+file to the last token. The report goes to stdout, the names of files written to stderr.
 
 --save FILE.png or .svg writes the figures as FILE-heatmap.png, FILE-stages.png, FILE-sweep.png and
 FILE-contact.png; a name that ends in one of these words gets that figure alone. --overlay shows the
-run that keeps least.
+run that keeps the fewest tokens.
 """
 
 
@@ -58,55 +59,62 @@ def command(
     compare: CompareFlags,
     rounds: RoundFlags,
     estimate: EstimateFlags,
-    sight: SightFlags,
+    sight: OverlayFlags,
     files: FileFlags,
     span: SpanFlags,
     read: ReadFlags,
     model: ModelFlags,
 ) -> int:
     """Measure every stage of answering."""
-    from omnidrop_cli import backend
-    from omnidrop_cli import errors as guard
-    from omnidrop_cli.files import profile as profile_save
-    from omnidrop_cli.files.answers import check_target
+    from omnidrop_cli.commands.answering import open_clip
+    from omnidrop_cli.errors import complain
+    from omnidrop_cli.files import profile as files_written
+    from omnidrop_cli.libraries import hide_download_bars, silence_warnings
+    from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
-    backend.hush(files.debug)
-    backend.check_clip(clip, span, read)
-    drops = compare.drops()
-    methods, labels = [backend.method(drop) for drop in drops], labels_of(drops)
+    silence_warnings(files.debug)
+    drops, options = compare.drops(), read.clip_options(span)
+    labels = labels_of(drops)
     if dry_run:
-        from omnidrop_cli.commands import estimate as estimating
+        from omnidrop_cli.commands.estimate import estimated, show
 
         if files.save or sight.overlay is not None:
             raise UsageError(
                 "--dry-run measures nothing that --save or --overlay could show.",
                 hint="Use --json for the estimate.",
             )
-        reckoned = backend.estimate(
-            clip, question, methods, labels=labels, model=model, span=span, read=read,
-            system=rounds.system, tflops=estimate.tflops,
-        )  # fmt: skip
-        estimating.show(reckoned, files.json)
+        system, tflops = rounds.system, estimate.tflops
+        show(
+            estimated(clip, question, drops, model, options, system=system, tflops=tflops),
+            files.json,
+        )
         return 0
-    profile_save.check(files.targets, labels, files.force)
+    open_clip(clip, span, read).close()  # refuses a bad clip before a model is loaded
+    methods = [drop.pruning() for drop in drops]
+    files_written.check(files.targets, labels, files.force)
     if sight.overlay is not None:
         check_target(sight.overlay, files.force)
-    with Progress(guard.is_terminal(sys.stderr) and not files.quiet) as progress:
+    import omnidrop
+    from omnidrop.profiling import measure, replay
+
+    with Progress(is_terminal(sys.stderr) and not files.quiet) as progress:
         if not progress.shown:
-            backend.hide_downloads()
+            hide_download_bars()
         progress("load the model", 0, None)
-        loaded = backend.load(model)
+        loaded = omnidrop.load(model.load_options())
         progress.finish()
-        found = backend.profile(
+        found = measure.profile(
             loaded,
             clip,
             question,
             methods,
             labels=labels,
-            span=span,
-            read=read,
-            rounds=rounds,
+            clip=options,
+            options=rounds.generate(),
+            system=rounds.system,
+            repeats=rounds.repeats,
+            warmup=rounds.warmup,
             progress=progress,
         )
         progress.finish()
@@ -114,20 +122,19 @@ def command(
         written: list[Path] = []
         progress("draw", 0, None)
         for target in files.targets:
-            written += profile_save.save(
+            written += files_written.save(
                 target,
                 found,
-                lambda run: backend.look(loaded, clip, run, span, read, sight.layer),
+                lambda run: replay.replay(loaded, clip, run, clip=options, layer=sight.layer),
                 files.force,
             )
         if sight.overlay is not None:
-            backend.overlay(
+            replay.overlay(
                 loaded,
                 clip,
                 min(found.runs or (found.control,), key=lambda run: run.realised),
                 sight.overlay,
-                span=span,
-                read=read,
+                clip=options,
                 layer=sight.layer,
                 force=files.force,
             )
@@ -135,21 +142,21 @@ def command(
         progress.finish()
     if not files.quiet:
         for path in written:
-            guard.complain(printable(path), "wrote")
+            complain(printable(path), "wrote")
     return 0
 
 
 def _show(found: Profile, files: FileFlags) -> None:
     """Write the report, or the document, to stdout."""
     if files.json:
-        from omnidrop_cli.files.stdout import to_json
+        from omnidrop.files import to_json
 
         print(to_json(found.to_dict(), indent=2), flush=True)
     elif not files.quiet:
-        from omnidrop_cli.terminal import profile as profile_views
         from omnidrop_cli.terminal.console import terminal
+        from omnidrop_cli.terminal.profile import report
 
-        terminal(sys.stdout).print(profile_views.report(found))
+        terminal(sys.stdout).print(report(found))
 
 
 __all__ = ["HELP", "NAME", "command"]

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from omnidrop.errors import BatchError, OmniDropError, UsageError, printable
-from omnidrop_cli.options.common import ModelFlags, ReadFlags, SpanFlags
+from omnidrop.errors import OmniDropError, UsageError, printable
+from omnidrop_cli.options.common import Debug, Json, ModelFlags, Quiet, ReadFlags
 from omnidrop_cli.options.groups import grouped, option
+from omnidrop_cli.options.training import TrainFlags
 
 NAME = "train-a2v"
 HELP = """Train the predictor that --method contextguard needs, for one model.
@@ -22,9 +23,9 @@ Examples:
   omnidrop ask clip.mp4 "Who speaks?" --model 3b --method contextguard \\
       --set predictor=a2v-3b
 
-The clips need no labels; those with both sound and picture teach, and a share of them is held out
-to judge by. The model stays as it is: only its towers run, once per clip. The folder gets
-a2v.safetensors and a2v.json, which names the model and the losses (1 - cosine).
+The clips need no labels. Those with both audio and video are used, and a share of them is held out
+to measure the loss on. The model is not changed: only its encoders run, once per clip. The folder
+gets a2v.safetensors and a2v.json, which names the model and the losses (1 - cosine).
 
 A clip that cannot be read does not stop the others; the exit code is then 6.
 """
@@ -40,61 +41,48 @@ def command(
     force: Annotated[
         bool, option("--force", panel="Output", help="Replace a predictor in that folder.")
     ] = False,
-    as_json: Annotated[
-        bool, option("--json", panel="Output", help="One JSON document on stdout.")
-    ] = False,
-    quiet: Annotated[bool, option("--quiet", panel="Output", help="No progress.")] = False,
-    debug: Annotated[
-        bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
-    ] = False,
-    steps: Annotated[
-        int, option("--steps", panel="Training", metavar="N", help="Steps of training (1000).")
-    ] = 1000,
-    hidden: Annotated[
-        int, option("--hidden", panel="Training", metavar="N", help="Width of the network (64).")
-    ] = 64,
-    held_out: Annotated[
-        float,
-        option("--held-out", panel="Training", metavar="SHARE", help="Clips to judge by (0.2)."),
-    ] = 0.2,
-    seed: Annotated[
-        int, option("--seed", panel="Training", metavar="N", help="Seed of everything random (0).")
-    ] = 0,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
     *,
+    training: TrainFlags,
     read: ReadFlags,
     model: ModelFlags,
 ) -> int:
     """Train a predictor."""
-    from omnidrop_cli import backend
-    from omnidrop_cli import errors as guard
+    from omnidrop_cli.commands.answering import check_file
+    from omnidrop_cli.errors import batch_code, complain, describe
+    from omnidrop_cli.libraries import hide_download_bars, silence_warnings
+    from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
     _check_target(out, force)
     if read.no_audio or read.no_video:
-        raise UsageError("Training needs sound and picture.", hint="Drop --no-audio or --no-video.")
-    backend.hush(debug)
+        raise UsageError("Training needs audio and video.", hint="Drop --no-audio or --no-video.")
+    silence_warnings(debug)
     for clip in clips:
-        backend.check_file(clip)
+        check_file(clip)
+    import omnidrop
     from omnidrop.pruning.parts.a2v import save
-    from omnidrop.training.a2v import Pairs, TrainOptions, pairs_of, train
+    from omnidrop.training.a2v import Pairs, pairs_of, train
 
-    options = TrainOptions(hidden=hidden, steps=steps, held_out=held_out, seed=seed)
-    progress = Progress(guard.is_terminal(sys.stderr) and not quiet)
+    options = training.train_options()
+    progress = Progress(is_terminal(sys.stderr) and not quiet)
     if not progress.shown:
-        backend.hide_downloads()
+        hide_download_bars()
     pairs: list[Pairs] = []
     failed = 0
     with progress:
         progress("load the model", 0, None)
-        loaded = backend.load(model)
+        loaded = omnidrop.load(model.load_options())
         for number, clip in enumerate(clips):
             progress("clips", number, len(clips))
             try:
-                with backend.open_session(loaded, clip, SpanFlags(), read) as session:
+                with loaded.open(clip, read.clip_options()) as session:
                     pairs.append(pairs_of(session))
             except OmniDropError as problem:
                 failed += 1
-                guard.complain(guard.describe(problem)[0])
+                complain(describe(problem)[0])
         trained = train(pairs, loaded.adapter, options, progress)
     try:
         save(out, trained)
@@ -104,8 +92,8 @@ def command(
             path=out,
             hint="Name another --out.",
         ) from problem
-    _report(out, trained.training, failed, as_json=as_json)
-    return BatchError.exit_code if failed else 0
+    _report(out, trained.training, failed, as_json=json)
+    return batch_code(failed)
 
 
 def _check_target(out: Path, force: bool) -> None:
@@ -126,7 +114,7 @@ def _check_target(out: Path, force: bool) -> None:
 
 def _report(out: Path, training: dict[str, Any], failed: int, *, as_json: bool) -> None:
     if as_json:
-        from omnidrop_cli.files.stdout import to_json
+        from omnidrop.files import to_json
 
         document = {"schema": "omnidrop.train-a2v/1", "folder": printable(out), "failed": failed}
         print(to_json({**document, "training": training}, indent=2))
@@ -134,10 +122,10 @@ def _report(out: Path, training: dict[str, Any], failed: int, *, as_json: bool) 
     from omnidrop_cli.terminal.columns import table
 
     rows = [
-        ("learnt from", f"{training['clips']} clips, {training['chunks']} chunks of 2 s"),
+        ("trained on", f"{training['clips']} clips, {training['chunks']} chunks"),
         ("held out", f"{training['held_out_clips']} clips, {training['held_out_chunks']} chunks"),
-        ("loss", f"{training['loss']:.4f} where learnt, {training['held_out_loss']:.4f} held out"),
-        ("without listening", f"{training['held_out_loss_without_listening']:.4f} held out"),
+        ("loss", f"{training['loss']:.4f} in training, {training['held_out_loss']:.4f} held out"),
+        ("without audio", f"{training['held_out_loss_without_listening']:.4f} held out"),
         ("folder", printable(out)),
     ]
     print(table(rows, indent=0))

@@ -1,4 +1,4 @@
-"""What `omnidrop eval` shows and writes: tables on stdout, files beside the records."""
+"""Results of `omnidrop eval`: progress, tables on stdout, files of tables and figures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.errors import UsageError
-from omnidrop_cli import errors as guard
+from omnidrop.files import to_json
+from omnidrop_cli.errors import complain
+from omnidrop_cli.terminal.console import AsciiStream, is_terminal
 from omnidrop_cli.terminal.progress import Progress
 
 if TYPE_CHECKING:
@@ -27,26 +29,26 @@ EVERY = 30.0
 
 
 class Watch:
-    """Shows how far a run is: a bar on a terminal, now and then a line elsewhere."""
+    """Shows the progress of a run: a bar on a terminal, a line every 30 seconds elsewhere."""
 
     def __init__(self, total: int, *, quiet: bool) -> None:
-        terminal = guard.is_terminal(sys.stderr)
+        terminal = is_terminal(sys.stderr)
         self.total, self.quiet = total, quiet
         self.bar = Progress(terminal and not quiet)
         self._lines = not terminal and not quiet
-        self._told = time.monotonic()
-        self._said: set[str] = set()
+        self._written = time.monotonic()
+        self._reported: set[str] = set()
 
     def __call__(self, tally: Tally, record: dict[str, Any] | None) -> None:
         if record is not None and record["status"] == "error":
             self._complain(record)
         self.bar(self._words(tally), tally.total, self.total)
-        if self._lines and time.monotonic() - self._told >= EVERY:
-            self._told = time.monotonic()
+        if self._lines and time.monotonic() - self._written >= EVERY:
+            self._written = time.monotonic()
             print(f"omnidrop: {tally.total} of {self.total}{_errors(tally)}", file=sys.stderr)
 
     def close(self, tally: Tally) -> None:
-        """Take the bar away and say what was done."""
+        """Remove the bar and write the counts."""
         self.bar.finish()
         if self.quiet:
             return
@@ -60,11 +62,11 @@ class Watch:
         return f"questions{_errors(tally)}"
 
     def _complain(self, record: dict[str, Any]) -> None:
-        """Say each kind of error once; the records have them all."""
-        if record["message"] not in self._said:
-            self._said.add(record["message"])
+        """Report each kind of error once; the records have them all."""
+        if record["message"] not in self._reported:
+            self._reported.add(record["message"])
             self.bar.finish()
-            guard.complain(f"{record['label']}, {record['id']}: {record['message']}")
+            complain(f"{record['label']}, {record['id']}: {record['message']}")
 
 
 def _errors(tally: Tally) -> str:
@@ -72,14 +74,14 @@ def _errors(tally: Tally) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Refuse a folder where a file of ours would replace somebody else's.
+    """Refuse a folder where results would replace a file that is not of an evaluation.
 
     Raises
     ------
     UsageError
-        If it holds a file with a name of ours and no results of ours.
+        If it holds a file with the name of a result, and no evaluation.
     """
-    if _is_ours(folder):
+    if _is_evaluation(folder):
         return
     for name in (*FILES, "records.jsonl"):
         if (folder / name).exists():
@@ -90,7 +92,7 @@ def check_folder(folder: Path) -> None:
             )
 
 
-def _is_ours(folder: Path) -> bool:
+def _is_evaluation(folder: Path) -> bool:
     """Return whether a folder holds an evaluation, or a summary of several."""
     import json
 
@@ -106,7 +108,6 @@ def _is_ours(folder: Path) -> bool:
 def write_files(summary: Summary, folder: Path) -> tuple[Path, ...]:
     """Write every table and figure of a summary into a folder; return their names."""
     from omnidrop.evaluation import figures, tables
-    from omnidrop_cli.files.stdout import to_json
 
     texts = {
         "summary.json": to_json(summary.to_dict(), indent=1) + "\n",
@@ -135,7 +136,6 @@ def title(summary: Summary) -> str:
 def show(summary: Summary, *, as_json: bool) -> None:
     """Write the summary to stdout: rich tables, or one JSON document."""
     from omnidrop.evaluation import tables
-    from omnidrop_cli.files.stdout import to_json
 
     if as_json:
         print(to_json(summary.to_dict(), indent=1), flush=True)
@@ -176,14 +176,12 @@ def _stdout() -> Any:
 
     from rich.console import Console
 
-    from omnidrop_cli.terminal.console import AsciiStream
-
     stream: Any = sys.stdout
     if "utf" not in (getattr(stream, "encoding", None) or "utf").lower():
         stream = AsciiStream(stream)
     return Console(
         file=stream,
-        width=None if guard.is_terminal(sys.stdout) else 160,
+        width=None if is_terminal(sys.stdout) else 160,
         no_color=True if os.environ.get("NO_COLOR") else None,
         highlight=False,
         markup=False,

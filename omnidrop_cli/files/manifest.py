@@ -1,4 +1,4 @@
-"""Manifests in, answers out: the two files of `omnidrop batch`."""
+"""The two files of `omnidrop batch`: the manifest of questions, and the answers."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.errors import MediaError, UsageError
-from omnidrop.evaluation.sets import rows
+from omnidrop.evaluation.jsonl import rows
+from omnidrop.files import to_json
 from omnidrop_cli.options.common import SpanFlags
 from omnidrop_cli.options.parsing import parse_choices, parse_time
 
 if TYPE_CHECKING:
-    from omnidrop_cli.commands.answering import Item, Outcome
+    from omnidrop_cli.commands.answering import Outcome, Question
 
 COLUMNS = {"id", "clip", "question", "choices", "start", "end"}
 
 
-def read_manifest(path: Path, choices: str | None = None) -> list[Item]:
+def read_manifest(path: Path, choices: str | None = None) -> list[Question]:
     """Return the rows of a manifest.
 
     Parameters
@@ -36,7 +37,7 @@ def read_manifest(path: Path, choices: str | None = None) -> list[Item]:
     MediaError
         If it cannot be read.
     UsageError
-        If a row cannot be meant; names the line. Nothing has been answered by then.
+        If a row is not valid; names the line. Nothing has been answered by then.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -46,19 +47,19 @@ def read_manifest(path: Path, choices: str | None = None) -> list[Item]:
         raise MediaError(
             f"The manifest cannot be read ({problem.strerror}).", path=path, hint="Check the path."
         ) from problem
-    items, seen = [], set()
+    questions, ids = [], set()
     read = _csv_rows if path.suffix.lower() == ".csv" else rows
     for line, row in read(path, text):
-        item = _item(path, line, row, choices)
-        if item.id in seen:
+        question = _question(path, line, row, choices)
+        if question.id in ids:
             if row.get("id") in (None, ""):
                 continue  # the same question twice is one question
-            raise UsageError(f"Line {line}: id {item.id!r} is used twice.", path=path)
-        seen.add(item.id)
-        items.append(item)
-    if not items:
+            raise UsageError(f"Line {line}: id {question.id!r} is used twice.", path=path)
+        ids.add(question.id)
+        questions.append(question)
+    if not questions:
         raise UsageError("The manifest holds no question.", path=path)
-    return items
+    return questions
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -73,8 +74,8 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         yield reader.line_num, dict(row)
 
 
-def _item(path: Path, line: int, row: dict[str, Any], choices: str | None) -> Item:
-    from omnidrop_cli.commands.answering import Item
+def _question(path: Path, line: int, row: dict[str, Any], choices: str | None) -> Question:
+    from omnidrop_cli.commands.answering import Question
 
     unknown = set(row) - COLUMNS
     if unknown:
@@ -95,7 +96,7 @@ def _item(path: Path, line: int, row: dict[str, Any], choices: str | None) -> It
     clip = path.parent / row["clip"]
     key = json.dumps([row["clip"], row["question"], picks, span.start, span.end])
     name = str(row.get("id") or hashlib.sha256(key.encode()).hexdigest()[:12])
-    return Item(clip, row["question"].strip(), picks, span, name)
+    return Question(clip, row["question"].strip(), picks, span, name)
 
 
 def _time(value: Any) -> float | None:
@@ -139,8 +140,6 @@ def done_before(path: Path) -> dict[str, bool]:
 @contextmanager
 def open_output(path: Path) -> Iterator[Callable[[Outcome], None]]:
     """Open an output file for adding; yields what writes one outcome, whole, to the disk."""
-    from omnidrop_cli.files.stdout import to_json
-
     try:
         stream = path.open("a+b")
     except OSError as problem:
@@ -153,9 +152,9 @@ def open_output(path: Path) -> Iterator[Callable[[Outcome], None]]:
         def write(outcome: Outcome) -> None:
             answer = outcome.answer
             body = answer.to_dict() if answer is not None else outcome.failure()
-            line = {"schema": body.pop("schema"), "id": outcome.item.id} | body
+            line = {"schema": body.pop("schema"), "id": outcome.question.id} | body
             if answer is not None:
-                line["clip"] = str(outcome.item.clip)
+                line["clip"] = str(outcome.question.clip)
             stream.write((to_json(line) + "\n").encode("utf-8"))
             stream.flush()
 

@@ -9,19 +9,20 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omnidrop_cli.files.answers import TEXT_WIDTH, check_target, page, write_whole
+from omnidrop.files import check_target, plain, to_json, write_whole
+from omnidrop_cli.files.answers import TEXT_WIDTH, page
 
 if TYPE_CHECKING:
     from omnidrop.profiling.result import Profile, RunProfile
-    from omnidrop.profiling.survivors import Sight
+    from omnidrop.profiling.survivors import Replay
 
 FIGURES = ("heatmap", "stages", "sweep", "contact")
 #: Figures of one run each; the others show all runs.
 OF_A_RUN = ("heatmap", "contact")
-PICTURES = (".png", ".svg")
+DRAWN = (".png", ".svg")
 
-#: Gathers what a run still saw and heard.
-Look = Callable[["RunProfile"], "Sight"]
+#: Returns the tokens that a run kept, on the clip's frames and log-mel.
+Look = Callable[["RunProfile"], "Replay"]
 
 
 def targets(path: Path, labels: Sequence[str]) -> dict[tuple[str, str], Path]:
@@ -47,20 +48,18 @@ def targets(path: Path, labels: Sequence[str]) -> dict[tuple[str, str], Path]:
 def check(paths: Sequence[Path], labels: Sequence[str], force: bool) -> None:
     """Raise UsageError now if one of the files could not be written later."""
     for path in paths:
-        pictures = path.suffix.lower() in PICTURES
-        for target in targets(path, labels).values() if pictures else (path,):
+        drawn = path.suffix.lower() in DRAWN
+        for target in targets(path, labels).values() if drawn else (path,):
             check_target(target, force)
 
 
 def save(path: Path, found: Profile, look: Look, force: bool) -> Iterator[Path]:
     """Write a profile in the format of the suffix; yield each file written."""
-    from omnidrop_cli.files.stdout import to_json
-
     suffix = path.suffix.lower()
-    if suffix in PICTURES:
+    if suffix in DRAWN:
         runs = {run.label: run for run in found.runs}
         for (figure, label), target in targets(path, list(runs)).items():
-            write_whole(target, picture(figure, found, runs.get(label), look, suffix[1:]), force)
+            write_whole(target, draw(figure, found, runs.get(label), look, suffix[1:]), force)
             yield target
         return
     if suffix == ".json":
@@ -73,42 +72,40 @@ def save(path: Path, found: Profile, look: Look, force: bool) -> Iterator[Path]:
     yield path
 
 
-def picture(figure: str, found: Profile, run: RunProfile | None, look: Look, form: str) -> bytes:
-    """Draw one figure, of one run where it is of a run."""
-    from omnidrop.profiling import contact_sheet as contact
-    from omnidrop.profiling import figures
+def draw(figure: str, found: Profile, run: RunProfile | None, look: Look, form: str) -> bytes:
+    """Draw one figure: of all runs, or of one."""
+    from omnidrop.profiling import contact_sheet, figure_style, figures
 
     if run is None:
         drawn = figures.stage_bars(found) if figure == "stages" else figures.sweep(found)
     elif figure == "heatmap":
         drawn = figures.heatmap(run)
     else:
-        drawn = contact.contact_sheet(look(run))
-    return figures.render(drawn, form)
+        drawn = contact_sheet.contact_sheet(look(run))
+    return figure_style.render(drawn, form)
 
 
 def _lines(found: Profile) -> Iterator[str]:
-    from omnidrop_cli.terminal import profile as profile_views
     from omnidrop_cli.terminal.console import recorder
+    from omnidrop_cli.terminal.profile import report
 
     console = recorder(colour=False, width=TEXT_WIDTH)
-    for line in console.render_lines(profile_views.report(found, every=True), pad=False):
+    for line in console.render_lines(report(found, every=True), pad=False):
         yield "".join(segment.text for segment in line).rstrip()
 
 
 def _page(found: Profile, look: Look) -> str:
-    from omnidrop_cli.files.stdout import plain, to_json
     from omnidrop_cli.files.svg import to_svg
-    from omnidrop_cli.terminal import profile as profile_views
     from omnidrop_cli.terminal.console import SAVED_WIDTH, recorder
+    from omnidrop_cli.terminal.profile import report
 
     question = plain(found.question)
     console = recorder(colour=True)
-    lines = console.render_lines(profile_views.report(found, every=True), pad=False)
+    lines = console.render_lines(report(found, every=True), pad=False)
     parts = [f"<h1>{html.escape(question)}</h1>", to_svg(lines, SAVED_WIDTH, question)]
     for figure in FIGURES:
         for run in found.runs if figure in OF_A_RUN else (None,):
-            data = base64.b64encode(picture(figure, found, run, look, "png")).decode()
-            said = html.escape(f"{figure} of {run.label}" if run is not None else figure)
-            parts.append(f'<img alt="{said}" src="data:image/png;base64,{data}">')
+            data = base64.b64encode(draw(figure, found, run, look, "png")).decode()
+            alt = html.escape(f"{figure} of {run.label}" if run is not None else figure)
+            parts.append(f'<img alt="{alt}" src="data:image/png;base64,{data}">')
     return page(f"{question} · omnidrop profile", parts, to_json(found.to_dict()), "profile")

@@ -1,48 +1,23 @@
-"""What goes to stdout: the answer, and nothing but the answer.
+"""Answers on stdout, and nothing but answers.
 
-One answer is written as it is. Of several, a terminal shows each under its clip and question, and a
-pipe gets one line each: clip, question and answer, separated by tabs.
+One answer is written as it is. Several are shown under their clip and question on a terminal, and
+written as one line each to a pipe: clip, question and answer, separated by tabs.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from omnidrop.errors import printable
-from omnidrop.report.trace import SCHEMA
-from omnidrop_cli.commands.answering import Item, Outcome
-from omnidrop_cli.errors import is_terminal
+from omnidrop.files import to_json
+from omnidrop_cli.commands.answering import Outcome, Question
+from omnidrop_cli.terminal.console import is_terminal
 from omnidrop_cli.terminal.progress import Progress
 
 SEVERAL = "omnidrop.answers/1"
-
-
-def plain(value: Any) -> Any:
-    """Return a value that strict JSON can hold: no NaN, no paths, no undecodable text."""
-    if isinstance(value, dict):
-        return {str(key): plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple, set)):
-        return [plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    if value is None or isinstance(value, (bool, int)):
-        return value
-    if isinstance(value, os.PathLike):
-        return printable(value)
-    return plain(value.item()) if hasattr(value, "item") else str(value)
-
-
-def to_json(value: Any, indent: int | None = None) -> str:
-    """Return `value` as JSON text."""
-    return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
 
 
 def document(outcomes: list[Outcome], alone: bool) -> dict[str, Any]:
@@ -82,11 +57,11 @@ class Printer:
     alone: bool
     progress: Progress
     live: bool = field(default_factory=lambda: is_terminal(sys.stdout))
-    _seen: list[Outcome] = field(default_factory=list)
+    _outcomes: list[Outcome] = field(default_factory=list)
     _begun: bool = False
 
-    def stream(self, item: Item) -> Callable[[str], None] | None:
-        """Return what the engine hands each piece of text to, if it is to be seen at once."""
+    def stream(self, question: Question) -> Callable[[str], None] | None:
+        """Return what receives the pieces of an answer, if they are shown as they come."""
         if self.form != "text" or not self.live:
             return None
 
@@ -94,14 +69,14 @@ class Printer:
             if not piece:
                 return
             self.progress.finish()
-            self._head(item)
+            self._head(question)
             print(for_terminal(piece), end="", flush=True)
 
         return write
 
     def put(self, outcome: Outcome) -> None:
         """Write one outcome; problems appear here only in JSON."""
-        self._seen.append(outcome)
+        self._outcomes.append(outcome)
         answer = outcome.answer
         if self.form == "jsonl":
             line = answer.to_dict() if answer is not None else outcome.failure()
@@ -111,25 +86,22 @@ class Printer:
             self._begun = False
         elif self.form == "text" and answer is not None:
             if self.live:
-                self._head(outcome.item)
+                self._head(outcome.question)
                 print(for_terminal(answer.text), flush=True)
                 self._begun = False
             elif self.alone:
                 print(answer.text, flush=True)
             else:
-                fields = (printable(outcome.item.clip), outcome.item.question, answer.text)
+                fields = (printable(outcome.question.clip), outcome.question.text, answer.text)
                 print("\t".join(cell(f) for f in fields), flush=True)
 
     def close(self) -> None:
         """Write what had to wait for the last answer."""
-        if self.form == "json" and (not self.alone or any(o.answer for o in self._seen)):
-            print(to_json(document(self._seen, self.alone), indent=2), flush=True)
+        if self.form == "json" and (not self.alone or any(o.answer for o in self._outcomes)):
+            print(to_json(document(self._outcomes, self.alone), indent=2), flush=True)
 
-    def _head(self, item: Item) -> None:
+    def _head(self, question: Question) -> None:
         if not self._begun:
             self._begun = True
             if not self.alone:
-                print(f"{printable(item.clip)} — {for_terminal(item.question)}", flush=True)
-
-
-__all__ = ["SCHEMA", "SEVERAL", "Printer", "cell", "document", "for_terminal", "plain", "to_json"]
+                print(f"{printable(question.clip)} — {for_terminal(question.text)}", flush=True)

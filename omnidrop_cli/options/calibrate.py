@@ -1,15 +1,23 @@
-"""What `omnidrop calibrate` is asked: what to try, on which questions, where the preset goes."""
+"""Options of `omnidrop calibrate`: what to try, on which questions, where the preset goes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from omnidrop.errors import UsageError, printable
-from omnidrop_cli.options.eval import Limit, Style, System, Videos, check_style, split, words
-from omnidrop_cli.options.groups import lines_of, option
-from omnidrop_cli.options.parsing import check_seed, parse_shares, parse_value
+from omnidrop.files import check_target
+from omnidrop.options import DEFAULT_BUDGET, GenerateOptions
+from omnidrop_cli.options.common import Debug, Json, Quiet
+from omnidrop_cli.options.eval import Limit, Style, System, Videos, check_limit
+from omnidrop_cli.options.groups import build, option
+from omnidrop_cli.options.parsing import parse_budgets, parse_value, setting_name, split_values
+
+if TYPE_CHECKING:
+    from omnidrop.clip.options import ClipOptions
+    from omnidrop.evaluation.calibrate.search import Search
+    from omnidrop.evaluation.runner import RunOptions
 
 
 @dataclass(frozen=True)
@@ -22,26 +30,29 @@ class TryFlags:
             "--method",
             panel="Search",
             metavar="NAME",
-            help="The method to calibrate (omnidrop); see `omnidrop models`.",
+            help="The method to calibrate (omnidrop); see `omnidrop models`. Also two, like "
+            "uniform+omnidrop.",
         ),
     ] = "omnidrop"
     budgets: Annotated[
-        str,
+        Any,
         option(
             "--budget",
             "-b",
             panel="Search",
             metavar="SHARES",
-            help="Share of audio and video tokens kept; of several, one setting for all (0.3).",
+            parser=parse_budgets,
+            help="Share of audio and video tokens kept; of several, one setting for all "
+            f"({DEFAULT_BUDGET}).",
         ),
-    ] = "0.3"
+    ] = (DEFAULT_BUDGET,)
     values: Annotated[
         list[str] | None,
         option(
             "--try",
             panel="Search",
             metavar="NAME=A,B,C",
-            envvar=None,
+            repeatable=True,
             help="Values to try for a setting, besides the usual ones; repeatable.",
         ),
     ] = None
@@ -49,7 +60,10 @@ class TryFlags:
         bool, option("--only", panel="Search", help="Try nothing but what --try names.")
     ] = False
     candidates: Annotated[
-        int, option("--candidates", panel="Search", metavar="N", help="Settings drawn first (24).")
+        int,
+        option(
+            "--candidates", panel="Search", metavar="N", help="Settings drawn at the start (24)."
+        ),
     ] = 24
     held_out: Annotated[
         float,
@@ -57,7 +71,7 @@ class TryFlags:
             "--held-out",
             panel="Search",
             metavar="SHARE",
-            help="Share of the clips that the winner is checked on and nothing is chosen by (0.4).",
+            help="Share of the clips that check the winner and choose nothing (0.4).",
         ),
     ] = 0.4
     price: Annotated[
@@ -66,43 +80,46 @@ class TryFlags:
             "--price",
             panel="Search",
             metavar="P",
-            help="What all FLOPs of an unpruned prefill are worth, as a share of right answers "
-            "(0.1).",
+            help="Accuracy that all FLOPs of an unpruned prefill are worth (0.1).",
         ),
     ] = 0.1
 
     def __post_init__(self) -> None:
-        if self.only and not self.value_words:
+        if self.only and not self.values:
             raise UsageError("--only leaves nothing to try.", hint="Add --try NAME=VALUE,VALUE.")
 
-    @property
-    def shares(self) -> tuple[float, ...]:
-        """Return the budgets, each once."""
-        return parse_shares(words(self.budgets), self.budgets, like="0.3,0.2")
+    def search(self, seed: int) -> Search:
+        """Return how the library searches."""
+        from omnidrop.evaluation.calibrate.search import Search
 
-    @property
-    def value_words(self) -> tuple[str, ...]:
-        """Return the --try words."""
-        return tuple(self.values or ()) or lines_of("OMNIDROP_TRY")
+        return build(
+            Search,
+            TryFlags,
+            budgets=tuple(self.budgets),
+            candidates=self.candidates,
+            held_out=self.held_out,
+            price=self.price,
+            seed=seed,
+        )
 
     def ranges(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that --try gives, by setting."""
         found: dict[str, tuple[Any, ...]] = {}
-        for word in self.value_words:
+        for word in self.values or ():
             name, equals, rest = word.partition("=")
-            values = tuple(parse_value(part) for part in split(rest))
+            values = tuple(parse_value(part) for part in split_values(rest))
             if not equals or not name.strip() or not values:
                 raise UsageError(
                     f"--try {printable(word)!r} is not NAME=VALUE,VALUE.",
                     hint="Write it like t_mid=0.3,0.4,0.5.",
                 )
-            found[name.strip().replace("-", "_")] = values
+            found[setting_name(name)] = values
         return found
 
 
 @dataclass(frozen=True)
 class AskFlags:
-    """Which questions, and how they are put."""
+    """Which questions, and how they are asked."""
 
     videos: Videos = None
     limit: Limit = None
@@ -110,12 +127,25 @@ class AskFlags:
     system: System = None
     seed: Annotated[
         int,
-        option("--seed", panel="Questions", metavar="N", help="Seed of split, draw and all (0)."),
-    ] = 0
+        option(
+            "--seed",
+            panel="Questions",
+            metavar="N",
+            help=f"Seed of the split, the draw and the methods ({GenerateOptions.seed}).",
+        ),
+    ] = GenerateOptions.seed
 
     def __post_init__(self) -> None:
-        check_style(self.style)
-        check_seed(self.seed)
+        check_limit(self.limit)
+        build(GenerateOptions, AskFlags, seed=self.seed)
+
+    def run_options(self, clip: ClipOptions) -> RunOptions:
+        """Return how the library asks the questions."""
+        from omnidrop.evaluation.runner import RunOptions
+
+        return build(
+            RunOptions, AskFlags, seed=self.seed, style=self.style, system=self.system, clip=clip
+        )
 
 
 @dataclass(frozen=True)
@@ -129,25 +159,21 @@ class PresetFlags:
             "-o",
             panel="Output",
             metavar="FILE",
-            help="The preset, a .json file. What was asked stands in FILE.trials.jsonl beside it, "
-            "and a call that was stopped goes on there.",
+            help="The preset, a .json file. Every result is added to FILE.trials.jsonl, "
+            "and a call that was stopped continues from there.",
         ),
     ] = None
     force: Annotated[bool, option("--force", panel="Output", help="Replace a preset.")] = False
     dry_run: Annotated[
-        bool, option("--dry-run", panel="Output", help="Say what would be tried; ask nothing.")
+        bool, option("--dry-run", panel="Output", help="Show what would be tried; ask nothing.")
     ] = False
-    json: Annotated[bool, option("--json", panel="Output", help="The result as JSON.")] = False
-    quiet: Annotated[bool, option("--quiet", panel="Output", help="No progress.")] = False
-    debug: Annotated[
-        bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
-    ] = False
+    json: Json = False
+    quiet: Quiet = False
+    debug: Debug = False
 
     def __post_init__(self) -> None:
         if self.out is None:
             return
         if self.out.suffix.lower() != ".json":
             raise UsageError("A preset is a .json file.", path=self.out, hint="End --out in .json.")
-        from omnidrop_cli.files.answers import check_target
-
         check_target(self.out, self.force or self.dry_run)

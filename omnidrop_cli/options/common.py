@@ -1,6 +1,8 @@
-"""The options people type, in groups: one frozen dataclass for each, shared by the commands.
+"""Options shared by the commands, in groups: one frozen dataclass for each.
 
-What cannot be meant is refused when a group is made, before anything is imported or loaded.
+A group makes the library's value from its fields when it is made itself, so that a value that is
+not valid is refused before anything heavy is imported or a model is loaded. Defaults that the
+library has are the library's.
 """
 
 from __future__ import annotations
@@ -8,22 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
+from omnidrop.clip.options import ClipOptions
 from omnidrop.errors import MediaError, UsageError
-from omnidrop_cli.options.groups import lines_of, option
-from omnidrop_cli.options.parsing import (
-    check_seed,
-    parse_budget,
-    parse_choices,
-    parse_save,
-    parse_time,
-)
+from omnidrop.files import check_target
+from omnidrop.options import GenerateOptions, LoadOptions
+from omnidrop_cli.options.groups import build, option
+from omnidrop_cli.options.parsing import parse_choices, parse_save, parse_time
 
-DEFAULT_BUDGET = 0.3
-
-#: What `--budget auto` is, and the share of the question's attention that it keeps.
-AUTO, DEFAULT_MASS = "omnidrop-auto", 0.85
+Json = Annotated[bool, option("--json", panel="Output", help="One JSON document on stdout.")]
+Quiet = Annotated[bool, option("--quiet", panel="Output", help="No progress.")]
+Debug = Annotated[
+    bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
+]
 
 
 class Report(StrEnum):
@@ -47,22 +47,22 @@ class ModelFlags:
             metavar="NAME",
             help="Hub name, folder or alias; see `omnidrop models`.",
         ),
-    ] = None
+    ] = LoadOptions.model
     device: Annotated[
         str,
         option("--device", panel="Model", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps."),
-    ] = "auto"
+    ] = LoadOptions.device
     dtype: Annotated[
         str,
         option(
             "--dtype", panel="Model", metavar="NAME", help="auto, float32, bfloat16 or float16."
         ),
-    ] = "auto"
+    ] = LoadOptions.dtype
     four_bit: Annotated[
-        bool, option("--4bit", panel="Model", help="Language model's weights in 4 bits (NF4).")
+        bool, option("--4bit", panel="Model", help="Quantise the language model to 4 bits (NF4).")
     ] = False
     eight_bit: Annotated[
-        bool, option("--8bit", panel="Model", help="Language model's weights in 8 bits.")
+        bool, option("--8bit", panel="Model", help="Quantise the language model to 8 bits.")
     ] = False
     attention: Annotated[
         str,
@@ -72,19 +72,28 @@ class ModelFlags:
             metavar="NAME",
             help="sdpa, or flash where flash-attention is installed.",
         ),
-    ] = "sdpa"
+    ] = LoadOptions.attention
     offline: Annotated[
         bool, option("--offline", panel="Model", help="Use local files only; never the network.")
-    ] = False
+    ] = LoadOptions.offline
 
     def __post_init__(self) -> None:
         if self.four_bit and self.eight_bit:
             raise UsageError("--4bit and --8bit exclude each other.", hint="Give one of them.")
+        self.load_options()
 
-    @property
-    def quantize(self) -> str | None:
-        """Return "4bit", "8bit" or None."""
-        return "4bit" if self.four_bit else "8bit" if self.eight_bit else None
+    def load_options(self) -> LoadOptions:
+        """Return how the library loads the model."""
+        return build(
+            LoadOptions,
+            ModelFlags,
+            model=self.model,
+            device=self.device,
+            dtype=self.dtype,
+            quantize="4bit" if self.four_bit else "8bit" if self.eight_bit else None,
+            attention=self.attention,
+            offline=self.offline,
+        )
 
 
 @dataclass(frozen=True)
@@ -98,20 +107,16 @@ class SpanFlags:
             panel="Clip",
             metavar="TIME",
             parser=parse_time,
-            help="Begin here: 75, 1:15 or 0:01:15.",
+            help="Start of the part to use: 75, 1:15 or 0:01:15.",
         ),
     ] = None
     end: Annotated[
         float | None,
-        option("--end", panel="Clip", metavar="TIME", parser=parse_time, help="Stop here."),
+        option("--end", panel="Clip", metavar="TIME", parser=parse_time, help="End of that part."),
     ] = None
 
     def __post_init__(self) -> None:
-        if self.end is not None and self.end <= (self.start or 0.0):
-            raise UsageError(
-                f"--end {self.end:g} s is not after --start {self.start or 0:g} s.",
-                hint="Give an end that is later than the start.",
-            )
+        build(ClipOptions, SpanFlags, start=self.start, end=self.end)
 
 
 @dataclass(frozen=True)
@@ -119,38 +124,47 @@ class ReadFlags:
     """How the clip is sampled."""
 
     fps: Annotated[
-        float | None,
-        option("--fps", panel="Clip", metavar="N", help="Frames per second to look at (2)."),
-    ] = None
+        float,
+        option(
+            "--fps",
+            panel="Clip",
+            metavar="N",
+            help=f"Frames sampled per second ({ClipOptions.fps:g}).",
+        ),
+    ] = ClipOptions.fps
     max_frames: Annotated[
-        int | None,
-        option("--max-frames", panel="Clip", metavar="N", help="Most frames to look at (768)."),
-    ] = None
+        int,
+        option(
+            "--max-frames",
+            panel="Clip",
+            metavar="N",
+            help=f"Most frames sampled ({ClipOptions.max_frames}).",
+        ),
+    ] = ClipOptions.max_frames
     max_pixels: Annotated[
         int | None,
         option(
             "--max-pixels",
             panel="Clip",
             metavar="N",
-            help="Most pixels per frame; less takes less memory.",
+            help="Most pixels per frame; fewer take less memory and time. Default: the model's.",
         ),
-    ] = None
+    ] = ClipOptions.max_pixels
     still: Annotated[
-        int | None,
+        int,
         option(
             "--still",
             panel="Clip",
             metavar="LEVELS",
-            help="Pictures this alike, in grey levels, are encoded once (0); 16 suits slides.",
+            help=f"Encode frames once that differ by at most this many grey levels in every pixel "
+            f"({ClipOptions.still}); 16 suits slides.",
         ),
-    ] = None
-    no_audio: Annotated[bool, option("--no-audio", panel="Clip", help="Ignore the sound.")] = False
-    no_video: Annotated[bool, option("--no-video", panel="Clip", help="Ignore the picture.")] = (
-        False
-    )
+    ] = ClipOptions.still
+    no_audio: Annotated[bool, option("--no-audio", panel="Clip", help="Ignore the audio.")] = False
+    no_video: Annotated[bool, option("--no-video", panel="Clip", help="Ignore the video.")] = False
     audio_file: Annotated[
         Path | None,
-        option("--audio", panel="Clip", metavar="FILE", help="Take the sound from this file."),
+        option("--audio", panel="Clip", metavar="FILE", help="Take the audio from this file."),
     ] = None
     audio_track: Annotated[
         int | None,
@@ -158,27 +172,14 @@ class ReadFlags:
             "--audio-track",
             panel="Clip",
             metavar="N",
-            help="Which sound track of the clip, from 0.",
+            help="Which audio track of the clip, from 0.",
         ),
     ] = None
 
     def __post_init__(self) -> None:
-        for name in ("fps", "max_frames", "max_pixels"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise UsageError(
-                    f"--{name.replace('_', '-')} {value:g} cannot be used.",
-                    hint="Give a number above 0.",
-                )
-        if self.still is not None and not 0 <= self.still < 256:
-            raise UsageError(
-                f"--still {self.still} cannot be used.", hint="Give 0 to 255 grey levels, like 16."
-            )
-        if self.audio_track is not None and self.audio_track < 0:
-            raise UsageError("--audio-track counts from 0.", hint="Give 0 for the first track.")
         if self.no_audio and self.no_video:
             raise UsageError(
-                "--no-audio and --no-video together leave nothing to look at.",
+                "--no-audio and --no-video together leave nothing of the clip.",
                 hint="Give one of them.",
             )
         if self.no_audio and (self.audio_file is not None or self.audio_track is not None):
@@ -187,101 +188,24 @@ class ReadFlags:
             raise MediaError(
                 "There is no such file.", path=self.audio_file, hint="Check the path of --audio."
             )
+        self.clip_options()
 
-
-@dataclass(frozen=True)
-class DropFlags:
-    """Which tokens are dropped."""
-
-    budget: Annotated[
-        Any,
-        option(
-            "--budget",
-            "-b",
-            panel="Token dropping",
-            metavar="SHARE",
-            parser=parse_budget,
-            help=f"Share of audio and video tokens kept, mean over the layers, above 0 and up "
-            f"to 1 ({DEFAULT_BUDGET}); 1 keeps all. auto: what the question needs, up to "
-            f"{DEFAULT_BUDGET}.",
-        ),
-    ] = None
-    keep_mass: Annotated[
-        float | None,
-        option(
-            "--keep-mass",
-            panel="Token dropping",
-            metavar="P",
-            help=f"With --budget auto: keep the tokens with this share of the question's attention "
-            f"({DEFAULT_MASS}); less is cheaper.",
-        ),
-    ] = None
-    method: Annotated[
-        str | None,
-        option(
-            "--method",
-            panel="Token dropping",
-            metavar="NAME",
-            help="omnidrop, or another that `omnidrop models` lists; none keeps all.",
-        ),
-    ] = None
-    preset: Annotated[
-        str | None,
-        option(
-            "--preset",
-            panel="Token dropping",
-            metavar="NAME",
-            help="A published setting that `omnidrop models` lists, or a file from `omnidrop "
-            "calibrate`.",
-        ),
-    ] = None
-    settings: Annotated[
-        list[str] | None,
-        option(
-            "--set",
-            panel="Token dropping",
-            metavar="NAME=VALUE",
-            envvar=None,
-            help="A setting of the method; repeatable.",
-        ),
-    ] = None
-
-    def __post_init__(self) -> None:
-        if self.budget not in (None, "auto") and not 0.0 < self.budget <= 1.0:
-            raise UsageError(
-                f"A budget of {self.budget:g} cannot be kept.",
-                hint="Give a share of the audio and video tokens above 0 and up to 1, like 0.3.",
-            )
-        if self.budget == "auto" and (self.preset or self.method or AUTO) != AUTO:
-            raise UsageError(
-                f"--budget auto is the method {AUTO}, and excludes --preset and other methods.",
-                hint="Drop --method or --preset, or give a number.",
-            )
-        if self.preset is not None and self.method is not None:
-            raise UsageError("A preset brings its own method.", hint="Drop --method.")
-        if self.preset is not None and self.budget is not None and not self.preset_file:
-            raise UsageError("A preset fixes the budget.", hint="Drop --budget or --preset.")
-        if self.keep_mass is not None:
-            if self.budget != "auto" and self.method != AUTO:
-                raise UsageError("--keep-mass goes with --budget auto.", hint="Give both.")
-            if not 0.0 < self.keep_mass < 1.0:
-                raise UsageError(
-                    f"--keep-mass {self.keep_mass:g} is no share between 0 and 1.",
-                    hint=f"The default is {DEFAULT_MASS}.",
-                )
-
-    @property
-    def preset_file(self) -> Path | None:
-        """Return the file that --preset names, if it names one."""
-        name = self.preset
-        if name is None or not (name.lower().endswith(".json") or Path(name).is_file()):
-            return None
-        return Path(name)
-
-    @property
-    def pairs(self) -> tuple[str, ...]:
-        """Return the NAME=VALUE words."""
-        return tuple(self.settings or ()) or lines_of("OMNIDROP_SET")
+    def clip_options(self, span: SpanFlags | None = None) -> ClipOptions:
+        """Return what the library takes of a clip: this sampling, of a span or the whole."""
+        return build(
+            ClipOptions,
+            ReadFlags,
+            start=span.start if span is not None else None,
+            end=span.end if span is not None else None,
+            fps=self.fps,
+            max_frames=self.max_frames,
+            max_pixels=self.max_pixels,
+            still=self.still,
+            video=not self.no_video,
+            audio=not self.no_audio,
+            audio_file=self.audio_file,
+            audio_track=self.audio_track,
+        )
 
 
 @dataclass(frozen=True)
@@ -308,49 +232,64 @@ class AnswerFlags:
     ] = None
     max_new_tokens: Annotated[
         int,
-        option("--max-new-tokens", panel="Answer", metavar="N", help="Longest answer (128)."),
-    ] = 128
+        option(
+            "--max-new-tokens",
+            panel="Answer",
+            metavar="N",
+            help=f"Longest answer ({GenerateOptions.max_new_tokens}).",
+        ),
+    ] = GenerateOptions.max_new_tokens
     temperature: Annotated[
         float,
         option(
             "--temperature",
             panel="Answer",
             metavar="T",
-            help="0 takes the likeliest token (default); more is more varied.",
+            help=f"0 decodes greedily, more samples ({GenerateOptions.temperature:g}).",
         ),
-    ] = 0.0
+    ] = GenerateOptions.temperature
     top_p: Annotated[
         float,
         option(
             "--top-p",
             panel="Answer",
             metavar="P",
-            help="Sample from the likeliest tokens that hold this share (1).",
+            help="Sample from the likeliest tokens that together have this probability "
+            f"({GenerateOptions.top_p:g}).",
         ),
-    ] = 1.0
+    ] = GenerateOptions.top_p
     seed: Annotated[
-        int, option("--seed", panel="Answer", metavar="N", help="Seed of everything random (0).")
-    ] = 0
+        int,
+        option(
+            "--seed",
+            panel="Answer",
+            metavar="N",
+            help=f"Seed of everything random ({GenerateOptions.seed}).",
+        ),
+    ] = GenerateOptions.seed
 
     def __post_init__(self) -> None:
         if self.choices is not None:
             parse_choices(self.choices)
-        if self.max_new_tokens < 1:
-            raise UsageError("--max-new-tokens must be 1 or more.", hint="The default is 128.")
-        if not 0.0 <= self.temperature < float("inf"):
-            raise UsageError("--temperature must be 0 or more.", hint="0 is the default.")
-        if not 0.0 < self.top_p <= 1.0:
-            raise UsageError("--top-p must be above 0 and up to 1.", hint="1 is the default.")
-        check_seed(self.seed)
+        self.generate()
+
+    def generate(self) -> GenerateOptions:
+        """Return how the library makes the answer."""
+        return build(
+            GenerateOptions,
+            AnswerFlags,
+            max_new_tokens=self.max_new_tokens,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True)
 class OutputFlags:
     """Where the answer and the report go."""
 
-    json: Annotated[bool, option("--json", panel="Output", help="One JSON document on stdout.")] = (
-        False
-    )
+    json: Json = False
     jsonl: Annotated[
         bool, option("--jsonl", panel="Output", help="One line of JSON per answer on stdout.")
     ] = False
@@ -359,7 +298,9 @@ class OutputFlags:
         option(
             "--report",
             panel="Output",
-            help="On stderr. On a terminal: full for one answer, brief for more; else none.",
+            metavar="none|brief|full",
+            help="Report on stderr. On a terminal: full for one answer, brief for several; "
+            "elsewhere none.",
         ),
     ] = None
     save: Annotated[
@@ -378,14 +319,10 @@ class OutputFlags:
     quiet: Annotated[
         bool, option("--quiet", panel="Output", help="No report, progress or notices.")
     ] = False
-    debug: Annotated[
-        bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
-    ] = False
+    debug: Debug = False
 
     def __post_init__(self) -> None:
         if self.json and self.jsonl:
             raise UsageError("--json and --jsonl exclude each other.", hint="Give one of them.")
         if self.save is not None:
-            from omnidrop_cli.files.answers import check_target
-
             check_target(self.save, self.force)

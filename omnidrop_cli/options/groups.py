@@ -1,31 +1,90 @@
-"""Options from dataclasses: each field is an option, each has an environment variable.
+"""Options from dataclasses: each field is an option, and each option has an environment variable.
 
 `@grouped` turns a function of option groups into the flat signature that typer reads, so that no
-function takes forty parameters. Every option has an environment variable, OMNIDROP_<OPTION>.
+function takes forty parameters. The variable of `--max-pixels` is OMNIDROP_MAX_PIXELS; that of an
+option that can be repeated, such as OMNIDROP_SET, holds one value per line.
+
+A group makes values of the library from its fields with `build`, which also checks them: what an
+option may be is written once, in the library.
 """
 
 from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import typer
 
+from omnidrop.errors import UsageError
 
-def option(*names: str, panel: str, **settings: Any) -> Any:
-    """Return a typer option that can also be set by OMNIDROP_<LONGEST NAME>."""
-    longest = max((n for n in names if n.startswith("--")), key=len)
-    variable = "OMNIDROP_" + longest.lstrip("-").replace("-", "_").upper()
-    usual: dict[str, Any] = {"envvar": variable, "show_envvar": False, "show_default": False}
-    return typer.Option(*names, rich_help_panel=panel, **(usual | settings))
+Made = TypeVar("Made")
 
 
-def lines_of(variable: str) -> tuple[str, ...]:
-    """Return the lines of an environment variable: a repeatable option's value holds spaces."""
-    return tuple(line for line in os.environ.get(variable, "").splitlines() if line.strip())
+def option(*names: str, panel: str, repeatable: bool = False, **settings: Any) -> Any:
+    """Return a typer option that can also be set by OMNIDROP_<LONGEST NAME>.
+
+    Parameters
+    ----------
+    *names : str
+        Like "--budget", "-b".
+    panel : str
+        Heading that the help page lists it under.
+    repeatable : bool
+        It takes several values; `grouped` reads its environment variable, one value per line.
+    **settings
+        As `typer.Option` takes them.
+    """
+    usual: dict[str, Any] = {"show_envvar": False, "show_default": False}
+    usual["envvar"] = None if repeatable else variable(*names)
+    made: Any = typer.Option(*names, rich_help_panel=panel, **(usual | settings))
+    made.names, made.repeatable = names, repeatable
+    return made
+
+
+def longest(*names: str) -> str:
+    """Return the name that an option is known by: its longest."""
+    return max((n for n in names if n.startswith("--")), key=len)
+
+
+def variable(*names: str) -> str:
+    """Return the environment variable of an option."""
+    return "OMNIDROP_" + longest(*names).lstrip("-").replace("-", "_").upper()
+
+
+def option_names(group: Any) -> dict[str, str]:
+    """Return the option of each field of a group, or of each parameter of a function."""
+    hints = get_type_hints(group, include_extras=True)
+    infos = {name: _info(hint) for name, hint in hints.items()}
+    return {name: longest(*info.names) for name, info in infos.items() if info is not None}
+
+
+def build(kind: Callable[..., Made], group: Any, /, **values: Any) -> Made:
+    """Make a value of the library; its complaints name the options.
+
+    Parameters
+    ----------
+    kind : callable
+        A dataclass of the library.
+    group : type or callable
+        Whose fields name the options, as `option_names` takes it.
+    **values
+        Fields of `kind`.
+
+    Raises
+    ------
+    UsageError
+        As `kind` does, with `max_frames` called `--max-frames`.
+    """
+    try:
+        return kind(**values)
+    except UsageError as problem:
+        names = option_names(group)
+        what = re.sub(r"\b[a-z_]+\b", lambda word: names.get(word[0], word[0]), problem.what)
+        raise UsageError(what, path=problem.path, hint=problem.hint) from None
 
 
 def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -62,7 +121,12 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
         for f in fields(kind):
             add(f.name, inner[f.name], f.default if f.default is not MISSING else f.default_factory)
 
+    annotations = {p.name: p.annotation for p in flat}
+
     def command(**values: Any) -> Any:
+        for name, annotation in annotations.items():
+            if not values.get(name):
+                values[name] = _lines(annotation) or values.get(name)
         given = {
             name: kind(**{f.name: values.pop(f.name) for f in fields(kind)})
             for name, kind in groups.items()
@@ -72,5 +136,24 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__name__ = function.__name__
     command.__doc__ = function.__doc__
     command.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in flat}
+    command.__annotations__ = annotations
     return command
+
+
+def _info(annotation: Any) -> Any:
+    """Return the typer option in an annotation; None where there is none."""
+    marks = getattr(annotation, "__metadata__", ())
+    return next((mark for mark in marks if hasattr(mark, "repeatable")), None)
+
+
+def _lines(annotation: Any) -> list[Any]:
+    """Return the values that the environment gives a repeatable option: one per line."""
+    info = _info(annotation)
+    if info is None or not info.repeatable:
+        return []
+    text = os.environ.get(variable(*info.names), "")
+    read = info.parser or str
+    return [read(line) for line in text.splitlines() if line.strip()]
+
+
+__all__ = ["build", "grouped", "longest", "option", "option_names", "variable"]

@@ -37,10 +37,15 @@ class PlainCommand(TyperCommand):
 
 
 class PlainGroup(TyperGroup):
-    """The group of commands, in the order they were added."""
+    """The group of commands, in the order they were added, each with its whole first sentence."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        rows = [(name, c.get_short_help_str(limit=200)) for name, c in self.commands.items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:
         _flush_left(self.epilog, formatter)

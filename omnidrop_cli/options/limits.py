@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from omnidrop.errors import UsageError
-from omnidrop_cli.options.groups import option
+from omnidrop.profiling.limits import Limits
+from omnidrop_cli.options.groups import build, option
 from omnidrop_cli.options.parsing import parse_duration, parse_size
 
 if TYPE_CHECKING:
-    from omnidrop_cli.options.common import DropFlags
+    from omnidrop_cli.options.pruning import DropFlags
+
+PANEL = "Limits instead of a budget"
 
 
 @dataclass(frozen=True)
@@ -21,18 +24,18 @@ class FitFlags:
         float | None,
         option(
             "--fit-latency",
-            panel="Limits instead of a budget",
+            panel=PANEL,
             metavar="TIME",
             parser=parse_duration,
             help="Most time to the first token, like 2s or 500ms; the largest budget that fits is "
-            "taken.",
+            "used.",
         ),
     ] = None
     fit_memory: Annotated[
         float | None,
         option(
             "--fit-memory",
-            panel="Limits instead of a budget",
+            panel=PANEL,
             metavar="SIZE",
             parser=parse_size,
             help="Most memory, like 12GB: the GPU's own, or the process's on a CPU.",
@@ -42,15 +45,12 @@ class FitFlags:
         bool,
         option(
             "--fit-pixels",
-            panel="Limits instead of a budget",
-            help="Lower --max-pixels too, where less than a tenth of the tokens would be kept.",
+            panel=PANEL,
+            help="Also lower --max-pixels where less than a tenth of the tokens would be kept.",
         ),
     ] = False
     fit_fps: Annotated[
-        bool,
-        option(
-            "--fit-fps", panel="Limits instead of a budget", help="Lower --fps too, in that case."
-        ),
+        bool, option("--fit-fps", panel=PANEL, help="Also lower --fps in that case.")
     ] = False
 
     def __post_init__(self) -> None:
@@ -63,15 +63,21 @@ class FitFlags:
     def __bool__(self) -> bool:
         return self.fit_latency is not None or self.fit_memory is not None
 
+    def limits(self) -> Limits | None:
+        """Return the library's limits; None where there are none."""
+        if not self:
+            return None
+        return build(Limits, FitFlags, latency=self.fit_latency, memory=self.fit_memory)
+
     def check(self, drop: DropFlags) -> None:
-        """Raise UsageError if a budget is stated as well."""
+        """Raise UsageError if a budget is given as well."""
         if not self:
             return
         if drop.budget not in (None, "auto"):
             raise UsageError("Limits find the budget.", hint="Drop --budget or the --fit options.")
         if drop.preset is not None and drop.preset_file is None:
             raise UsageError(
-                "A preset fixes the budget, and limits find it.",
+                "A preset sets the budget, and limits find it.",
                 hint="Drop --preset or the --fit options.",
             )
         if drop.method == "none":

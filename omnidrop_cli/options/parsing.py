@@ -1,4 +1,4 @@
-"""Words that people type, turned into values: times, choices, setting pairs, stdin."""
+"""Values from what people type: times, budgets, sizes, choices, settings, stdin."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ SUFFIXES = (".json", ".html", ".svg", ".txt")
 
 
 def parse_time(text: Any) -> float:
-    """Return the seconds that `75`, `1:15` or `0:01:15.5` mean."""
+    """Return the seconds of `75`, `1:15` or `0:01:15.5`."""
     if isinstance(text, (int, float)):
         return float(text)
     wrong = UsageError(
@@ -37,47 +36,68 @@ def parse_time(text: Any) -> float:
 
 
 def parse_budget(text: Any) -> Any:
-    """Return the share that `0.3` means; `auto` stays as it is."""
+    """Return the number of `0.3`; `auto` stays as it is."""
     if isinstance(text, str) and text.strip().lower() == "auto":
         return "auto"
     try:
         return float(text)
     except ValueError:
         raise UsageError(
-            f"--budget {printable(text)!r} is not a share.", hint="Give one like 0.3, or auto."
+            f"--budget {printable(text)!r} is not a number.", hint="Give one like 0.3, or auto."
         ) from None
 
 
-def parse_shares(parts: Iterable[str], said: str, like: str = "0.5,0.3,0.2") -> tuple[float, ...]:
-    """Return the shares that the parts of --budget mean, each once.
+def check_budget(budget: float) -> float:
+    """Return a budget, or refuse one that is not above 0 and up to 1."""
+    if not 0.0 < budget <= 1.0:
+        raise UsageError(
+            f"--budget {budget:g} is not valid (0 < budget <= 1).",
+            hint="Give the share of audio and video tokens to keep, like 0.3.",
+        )
+    return budget
 
-    Parameters
-    ----------
-    parts : iterable of str
-    said : str
-        The whole, as it was typed.
-    like : str
-        The example to give where it is no list of shares.
-    """
+
+def parse_budgets(text: Any) -> tuple[float, ...]:
+    """Return the budgets of `.5,.3,.2`, each once."""
+    if not isinstance(text, str):
+        return tuple(text)
     try:
-        found = tuple(float(part) for part in parts)
+        found = tuple(check_budget(float(part)) for part in split_words(text))
     except ValueError:
         found = ()
-    if not found or not all(0.0 < share <= 1.0 for share in found):
+    if not found:
         raise UsageError(
-            f"--budget {printable(said)!r} is no list of shares.",
-            hint=f"Give shares above 0 and up to 1, separated by commas, like {like}.",
+            f"--budget {printable(text)!r} is not a list of budgets.",
+            hint="Separate them by commas, like 0.5,0.3,0.2.",
         )
     return tuple(dict.fromkeys(found))
 
 
+def split_words(text: str) -> tuple[str, ...]:
+    """Return the words of `a, b,c`, each once."""
+    return tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+
+
+def split_values(text: str) -> list[str]:
+    """Split at commas that are not inside brackets or quotes."""
+    parts, depth, quoted = [""], 0, False
+    for letter in text:
+        quoted ^= letter == '"'
+        depth += 0 if quoted else (letter in "[{") - (letter in "]}")
+        if letter == "," and not depth and not quoted:
+            parts.append("")
+        else:
+            parts[-1] += letter
+    return [part for part in parts if part.strip()]
+
+
 def parse_duration(text: Any) -> float:
-    """Return the seconds that `2s`, `500 ms` or `2` mean."""
+    """Return the seconds of `2s`, `500 ms` or `2`."""
     return _quantity(text, {"": 1.0, "s": 1.0, "ms": 1e-3}, "a duration", "2s or 500ms")
 
 
 def parse_size(text: Any) -> float:
-    """Return the bytes that `12GB`, `12 GiB` or `800MB` mean."""
+    """Return the bytes of `12GB`, `12 GiB` or `800MB`."""
     units = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
     units |= {"KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40}
     return _quantity(text, units, "an amount of memory", "12GB or 800MB")
@@ -95,7 +115,7 @@ def _quantity(text: Any, units: dict[str, float], what: str, like: str) -> float
 
 
 def parse_choices(text: Any) -> tuple[str, ...]:
-    """Return the choices of `yes,no` or `"red, white",blue`."""
+    """Return the choices of `yes,no` or of `"red, white",blue`."""
     if not isinstance(text, str):
         return tuple(text)
     rows = list(csv.reader([text], skipinitialspace=True))
@@ -111,23 +131,28 @@ def parse_choices(text: Any) -> tuple[str, ...]:
 
 
 def parse_save(text: Any) -> Path:
-    """Return the file to save to, once its suffix is known to be one that can be written."""
+    """Return the file that answers are saved to; its suffix is the format."""
+    return with_suffix(text, "--save", SUFFIXES)
+
+
+def with_suffix(text: Any, name: str, suffixes: tuple[str, ...]) -> Path:
+    """Return the file given to an option, or refuse one with a suffix that is not among these."""
     path = Path(text)
-    if path.suffix.lower() not in SUFFIXES:
+    if path.suffix.lower() not in suffixes:
         raise UsageError(
-            f"--save cannot write {printable(path.name)!r}.",
-            hint=f"End the name in {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]}.",
+            f"{name} cannot write {printable(path.name)!r}.",
+            hint=f"End the name in {', '.join(suffixes[:-1])} or {suffixes[-1]}.",
         )
     return path
 
 
 def parse_pairs(pairs: tuple[str, ...]) -> dict[str, Any]:
-    """Return the fields that `name=value` words set; values are JSON where they can be."""
+    """Return the fields that `name=value` words set; `entry.seed` is one of a joined method."""
     found: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
-        name = name.strip().replace("-", "_")
-        if not equals or not name.isidentifier():
+        name = setting_name(name)
+        if not equals or not all(part.isidentifier() for part in name.split(".")):
             raise UsageError(
                 f"--set {printable(pair)!r} is not NAME=VALUE.", hint="Write it like diversity=0."
             )
@@ -135,6 +160,11 @@ def parse_pairs(pairs: tuple[str, ...]) -> dict[str, Any]:
             raise UsageError("--set budget=… is not needed.", hint="Use --budget.")
         found[name] = parse_value(value)
     return found
+
+
+def setting_name(text: str) -> str:
+    """Return the field that `t-mid` or `entry.seed` names."""
+    return text.strip().replace("-", "_")
 
 
 def parse_value(text: str) -> Any:
@@ -146,12 +176,6 @@ def parse_value(text: str) -> Any:
         return json.loads(text.lower() if text in ("True", "False") else text)
     except ValueError:
         return None if text.lower() == "none" else text
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a seed below 0."""
-    if seed < 0:
-        raise UsageError("--seed must be 0 or more.", hint="0 is the default.")
 
 
 def read_stdin() -> str:

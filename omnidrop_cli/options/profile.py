@@ -1,4 +1,4 @@
-"""What `omnidrop profile` and `omnidrop estimate` are asked: runs to compare, rounds, files."""
+"""Options of `omnidrop profile` and `omnidrop estimate`: runs to compare, rounds, files."""
 
 from __future__ import annotations
 
@@ -8,37 +8,31 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from omnidrop.errors import UsageError, printable
-from omnidrop_cli.options.common import DropFlags
-from omnidrop_cli.options.groups import lines_of, option
-from omnidrop_cli.options.parsing import check_seed, parse_shares
+from omnidrop.options import DEFAULT_BUDGET, GenerateOptions
+from omnidrop_cli.options.common import Debug
+from omnidrop_cli.options.groups import build, option
+from omnidrop_cli.options.parsing import parse_budgets, split_words, with_suffix
+from omnidrop_cli.options.pruning import DropFlags
 
-DEFAULT_BUDGETS = (0.3,)
 SWEEP = (0.7, 0.5, 0.3, 0.2, 0.1)
 QUESTION = "What happens in this clip?"
 SAVED = (".json", ".html", ".txt", ".png", ".svg")
-
-
-def parse_budgets(text: Any) -> tuple[float, ...]:
-    """Return the shares of `.5,.3,.2`, each once."""
-    if not isinstance(text, str):
-        return tuple(text)
-    return parse_shares(text.split(","), text)
+OVERLAYS = (".mp4", ".mkv", ".mov")
 
 
 def parse_target(text: Any) -> Path:
-    """Return a file that a profile can be saved to, once its suffix is known to be one."""
-    path = Path(text)
-    if path.suffix.lower() not in SAVED:
-        raise UsageError(
-            f"--save cannot write {printable(path.name)!r}.",
-            hint=f"End the name in {', '.join(SAVED[:-1])} or {SAVED[-1]}.",
-        )
-    return path
+    """Return a file that a profile is saved to; its suffix is the format."""
+    return with_suffix(text, "--save", SAVED)
+
+
+def parse_overlay(text: Any) -> Path:
+    """Return the file that the overlay is written to; its suffix is the container."""
+    return with_suffix(text, "--overlay", OVERLAYS)
 
 
 @dataclass(frozen=True)
 class CompareFlags:
-    """Which runs are measured beside the unpruned control."""
+    """Which runs are compared with the unpruned control."""
 
     budgets: Annotated[
         Any,
@@ -48,7 +42,8 @@ class CompareFlags:
             panel="Token dropping",
             metavar="SHARES",
             parser=parse_budgets,
-            help="Shares of audio and video tokens kept, mean over the layers (0.3): .5,.3,.2",
+            help="Shares of audio and video tokens kept, mean over the layers "
+            f"({DEFAULT_BUDGET}): .5,.3,.2",
         ),
     ] = None
     methods: Annotated[
@@ -57,7 +52,8 @@ class CompareFlags:
             "--method",
             panel="Token dropping",
             metavar="NAMES",
-            help="Methods to measure (omnidrop): omnidrop,fastv; see `omnidrop models`.",
+            help="Methods to measure (omnidrop): omnidrop,fastv; see `omnidrop models`. Two can be "
+            "joined: uniform+omnidrop.",
         ),
     ] = None
     presets: Annotated[
@@ -66,7 +62,7 @@ class CompareFlags:
             "--preset",
             panel="Token dropping",
             metavar="NAME",
-            envvar=None,
+            repeatable=True,
             help="A published setting, or a file from `omnidrop calibrate`; repeatable.",
         ),
     ] = None
@@ -84,7 +80,7 @@ class CompareFlags:
             "--set",
             panel="Token dropping",
             metavar="NAME=VALUE",
-            envvar=None,
+            repeatable=True,
             help="A setting of every method measured; repeatable.",
         ),
     ] = None
@@ -92,7 +88,7 @@ class CompareFlags:
     def __post_init__(self) -> None:
         if self.sweep and self.budgets is not None:
             raise UsageError("--sweep has budgets of its own.", hint="Drop it or --budget.")
-        if not all(self.names):
+        if self.methods is not None and not self.names:
             raise UsageError(
                 f"--method {printable(str(self.methods))!r} does not name methods.",
                 hint="Separate names by commas, like omnidrop,fastv.",
@@ -103,12 +99,12 @@ class CompareFlags:
         """Return the methods to measure, each once; presets alone need none."""
         if self.methods is None:
             return () if self.presets else ("omnidrop",)
-        return tuple(dict.fromkeys(name.strip() for name in self.methods.split(",")))
+        return split_words(self.methods)
 
     def drops(self) -> tuple[DropFlags, ...]:
-        """Return what each run drops: every method at every budget, "none" left out."""
-        budgets = SWEEP if self.sweep else self.budgets or DEFAULT_BUDGETS
-        settings = list(self.settings or lines_of("OMNIDROP_SET")) or None
+        """Return the flags of each run: every method at every budget, "none" left out."""
+        budgets = SWEEP if self.sweep else self.budgets or (DEFAULT_BUDGET,)
+        settings = list(self.settings or ()) or None
         found = [
             DropFlags(budget=budget, method=name, settings=settings)
             for name in self.names
@@ -123,20 +119,20 @@ class CompareFlags:
 
 
 def labels_of(drops: Sequence[DropFlags]) -> list[str]:
-    """Return what the runs are called: "omnidrop 0.2", or a preset's name."""
-    from omnidrop.profiling.result import told_apart
+    """Return the labels of the runs: "omnidrop 0.2", or a preset's name."""
+    from omnidrop.profiling.result import unique_labels
 
     found = []
     for drop in drops:
         name = drop.method if drop.preset is None else Path(drop.preset).name
         name = str(name).removesuffix(".json")
         found.append(name if drop.budget is None else f"{name} {drop.budget:g}")
-    return told_apart(found)
+    return unique_labels(found)
 
 
 @dataclass(frozen=True)
 class RoundFlags:
-    """How often, and how long an answer."""
+    """How many rounds, and how long the answers."""
 
     repeats: Annotated[
         int, option("--repeats", panel="Measuring", metavar="N", help="Timed rounds (5).")
@@ -157,17 +153,27 @@ class RoundFlags:
         ),
     ] = None
     seed: Annotated[
-        int, option("--seed", panel="Measuring", metavar="N", help="Seed of methods that draw (0).")
-    ] = 0
+        int,
+        option(
+            "--seed",
+            panel="Measuring",
+            metavar="N",
+            help=f"Seed of methods that draw ({GenerateOptions.seed}).",
+        ),
+    ] = GenerateOptions.seed
 
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise UsageError("--repeats must be 1 or more.", hint="The default is 5.")
         if self.warmup < 0:
             raise UsageError("--warmup must be 0 or more.", hint="The default is 1.")
-        if self.max_new_tokens < 1:
-            raise UsageError("--max-new-tokens must be 1 or more.", hint="The default is 32.")
-        check_seed(self.seed)
+        self.generate()
+
+    def generate(self) -> GenerateOptions:
+        """Return how the library makes the answers."""
+        return build(
+            GenerateOptions, RoundFlags, max_new_tokens=self.max_new_tokens, seed=self.seed
+        )
 
 
 @dataclass(frozen=True)
@@ -180,7 +186,7 @@ class EstimateFlags:
             "--tflops",
             panel="Estimate",
             metavar="N",
-            help="Speed of the machine meant, in TFLOP/s; this one is measured otherwise.",
+            help="Speed of the machine to estimate for, in TFLOP/s; by default this one is timed.",
         ),
     ] = None
 
@@ -203,7 +209,7 @@ class FileFlags:
             panel="Output",
             metavar="FILE",
             parser=parse_target,
-            envvar=None,
+            repeatable=True,
             help="Write FILE.json, .html or .txt, or figures: .png, .svg; repeatable.",
         ),
     ] = None
@@ -213,9 +219,7 @@ class FileFlags:
     quiet: Annotated[
         bool, option("--quiet", panel="Output", help="No report, progress or notices.")
     ] = False
-    debug: Annotated[
-        bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
-    ] = False
+    debug: Debug = False
 
     @property
     def targets(self) -> tuple[Path, ...]:
@@ -224,8 +228,8 @@ class FileFlags:
 
 
 @dataclass(frozen=True)
-class SightFlags:
-    """What is shown of what the model still looks at."""
+class OverlayFlags:
+    """Which kept tokens are shown on the clip."""
 
     overlay: Annotated[
         Path | None,
@@ -233,7 +237,8 @@ class SightFlags:
             "--overlay",
             panel="Output",
             metavar="FILE",
-            help="Write the clip with dropped patches dimmed, sound kept, to FILE.mp4.",
+            parser=parse_overlay,
+            help="Write the clip with dropped patches dimmed to FILE.mp4, audio included.",
         ),
     ] = None
     layer: Annotated[
@@ -242,16 +247,11 @@ class SightFlags:
             "--layer",
             panel="Output",
             metavar="N",
-            help="Layer whose survivors contact sheet and overlay show; by default the first "
-            "with at most half of what entered the first layer.",
+            help="Layer whose kept tokens the contact sheet and the overlay show; by default the "
+            "first with at most half of those that entered the first layer.",
         ),
     ] = None
 
     def __post_init__(self) -> None:
-        if self.overlay is not None and self.overlay.suffix.lower() not in (".mp4", ".mkv", ".mov"):
-            raise UsageError(
-                f"--overlay cannot write {printable(self.overlay.name)!r}.",
-                hint="End the name in .mp4, .mkv or .mov.",
-            )
         if self.layer is not None and self.layer < 0:
             raise UsageError("--layer counts from 0.", hint="Give 0 for the first layer.")

@@ -1,7 +1,7 @@
 """A Trace as rich renderables: `full` for one answer, `brief` for one among several.
 
-Blocks are lists of lines of known width. From 140 columns on they stand side by side, below that
-one under the other; without colour every difference is also a difference of glyphs.
+Sections are lists of lines of known width, in two columns from 140 cells on and in one below that.
+Without colour every difference is also a difference of glyphs.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
+from omnidrop import format as fmt
 from omnidrop.errors import printable
-from omnidrop_cli.terminal import format as words
-from omnidrop_cli.terminal import layer_charts as heat
-from omnidrop_cli.terminal import sections as blocks
+from omnidrop_cli.terminal import layer_charts, sections
 from omnidrop_cli.terminal.glyphs import Ink, bar
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ GAP = 4
 
 
 @dataclass(frozen=True)
-class View:
+class Layout:
     """Something to print: lines made once the console's width and colours are known."""
 
     make: Callable[[int, Ink], Iterable[Text]]
@@ -44,101 +43,101 @@ class View:
             yield line
 
 
-def full(answer: Answer, with_answer: bool = False, again: bool = False) -> View:
+def full(answer: Answer, with_answer: bool = False, again: bool = False) -> Layout:
     """Return the whole report.
 
     Parameters
     ----------
     answer : Answer
     with_answer : bool
-        Show the answer's text at the head too: for files, since a terminal has it on stdout.
+        Show the answer's text at the head: for files, since a terminal has it on stdout.
     again : bool
-        Show the answer's text once more at the foot: a long report moves it off the screen.
+        Repeat the answer's text at the foot: a long report moves it off the screen.
     """
 
     def make(width: int, ink: Ink) -> Iterator[Text]:
         yield from _full(answer, with_answer, width, ink)
         if again:
             yield Text()
-            yield blocks.title("Answer", width)
-            yield from blocks.field("", answer.text, width, "bold")
+            yield sections.title("Answer", width)
+            yield from sections.field("", answer.text, width, "bold")
 
-    return View(make)
+    return Layout(make)
 
 
-def brief(answer: Answer, notices: Sequence[str] | None = None) -> View:
+def brief(answer: Answer, notices: Sequence[str] | None = None) -> Layout:
     """Return the report in a few lines, with these notices or else the answer's own."""
-    said = answer.trace.notices if notices is None else notices
-    return View(lambda width, ink: _brief(answer, said, width, ink))
+    shown = answer.trace.notices if notices is None else notices
+    return Layout(lambda width, ink: _brief(answer, shown, width, ink))
 
 
-def failed(outcome: Outcome) -> View:
-    """Return what is said in a saved report about a question that got no answer."""
+def failed(outcome: Outcome) -> Layout:
+    """Return the part of a saved report about a question that got no answer."""
 
     def make(width: int, ink: Ink) -> Iterator[Text]:
-        yield blocks.title("No answer", width)
-        yield from blocks.field("clip", printable(outcome.item.clip), width)
-        yield from blocks.field("question", outcome.item.question, width)
-        yield from blocks.field("error", str(outcome.failure()["error"]), width)
+        yield sections.title("No answer", width)
+        yield from sections.field("clip", printable(outcome.question.clip), width)
+        yield from sections.field("question", outcome.question.text, width)
+        yield from sections.field("error", str(outcome.failure()["error"]), width)
 
-    return View(make)
+    return Layout(make)
 
 
 def _full(answer: Answer, with_answer: bool, width: int, ink: Ink) -> Iterator[Text]:
     trace = answer.trace
     yield Text()
-    yield from blocks.header(answer, with_answer, width)
+    yield from sections.header(answer, with_answer, width)
     if answer.choices:
         yield Text()
-        yield from blocks.choices(answer, width, ink)
+        yield from sections.choices(answer, width, ink)
     if width >= WIDE:
         yield from _wide(trace, width, ink)
     else:
         yield from _stacked(trace, width, ink)
     yield Text()
-    yield from blocks.settings(answer, width)
+    yield from sections.settings(answer, width)
 
 
 def _stacked(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
-    rows = heat.layer_bins(trace)
+    rows = layer_charts.layer_bins(trace)
     yield from _column(
         (
-            heat.layers(trace, rows, width, ink),
-            blocks.shares(trace, width),
-            heat.heatmap(trace, rows, width, ink),
-            blocks.moments(trace, width, ink),
-            blocks.stages(trace, width, ink),
-            blocks.cost(trace, width, ink),
+            layer_charts.layers(trace, rows, width, ink),
+            sections.shares(trace, width),
+            layer_charts.heatmap(trace, rows, width, ink),
+            sections.moments(trace, width, ink),
+            sections.stages(trace, width, ink),
+            sections.cost(trace, width, ink),
         )
     )
 
 
 def _wide(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
-    rows = heat.layer_bins(trace)
+    rows = layer_charts.layer_bins(trace)
     left = (width - GAP) // 2
     right = width - GAP - left
     columns = (
         (
-            heat.layers(trace, rows, left, ink),
-            blocks.shares(trace, left),
-            blocks.stages(trace, left, ink),
+            layer_charts.layers(trace, rows, left, ink),
+            sections.shares(trace, left),
+            sections.stages(trace, left, ink),
         ),
         (
-            heat.heatmap(trace, rows, right, ink),
-            blocks.moments(trace, right, ink),
-            blocks.cost(trace, right, ink),
+            layer_charts.heatmap(trace, rows, right, ink),
+            sections.moments(trace, right, ink),
+            sections.cost(trace, right, ink),
         ),
     )
-    yield from beside([_column(c) for c in columns], [left, right])
+    yield from side_by_side([_column(c) for c in columns], [left, right])
 
 
 def _column(parts: Iterable[list[Text]]) -> list[Text]:
-    """Return blocks one under the other, an empty line before each."""
+    """Return sections one under the other, an empty line before each."""
     return [line for part in parts if part for line in (Text(), *part)]
 
 
-def beside(columns: list[list[Text]], widths: list[int]) -> Iterator[Text]:
-    """Yield lines that put blocks side by side, `GAP` cells apart."""
+def side_by_side(columns: list[list[Text]], widths: list[int]) -> Iterator[Text]:
+    """Yield lines that put sections side by side, `GAP` cells apart."""
     for i in range(max((len(c) for c in columns), default=0)):
         line = Text()
         for n, (column, width) in enumerate(zip(columns, widths, strict=True)):
@@ -154,34 +153,33 @@ def _brief(answer: Answer, notices: Sequence[str], width: int, ink: Ink) -> Iter
     trace = answer.trace
     n = trace.av_tokens
     line = Text("  ")
-    line.append(f"{words.number(n)} tokens", style="bold")
+    line.append(f"{fmt.number(n)} tokens", style="bold")
     line.append(
-        f" · {trace.method.get('name', '?')} kept {words.share(trace.realised_budget)}"
-        f", {words.share(trace.asked_budget)} asked"
+        f" · {trace.method.get('name', '?')} kept {fmt.share(trace.realised_budget)}"
+        f", {fmt.share(trace.asked_budget)} asked"
     )
     yield line
-    second = Text("  ", style="dim")
     rate = f" · {trace.tokens_per_second:.1f} tokens/s" if trace.tokens_per_second else ""
-    second.append(
-        f"first token {words.duration(trace.ttft)}{rate} · prefill "
+    yield from sections.note(
+        f"first token {fmt.duration(trace.ttft)}{rate} · prefill "
         f"{_ratio(trace.flops_prefill, trace.flops_prefill_unpruned)} of the FLOPs · KV cache "
-        f"{_ratio(trace.memory.kv_cache, trace.memory.kv_cache_unpruned)}"
+        f"{_ratio(trace.memory.kv_cache, trace.memory.kv_cache_unpruned)}",
+        width,
     )
-    yield from blocks.wrapped(second, width, indent=2)
-    best = blocks.best_moments(trace, 3)
+    best = sections.best_moments(trace, 3)
     if best:
-        where = ", ".join(f"{words.span(a, b)} ({words.share(s, 0)})" for a, b, s, _ in best)
-        yield from blocks.wrapped(Text(f"  looked most at {where}", style="dim"), width, indent=2)
+        where = ", ".join(f"{fmt.span(a, b)} ({fmt.share(s, 0)})" for a, b, s, _ in best)
+        yield from sections.note(f"most attention at {where}", width)
     if answer.choices:
-        odds = " · ".join(f"{c.text} {words.share(c.probability)}" for c in answer.choices)
-        yield from blocks.wrapped(Text(f"  {printable(odds)}"), width, indent=2)
+        odds = " · ".join(f"{c.text} {fmt.share(c.probability)}" for c in answer.choices)
+        yield from sections.hanging("  ", Text(printable(odds)), width)
     for notice in notices:
-        yield from blocks.wrapped(Text(f"  ! {printable(notice)}", style="bold"), width, indent=4)
+        yield from sections.hanging("  ! ", Text(printable(notice), style="bold"), width, "bold")
     yield Text()
 
 
 def _ratio(part: float, whole: float) -> str:
-    return words.share(part / whole) if whole else "–"
+    return fmt.share(part / whole) if whole else "–"
 
 
-__all__ = ["View", "bar", "beside", "brief", "failed", "full"]
+__all__ = ["Layout", "bar", "brief", "failed", "full", "side_by_side"]

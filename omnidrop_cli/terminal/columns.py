@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from omnidrop_cli.errors import is_terminal
+from omnidrop_cli.terminal.console import is_terminal
 
 UNLIMITED = 10_000
 

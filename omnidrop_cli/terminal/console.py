@@ -1,4 +1,4 @@
-"""The rich consoles: one for the terminal, one of a fixed width for files."""
+"""Terminals: whether a stream is one, and the rich consoles that draw on it or for files."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import io
 import os
 import sys
 from typing import TYPE_CHECKING, Any
-
-from omnidrop_cli.errors import is_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -22,8 +20,25 @@ ASCII = str.maketrans(
 )
 
 
+def is_terminal(stream: object) -> bool:
+    """Return whether a stream is a terminal; False for a closed or replaced one."""
+    try:
+        return bool(stream.isatty())  # type: ignore[attr-defined]
+    except (AttributeError, ValueError):
+        return False
+
+
+def plain_terminal() -> bool:
+    """Return whether stderr wants no colour: not a terminal, NO_COLOR, or a dumb one."""
+    return (
+        not is_terminal(sys.stderr)
+        or bool(os.environ.get("NO_COLOR"))
+        or os.environ.get("TERM") in ("dumb", "unknown")
+    )
+
+
 class AsciiStream:
-    """A stream that writes look-alikes instead of glyphs its encoding does not have."""
+    """A stream that replaces glyphs which its encoding lacks by ASCII ones."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream

@@ -1,6 +1,6 @@
-"""Bars, a heatmap and strips as lines of rich Text, in colour or in glyphs alone.
+"""Bars, heatmap cells and strips as rich Text, in colour or in glyphs alone.
 
-Each function returns lines no wider than it was told, so that blocks can stand side by side.
+Each function returns lines no wider than asked for, so that sections fit side by side.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from omnidrop_cli.terminal.format import clock
+from omnidrop.format import clock
 
 AUDIO, VIDEO, RELEVANCE = "#e69f00", "#56b4e9", "#cc79a7"
 PLAIN = "#8a93a6"
@@ -46,7 +46,7 @@ class Ink:
 def bar(value: float, width: int, ink: Ink, colour: str = PLAIN, *, track: bool = False) -> Text:
     """Return a bar of `value` (0 to 1) of `width` cells, in eighths of a cell.
 
-    With a track, what is missing to 1 is seen too.
+    With a track, the rest up to 1 is drawn too.
     """
     value = min(max(value, 0.0), 1.0) if math.isfinite(value) else 0.0
     eighths = round(value * width * 8)
@@ -96,7 +96,7 @@ def stacked(audio: float, video: float, width: int, ink: Ink) -> Text:
 
 
 def bins(count: int, most: int) -> list[tuple[int, int]]:
-    """Return at most `most` half-open ranges that cover `count` things, all of nearly one size."""
+    """Return at most `most` half-open ranges that cover `count` items, of nearly equal size."""
     if count <= most:
         return [(i, i + 1) for i in range(count)]
     size = math.ceil(count / max(most, 1))
@@ -124,7 +124,7 @@ def heat_cell(value: float, width: int, ink: Ink) -> Text:
 
 
 def heat_legend(top: float, ink: Ink) -> Text:
-    """Return `0 % ▁▂▃ 62 %`, in what the cells are made of."""
+    """Return a legend like `0 % ▁▂▃ 62 %`, drawn with the cells of the heatmap."""
     text = Text("0 % ", style="dim")
     for i in range(10):
         text.append_text(heat_cell((i + 0.5) / 10, 1, ink))

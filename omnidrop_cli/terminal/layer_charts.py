@@ -1,4 +1,4 @@
-"""The two charts over layers: bars of what enters each, and where in the clip it lies."""
+"""The two charts over layers: tokens entering each, and where in the clip they are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from omnidrop_cli.terminal import format as words
+from omnidrop import format as fmt
 from omnidrop_cli.terminal.glyphs import (
     AUDIO,
     RELEVANCE,
@@ -49,7 +49,7 @@ def layers(trace: Trace, rows: list[tuple[int, int]], width: int, ink: Ink) -> l
     lines = [title("Tokens entering each layer", width)]
     if not total:
         return [*lines, Text("  The prompt holds no audio or video tokens.")]
-    room = max(len(words.number(total)), 5) + 2
+    room = max(len(fmt.number(total)), 5) + 2
     head = Text()
     names = f"{'layer ':>{INDENT + 7}}{'audio':>{room}}{'video':>{room}}{'kept':>9}  "
     head.append(names, style="dim")
@@ -66,8 +66,8 @@ def layers(trace: Trace, rows: list[tuple[int, int]], width: int, ink: Ink) -> l
     for name, audio, video in table:
         line = Text(" " * INDENT)
         line.append(f"{name:>6} ", style="dim")
-        line.append(f"{words.number(audio):>{room}}{words.number(video):>{room}}")
-        line.append(f"{words.share((audio + video) / total):>9}  ")
+        line.append(f"{fmt.number(audio):>{room}}{fmt.number(video):>{room}}")
+        line.append(f"{fmt.share((audio + video) / total):>9}  ")
         line.append_text(stacked(audio / total, video / total, space, ink))
         lines.append(line)
     return lines

@@ -1,4 +1,4 @@
-"""A Profile as rich renderables: runs compared, stages side by side, arithmetic, peak memory."""
+"""A Profile as rich renderables: runs, time, compute and peak memory by stage, kept tokens."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from omnidrop import format as fmt
 from omnidrop.errors import printable
-from omnidrop_cli.terminal import format as words
-from omnidrop_cli.terminal import layer_charts as heat
-from omnidrop_cli.terminal import sections as blocks
-from omnidrop_cli.terminal.answer import GAP, WIDE, View, beside
+from omnidrop_cli.terminal import layer_charts, sections
+from omnidrop_cli.terminal.answer import GAP, WIDE, Layout, side_by_side
 from omnidrop_cli.terminal.glyphs import Ink
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ DETAILED = 2
 Cells = list[tuple[str, str]]  # text and style
 
 
-def report(found: Profile, *, every: bool = False) -> View:
+def report(found: Profile, *, every: bool = False) -> Layout:
     """Return the whole report.
 
     Parameters
@@ -33,7 +32,7 @@ def report(found: Profile, *, every: bool = False) -> View:
     every : bool
         Show the kept tokens of every run, however many there are: for files.
     """
-    return View(lambda width, ink: _report(found, every, width, ink))
+    return Layout(lambda width, ink: _report(found, every, width, ink))
 
 
 def _report(found: Profile, every: bool, width: int, ink: Ink) -> Iterator[Text]:
@@ -41,7 +40,7 @@ def _report(found: Profile, every: bool, width: int, ink: Ink) -> Iterator[Text]
     for block in (
         runs(found, width),
         stages(found, width),
-        arithmetic(found, width),
+        compute(found, width),
         memory(found, width),
     ):
         yield Text()
@@ -56,25 +55,25 @@ def _report(found: Profile, every: bool, width: int, ink: Ink) -> Iterator[Text]
 
 def header(found: Profile, width: int) -> Iterator[Text]:
     """Yield clip, question, model, machine and notices."""
-    yield blocks.title("OmniDrop profile", width)
+    yield sections.title("OmniDrop profile", width)
     control, machine = found.control, found.machine
-    yield from blocks.field("clip", blocks.clip_line(control.trace), width)
-    yield from blocks.field("question", found.question, width)
-    yield from blocks.field("answer", control.answer, width)
-    yield from blocks.field("model", blocks.model_line(control.trace), width)
+    yield from sections.field("clip", sections.clip_line(control.trace), width)
+    yield from sections.field("question", found.question, width)
+    yield from sections.field("answer", control.answer, width)
+    yield from sections.field("model", sections.model_line(control.trace), width)
     threads = machine["threads"]
-    said = f"{machine['name']}, {threads} thread{'s' * (threads != 1)}, a large matrix product "
-    said += f"reaches {words.flops(machine['matmul'])}/s in {machine['dtype']}"
-    yield from blocks.field("machine", said, width)
+    text = f"{machine['name']}, {threads} thread{'s' * (threads != 1)}, a large matrix product "
+    text += f"reaches {fmt.flops(machine['matmul'])}/s in {machine['dtype']}"
+    yield from sections.field("machine", text, width)
     rounds = f"{found.repeats} timed round{'s' * (found.repeats != 1)} after {found.warmup}, runs "
     rounds += "in turns; median (fastest–slowest)"
-    yield from blocks.field("measured", rounds, width)
+    yield from sections.field("measured", rounds, width)
     for notice in found.notices:
-        yield from blocks.field("! notice", notice, width, "bold")
+        yield from sections.field("! notice", notice, width, "bold")
 
 
 def runs(found: Profile, width: int) -> list[Text]:
-    """Return each run in one line: what it kept, how fast it is, and what it changed."""
+    """Return a line for each run: tokens kept, speed, and whether the answer changed."""
     wide = width >= 120
     head = ["run", "kept", "TTFT", "×", "prefill", "×", "ideal ×", "reached"]
     head += ["per token", "KV cache"] if wide else []
@@ -82,26 +81,27 @@ def runs(found: Profile, width: int) -> list[Text]:
     rows: list[Cells] = [[(name, "dim") for name in head]]
     for run in found.all:
         prefill, control = run.stage("LLM prefill"), run is found.control
-        row: Cells = [(run.label, "bold"), (words.share(run.realised, 0), "")]
-        row.append((spread(run.ttft) if wide else words.duration(run.ttft.median), ""))
+        row: Cells = [(run.label, "bold"), (fmt.share(run.realised, 0), "")]
+        row.append((spread(run.ttft) if wide else fmt.duration(run.ttft.median), ""))
         row.append(("" if control else f"{run.ttft_speedup:.2f}", "bold"))
         row.append((_seconds(prefill, wide), ""))
         for value in (prefill.speedup, prefill.predicted) if prefill else (None, None):
             row.append(("" if value is None else f"{value:.2f}", ""))
         achieved = prefill.achieved if prefill else None
-        row.append(("" if achieved is None else words.share(achieved, 0), "bold"))
+        row.append(("" if achieved is None else fmt.share(achieved, 0), "bold"))
         if wide:
-            row.append((words.duration(run.further.median) if run.further else "–", ""))
-            row.append((words.size(run.trace.memory.kv_cache), ""))
+            row.append((fmt.duration(run.further.median) if run.further else "–", ""))
+            row.append((fmt.size(run.trace.memory.kv_cache), ""))
         row.append(("" if control else "same" if run.same_answer else "other", ""))
         row.append(("" if control else f"{run.kl:.2g}", ""))
         rows.append(row)
     note = (
-        "×: times as fast as the control, none. ideal ×: what the prefill's FLOPs promise. answer: "
-        "token for token. KL(unpruned || pruned) of the first token's distribution, in nats."
+        "×: speedup over the control, none. ideal ×: ratio of the prefills' FLOPs. reached: the "
+        "speedup's share of it. answer: the same tokens or others. KL(unpruned || pruned) of the "
+        "first token's distribution, in nats."
     )
-    lines = [blocks.title("Runs", width), *columns(rows, width)]
-    return lines + blocks.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+    lines = [sections.title("Runs", width), *columns(rows, width)]
+    return lines + sections.note(note, width)
 
 
 def stages(found: Profile, width: int) -> list[Text]:
@@ -112,7 +112,7 @@ def stages(found: Profile, width: int) -> list[Text]:
     with_range = 24 * len(found.all) + room + INDENT <= width
     cell = 24 if with_range else _cell(found)
     fit = max((width - room - INDENT) // cell, 2)
-    lines = [blocks.title("Time by stage", width)]
+    lines = [sections.title("Time by stage", width)]
     for part in _parts(found, fit):
         lines.append(_head(part, room, cell))
         for name in names:
@@ -130,15 +130,15 @@ def stages(found: Profile, width: int) -> list[Text]:
                 line.append_text(_time(getattr(run, pick), cell, with_range))
             lines.append(line)
     alone = ", ".join(f"{s.name} {spread(s.seconds)}" for s in found.reading)
-    note = "(meanwhile): in threads that decode, beside the stages above and below; in no sum. "
-    note += f"Alone, with nothing beside: {alone}." if alone else ""
+    note = "(meanwhile): in decoding threads, overlapping the other stages; not part of the total. "
+    note += f"Measured alone: {alone}." if alone else ""
     if any(s.overlapped for s in first.values()):
-        lines += blocks.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+        lines += sections.note(note, width)
     return lines
 
 
-def arithmetic(found: Profile, width: int) -> list[Text]:
-    """Return what the cost model says of each stage, beside what was measured."""
+def compute(found: Profile, width: int) -> list[Text]:
+    """Return the FLOPs of each stage by the cost model, and the speed that was measured."""
     peak = float(found.machine["matmul"])
     head = ("stage", "run", "FLOPs", "FLOP/s", "of matmul", "×", "ideal ×", "reached")
     rows: list[Cells] = [[(name, "dim") for name in head]]
@@ -149,28 +149,28 @@ def arithmetic(found: Profile, width: int) -> list[Text]:
             if stat is None or stat.flops is None or stat.flops_per_second is None:
                 continue
             row = [(name if not number else "", ""), (run.label, "dim")]
-            row.append((words.flops(stat.flops).replace("FLOP", ""), ""))
-            row.append((words.flops(stat.flops_per_second).replace("FLOP", ""), ""))
-            row.append((words.share(stat.flops_per_second / peak, 0), ""))
+            row.append((fmt.flops(stat.flops).replace("FLOP", ""), ""))
+            row.append((fmt.flops(stat.flops_per_second).replace("FLOP", ""), ""))
+            row.append((fmt.share(stat.flops_per_second / peak, 0), ""))
             for value in (stat.speedup, stat.predicted):
                 row.append(("" if value is None else f"{value:.2f}", ""))
-            row.append(("" if stat.achieved is None else words.share(stat.achieved, 0), "bold"))
+            row.append(("" if stat.achieved is None else fmt.share(stat.achieved, 0), "bold"))
             rows.append(row)
     note = (
-        "FLOPs of the cost model over measured seconds. of matmul: of a large matrix product on "
-        "this machine. Decoding is bound by bandwidth: its FLOPs promise little."
+        "FLOP/s: the cost model's FLOPs over measured seconds. of matmul: share of the speed of a "
+        "large matrix product on this machine. Decoding is bound by memory bandwidth, not by FLOPs."
     )
-    lines = [blocks.title("Arithmetic by stage", width), *columns(rows, width, left=2)]
-    return lines + blocks.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+    lines = [sections.title("Compute by stage", width), *columns(rows, width, left=2)]
+    return lines + sections.note(note, width)
 
 
 def memory(found: Profile, width: int) -> list[Text]:
     """Return the peak memory while each stage was open."""
-    lines = [blocks.title("Peak memory by stage", width)]
+    lines = [sections.title("Peak memory by stage", width)]
     names = [s.name for s in found.control.stages if s.host_peak or s.device_peak]
     device = any(s.device_peak is not None for s in found.control.stages)
     if not names:
-        return [*lines, Text("  This system tells neither the host's nor the device's peak.")]
+        return [*lines, Text("  Peak memory is not available on this system.")]
     room, cell = max(map(len, names)), 24 if device else _cell(found)
     for part in _parts(found, max((width - room - INDENT) // cell, 2)):
         lines.append(_head(part, room, cell))
@@ -178,31 +178,31 @@ def memory(found: Profile, width: int) -> list[Text]:
             line = Text(" " * INDENT + name.ljust(room))
             for run in part:
                 stat = run.stage(name)
-                said = words.size(stat.host_peak) if stat else "–"
+                text = fmt.size(stat.host_peak) if stat else "–"
                 if device and stat and stat.device_peak is not None:
-                    said += f" + {words.size(stat.device_peak)}"
-                line.append(said.rjust(cell))
+                    text += f" + {fmt.size(stat.device_peak)}"
+                line.append(text.rjust(cell))
             lines.append(line)
     what = "the process's resident set" + (" + allocated on the device" if device else "")
-    note = f"In a pass of its own: {what} while the stage was open, weights and libraries included."
+    note = f"From a separate run: {what} during the stage, weights and libraries included."
     if not device:
         note += " The device is the host."
-    return lines + blocks.wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+    return lines + sections.note(note, width)
 
 
 def kept(run: RunProfile, width: int, ink: Ink) -> Iterator[Text]:
-    """Yield what a run kept, per layer, chunk and modality, as `ask` shows it."""
+    """Yield the tokens a run kept, per layer, chunk and modality, as `ask` shows them."""
     trace = run.trace
-    yield blocks.title(f"Kept by {printable(run.label)}", width)
-    rows = heat.layer_bins(trace)
+    yield sections.title(f"Kept by {printable(run.label)}", width)
+    rows = layer_charts.layer_bins(trace)
     left = (width - GAP) // 2 if width >= WIDE else width
     right = width - GAP - left if width >= WIDE else width
     parts = [
-        [*heat.layers(trace, rows, left, ink), Text(), *blocks.shares(trace, left)],
-        heat.heatmap(trace, rows, right, ink),
+        [*layer_charts.layers(trace, rows, left, ink), Text(), *sections.shares(trace, left)],
+        layer_charts.heatmap(trace, rows, right, ink),
     ]
     if width >= WIDE:
-        yield from beside(parts, [left, right])
+        yield from side_by_side(parts, [left, right])
     else:
         for part in parts:
             yield from part
@@ -213,7 +213,7 @@ def spread(timing: Timing | None) -> str:
     """Return `118 ms (112–130)`: median, fastest and slowest, in one unit where they share it."""
     if timing is None:
         return "–"
-    middle, low, high = map(words.duration, (timing.median, timing.low, timing.high))
+    middle, low, high = map(fmt.duration, (timing.median, timing.low, timing.high))
     if low == middle == high:
         return middle
     if low.split(" ", 1)[-1] == high.split(" ", 1)[-1] == middle.split(" ", 1)[-1]:
@@ -224,7 +224,7 @@ def spread(timing: Timing | None) -> str:
 def columns(rows: Sequence[Cells], width: int, left: int = 1) -> list[Text]:
     """Return rows as aligned columns, numbers to the right, closer together where it is narrow.
 
-    Columns that do not fit stand in a table of their own below, the `left` first ones repeated.
+    Columns that do not fit follow in another table below, with the first `left` ones repeated.
     """
     sizes = [max(len(row[i][0]) for row in rows) for i in range(len(rows[0]))]
     lines = []
@@ -281,7 +281,7 @@ def _time(timing: Timing | None, cell: int, with_range: bool) -> Text:
     if timing is None:
         return Text("–".rjust(cell))
     if not with_range:
-        return Text(words.duration(timing.median).rjust(cell))
+        return Text(fmt.duration(timing.median).rjust(cell))
     middle, _, rest = spread(timing).partition(" (")
     line = Text(middle.rjust(9))
     line.append(f" ({rest}" if rest else "", style="dim")
@@ -292,7 +292,7 @@ def _time(timing: Timing | None, cell: int, with_range: bool) -> Text:
 def _seconds(stage: StageStat | None, wide: bool) -> str:
     if stage is None:
         return "–"
-    return spread(stage.seconds) if wide else words.duration(stage.seconds.median)
+    return spread(stage.seconds) if wide else fmt.duration(stage.seconds.median)
 
 
 __all__ = ["report", "spread"]

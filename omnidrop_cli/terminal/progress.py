@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from contextlib import suppress
 from typing import Any
 
@@ -11,12 +10,12 @@ PATIENCE = 1.0
 
 
 class Progress:
-    """A callable that the engine reports to: `progress(stage, done, total or None)`.
+    """The `progress(stage, done, total or None)` that the library calls, as bars.
 
     Parameters
     ----------
     shown : bool
-        False makes every call free of effect.
+        Without it, calls do nothing.
     patience : float
         Seconds that a stage runs before its bar appears.
     """
@@ -29,7 +28,6 @@ class Progress:
         self._bars: Any = None
         self._task: Any = None
         self._stage = ""
-        self._began = 0.0
         self._state: tuple[float, float | None] = (0.0, None)
 
     def __call__(self, stage: str, done: float, total: float | None) -> None:
@@ -38,13 +36,13 @@ class Progress:
         with self._lock:
             self._state = (done, total)
             if stage != self._stage:
-                self._stage, self._began, self._task = stage, time.monotonic(), None
+                self._stage, self._task = stage, None
                 self._arm()
             elif self._bars is not None and self._task is not None:
                 self._bars.update(self._task, completed=done, total=total)
 
     def finish(self) -> None:
-        """Take the bars off the screen, so that something else can be written."""
+        """Remove the bars from the screen, so that something else can be written."""
         with self._lock:
             if self._timer is not None:
                 self._timer.cancel()

@@ -1,13 +1,14 @@
-"""The blocks of a report: each turns part of a Trace into lines of a given width."""
+"""The sections of a report: each turns part of a Trace into lines of a given width."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console
 from rich.text import Text
 
+from omnidrop import format as fmt
 from omnidrop.errors import printable
-from omnidrop_cli.terminal import format as words
 from omnidrop_cli.terminal.glyphs import (
     RELEVANCE,
     Ink,
@@ -30,32 +31,24 @@ def title(text: str, width: int) -> Text:
     return line
 
 
-def wrapped(text: Text, width: int, indent: int = 0) -> list[Text]:
-    """Return a line broken into lines, those after the first indented."""
-    lines, rest, first = [], text, True
-    while True:
-        room = max(width - (0 if first else indent), 8)
-        if rest.cell_len <= room:
-            lines.append(rest if first else Text(" " * indent).append_text(rest))
-            return lines
-        taken = rest.copy()
-        taken.truncate(room)
-        at = taken.plain.rfind(" ", indent + 1 if first else 1)
-        at = at if at > 0 else len(taken.plain)
-        head, rest = rest[:at], rest[at:]
-        rest = rest[len(rest.plain) - len(rest.plain.lstrip(" ")) :]
-        lines.append(head if first else Text(" " * indent).append_text(head))
-        first = False
-        if not rest.plain:
-            return lines
+def hanging(head: str, text: Text, width: int, style: str = "") -> list[Text]:
+    """Return text wrapped in a column of its own, `head` before its first line."""
+    lines = text.wrap(Console(), max(width - len(head), 8))
+    for line in lines:
+        line.rstrip()
+    heads = [Text(head, style=style), *[Text(" " * len(head))] * (len(lines) - 1)]
+    return [before.copy().append_text(line) for before, line in zip(heads, lines, strict=True)]
+
+
+def note(text: str, width: int) -> list[Text]:
+    """Return a remark below a table."""
+    return hanging(" " * INDENT, Text(text, style="dim"), width)
 
 
 def field(name: str, value: str, width: int, style: str = "") -> list[Text]:
     """Return `  name    value`, the value wrapped in its own column."""
-    line = Text(" " * INDENT)
-    line.append(name.ljust(LABEL) if name else "", style="dim")
-    line.append(printable(" ".join(value.split())), style=style)
-    return wrapped(line, width, INDENT + LABEL if name else INDENT)
+    head = " " * INDENT + (name.ljust(LABEL) if name else "")
+    return hanging(head, Text(printable(" ".join(value.split())), style=style), width, "dim")
 
 
 def header(answer: Answer, with_answer: bool, width: int) -> list[Text]:
@@ -84,40 +77,40 @@ def _budget(value: float) -> str:
 def clip_line(trace: Trace) -> str:
     """Return path, span and sampling of the clip."""
     clip = trace.clip
-    said = [printable(clip.get("path") or "ready features")]
+    parts = [printable(clip.get("path") or "ready features")]
     if trace.chunks:
         first, last = trace.chunks[0].start, trace.chunks[-1].end
-        said.append(words.span(first, last))
+        parts.append(fmt.span(first, last))
         duration = clip.get("duration")
         if isinstance(duration, (int, float)) and last - first < duration - 0.5:
-            said[-1] += f" of {words.clock(duration)}"
+            parts[-1] += f" of {fmt.clock(duration)}"
     if trace.video_tokens:
         frames, size, fps = clip.get("frames"), clip.get("size"), clip.get("fps")
         if frames:
             height, width = size if isinstance(size, (list, tuple)) else (None, None)
-            said.append(f"{frames} frames" + (f" of {width}×{height}" if width else ""))
+            parts.append(f"{frames} frames" + (f" of {width}×{height}" if width else ""))
         if isinstance(fps, (int, float)):
-            said.append(f"{fps:.4g} fps")
+            parts.append(f"{fps:.4g} fps")
     else:
-        said.append("no picture")
+        parts.append("no video")
     if not trace.audio_tokens:
-        said.append("no sound")
-    return " · ".join(said)
+        parts.append("no audio")
+    return " · ".join(parts)
 
 
 def model_line(trace: Trace) -> str:
     """Return name, size and precision of the model."""
     model = trace.model
-    said = [str(model.get("name", "?"))]
+    parts = [str(model.get("name", "?"))]
     if model.get("demo"):
-        said[0] += " (demo)" if said[0] != "demo" else " model"
-    said += [
-        words.parameters(model.get("parameters")),
+        parts[0] += " (demo)" if parts[0] != "demo" else " model"
+    parts += [
+        fmt.parameters(model.get("parameters")),
         f"{trace.layers} layers",
         str(model.get("quantization") or ""),
         *(str(model.get(name) or "") for name in ("dtype", "attention", "device")),
     ]
-    return " · ".join(part for part in said if part)
+    return " · ".join(part for part in parts if part)
 
 
 def choices(answer: Answer, width: int, ink: Ink) -> list[Text]:
@@ -129,7 +122,7 @@ def choices(answer: Answer, width: int, ink: Ink) -> list[Text]:
         name = Text(printable(choice.text))
         name.truncate(room, overflow="ellipsis", pad=True)
         line.append_text(name)
-        line.append(f" {words.share(choice.probability):>8}  ")
+        line.append(f" {fmt.share(choice.probability):>8}  ")
         space = min(max(width - line.cell_len, 4), 40)
         line.append_text(bar(choice.probability, space, ink, track=True))
         lines.append(line)
@@ -137,7 +130,7 @@ def choices(answer: Answer, width: int, ink: Ink) -> list[Text]:
 
 
 def shares(trace: Trace, width: int) -> list[Text]:
-    """Return what is kept of audio and of video: at entry, at the last layer, and on average."""
+    """Return the shares of audio and video kept: at entry, at the last layer, and on average."""
     if not trace.av_tokens or not trace.layers:
         return []
     lines = [title("Audio and video", width)]
@@ -154,16 +147,16 @@ def shares(trace: Trace, width: int) -> list[Text]:
     ):
         line = Text(" " * INDENT)
         line.append(f"{name:<7}", style="dim")
-        values = [words.number(total)]
+        values = [fmt.number(total)]
         for part in (kept[0], kept[-1], sum(kept) / len(kept)):
-            values.append(words.share(part / total) if total else "–")
+            values.append(fmt.share(part / total) if total else "–")
         for value, cell in zip(values, cells, strict=True):
             line.append(f"{value:>{cell}}")
         lines.append(line)
     line = Text(" " * INDENT)
     line.append(f"{'text':<7}", style="dim")
-    line.append(f"{words.number(trace.text_tokens):>{cells[0]}}")
-    line.append("  never dropped", style="dim")
+    line.append(f"{fmt.number(trace.text_tokens):>{cells[0]}}")
+    line.append("  always kept", style="dim")
     return [*lines, line]
 
 
@@ -212,20 +205,21 @@ def moments(trace: Trace, width: int, ink: Ink) -> list[Text]:
     if not best:
         why = "The method did not measure relevance." if len(trace.chunks) > 1 else ""
         return [*lines, Text(f"  {why}", style="dim")] if why else []
-    room = max(len(words.span(a, b)) for a, b, _, _ in best)
+    room = max(len(fmt.span(a, b)) for a, b, _, _ in best)
     for start, end, part, factor in best:
         line = Text(" " * INDENT)
-        line.append(f"{words.span(start, end):<{room}}")
-        line.append(f"{words.share(part):>9}")
+        line.append(f"{fmt.span(start, end):<{room}}")
+        line.append(f"{fmt.share(part):>9}")
         line.append(f"{f'×{factor:.1f}':>7}  ", style="dim")
         line.append_text(bar(part / best[0][2], max(width - line.cell_len, 4), ink, RELEVANCE))
         lines.append(line)
-    note = "Share of the question's attention; × an even share of the moments."
-    return lines + wrapped(Text(" " * INDENT + note, style="dim"), width, INDENT)
+    return lines + note(
+        "Share of the question's attention; × its ratio to an even share of the moments.", width
+    )
 
 
 def _nested(stages: tuple[Stage, ...]) -> list[tuple[int, Stage]]:
-    """Return stages with their depth, parts after what they are part of."""
+    """Return stages with their depth, parts after their whole."""
     names = {s.name for s in stages}
     placed: list[tuple[int, Stage]] = []
 
@@ -241,7 +235,7 @@ def _nested(stages: tuple[Stage, ...]) -> list[tuple[int, Stage]]:
 
 
 def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
-    """Return the time each stage took, parts indented under what they are part of."""
+    """Return the time of each stage, parts indented under their whole."""
     lines = [title("Time", width)]
     placed = _nested(trace.stages)
     longest = max((s.seconds for _, s in placed), default=0.0) or 1.0
@@ -253,9 +247,9 @@ def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
         aside = getattr(stage, "overlapped", False)
         name.truncate(room, overflow="ellipsis", pad=True)
         line.append_text(name)
-        line.append(f"{words.duration(stage.seconds):>11}  ")
+        line.append(f"{fmt.duration(stage.seconds):>11}  ")
         if stage.reused:
-            line.append("done before, not run again", style="dim")
+            line.append("reused", style="dim")
         elif aside:
             line.append("meanwhile", style="dim")
         else:
@@ -265,7 +259,7 @@ def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
         lines.append(line)
     line = Text(" " * INDENT)
     line.append("first token after".ljust(room))
-    line.append(f"{words.duration(trace.ttft):>11}", style="bold")
+    line.append(f"{fmt.duration(trace.ttft):>11}", style="bold")
     lines.append(line)
     if trace.tokens_per_second:
         line = Text(" " * INDENT + "tokens per second".ljust(room))
@@ -275,26 +269,26 @@ def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
 
 
 def cost(trace: Trace, width: int, ink: Ink) -> list[Text]:
-    """Return memory and arithmetic, against what they are without dropping."""
+    """Return compute and memory, compared with keeping every token."""
     lines = [title("Cost against keeping every token", width)]
     memory = trace.memory
     rows = (
-        ("prefill", words.flops, trace.flops_prefill, trace.flops_prefill_unpruned),
-        ("KV cache", words.size, memory.kv_cache, memory.kv_cache_unpruned),
+        ("prefill", fmt.flops, trace.flops_prefill, trace.flops_prefill_unpruned),
+        ("KV cache", fmt.size, memory.kv_cache, memory.kv_cache_unpruned),
     )
     for name, show, part, whole in rows:
         line = Text(" " * INDENT)
         line.append(name.ljust(LABEL), style="dim")
         line.append(f"{show(part):>11} of {show(whole):>11}")
-        line.append(f"{words.share(part / whole) if whole else '–':>9}  ", style="bold")
+        line.append(f"{fmt.share(part / whole) if whole else '–':>9}  ", style="bold")
         if whole and width - line.cell_len >= 4:
             line.append_text(bar(part / whole, width - line.cell_len, ink, track=True))
         lines.append(line)
     line = Text(" " * INDENT)
     line.append("peak".ljust(LABEL), style="dim")
-    line.append(f"{words.size(memory.host):>11} host")
+    line.append(f"{fmt.size(memory.host):>11} host")
     if memory.device is not None:
-        line.append(f", {words.size(memory.device)} device")
+        line.append(f", {fmt.size(memory.device)} device")
     return [*lines, line]
 
 
@@ -309,9 +303,11 @@ def settings(answer: Answer, width: int) -> list[Text]:
         ("answer", trace.settings, {"question"}),
     )
     for name, values, shown in groups:
-        said = [f"{k} {words.setting(v)}" for k, v in values.items() if k not in shown]
-        lines += field(name, " · ".join(said) or "–", width)
+        parts = [f"{k} {fmt.setting(v)}" for k, v in values.items() if k not in shown]
+        lines += field(name, " · ".join(parts) or "–", width)
     count = len(answer.token_ids)
     after = f" after {count} token{'s' if count > 1 else ''}" if count else ""
     lines += field("stopped", answer.stop + after, width)
+    if trace.decode_loop:
+        lines += field("decoding", trace.decode_loop, width)
     return lines

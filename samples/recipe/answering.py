@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnidrop.clip.clip import open_clip
-from omnidrop.clip.features import VideoSpec
+from omnidrop.clip.specs import MediaSpec, VideoSpec
 
 from .batches import PROBES, Sample
 from .layout import audio_tokens, av_layout
@@ -34,7 +34,7 @@ def load_demo(folder: Path) -> tuple[torch.nn.Module, Trunk, Tokenizer]:
 def decode(path: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
     """Return the sampled frames (T, H, W, 3) and 16 kHz audio of a file, as the model gets them."""
     frames = audio = None
-    with open_clip(path, video_spec=SPEC) as clip:
+    with open_clip(path, spec=MediaSpec(video=SPEC)) as clip:
         if clip.has_video:
             parts = [np.asarray(c.frames) for c in clip.frame_chunks()]
             frames = np.concatenate(parts).transpose(0, 2, 3, 1).copy()
@@ -105,7 +105,8 @@ def generate_one(
     question: str,
 ) -> str:
     """Ask one question through transformers' own `generate`."""
-    from omnidrop.clip.features import log_mel, patches
+    from omnidrop.clip.log_mel import log_mel
+    from omnidrop.clip.patches import patches
 
     given: dict = {}
     body = ""

@@ -1,8 +1,4 @@
-"""The order of the tokens of a prompt, and their three rows of rotary positions.
-
-Gives the same numbers as transformers' `get_rope_index` for one clip followed by text (tests
-compare them), but uses numpy only, so that building a batch takes little time.
-"""
+"""Order and rotary positions of a clip's tokens in the prompt, by the template of the family."""
 
 from __future__ import annotations
 
@@ -10,7 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-PER_SECOND, CHUNK = 25, 50
+from omnidrop.models.qwen2_5_omni.template import SPECIALS, QwenOmniTemplate
+from omnidrop.tokens import Media
+
+#: Ids do not matter here, only order and positions do.
+_TEMPLATE = QwenOmniTemplate(**{field: i for i, field in enumerate(SPECIALS)})
 
 
 @dataclass(frozen=True)
@@ -32,28 +32,22 @@ class AvLayout:
 
 
 def audio_tokens(samples: int) -> int:
-    """Return the number of audio tokens of 16 kHz audio (100 mel frames a second, four a token)."""
-    frames = -(-samples // 160)
-    return ((frames - 1) // 2 + 1 - 2) // 2 + 1
+    """Return the number of audio tokens of 16 kHz audio (log-mel frames of 10 ms)."""
+    return _TEMPLATE.audio_tokens(-(-samples // 160))
 
 
 def av_layout(n_audio: int, grids: int, rows: int, cols: int) -> AvLayout:
-    """Interleave by chunks of two seconds, video first; 2 fps, so one grid a second."""
-    cell = np.arange(grids * rows * cols)
-    t = cell // (rows * cols)
-    video = np.stack([t * PER_SECOND, cell // cols % rows, cell % cols])
-    sound = np.tile(np.arange(n_audio), (3, 1))
-    order, flags, places = [], [], []
-    last = 0
-    for c in range(max((grids + 1) // 2, -(-n_audio // CHUNK))):
-        v = cell[t // 2 == c]
-        a = np.arange(c * CHUNK, min((c + 1) * CHUNK, n_audio))
-        for part, sub, flag in ((video, v, False), (sound, a, True)):
-            if len(sub):
-                order.append(sub)
-                flags.append(np.full(len(sub), flag))
-                places.append(part[:, sub])
-                last = int(part[:, sub].max())
+    """Lay out a clip of `grids` grids of rows × cols tokens, one a second, and its audio."""
+    merge = _TEMPLATE.merge
+    grid = (grids, merge * rows, merge * cols) if grids else None
+    clip = _TEMPLATE.clip(Media(grid, 1.0 if grids else None, n_audio), start=-1)
+    inside = clip.tokens.av
+    cells = clip.tokens.grid[inside].numpy().astype(np.int64)
+    is_audio = clip.tokens.audio[inside].numpy()
+    video = (cells[:, 0] * rows + cells[:, 1]) * cols + cells[:, 2]
     return AvLayout(
-        np.concatenate(flags), np.concatenate(order), np.concatenate(places, 1), last + 1
+        is_audio=is_audio,
+        index=np.where(is_audio, cells[:, 0], video),
+        positions=clip.positions[:, inside].numpy(),
+        end=int(clip.end) - 1,
     )

@@ -13,7 +13,7 @@ from avsynth.sound import Bank, render_sound
 from avsynth.world import COLOURS, CORNERS, DIGITS, SHAPES, Clip, WorldOptions, draw_clip
 from torch import Tensor
 
-from omnidrop.clip.features import log_mel
+from omnidrop.clip.log_mel import log_mel
 
 from .labels import Speaker, audio_labels, video_labels
 from .layout import audio_tokens

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omnidrop.clip.features import log_mel, patches
+from omnidrop.clip.log_mel import log_mel
+from omnidrop.clip.patches import patches
 
 from .layout import audio_tokens
 

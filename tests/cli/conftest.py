@@ -1,8 +1,9 @@
-"""What the command line's tests share: clips that only exist, a fake model, and a subprocess."""
+"""What the command line's tests share: a short clip, a fake model, and a subprocess."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,11 +22,18 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def clip(tmp_path: Path) -> Path:
-    """A file that the fake takes for a clip."""
+def clip(tmp_path: Path, _short_clip: Path) -> Path:
+    """A clip of half a second; the fake model answers about it without reading it."""
     path = tmp_path / "concert.mp4"
-    path.write_bytes(b"not really a video")
+    shutil.copy(_short_clip, path)
     return path
+
+
+@pytest.fixture(scope="session")
+def _short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from omnidrop.testing import media
+
+    return media.mp4(tmp_path_factory.mktemp("short") / "short.mp4", seconds=0.5)
 
 
 @pytest.fixture
@@ -39,7 +47,7 @@ def fake(monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run the command line in this process; returns exit code, stdout and stderr."""
-    from omnidrop_cli.errors import run as invoke
+    from omnidrop_cli.main import run as invoke
 
     def call(*words: object) -> tuple[int, str, str]:
         capsys.readouterr()
@@ -62,7 +70,7 @@ def child() -> Callable[..., subprocess.CompletedProcess[str]]:
             encoding="utf-8",
             env=environment(**extra),
             cwd=ROOT,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 

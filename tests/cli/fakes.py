@@ -1,4 +1,4 @@
-"""A model that answers at once without torch: it lets every command be tested, and looked at.
+"""A model that answers at once, in place of `omnidrop.load`: for interrupts, failures and reports.
 
 python tests/cli/fakes.py ask clip.mp4 "What plays?"     # the command line on the fake model
 """
@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omnidrop.errors import MediaError, MemoryShortError, UsageError
+import omnidrop
+from omnidrop.errors import MediaError, MemoryShortError
 from omnidrop.report.trace import Answer, Choice, ChunkTrace, Memory, Stage, Trace
-from omnidrop_cli import backend
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -93,7 +93,7 @@ def make_trace(
             "diversity": 0.2,
             "rows": "question",
             "schedule": "sigmoid",
-            "entry": "paper",
+            "video_group": 4,
             "plan": {"p_init": 0.0, "p_final": 0.2031, "entry_ratio": 0.45, "t_mid": 0.5},
         },
         model={
@@ -174,7 +174,18 @@ class FakeSession:
     def __exit__(self, *_: object) -> None:
         self.log.append(f"close {self.path.name}")
 
-    def ask(self, question: str, *, method: Any, choices: Any, on_text: Any, progress: Any):
+    def ask(
+        self,
+        question: str,
+        *,
+        method: Any,
+        choices: Any,
+        options: Any,
+        system: str | None,
+        on_text: Any,
+        progress: Any,
+        limits: Any,
+    ) -> Answer:
         self.log.append(f"ask {self.path.name} {question}")
         if "memory" in question:
             raise MemoryShortError("Not enough memory.", hint="Lower --max-pixels.")
@@ -195,7 +206,7 @@ class FakeSession:
         trace = make_trace(
             question,
             path=str(self.path),
-            budget=method["budget"],
+            budget=method.budget,
             reused=bool(self.asked),
             chunks=int(os.environ.get("FAKE_CHUNKS", "30")),
             layers=int(os.environ.get("FAKE_LAYERS", "28")),
@@ -220,43 +231,27 @@ class FakeSession:
 
 @dataclass
 class FakeModel:
-    """Opens anything that exists."""
+    """Opens anything that exists, or that the command has opened already."""
 
     log: list[str] = field(default_factory=list)
 
-    def open(self, path: Path) -> FakeSession:
-        backend.check_file(path)
+    def open(self, clip: Any, options: Any = None) -> FakeSession:
+        path = Path(getattr(clip, "path", clip))
+        if not path.exists():
+            raise MediaError("There is no such file.", path=path)
         self.log.append(f"open {path.name}")
         return FakeSession(path, log=self.log)
 
 
 def install(set_attribute: Any = setattr) -> FakeModel:
-    """Put the fake behind `omnidrop_cli.backend`; return it, with a log of what was asked of it."""
+    """Put the fake in place of `omnidrop.load`; return it, with a log of what was asked of it."""
     model = FakeModel()
 
-    def load(flags: Any) -> FakeModel:
-        model.log.append(f"load {flags.model}")
+    def load(options: Any) -> FakeModel:
+        model.log.append(f"load {options.model}")
         return model
 
-    def check_clip(path: Path, span: Any, read: Any) -> None:
-        backend.check_file(path)
-        if path.stat().st_size == 0:
-            raise MediaError("The file is empty.", path=path, hint="Copy it again.")
-
-    def method(flags: Any) -> dict[str, Any]:
-        if flags.method not in (None, "omnidrop", "none"):
-            raise UsageError(f"Unknown method {flags.method!r}.", hint="Known: none, omnidrop.")
-        budget = 1.0 if flags.method == "none" else flags.budget or 0.3
-        return {"name": flags.method or "omnidrop", "budget": budget}
-
-    def ask(session: Any, question: str, *, flags: Any, **given: Any) -> Answer:
-        return session.ask(question, **given)
-
-    set_attribute(backend, "load", load)
-    set_attribute(backend, "check_clip", check_clip)
-    set_attribute(backend, "method", method)
-    set_attribute(backend, "open_session", lambda model, path, span, read: model.open(path))
-    set_attribute(backend, "ask", ask)
+    set_attribute(omnidrop, "load", load)
     return model
 
 

@@ -146,19 +146,25 @@ def test_options_from_the_environment(run, fake, clip, monkeypatch) -> None:
     assert lines[0]["trace"]["asked_budget"] == 0.15
 
 
-def test_every_option_has_an_environment_variable() -> None:
-    from dataclasses import fields
-    from typing import get_type_hints
+def test_the_clip_is_probed_once(run, clip, tmp_path, monkeypatch) -> None:
+    from omnidrop.clip import clip as clips
+    from omnidrop.testing import tiny_checkpoint
 
-    from omnidrop_cli.options import common as options
+    probed: list[Path] = []
+    probe = clips.probe
 
-    groups = (options.ModelFlags, options.SpanFlags, options.ReadFlags, options.DropFlags,
-              options.AnswerFlags, options.OutputFlags)  # fmt: skip
-    for group in groups:
-        hints = get_type_hints(group, include_extras=True)
-        for f in fields(group):
-            info = hints[f.name].__metadata__[0]
-            assert f.name == "settings" or info.envvar.startswith("OMNIDROP_")
+    def counted(path: Path):
+        probed.append(Path(path))
+        return probe(path)
+
+    monkeypatch.setattr(clips, "probe", counted)
+    words = ("--model", tiny_checkpoint(tmp_path / "model"), "--offline", "--max-new-tokens", "1")
+    code, out, _ = run("ask", clip, "-q", "What plays?", "-q", "Who speaks?", "--jsonl", *words)
+    assert code == 0
+    assert probed == [clip]
+    first = json.loads(out.splitlines()[0])["trace"]
+    opened = next(stage["seconds"] for stage in first["stages"] if stage["name"] == "open")
+    assert 0 < opened < first["ttft"]  # probing before the model is loaded still counts
 
 
 @pytest.mark.parametrize(
@@ -171,7 +177,7 @@ def test_budget(run, fake, clip, flags, budget) -> None:
 
 
 def test_json_is_strict_whatever_a_trace_holds(clip) -> None:
-    from omnidrop_cli.files.stdout import to_json
+    from omnidrop.files import to_json
 
     text = to_json({"a": float("nan"), "b": Path("/x"), "c": "\udcff", "d": (1, 2), 3: {4}})
     assert json.loads(text) == {"a": None, "b": "/x", "c": "\\udcff", "d": [1, 2], "3": [4]}

@@ -75,7 +75,7 @@ def test_csv(run, fake, clip, tmp_path) -> None:
         "utf-8-sig",
     )
     items = read_manifest(path)
-    assert [i.question for i in items] == ["What, then?", "Two?"]
+    assert [i.text for i in items] == ["What, then?", "Two?"]
     assert [i.choices for i in items] == [("a", "b"), ()]
     assert [i.span.start for i in items] == [None, 65.0]
     assert items[0].clip == clip
@@ -102,7 +102,7 @@ def test_ids_do_not_depend_on_the_row(clip) -> None:
         ('{"clip": "a", "question": " "}', "Line 1: question is missing"),
         ('\n{"clip": "a", "question": "b", "x": 1}', "Line 2: unknown column 'x'"),
         ('{"clip": "a", "question": "b", "start": "x"}', "Line 1: 'x' is not a time"),
-        ('{"clip": "a", "question": "b", "end": 0}', "is not after"),
+        ('{"clip": "a", "question": "b", "end": 0}', "must come after"),
         ('{"clip": "a", "question": "b", "choices": "one"}', "two or more"),
         ('{"clip":"a","question":"b","id":1}\n{"clip":"a","question":"c","id":1}', "used twice"),
     ],

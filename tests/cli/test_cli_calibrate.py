@@ -14,12 +14,12 @@ sys.path.insert(0, str(ROOT / "tests" / "evaluation"))
 
 from stub import StubModel
 
+import omnidrop
 from omnidrop.errors import UsageError
 from omnidrop.pruning.methods.omnidrop import OmniDrop
-from omnidrop_cli import backend
-from omnidrop_cli.options.common import DropFlags
 from omnidrop_cli.options.eval import EntrantFlags
 from omnidrop_cli.options.profile import CompareFlags
+from omnidrop_cli.options.pruning import DropFlags
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def questions(tmp_path: Path) -> Path:
 def model(monkeypatch: pytest.MonkeyPatch) -> StubModel:
     stub = StubModel()
     stub.info.text = SimpleNamespace(vocab=4, layers=16)
-    monkeypatch.setattr(backend, "load", lambda flags: stub)
+    monkeypatch.setattr(omnidrop, "load", lambda options: stub)
     return stub
 
 
@@ -56,7 +56,7 @@ def test_a_preset_is_written_and_used(run, model, questions, tmp_path) -> None:
     assert (found["schema"], found["method"]) == ("omnidrop.preset/1", "omnidrop")
     assert found["budgets"] == [0.3]
     assert found["made"]["held_out"]["clips"] == 2
-    assert backend.method(DropFlags(preset=str(out))) == OmniDrop(budget=0.3, **found["fields"])
+    assert DropFlags(preset=str(out)).pruning() == OmniDrop(budget=0.3, **found["fields"])
     asked = model.count("ask")
     code, said, _ = run("calibrate", questions, *WORDS, "plain", "--out", out, "--force", "--json")
     assert (code, json.loads(said)) == (0, found)
@@ -70,6 +70,18 @@ def test_nothing_is_asked_in_a_dry_run(run, model, questions) -> None:
         assert part in err
 
 
+def test_two_methods_joined(run, model, questions, tmp_path) -> None:
+    out = tmp_path / "joined.json"
+    words = ("--budget", "0.3", "--try", "layers.beta=10,40", "--only", "--candidates", "2")
+    code, _, err = run(
+        "calibrate", questions, "--method", "uniform+omnidrop", *words, "--style", "plain",
+        "--out", out,
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out.read_text("utf-8"))["method"] == "uniform+omnidrop"
+    assert DropFlags(preset=str(out)).pruning().name == "uniform+omnidrop"
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -79,7 +91,7 @@ def test_nothing_is_asked_in_a_dry_run(run, model, questions) -> None:
         (("--dry-run", "--only"), "leaves nothing to try"),
         (("--dry-run", "--try", "beta"), "is not NAME=VALUE"),
         (("--dry-run", "--try", "betta=1"), "'betta' of omnidrop cannot be tuned"),
-        (("--dry-run", "--budget", "2"), "no list of shares"),
+        (("--dry-run", "--budget", "2"), "--budget 2 is not valid"),
         (("--dry-run", "--held-out", "1"), "leaves one side empty"),
         (("--dry-run", "--candidates", "1"), "no search"),
         (("--dry-run", "--method", "omnidrp"), "Did you mean omnidrop"),
@@ -111,14 +123,14 @@ def preset(tmp_path: Path) -> Path:
 
 def test_preset_and_budget(preset) -> None:
     tuned = OmniDrop(budget=0.2, t_mid=0.4, diversity=0.1)
-    assert backend.method(DropFlags(preset=str(preset))) == tuned
-    made = backend.method(DropFlags(preset=str(preset), budget=0.5, settings=["diversity=0"]))
+    assert DropFlags(preset=str(preset)).pruning() == tuned
+    made = DropFlags(preset=str(preset), budget=0.5, settings=["diversity=0"]).pruning()
     assert made == OmniDrop(budget=0.5, t_mid=0.4, diversity=0)
     for wrong in ({"preset": "paper-7b-30", "budget": 0.5}, {"preset": "x", "method": "fastv"}):
         with pytest.raises(UsageError, match="preset"):
             DropFlags(**wrong)
     with pytest.raises(UsageError, match="cannot be read"):
-        backend.method(DropFlags(preset="missing.json"))
+        DropFlags(preset="missing.json").pruning()
 
 
 def test_presets_in_eval(preset) -> None:
@@ -129,14 +141,14 @@ def test_presets_in_eval(preset) -> None:
 
 def test_presets_in_profile(preset) -> None:
     flags = CompareFlags(presets=[str(preset), "paper-7b-30"], budgets=(0.5, 0.2))
-    made = [backend.method(drop) for drop in flags.drops()]
+    made = [drop.pruning() for drop in flags.drops()]
     assert [(m.name, m.budget, m.t_mid) for m in made] == [
         ("omnidrop", 0.5, 0.4),
         ("omnidrop", 0.2, 0.4),
         ("omnidrop", 0.3, 0.5),
     ]
     both = CompareFlags(methods="fastv", presets=[str(preset)]).drops()
-    assert [backend.method(drop).name for drop in both] == ["fastv", "omnidrop"]
+    assert [drop.pruning().name for drop in both] == ["fastv", "omnidrop"]
 
 
 def test_a_preset_in_ask(run, preset) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from omnidrop.errors import UsageError
-from omnidrop_cli import backend
+from omnidrop.models.locations import KnownModel, demo_folder
+from omnidrop.testing import media
 from omnidrop_cli.commands import doctor_checks as checkup
-from omnidrop_cli.options.common import DropFlags
+from omnidrop_cli.commands.models import model_rows
+from omnidrop_cli.options.pruning import DropFlags
 from omnidrop_cli.terminal import columns as tables
 
 
@@ -59,43 +61,53 @@ def test_table_wraps_the_last_column() -> None:
     assert tables.table([]) == ""
 
 
-@dataclass
-class Opened:
-    notices: tuple[str, ...] = ("The file is cut.",)
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-
-def test_chunks(run, clip, monkeypatch, tmp_path) -> None:
-    monkeypatch.setattr(backend, "open_clip", lambda *given: Opened())
-    monkeypatch.setattr(backend, "export_chunks", lambda clip, to: [to / "1.png", to / "1.wav"])
+def test_chunks(run, clip, tmp_path) -> None:
+    silent = media.silent_mp4(tmp_path / "silent.mp4", seconds=1.0)
     out = tmp_path / "c"
-    code, stdout, err = run("chunks", clip, "--out", out)
-    assert (code, stdout) == (0, f"{out}/1.png\n{out}/1.wav\n")
-    assert err == "omnidrop: notice: The file is cut.\n"
-    assert run("chunks", clip, "--out", out, "--quiet")[2] == ""
+    code, stdout, err = run("chunks", silent, "--out", out)
+    written = [Path(line) for line in stdout.splitlines()]
+    assert code == 0
+    assert written
+    assert sorted(written) == sorted(out.rglob("*.*"))
+    assert err == "omnidrop: notice: The clip has no audio.\n"
+    assert run("chunks", silent, "--out", tmp_path / "d", "--quiet")[2] == ""
     assert run("chunks", clip, "--out", clip)[0] == 2
     assert run("chunks", "none.mp4", "--out", out)[0] == 3
     assert run("chunks", clip)[0] == 2
 
 
 def test_methods_from_flags() -> None:
-    made = backend.method(DropFlags())
+    made = DropFlags().pruning()
     assert (made.name, made.budget) == ("omnidrop", 0.3)
-    assert backend.method(DropFlags(method="none")).budget == 1.0
-    assert backend.method(DropFlags(method="random", budget=0.5)).name == "random"
-    made = backend.method(DropFlags(preset="paper-7b-20", settings=["diversity=0"]))
+    assert DropFlags(method="none").pruning().budget == 1.0
+    assert DropFlags(method="random", budget=0.5).pruning().name == "random"
+    made = DropFlags(preset="paper-7b-20", settings=["diversity=0"]).pruning()
     assert (made.budget, made.diversity, made.solve) == (0.2, 0, False)
     for wrong in (
-        DropFlags(method="nothing"),
-        DropFlags(preset="nothing"),
-        DropFlags(method="none", budget=0.5),
-        DropFlags(settings=["no_such=1"]),
-        DropFlags(settings=["rows=everything"]),
+        {"method": "nothing"},
+        {"preset": "nothing"},
+        {"method": "none", "budget": 0.5},
+        {"settings": ["no_such=1"]},
+        {"settings": ["rows=everything"]},
+        {"settings": ["rows"]},
     ):
         with pytest.raises(UsageError):
-            backend.method(wrong)
+            DropFlags(**wrong).pruning()
+
+
+def test_models_shows_sizes_and_what_the_demo_knows(run) -> None:
+    lines = run("models")[1].splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("  demo"))
+    size = sum(p.stat().st_size for p in demo_folder().rglob("*") if p.is_file())
+    assert lines[at].endswith(f"on this machine, {size / 1e6:.1f} MB")
+    assert lines[at + 1].strip() == "It knows only instruments, shapes and colours."
+
+
+@pytest.mark.parametrize(
+    ("size", "about"),
+    [("22.4 GB", "on this machine, 22.4 GB"), (None, "not on this machine")],
+)
+def test_the_row_of_a_model(size, about) -> None:
+    state = about.split(",")[0]
+    model = KnownModel("7b", "Qwen/Qwen2.5-Omni-7B", state, size, "/cache" if size else None)
+    assert list(model_rows(model)) == [("7b", "Qwen/Qwen2.5-Omni-7B", about)]

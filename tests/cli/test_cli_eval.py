@@ -18,9 +18,10 @@ sys.path.insert(0, str(ROOT / "tests" / "evaluation"))
 
 from stub import StubModel
 
+import omnidrop
 from omnidrop.errors import UsageError
-from omnidrop_cli import backend
-from omnidrop_cli.options.eval import EntrantFlags, parse_value, split
+from omnidrop_cli.options.eval import EntrantFlags
+from omnidrop_cli.options.parsing import parse_value, split_values
 
 FILES = {
     "records.jsonl",
@@ -56,7 +57,7 @@ def questions(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> StubModel:
     stub = StubModel()
-    monkeypatch.setattr(backend, "load", lambda flags: stub)
+    monkeypatch.setattr(omnidrop, "load", lambda options: stub)
     return stub
 
 
@@ -131,7 +132,7 @@ def test_methods_settings_variants_and_baseline(
     code, said, _ = run(
         "eval", questions, "--out", tmp_path / "out", "--json",
         "--method", "omnidrop,none", "--budget", ".5", "--set", "omnidrop.diversity=0",
-        "--variant", "even=omnidrop:entry=uniform,diversity=.1",
+        "--variant", "even=uniform+omnidrop:diversity=.1",
         "--variant", "low=random:budget=.1", "--baseline", "even",
     )  # fmt: skip
     assert code == 0
@@ -142,7 +143,20 @@ def test_methods_settings_variants_and_baseline(
     lines = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
     methods = {r["label"]: r["method"] for r in map(json.loads, lines)}
     assert methods["omnidrop"]["diversity"] == 0
-    assert (methods["even"]["entry"], methods["even"]["diversity"]) == ("uniform", 0.1)
+    assert methods["even"]["name"] == "uniform+omnidrop"
+    assert methods["even"]["layers.diversity"] == 0.1
+
+
+def test_two_methods_joined(run: Run, model, questions: Path, tmp_path: Path) -> None:
+    code, _, err = run(
+        "eval", questions, "--out", tmp_path / "out", "--method", "omnidrop,uniform+omnidrop",
+        "-b", ".5", "--set", "uniform+omnidrop.layers.diversity=0", "--quiet",
+    )  # fmt: skip
+    assert code == 0, err
+    lines = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
+    methods = {r["label"]: r["method"] for r in map(json.loads, lines)}
+    assert methods["uniform+omnidrop"]["layers.diversity"] == 0
+    assert methods["omnidrop"]["diversity"] == 0.2
 
 
 def test_presets_from_calibrate_run_beside_the_defaults(
@@ -177,7 +191,7 @@ def test_folders_are_added_up_without_a_model(
 ) -> None:
     for name in ("random", "uniform"):
         run("eval", questions, "--out", tmp_path / name, "--method", name, "--budget", ".5")
-    monkeypatch.setattr(backend, "load", None)
+    monkeypatch.setattr(omnidrop, "load", None)
     words = ("eval", "--summary", tmp_path / "random", tmp_path / "uniform")
     code, said, err = run(*words, "--json")
     assert (code, err) == (0, "")
@@ -221,8 +235,8 @@ def test_nor_is_one_with_a_common_name(
         (("{set}", "{set}", "--out", "o"), "One question set at a time"),
         (("none.jsonl", "--out", "o"), "The question set cannot be read"),
         (("{set}", "--out", "o", "--method", "nothing"), "no method 'nothing'"),
-        (("{set}", "--out", "o", "--budget", "2"), "is no list of shares"),
-        (("{set}", "--out", "o", "--budget", "half"), "is no list of shares"),
+        (("{set}", "--out", "o", "--budget", "2"), "--budget 2 is not valid"),
+        (("{set}", "--out", "o", "--budget", "half"), "is not a list of budgets"),
         (("{set}", "--out", "o", "--set", "diversity=0"), "is not METHOD.NAME=VALUE"),
         (("{set}", "--out", "o", "--set", "omnidrop.budget=0.1"), "Use --budget"),
         (("{set}", "--out", "o", "--set", "fastv.after=1"), "'fastv', which does not run"),
@@ -231,8 +245,8 @@ def test_nor_is_one_with_a_common_name(
         (("{set}", "--out", "o", "--variant", "omnidrop=random"), "label 'omnidrop' is taken"),
         (("{set}", "--out", "o", "--baseline", "fastv"), "baseline 'fastv' does not run"),
         (("{set}", "--out", "o", "--limit", "0"), "--limit must be 1 or more"),
-        (("{set}", "--out", "o", "--score", "luck"), "--score 'luck' is unknown"),
-        (("{set}", "--out", "o", "--style", "odd"), "--style 'odd' is unknown"),
+        (("{set}", "--out", "o", "--score", "luck"), "Unknown --score 'luck'"),
+        (("{set}", "--out", "o", "--style", "odd"), "Unknown --style 'odd'"),
         (("{set}", "--out", "o", "--seed", "-1"), "--seed must be 0 or more"),
         (("avsynth", "--out", "o", "--videos", "{dir}"), "make_clips.py"),
         (("--summary", "{dir}"), "holds no evaluation"),
@@ -241,7 +255,7 @@ def test_nor_is_one_with_a_common_name(
 def test_what_cannot_be_meant_is_said_before_a_model_is_loaded(
     run: Run, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words, said
 ) -> None:
-    monkeypatch.setattr(backend, "load", None)
+    monkeypatch.setattr(omnidrop, "load", None)
     monkeypatch.chdir(tmp_path)
     named = [w.format(set=questions, dir=tmp_path) for w in words]
     code, out, err = run("eval", *named)
@@ -265,7 +279,7 @@ def test_values_are_numbers_lists_or_words() -> None:
     assert [parse_value(t) for t in (".5", "-.5", "3", "1e-3", "True", "none", "null", "own")] == [
         0.5, -0.5, 3, 0.001, True, None, None, "own",
     ]  # fmt: skip
-    assert split('a=1,b=[1,2],c="x,y",d={"e": 1, "f": 2},') == [
+    assert split_values('a=1,b=[1,2],c="x,y",d={"e": 1, "f": 2},') == [
         "a=1", "b=[1,2]", 'c="x,y"', 'd={"e": 1, "f": 2}',
     ]  # fmt: skip
     with pytest.raises(UsageError, match="names no method"):

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from omnidrop.errors import UsageError
-from omnidrop_cli import backend
-from omnidrop_cli.options.common import DropFlags
 from omnidrop_cli.options.parsing import parse_duration, parse_size
+from omnidrop_cli.options.pruning import DropFlags
 
 
 @pytest.mark.parametrize(
@@ -46,14 +45,15 @@ def test_what_is_no_size(text) -> None:
         (("--fit-latency", "soon"), "'soon' is not a duration."),
         (("--fit-memory", "12"), "'12' is not an amount of memory."),
         (("--fit-latency", "2s", "--budget", "0.3"), "Limits find the budget."),
-        (("--fit-latency", "2s", "--preset", "seats-7b"), "A preset fixes the budget"),
+        (("--fit-latency", "2s", "--preset", "seats-7b"), "A preset sets the budget"),
         (("--fit-latency", "2s", "--method", "none"), "--method none keeps every token"),
         (("--fit-pixels",), "--fit-pixels and --fit-fps need a limit."),
         (("--budget", "auto", "--method", "fastv"), "--budget auto is the method omnidrop-auto"),
         (("--budget", "auto", "--preset", "p"), "--budget auto is the method omnidrop-auto"),
         (("--keep-mass", "0.5"), "--keep-mass goes with --budget auto."),
+        (("--budget", "auto", "--method", "uniform+omnidrop"), "joined like uniform+omnidrop-auto"),
         (("--keep-mass", "0.5", "--method", "fastv"), "--keep-mass goes with --budget auto."),
-        (("--budget", "auto", "--keep-mass", "1"), "no share between 0 and 1"),
+        (("--budget", "auto", "--keep-mass", "1"), "--keep-mass 1 is not valid (0 < P < 1)"),
     ],
 )
 def test_mistakes(run, fake, clip, words, said) -> None:
@@ -71,11 +71,18 @@ def test_mistakes(run, fake, clip, words, said) -> None:
         (DropFlags(budget="auto", settings=["keep_mass=0.7"]), 0.3, 0.7),
         (DropFlags(budget=0.2, method="omnidrop-auto", keep_mass=0.6), 0.2, 0.6),
         (DropFlags(budget=0.2, method="omnidrop-auto"), 0.2, None),
+        (DropFlags(budget="auto", method="omnidrop-auto", keep_mass=0.6), 0.3, 0.6),
     ],
 )
 def test_budget_auto_is_a_method(flags, budget, mass) -> None:
-    method = backend.method(flags)
+    method = flags.pruning()
     assert (method.name, method.budget, method.keep_mass) == ("omnidrop-auto", budget, mass)
+
+
+def test_budget_auto_of_a_composition() -> None:
+    method = DropFlags(budget="auto", method="uniform+omnidrop-auto", keep_mass=0.6).pruning()
+    assert (method.name, method.budget) == ("uniform+omnidrop-auto", 0.3)
+    assert method.layers.keep_mass == 0.6
 
 
 @pytest.fixture(scope="module")

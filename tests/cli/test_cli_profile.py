@@ -15,7 +15,8 @@ from fakes import ROOT, make_trace
 from rich.cells import cell_len
 from test_cli_save import Page
 
-from omnidrop.profiling.peak import Estimate, Sizes, Tokens, run_estimate, tower_costs
+from omnidrop.profiling import measure, replay
+from omnidrop.profiling.estimate import Estimate, Sizes, Tokens, encoder_flops, run_estimate
 from omnidrop.profiling.result import (
     PREFILL,
     SELECTION,
@@ -25,10 +26,9 @@ from omnidrop.profiling.result import (
     StageStat,
     Timing,
     compared,
-    told_apart,
+    unique_labels,
 )
-from omnidrop.profiling.survivors import ChunkSight, Sight
-from omnidrop_cli import backend
+from omnidrop.profiling.survivors import Replay, ReplayedChunk
 from omnidrop_cli.options.profile import CompareFlags, labels_of
 
 sys.path.insert(0, str(ROOT))
@@ -86,9 +86,9 @@ def make_profile(labels: list[tuple[str, float]]) -> Profile:
     )  # fmt: skip
 
 
-def make_sight(label: str) -> Sight:
+def make_sight(label: str) -> Replay:
     draw = np.random.default_rng(0)
-    chunk = ChunkSight(
+    chunk = ReplayedChunk(
         start=0.0,
         end=2.0,
         frame=draw.integers(0, 255, (28, 56, 3), dtype=np.uint8),
@@ -96,26 +96,27 @@ def make_sight(label: str) -> Sight:
         video_kept=1,
         video_total=4,
         mel=draw.normal(size=(128, 200)).astype(np.float32),
-        sounds=np.arange(50) % 3 == 0,
+        audio=np.arange(50) % 3 == 0,
+        lit=np.repeat(np.arange(50) % 3 == 0, 4),
     )
-    return Sight(label, 4, 8, (chunk, chunk))
+    return Replay(label, 4, 8, (chunk, chunk))
 
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch, fake: Any) -> list[dict[str, Any]]:
-    """Put a made-up profile behind the seam; returns what was asked of it."""
+    """Put a made-up profile in place of the measured one; returns what was asked of it."""
     asked: list[dict[str, Any]] = []
 
     def profile(model: Any, path: Path, question: str, methods: list[Any], **given: Any) -> Profile:
         asked.append({"question": question, "methods": methods, **given})
-        return make_profile([(m["name"], m["budget"]) for m in methods])
+        return make_profile([(m.name, m.budget) for m in methods])
 
     def overlay(model: Any, path: Path, run: RunProfile, target: Path, **given: Any) -> None:
         target.write_text(run.label)
 
-    monkeypatch.setattr(backend, "profile", profile)
-    monkeypatch.setattr(backend, "look", lambda model, path, run, *rest: make_sight(run.label))
-    monkeypatch.setattr(backend, "overlay", overlay)
+    monkeypatch.setattr(measure, "profile", profile)
+    monkeypatch.setattr(replay, "replay", lambda model, path, run, **rest: make_sight(run.label))
+    monkeypatch.setattr(replay, "overlay", overlay)
     return asked
 
 
@@ -128,7 +129,7 @@ def test_the_report_fits(run, measured, clip, monkeypatch, width: int, budgets: 
     assert (code, err) == (0, "")
     assert "\x1b" not in out
     assert max(map(cell_len, out.splitlines())) <= width
-    for heading in ("Runs", "Time by stage", "Arithmetic by stage", "Peak memory by stage",
+    for heading in ("Runs", "Time by stage", "Compute by stage", "Peak memory by stage",
                     "Kept by omnidrop", "Tokens entering each layer"):  # fmt: skip
         assert f"\n{heading}" in out
     if width >= 80:
@@ -156,11 +157,11 @@ def test_a_table_too_wide_loses_nothing(width: int) -> None:
 
 def test_runs_are_every_method_at_every_budget(run, measured, clip) -> None:
     assert run("profile", clip, "Why?", "--budget", ".5,.2", "--repeats", "2")[0] == 0
-    assert [m["budget"] for m in measured[0]["methods"]] == [0.5, 0.2]
+    assert [m.budget for m in measured[0]["methods"]] == [0.5, 0.2]
     assert measured[0]["question"] == "Why?"
-    assert measured[0]["rounds"].repeats == 2
+    assert measured[0]["repeats"] == 2
     assert run("profile", clip, "--sweep")[0] == 0
-    assert [m["budget"] for m in measured[1]["methods"]] == [0.7, 0.5, 0.3, 0.2, 0.1]
+    assert [m.budget for m in measured[1]["methods"]] == [0.7, 0.5, 0.3, 0.2, 0.1]
     assert run("profile", clip, "--method", "none")[0] == 0
     assert measured[2]["methods"] == []
 
@@ -172,7 +173,7 @@ def test_labels_tell_runs_apart() -> None:
     assert labels_of(drops) == [
         "omnidrop 0.5", "omnidrop 0.2", "fastv 0.5", "fastv 0.2", "paper-7b-30", "paper-7b-30 (2)",
     ]  # fmt: skip
-    assert told_apart(["none", "a", "none"]) == ["none (2)", "a", "none (3)"]
+    assert unique_labels(["none", "a", "none"]) == ["none (2)", "a", "none (3)"]
 
 
 def test_json_is_one_document(run, measured, clip) -> None:
@@ -259,24 +260,24 @@ def test_what_exists_is_kept(run, measured, clip, tmp_path) -> None:
 @pytest.mark.parametrize("words", [("estimate",), ("profile", "--dry-run")])
 def test_estimates(run, fake, clip, monkeypatch, words) -> None:
     from omnidrop.models.loading import LoadOptions
-    from omnidrop.models.unloaded import sketch
+    from omnidrop.models.unloaded import describe
 
     def estimate(path: Path, question: str, methods: list[Any], **given: Any) -> Estimate:
-        known = sketch(LoadOptions(model="7b", device="cpu"))
-        sizes = Sizes(known.text, known.vision, known.audio, known.weights, known.bytes_per_value)
+        known = describe(LoadOptions(model="7b", device="cpu"))
+        sizes = Sizes(known.shapes, known.weights, known.bytes_per_value)
         tokens = Tokens(40, 1000, 3000, (20, 24, 24), False)
         control, *runs = (
             run_estimate(label, "x", b, (round(b * 4000),) * 28, sizes, tokens, 1e12)
-            for label, b in (("none", 1.0), *((f"omnidrop {m['budget']:g}", m["budget"])
+            for label, b in (("none", 1.0), *((f"omnidrop {m.budget:g}", m.budget)
                                               for m in methods))
         )  # fmt: skip
         model = {"name": known.name, "parameters": known.parameters, "weights": known.weights,
                  "quantization": None, "dtype": known.dtype, "device": known.device}  # fmt: skip
-        return Estimate(str(path), question, model, tokens, *tower_costs(sizes, tokens),
+        return Estimate(str(path), question, model, tokens, *encoder_flops(sizes, tokens),
                         speed=1e12, speed_of="as given", control=control, runs=tuple(runs),
                         notices=("A notice.",))  # fmt: skip
 
-    monkeypatch.setattr(backend, "estimate", estimate)
+    monkeypatch.setattr("omnidrop.profiling.estimate.estimate", estimate)
     code, out, err = run(*words, clip, "--budget", ".5,.2")
     assert (code, err) == (0, "")
     assert max(map(cell_len, out.splitlines())) <= 80

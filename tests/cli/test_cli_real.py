@@ -121,6 +121,32 @@ def test_mistakes(ask, film, flags, code) -> None:
     assert len(err.splitlines()) == 1
 
 
+def test_two_methods_joined(ask, film, run, folder, tmp_path) -> None:
+    flags = ("--method", "uniform+omnidrop", "--budget", "0.4", "--set", "layers.diversity=0")
+    code, out, err = ask(film, "What?", "--json", *flags)
+    assert (code, err) == (0, "")
+    trace = json.loads(out)["trace"]
+    assert trace["method"]["name"] == "uniform+omnidrop"
+    assert trace["method"]["layers.diversity"] == 0
+    assert abs(trace["realised_budget"] - 0.4) <= 0.01
+    code, _, err = ask(film, "What?", "--method", "uniform+nothing")
+    assert code == 2
+    assert "nothing" in err
+
+    manifest = tmp_path / "q.jsonl"
+    manifest.write_text(json.dumps({"clip": str(film), "question": "What?", "choices": "a,b"}))
+    model = ("--model", folder, "--offline", "--device", "cpu", "--dtype", "float32")
+    code, _, _ = run("batch", manifest, "--out", tmp_path / "o.jsonl", *model, *flags, "--quiet")
+    assert code == 0
+    found = json.loads((tmp_path / "o.jsonl").read_text())
+    assert found["trace"]["method"]["name"] == "uniform+omnidrop"
+
+    words = ("--repeats", "1", "--warmup", "0", "--max-new-tokens", "2", "--json")
+    code, out, err = run("profile", film, "What?", *model, *flags, *words)
+    assert (code, err) == (0, "")
+    assert [r["label"] for r in json.loads(out)["runs"]] == ["uniform+omnidrop 0.4"]
+
+
 def test_no_such_model(run, film, tmp_path) -> None:
     for name in (tmp_path / "nowhere", "someone/nothing"):
         code, out, err = run("ask", film, "What?", "--model", name, "--offline")

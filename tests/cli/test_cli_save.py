@@ -96,8 +96,8 @@ def test_nothing_is_saved_when_nothing_was_answered(run, fake, clip, tmp_path) -
 def test_a_failed_write_leaves_no_trace(monkeypatch, tmp_path) -> None:
     import os
 
+    from omnidrop import files as saving
     from omnidrop.errors import UsageError
-    from omnidrop_cli.files import answers as saving
 
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -109,8 +109,8 @@ def test_a_failed_write_leaves_no_trace(monkeypatch, tmp_path) -> None:
 
 
 def test_a_file_that_appeared_meanwhile_is_kept(tmp_path) -> None:
+    from omnidrop import files as saving
     from omnidrop.errors import UsageError
-    from omnidrop_cli.files import answers as saving
 
     path = tmp_path / "r.txt"
     path.write_text("mine")

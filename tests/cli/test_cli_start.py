@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -45,9 +46,9 @@ def test_every_command_has_help_with_examples(run, command) -> None:
 def test_help_of_the_program(run) -> None:
     code, out, err = run("--help")
     assert (code, err) == (0, "")
-    for part in ('omnidrop ask clip.mp4 "What instrument plays first?"', "Exit codes: 0 fine"):
+    for part in ('omnidrop ask clip.mp4 "What instrument plays first?"', "Exit codes: 0 success"):
         assert part in out
-    found = [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line[:2] == "  "]
+    found = re.findall(r"^  (\S+)  ", out.split("Commands:")[1], re.MULTILINE)
     assert tuple(found) == COMMANDS
     assert run()[:2] == (0, out)
 
@@ -57,6 +58,31 @@ def test_help_names_every_option_of_ask(run) -> None:
     for name in OPTIONS.split():
         assert f" {name}" in out
     assert "none|brief|full" in out
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("omnidrop pro", {"profile"}),
+        ("omnidrop ask --fit-", {"--fit-latency", "--fit-memory", "--fit-pixels", "--fit-fps"}),
+        ("omnidrop train-a2v --st", {"--steps", "--still"}),
+    ],
+)
+def test_shells_complete_commands_and_options(run, monkeypatch, typed, expected) -> None:
+    monkeypatch.setenv("_OMNIDROP_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", typed)
+    monkeypatch.setenv("COMP_CWORD", str(len(typed.split()) - 1))
+    code, out, err = run()
+    assert (code, err) == (0, "")
+    assert set(out.split()) == expected
+
+
+def test_the_completion_script_is_shown(run, monkeypatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    code, out, _ = run("--show-completion", "bash")
+    assert code == 0
+    assert "_OMNIDROP_COMPLETE=complete_bash" in out
+    assert out.rstrip().endswith("omnidrop")
 
 
 def test_version(child, run) -> None:
@@ -88,7 +114,7 @@ def test_help_and_version_answer_at_once(words, limit) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from omnidrop_cli.errors import run; run(['ask', '--help']);"
+        "import sys; from omnidrop_cli.main import run; run(['ask', '--help']);"
         f"print(sorted(set('{HEAVY}'.split(',')) & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run(
@@ -100,7 +126,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_mistakes_are_found_before_torch_is_imported(clip) -> None:
     code = (
-        "import sys; from omnidrop_cli.errors import run\n"
+        "import sys; from omnidrop_cli.main import run\n"
         f"for more in (['--budget', '2'], ['--save', 'x.doc'], ['--fps', '0'], ['-q', '']):\n"
         f"    assert run(['ask', {str(clip)!r}, 'What?', *more]) == 2\n"
         f"assert run(['ask', 'none.mp4', 'What?']) == 3\n"

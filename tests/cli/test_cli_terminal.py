@@ -1,4 +1,7 @@
-"""On a terminal: streaming, progress, Ctrl-C, pipes that close."""
+"""On a terminal: streaming, progress, Ctrl-C, pipes that close.
+
+Every test starts a process that imports torch; those marked slow are left to CI.
+"""
 
 from __future__ import annotations
 
@@ -65,6 +68,7 @@ def test_full_report_and_answer_on_a_terminal(clip, width) -> None:
     assert seen.rstrip().endswith(fakes.TEXT + "\x1b[0m")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_no_colour(clip, plain) -> None:
     code, seen = on_terminal("ask", clip, "What?", **plain)
@@ -75,6 +79,7 @@ def test_no_colour(clip, plain) -> None:
         assert "\x1b" not in seen
 
 
+@pytest.mark.slow
 def test_several_answers_stand_under_their_names(clip) -> None:
     code, seen = on_terminal("ask", clip, "-q", "One?", "-q", "Two?", NO_COLOR="1")
     assert code == 0
@@ -83,12 +88,14 @@ def test_several_answers_stand_under_their_names(clip) -> None:
     assert "Settings" not in seen
 
 
+@pytest.mark.slow
 def test_json_on_a_terminal_is_not_streamed(clip) -> None:
     code, seen = on_terminal("ask", clip, "What?", "--json", "--report", "none")
     assert code == 0
     assert seen.startswith('{\n  "schema"')
 
 
+@pytest.mark.slow
 def test_errors_are_wrapped_to_the_terminal(clip) -> None:
     code, seen = on_terminal("ask", clip, "bug?", width=50, NO_COLOR="1")
     assert code == 1
@@ -96,6 +103,7 @@ def test_errors_are_wrapped_to_the_terminal(clip) -> None:
     assert max(map(len, seen.splitlines())) <= 50
 
 
+@pytest.mark.slow
 def test_long_stages_have_a_bar_that_goes_away(clip) -> None:
     code, seen = on_terminal("ask", clip, "What?", FAKE_PAUSE="1.5")
     assert code == 0
@@ -105,11 +113,13 @@ def test_long_stages_have_a_bar_that_goes_away(clip) -> None:
     assert seen.strip() == fakes.TEXT
 
 
+@pytest.mark.slow
 def test_short_stages_have_none(clip) -> None:
     _, seen = on_terminal("ask", clip, "What?", "--report", "none")
     assert seen.strip() == fakes.TEXT
 
 
+@pytest.mark.slow
 def test_no_bar_without_a_terminal(child, clip) -> None:
     done = child("ask", clip, "What?", FAKE_PAUSE="1.2")
     assert (done.returncode, done.stdout, done.stderr) == (0, fakes.TEXT + "\n", "")
@@ -122,6 +132,7 @@ def test_interrupt_is_quiet(clip) -> None:
     assert "error" not in seen
 
 
+@pytest.mark.slow
 def test_interrupt_without_a_terminal(clip) -> None:
     process = subprocess.Popen(
         [*FAKE, "ask", str(clip), "What?"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -133,6 +144,7 @@ def test_interrupt_without_a_terminal(clip) -> None:
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [[], ["--jsonl"], ["--json"]])
 def test_a_reader_that_goes_away_is_no_error(clip, form) -> None:
     questions = [word for i in range(40) for word in ("-q", f"Question {i}?")]

@@ -11,11 +11,13 @@ import pytest
 import torch
 
 from omnidrop.clip.clip import ClipOptions, open_clip
-from omnidrop.clip.features import resize_frames
 from omnidrop.clip.frames import reader as video
 from omnidrop.clip.frames.packets import CLOCK_SLACK, Packets
+from omnidrop.clip.patches import resize_frames
+from omnidrop.clip.specs import MediaSpec
 from omnidrop.errors import MediaError
 from omnidrop.testing import media
+from omnidrop.testing.whole_clip import read_whole
 from tests.clip.kinds import KINDS
 
 
@@ -66,7 +68,7 @@ def test_frames_are_those_on_screen(kind, name):
 )
 def test_skipping_and_seeking_change_no_pixel(kind, name, options, monkeypatch):
     monkeypatch.setattr(video, "_SMALL", 0)  # threads, even for these
-    monkeypatch.setattr(video, "_JUMP", 0.7)
+    monkeypatch.setattr(video, "_SEEK_GAP", 0.7)
     path = kind(name)
     with open_clip(path, ClipOptions(**options)) as clip:
         frames = torch.cat([chunk.frames for chunk in clip.frame_chunks()])
@@ -74,16 +76,16 @@ def test_skipping_and_seeking_change_no_pixel(kind, name, options, monkeypatch):
 
 
 def test_jumps_are_made_and_given_up_where_they_do_not_pay(kind, monkeypatch):
-    monkeypatch.setattr(video, "_JUMP", 0.7)
+    monkeypatch.setattr(video, "_SEEK_GAP", 0.7)
     jumps = []
     seek = video.FrameReader._seek
     monkeypatch.setattr(video.FrameReader, "_seek", lambda *a: jumps.append(a[1]) or seek(*a))
     with open_clip(kind("long"), ClipOptions(fps=0.5)) as clip:
-        clip.read()
+        read_whole(clip)
     assert len(jumps) > 3
     jumps.clear()
     with open_clip(kind("mp4"), ClipOptions(fps=1)) as clip:  # one key frame only
-        clip.read()
+        read_whole(clip)
     assert 1 <= len(jumps) <= 2
 
 
@@ -95,7 +97,7 @@ def test_a_file_that_cannot_be_sought_in_is_read_from_its_beginning(kind, monkey
     def stubborn(self, time):
         raise av.error.FFmpegError(22, "no")
 
-    monkeypatch.setattr(Packets, "go", stubborn)
+    monkeypatch.setattr(Packets, "seek", stubborn)
     monkeypatch.setattr(reader, "_open", lambda self: opened.append(self) or original(self))
     path = kind("long")
     with open_clip(path, ClipOptions(start=5)) as clip:
@@ -105,7 +107,7 @@ def test_a_file_that_cannot_be_sought_in_is_read_from_its_beginning(kind, monkey
 
 
 def test_chunks_are_whole_patches_and_follow_each_other(kind):
-    with open_clip(kind("mp4"), chunk_seconds=1.9) as clip:
+    with open_clip(kind("mp4"), spec=MediaSpec(chunk_seconds=1.9)) as clip:
         chunks = list(clip.frame_chunks())
         assert [len(chunk.frames) for chunk in chunks] == [4, 4]
         assert [chunk.index for chunk in chunks] == [0, 1]
@@ -135,7 +137,7 @@ def test_sizes(tmp_path):
     for size in [(2, 2), (160, 2), (640, 16)]:
         path = media.silent_mp4(tmp_path / f"{size[0]}.mp4", size=size, seconds=1)
         with open_clip(path) as clip:
-            frames = clip.read().frames
+            frames = read_whole(clip).frames
             assert frames.shape[-2] % 28 == frames.shape[-1] % 28 == 0
     path = media.silent_mp4(tmp_path / "thin.mp4", size=(4096, 16), seconds=0.2)
     with pytest.raises(MediaError, match="4096x16"):
@@ -146,7 +148,7 @@ def test_frames_of_the_right_size_lie_in_order(tmp_path):
     path = media.silent_mp4(tmp_path / "a.mp4", size=(336, 280), seconds=1)
     with open_clip(path, ClipOptions(min_pixels=28 * 28, max_pixels=336 * 280)) as clip:
         assert clip.plan.size == (280, 336)
-        frames = clip.read().frames
+        frames = read_whole(clip).frames
         assert frames.is_contiguous()
         assert torch.equal(frames, wanted(path, clip))
 
@@ -156,7 +158,7 @@ def test_frames_of_the_right_size_lie_in_order(tmp_path):
 def test_rotation_is_applied(tmp_path, degrees, mirrored):
     path = media.rotated(tmp_path / "a.mp4", degrees, mirrored, seconds=1)
     with open_clip(path) as clip:
-        frame = clip.read().frames[0]
+        frame = read_whole(clip).frames[0]
         assert (clip.info.video.rotation, clip.info.video.mirrored) == (degrees, mirrored)
         stored = everything(path)[1][0].numpy().transpose(1, 2, 0)
     if mirrored:
@@ -173,7 +175,7 @@ def test_one_frame(tmp_path):
         media.gif(tmp_path / "a.gif", seconds=0.1),
     ):
         with open_clip(path) as clip:
-            frames = clip.read().frames
+            frames = read_whole(clip).frames
             assert len(frames) == 4
             assert (frames == frames[:1]).all()
 
@@ -181,6 +183,6 @@ def test_one_frame(tmp_path):
 def test_full_range_colours(tmp_path):
     path = media.silent_mp4(tmp_path / "a.mp4", seconds=0.2, color_range=2)
     with open_clip(path) as clip:
-        made = clip.read().frames[0].float()
+        made = read_whole(clip).frames[0].float()
     true = torch.from_numpy(media.picture(0, 160, 120)).permute(2, 0, 1)[None]
     assert (made - resize_frames(true, clip.plan.size)[0].float()).abs().mean() < 4

@@ -12,17 +12,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omnidrop.clip.features import (
-    AudioSpec,
-    LogMel,
-    VideoSpec,
-    audio_token_count,
-    log_mel,
-    mel_filters,
-    patches,
-    resize_frames,
-    target_size,
-)
+from omnidrop.clip.log_mel import LogMel, log_mel, mel_filters
+from omnidrop.clip.patches import patches, resize_frames, target_size
+from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.errors import MediaError
 
 transformers = pytest.importorskip("transformers")
@@ -159,7 +151,7 @@ def test_filters_of_a_low_sampling_rate():
     ("frames", "tokens"), [(0, 0), (1, 0), (2, 0), (3, 1), (100, 25), (30000, 7500)]
 )
 def test_audio_token_count(frames, tokens):
-    assert audio_token_count(frames) == tokens
+    assert MediaSpec().audio_tokens(frames) == tokens
 
 
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 768))

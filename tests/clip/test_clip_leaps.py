@@ -13,6 +13,7 @@ from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.frames import reader as video
 from omnidrop.clip.frames.packets import Damage
 from omnidrop.testing import media
+from omnidrop.testing.whole_clip import read_whole
 from tests.clip.test_clip_decode import wanted
 
 QUICK = {"preset": "veryfast", "g": "15"}
@@ -89,7 +90,7 @@ def clip_file(request, tmp_path_factory):
     ],
 )
 def test_sparse_frames_are_those_of_full_decoding(clip_file, options, jump, monkeypatch):
-    monkeypatch.setattr(video, "_JUMP", jump)
+    monkeypatch.setattr(video, "_SEEK_GAP", jump)
     with open_clip(clip_file[1], ClipOptions(**options)) as clip:
         frames = torch.cat([chunk.frames for chunk in clip.frame_chunks()])
         expected = wanted(clip_file[1], clip)
@@ -109,7 +110,7 @@ def test_frames_between_a_sample_and_a_key_frame_are_not_decoded(tmp_path, monke
     decode = video.FrameReader._decode
     monkeypatch.setattr(video.FrameReader, "_decode", lambda *a: sent.append(a[1]) or decode(*a))
     with open_clip(path, ClipOptions(fps=0.5)) as clip:
-        frames = clip.read().frames
+        frames = read_whole(clip).frames
         assert torch.equal(frames, wanted(path, clip))
     assert len([packet for packet in sent if packet is not None]) < 100  # of 200
 
@@ -123,5 +124,5 @@ def test_key_frames_that_are_no_whole_pictures_are_found_out(tmp_path):
     with open_clip(path, ClipOptions(fps=1.0)) as clip:
         reader = video.FrameReader(path, clip.info.video, Damage())
         images = [image for _, image in reader.frames([0.0, keys[2] + 0.04])]
-        assert reader.steady
+        assert reader.sequential_only
         assert len(images) == 2

@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from omnidrop.clip.clip import Clip, ClipOptions, open_clip
+from omnidrop.clip import clip as clip_file
+from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.frames import parallel
 from omnidrop.clip.frames import reader as video
 from omnidrop.clip.options import Stopwatch
-from omnidrop.clip.prefetch import Ahead
+from omnidrop.clip.prefetch import Prefetch
+from omnidrop.clip.specs import MediaSpec
 from omnidrop.testing import media
+from omnidrop.testing.whole_clip import read_whole
 from tests.clip.kinds import KINDS
 from tests.clip.test_clip_decode import wanted
 from tests.clip.test_clip_leaps import NAMES, make
@@ -24,10 +27,10 @@ KEYED = {"long", "long_ts", "long_mkv", "open_gop", "intra"}  # with key frames 
 @pytest.fixture
 def side_by_side(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Split even the smallest clip; the list gets the number of readers of each."""
-    monkeypatch.setattr(parallel, "_WORTH", 0.0)
-    monkeypatch.setattr(parallel, "_MOMENTS", 1)
-    monkeypatch.setattr(parallel, "_SHORT", 0.3)
-    monkeypatch.setattr(parallel, "_LONG", 0.6)
+    monkeypatch.setattr(parallel, "_MIN_PIXELS", 0.0)
+    monkeypatch.setattr(parallel, "_MIN_SAMPLES", 1)
+    monkeypatch.setattr(parallel, "_MIN_SECONDS", 0.3)
+    monkeypatch.setattr(parallel, "_MAX_SECONDS", 0.6)
     monkeypatch.setattr(parallel.os, "cpu_count", lambda: 3)
     used: list[int] = []
     shares = parallel._shares
@@ -96,11 +99,11 @@ def test_key_frames_that_are_no_whole_pictures(tmp_path, side_by_side, monkeypat
 @pytest.mark.parametrize("measured", [True, False])
 def test_files_cut_off(tmp_path, name, function, keep, measured, side_by_side, monkeypatch):
     if not measured:  # as with files too large to be read through: the header is believed
-        monkeypatch.setattr("omnidrop.clip.probe._MEASURED_ANYWAY", 0)
+        monkeypatch.setattr("omnidrop.clip.probe._ALWAYS_MEASURED", 0)
     options = {} if name == "a.avi" else {"options": {"g": "10"}}
     path = media.truncated(function(tmp_path / name, seconds=9, **options), keep)
     frames, notices = read(path)
-    monkeypatch.setattr(parallel, "_WORTH", float("inf"))
+    monkeypatch.setattr(parallel, "_MIN_PIXELS", float("inf"))
     expected, said = read(path)
     assert torch.equal(frames, expected)
     assert notices == said
@@ -120,12 +123,12 @@ def test_damage_in_the_middle(tmp_path, name, function, seed, side_by_side):
 def test_a_picture_held_for_long_at_the_end(tmp_path, side_by_side, monkeypatch):
     """How long the last frame stands depends on gaps that another reader may have seen."""
     times = [i / 25 for i in range(50)] + [4 + i / 25 for i in range(75)]
-    monkeypatch.setattr("omnidrop.clip.probe._MEASURED_ANYWAY", 0)
+    monkeypatch.setattr("omnidrop.clip.probe._ALWAYS_MEASURED", 0)
     path = media.variable_rate(tmp_path / "a.mkv", times=times, options={"g": "10"},
                                sounds=[{"codec": "libopus", "rate": 48_000, "seconds": 9}])  # fmt: skip  # noqa: E501
     frames, notices = read(path)
     assert side_by_side[0] > 1
-    monkeypatch.setattr(parallel, "_WORTH", float("inf"))
+    monkeypatch.setattr(parallel, "_MIN_PIXELS", float("inf"))
     expected, said = read(path)
     assert torch.equal(frames, expected)
     assert notices == said
@@ -141,21 +144,21 @@ def test_left_half_way(kind, side_by_side):
 
 
 def test_what_fails_in_a_reader_is_raised(kind, side_by_side, monkeypatch):
-    def fails(self, image):
+    def fails(image, size):
         raise RuntimeError("no room")
 
-    monkeypatch.setattr(Clip, "_resized", fails)
+    monkeypatch.setattr("omnidrop.clip.clip._resized", fails)
     with open_clip(kind("long")) as clip, pytest.raises(RuntimeError, match="no room"):
-        clip.read()
+        read_whole(clip)
     assert not decoders()
 
 
 def test_a_reader_waits_for_those_behind_it(kind, side_by_side, monkeypatch):
-    monkeypatch.setattr("omnidrop.clip.clip._AHEAD", 1)  # two frames each
+    monkeypatch.setattr("omnidrop.clip.clip._READ_AHEAD", 1)  # two frames each
     made = []
-    resized = Clip._resized
-    monkeypatch.setattr(Clip, "_resized", lambda *a: made.append(1) or resized(*a))
-    with open_clip(kind("long"), ClipOptions(fps=10), chunk_seconds=0.2) as clip:
+    resized = clip_file._resized
+    monkeypatch.setattr(clip_file, "_resized", lambda *a, **k: made.append(1) or resized(*a, **k))
+    with open_clip(kind("long"), ClipOptions(fps=10), spec=MediaSpec(chunk_seconds=0.2)) as clip:
         chunks = clip.frame_chunks()
         next(chunks)
         threading.Event().wait(0.5)
@@ -168,7 +171,7 @@ def test_who_looked_for_key_frames_in_vain_closes_the_file(kind, side_by_side, m
     close = video.FrameReader.close
     monkeypatch.setattr(video.FrameReader, "close", lambda self: closed.append(self) or close(self))
     with open_clip(kind("mp4"), ClipOptions(fps=5)) as clip:  # one key frame only
-        clip.read()
+        read_whole(clip)
     assert side_by_side == [0]
     assert len(closed) == 1
 
@@ -176,7 +179,7 @@ def test_who_looked_for_key_frames_in_vain_closes_the_file(kind, side_by_side, m
 def test_small_clips_are_read_by_one(kind, monkeypatch):
     monkeypatch.setattr(parallel, "_shares", lambda *_: pytest.fail("looked for key frames"))
     with open_clip(kind("long")) as clip:
-        clip.read()
+        read_whole(clip)
 
 
 def test_shares_are_even_or_none():
@@ -190,7 +193,7 @@ def test_shares_are_even_or_none():
     times = [n / 2 for n in range(120)]
     shares = parallel._shares(Keys(*range(0, 60, 5)), times, 2)
     assert len(shares) == 2
-    merged = sorted(pair for s in shares for pair in zip(s.places, s.stretches, strict=True))
+    merged = sorted(pair for s in shares for pair in zip(s.places, s.spans, strict=True))
     assert [time for _, stretch in merged for time in stretch] == times
     assert parallel._shares(Keys(0), times, 2) == []
     assert parallel._shares(Keys(0, 50), times, 2) == []
@@ -207,9 +210,9 @@ def test_ahead():
         finally:
             closed.append(True)
 
-    assert list(Ahead(count(), 2, "a")) == [0, 1, 2, 3, 4]
+    assert list(Prefetch(count(), 2, "a")) == [0, 1, 2, 3, 4]
     assert closed == [True]
-    ahead = Ahead(count(), 2, "a")
+    ahead = Prefetch(count(), 2, "a")
     assert next(ahead) == 0
     ahead.close()
     assert closed == [True, True]
@@ -219,7 +222,7 @@ def test_ahead():
         yield None  # an item like any other
         raise KeyError("gone")
 
-    ahead = Ahead(fails(), 2, "a")
+    ahead = Prefetch(fails(), 2, "a")
     assert next(ahead, 1) is None
     with pytest.raises(KeyError, match="gone"):
         next(ahead)

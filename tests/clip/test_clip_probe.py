@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
 import struct
-import zlib
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from omnidrop.clip import container as source
 from omnidrop.clip.clip import ClipOptions, open_clip
-from omnidrop.clip.export import chunks, export_chunks, png
+from omnidrop.clip.export import chunks, export_chunks
 from omnidrop.clip.probe import probe
 from omnidrop.clip.truncation import is_cut_off
 from omnidrop.errors import MediaError, UsageError
 from omnidrop.testing import media
+from omnidrop.testing.whole_clip import read_whole
 
 
 def test_a_plain_file(tmp_path):
@@ -46,7 +48,7 @@ def test_missing_durations_are_measured(tmp_path):
 
 
 def test_large_files_are_believed(tmp_path, monkeypatch):
-    monkeypatch.setattr("omnidrop.clip.probe._MEASURED_ANYWAY", 0)
+    monkeypatch.setattr("omnidrop.clip.probe._ALWAYS_MEASURED", 0)
     for name in ("a.mp4", "a.mkv"):
         info = probe(media.mkv(tmp_path / name) if "mkv" in name else media.mp4(tmp_path / name))
         assert info.duration == pytest.approx(4, abs=0.03)
@@ -69,7 +71,7 @@ def test_names_in_no_encoding(tmp_path):
     except OSError:
         pytest.skip("this file system wants UTF-8")
     with open_clip(strange) as clip:
-        assert len(clip.read().frames) == 8
+        assert len(read_whole(clip).frames) == 8
     with open_clip(os.fsdecode(strange)) as clip:
         assert clip.has_audio
     with pytest.raises(MediaError) as error:
@@ -145,7 +147,7 @@ def test_files_that_point_at_others(tmp_path, name):
 
 def test_disguised_pointers_are_not_followed(tmp_path, monkeypatch):
     """Even past our own look at its head, libav opens nothing but the file."""
-    monkeypatch.setattr(source, "refuse_pointers_and_pictures", lambda *_: None)
+    monkeypatch.setattr(source, "refuse_playlists_and_images", lambda *_: None)
     target = media.ts(tmp_path / "target.ts", seconds=1)
     for name, text in POINTERS.items():
         path = tmp_path / name
@@ -178,12 +180,18 @@ def test_a_movie_whose_media_lies_in_another_file(tmp_path):
         assert "other files" in text
 
 
+def png(image: np.ndarray) -> bytes:
+    out = io.BytesIO()
+    Image.fromarray(image).save(out, "PNG")
+    return out.getvalue()
+
+
 def test_an_image_sequence_is_not_expanded(tmp_path):
     for number in range(3):
         (tmp_path / f"f{number}.png").write_bytes(png(media.picture(number, 32, 32)))
     refuse(tmp_path / "f%d.png", "no such file")
     (tmp_path / "f%d.png").write_bytes(png(media.picture(0, 32, 32)))
-    refuse(tmp_path / "f%d.png", "picture")
+    refuse(tmp_path / "f%d.png", "still image")
 
 
 PICTURES = {
@@ -200,7 +208,7 @@ PICTURES = {
 def test_pictures(tmp_path, kind):
     for name in ("a.jpg", "a.mp4"):
         (tmp_path / name).write_bytes(PICTURES[kind])
-        refuse(tmp_path / name, f"picture \\({kind}")
+        refuse(tmp_path / name, f"image \\({kind}")
 
 
 def test_what_is_no_media(tmp_path):
@@ -221,7 +229,7 @@ def test_no_streams(tmp_path):
     head = struct.pack(">I4s4sI4s", 20, b"ftyp", b"isom", 512, b"isom")
     movie = struct.pack(">I4sI", 108, b"mvhd", 0) + struct.pack(">4I", 0, 0, 1000, 1000) + bytes(80)
     path.write_bytes(head + struct.pack(">I4s", 8 + len(movie), b"moov") + movie)
-    refuse(path, "neither picture nor sound|no media file")
+    refuse(path, "neither video nor audio|no media file")
 
 
 def test_endings(tmp_path):
@@ -248,15 +256,6 @@ def test_endings(tmp_path):
 # Export
 
 
-def decode_png(data: bytes) -> np.ndarray:
-    width, height = struct.unpack(">2I", data[16:24])
-    start = data.index(b"IDAT")
-    (length,) = struct.unpack(">I", data[start - 4 : start])
-    rows = zlib.decompress(data[start + 4 : start + 4 + length])
-    rows = np.frombuffer(rows, np.uint8).reshape(height, 1 + width * 3)
-    return rows[:, 1:].reshape(height, width, 3)
-
-
 def test_export(tmp_path):
     path = media.mp4(tmp_path / "a.mp4", seconds=5)
     with open_clip(path) as clip:
@@ -264,12 +263,12 @@ def test_export(tmp_path):
         assert [(c.start, c.end) for c in listed][:2] == [(0, 2), (2, 4)]
         assert listed[-1].end == pytest.approx(5, abs=0.03)
         written = export_chunks(clip, tmp_path / "out" / "deep")
-        frames = clip.read().frames
+        frames = read_whole(clip).frames
     names = [file.name for file in written]
     assert names[0] == "chunk-0000-frame-00.png"
     assert sum(name.endswith(".png") for name in names) == len(frames) == 10
     assert sum(name.endswith(".wav") for name in names) == 3
-    assert (decode_png(written[0].read_bytes()) == frames[0].permute(1, 2, 0).numpy()).all()
+    assert (np.asarray(Image.open(written[0])) == frames[0].permute(1, 2, 0).numpy()).all()
     with av.open(str(written[0])) as picture:  # another reader agrees
         image = next(picture.decode(video=0)).to_ndarray(format="rgb24")
         assert (image == frames[0].permute(1, 2, 0).numpy()).all()
@@ -299,4 +298,4 @@ def test_hdr_is_named(tmp_path, transfer, name):
     path = media.ten_bit(tmp_path / "a.mp4", seconds=0.4, options={"x264-params": colours})
     with open_clip(path) as clip:
         assert [note for note in clip.notices if f"HDR ({name})" in note]
-        assert len(clip.read().frames) == 4
+        assert len(read_whole(clip).frames) == 4

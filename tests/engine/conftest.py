@@ -1,39 +1,17 @@
-"""A tiny model and ready features for the engine's tests."""
+"""The engine's tests run over a tiny model of each family."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
-import torch
 
-from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model, load
-from omnidrop.models.loading import LoadOptions
-from omnidrop.models.qwen2_5_omni.tiny import tiny_thinker
+from omnidrop.testing import tiny_checkpoint
 
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_thinker(tmp_path_factory.mktemp("tiny"))
+#: Everything that asks for `folder`, `model` or `features` runs over each.
+FAMILIES = ("qwen2_5_omni", "made_up_omni")
 
 
-@pytest.fixture(scope="session")
-def model(folder: Path) -> Model:
-    return load(LoadOptions(model=str(folder), device="cpu", dtype="float32", offline=True))
-
-
-def make_features(
-    grid: tuple[int, int, int] | None = (4, 8, 6), mel_frames: int = 410, seed: int = 0
-) -> Features:
-    generator = torch.Generator().manual_seed(seed)
-    patches = None
-    if grid is not None:
-        patches = torch.randn(grid[0] * grid[1] * grid[2], 3 * 2 * 14 * 14, generator=generator)
-    mel = torch.randn(128, mel_frames, generator=generator) if mel_frames else None
-    return Features(patches=patches, grid=grid, second_per_grid=1.0 if grid else None, mel=mel)
-
-
-@pytest.fixture(scope="session")
-def features() -> Features:
-    return make_features()
+@pytest.fixture(scope="session", params=FAMILIES)
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp(request.param), request.param)

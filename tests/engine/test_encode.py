@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from omnidrop.clip.clip import Clip
-from omnidrop.clip.features import log_mel, patches
+from omnidrop.clip.log_mel import log_mel
+from omnidrop.clip.patches import patches
 from omnidrop.engine import encode
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
@@ -18,6 +20,7 @@ from omnidrop.engine.timing import Meter, host_peak
 from omnidrop.errors import MediaError, MemoryShortError
 from omnidrop.pruning.method import Method
 from omnidrop.testing import media
+from omnidrop.testing.whole_clip import read_whole
 
 QUESTION = "What instrument plays first?"
 SHORT = GenerateOptions(max_new_tokens=6)
@@ -36,14 +39,17 @@ def test_streamed_equals_whole(model: Model, clip_path: Path) -> None:
     with model.open(clip_path) as session:
         encoded = session.encode()
         assert session.clip is not None
-        data = session.clip.read()
+        data = read_whole(session.clip)
     assert data.audio is not None
     rows, grid = patches(data.frames, model.adapter.video_spec)
-    video, _ = model.adapter.vision_tower(rows, grid)
-    audio, attention = model.adapter.audio_tower(log_mel(data.audio), attention=True)
+    planes, _ = model.adapter.encode_video(rows, grid)
+    (audio,), attention = model.adapter.encode_audio(
+        log_mel(data.audio, model.adapter.audio_spec), attention=True
+    )
     assert encoded.media.grid == grid
     assert encoded.media.audio_tokens == len(audio)
-    torch.testing.assert_close(encoded.video, video)
+    assert encoded.planes[0] is encoded.video
+    torch.testing.assert_close(encoded.planes, planes)
     torch.testing.assert_close(encoded.audio, audio)
     torch.testing.assert_close(encoded.audio_attention, attention)
     assert not frame_threads()
@@ -53,10 +59,15 @@ def test_a_clip_and_its_features_give_the_same_answer(model: Model, clip_path: P
     with model.open(clip_path) as session:
         from_file = session.ask(QUESTION, method=Method(), options=SHORT)
         assert session.clip is not None
-        data = session.clip.read()
+        data = read_whole(session.clip)
     assert data.audio is not None
     rows, grid = patches(data.frames, model.adapter.video_spec)
-    ready = Features(patches=rows, grid=grid, second_per_grid=2 / data.fps, mel=log_mel(data.audio))
+    ready = Features(
+        patches=rows,
+        grid=grid,
+        second_per_grid=model.adapter.video_spec.temporal_patch_size / data.fps,
+        mel=log_mel(data.audio, model.adapter.audio_spec),
+    )
     with model.features(ready) as session:
         from_features = session.ask(QUESTION, method=Method(), options=SHORT)
     assert from_file.token_ids == from_features.token_ids
@@ -74,11 +85,11 @@ def beside(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> b
 def test_reading_and_towers_take_turns_where_both_need_the_processors(
     model: Model, clip_path: Path, beside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("omnidrop.clip.frames.parallel._WORTH", 0.0)
+    monkeypatch.setattr("omnidrop.clip.frames.parallel._MIN_PIXELS", 0.0)
     monkeypatch.setattr("omnidrop.engine.frame_stream.ROUND", 1)
     monkeypatch.setattr("omnidrop.engine.frame_stream.BATCH", 1)
     open_gates = []
-    tower = type(model.adapter).vision_tower
+    tower = type(model.adapter).encode_video
     with model.open(clip_path, fps=6) as session:
         assert session.clip is not None
         gate = session.clip.gate
@@ -87,15 +98,15 @@ def test_reading_and_towers_take_turns_where_both_need_the_processors(
             open_gates.append(gate._open.is_set())
             return tower(*given, **rest)
 
-        monkeypatch.setattr(type(model.adapter), "vision_tower", watched)
+        monkeypatch.setattr(type(model.adapter), "encode_video", watched)
         encoded = session.encode()
-        data = session.clip.read()
+        data = read_whole(session.clip)
         assert gate._open.is_set()
     assert open_gates == [beside] * len(open_gates)
-    assert len(open_gates) == 3
+    assert len(open_gates) == math.ceil(5.0 / model.adapter.template.chunk_seconds)
     rows, grid = patches(data.frames, model.adapter.video_spec)
     assert encoded.media.grid == grid
-    torch.testing.assert_close(encoded.video, tower(model.adapter, rows, grid)[0])
+    torch.testing.assert_close(encoded.video, tower(model.adapter, rows, grid).planes[0])
     assert not frame_threads()
 
 
@@ -138,7 +149,7 @@ def test_a_fault_in_a_tower_ends_the_decoding_thread(
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(type(model.adapter), "vision_tower", full)
+    monkeypatch.setattr(type(model.adapter), "encode_video", full)
     with model.open(clip_path) as session, pytest.raises(MemoryShortError, match="max-pixels"):
         session.ask(QUESTION)
     assert not frame_threads()
@@ -158,7 +169,8 @@ def test_silent_and_sound_only_clips(model: Model, clip_path: Path, tmp_path: Pa
         heard = session.ask(QUESTION, options=SHORT).trace
     with model.open(clip_path, audio=False, start=1.0, end=4.0) as session:
         seen = session.ask(QUESTION, options=SHORT).trace
-    assert (heard.video_tokens, heard.audio_tokens) == (0, 75)
+    assert heard.video_tokens == 0
+    assert heard.audio_tokens == model.adapter.template.audio_tokens(300)
     assert seen.audio_tokens == 0
     assert seen.video_tokens > 0
     assert (seen.chunks[0].start, seen.chunks[-1].end) == (1.0, 4.0)

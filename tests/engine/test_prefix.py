@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import pytest
@@ -18,10 +18,12 @@ from omnidrop.engine.decode import GenerateOptions, generate
 from omnidrop.engine.encode import Features
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.session import Model, load
+from omnidrop.models.family import registered
 from omnidrop.models.loading import LoadOptions
-from omnidrop.pruning.method import Entry, Method, Plan
+from omnidrop.pruning.method import Entry, Method, MethodState, Mix, Plan
 from omnidrop.report.trace import Answer
-from tests.engine.conftest import make_features
+from omnidrop.testing.made_up_family import FAMILY
+from tests.tiny import make_features
 
 FIRST = "Who is on screen then, and what is heard when the red square moves?"
 QUESTION = "What instrument plays first?"
@@ -29,25 +31,38 @@ OPTIONS = GenerateOptions(max_new_tokens=6, survivors=True, logprobs=True, seed=
 LAYERS = 6
 
 
+@dataclass
+class Drawn(MethodState):
+    """What was drawn so far."""
+
+    numbers: list[float] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Remembering(Method):
-    """Adaptive, draws, and carries a memo from entry to a choice the question takes part in."""
+    """Adaptive, draws, and carries that from entry to a choice the question takes part in."""
 
     name: ClassVar[str] = "remembering"
 
     def plan(self, tokens, layers):
         return Plan(len(tokens), (len(tokens),) * layers, adaptive=True)
 
+    def start(self, plan):
+        return Drawn()
+
     def enter(self, view, plan):
-        view.memo["drawn"] = [float(torch.rand(1, generator=view.generator))]
+        view.state.numbers.append(float(torch.rand(1, generator=view.generator)))
         return Entry(torch.arange(len(view.tokens)))
 
     def keep(self, view, count):
-        view.memo["drawn"].append(float(torch.rand(1, generator=view.generator)))
-        share = 0.5 + sum(view.memo["drawn"]) / (4 * len(view.memo["drawn"]))
+        drawn = view.state.numbers
+        drawn.append(float(torch.rand(1, generator=view.generator)))
+        share = 0.5 + sum(drawn) / (4 * len(drawn))
         scores = view.attention("all-text")
         index = scores.topk(max(1, int(share * len(scores)))).indices.sort().values
-        return Entry(index, view.hidden()[index] * 0.5)
+        places = torch.arange(len(index))
+        mix = Mix(places.repeat(2), torch.cat((index, index.flip(0))), torch.ones(2 * len(index)))
+        return Entry(index, mix)
 
 
 #: Method → layers of six whose share of the clip is reused.
@@ -55,12 +70,12 @@ REUSED: list[tuple[Method, int]] = [
     (Method(), 6),
     (omnidrop.OmniDrop(budget=0.5), 3),
     (omnidrop.OmniDrop(budget=0.5, cache="cut"), 3),
-    (omnidrop.OmniDrop(budget=0.5, rows="all-text", entry="none"), 2),
+    (omnidrop.get_method("none+omnidrop", budget=0.5, rows="all-text"), 2),
     (omnidrop.FastV(budget=0.6), 2),
     (omnidrop.Uniform(budget=0.4), 6),
     (omnidrop.Random(budget=0.4), 6),
-    (omnidrop.Random(budget=0.5, schedule="step", cache="cut"), 6),
-    (omnidrop.Random(budget=0.5, schedule="step"), 6),
+    (omnidrop.get_method("random+random@omnidrop", budget=0.5, schedule="step", cache="cut"), 6),
+    (omnidrop.get_method("random+random@omnidrop", budget=0.5, schedule="step"), 6),
     (Remembering(), 1),
 ]
 
@@ -72,7 +87,7 @@ def ids(method: object) -> str | None:
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let short clips go apart, too."""
-    monkeypatch.setattr(prefill_module, "APART_FROM", 1)
+    monkeypatch.setattr(prefill_module, "SPLIT_FROM", 1)
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
@@ -169,7 +184,7 @@ def test_room_is_shared_once_nobody_uses_it(model: Model, features: Features) ->
                 on_prefill=lambda p: places.append(p.cache.keys(2).data_ptr()),
             )
         (_, prefix) = session.prefixes._held[0]
-        assert places == [prefix.states[2].keys.data_ptr()] * 2
+        assert places == [prefix.kv[2].keys.data_ptr()] * 2
 
 
 @pytest.mark.usefixtures("apart")
@@ -187,7 +202,7 @@ def test_only_what_is_the_same_is_reused(model: Model, features: Features) -> No
     assert layers(options=replace(OPTIONS, seed=4)) == 0
     assert layers(system="Answer in one word.") == 0
     assert layers(method=omnidrop.Random(budget=0.5)) == 0
-    assert layers(method=omnidrop.Random(budget=0.4, cache="cut")) == 0
+    assert layers(method=omnidrop.Uniform(budget=0.4)) == 0
     assert layers(reuse=False) == 0
 
 
@@ -268,22 +283,23 @@ def test_a_long_clip_is_reused_and_equals_a_fresh_process(folder) -> None:
     code = (
         "import sys, omnidrop\n"
         "from tests.engine.test_prefix import OPTIONS, QUESTION, long_clip, load_again\n"
-        "answer = load_again(sys.argv[1]).features(long_clip()).ask(\n"
+        "model = load_again(sys.argv[1])\n"
+        "answer = model.features(long_clip(model)).ask(\n"
         "    QUESTION, method=omnidrop.FastV(budget=0.6), options=OPTIONS)\n"
         "print(answer.token_ids, answer.logprobs)\n"
     )
     command = [sys.executable, "-c", code, str(folder)]
     fresh = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    _, second = ask(
-        load_again(str(folder)), long_clip(), [FIRST, QUESTION], omnidrop.FastV(budget=0.6)
-    )
+    model = load_again(str(folder))
+    _, second = ask(model, long_clip(model), [FIRST, QUESTION], omnidrop.FastV(budget=0.6))
     assert reused_layers(second) == 2
     assert f"{second.token_ids} {second.logprobs}" == fresh
 
 
-def long_clip() -> Features:
-    return make_features((8, 32, 24), 0)
+def long_clip(model: Model) -> Features:
+    return make_features((8, 32, 24), 0, model=model)
 
 
 def load_again(folder: str) -> Model:
-    return load(LoadOptions(model=folder, device="cpu", dtype="bfloat16", offline=True))
+    with registered(FAMILY):
+        return load(LoadOptions(model=folder, device="cpu", dtype="bfloat16", offline=True))

@@ -10,7 +10,7 @@ from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning.method import Method
-from tests.engine.conftest import make_features
+from tests.tiny import make_features
 
 QUESTION = "What instrument plays first?"
 SHORT = GenerateOptions(max_new_tokens=8, survivors=True, logprobs=True)
@@ -19,7 +19,7 @@ METHODS = [
     Method(),
     omnidrop.OmniDrop(budget=0.3),
     omnidrop.OmniDrop(budget=0.3, cache="cut"),
-    omnidrop.OmniDrop(budget=0.5, rows="last", diversity=0.0, entry="none"),
+    omnidrop.get_method("none+omnidrop", budget=0.5, rows="last", diversity=0.0),
     omnidrop.Random(budget=0.4),
     omnidrop.Uniform(budget=0.4),
     omnidrop.FastV(budget=0.6),
@@ -35,7 +35,8 @@ def test_trace_accounts_for_every_token(model: Model, features: Features, method
     with model.features(features) as clip:
         trace = clip.ask(QUESTION, method=method, options=SHORT).trace
     assert trace.layers == 6
-    assert trace.audio_tokens + trace.video_tokens == trace.av_tokens == 102 + 48
+    assert trace.audio_tokens == model.adapter.template.audio_tokens(410)
+    assert trace.audio_tokens + trace.video_tokens == trace.av_tokens == trace.audio_tokens + 48
     assert trace.kept_per_layer == trace.planned
     assert abs(trace.realised_budget - method.budget) <= 0.01
     assert trace.realised_budget == pytest.approx(sum(trace.kept_per_layer) / 6 / trace.av_tokens)
@@ -89,7 +90,7 @@ def test_cutting_earlier_caches_saves_memory(model: Model, features: Features) -
 def test_every_mix_of_modalities_is_answered(
     model: Model, grid: tuple[int, int, int] | None, mel_frames: int
 ) -> None:
-    with model.features(make_features(grid, mel_frames)) as clip:
+    with model.features(make_features(grid, mel_frames, model=model)) as clip:
         pruned = clip.ask(QUESTION, method=omnidrop.OmniDrop(budget=0.5), options=SHORT)
         full = clip.ask(QUESTION, method=Method(), options=SHORT)
     assert pruned.trace.av_tokens == full.trace.av_tokens

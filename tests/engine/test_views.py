@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import pytest
@@ -10,9 +10,16 @@ import torch
 
 from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model
-from omnidrop.pruning.method import Entry, Method, Plan
+from omnidrop.pruning.method import Entry, Method, MethodState, Mix, Need, Plan
 
 QUESTION = "What instrument plays first?"
+
+
+@dataclass
+class Asked(MethodState):
+    """The layers that were looked at."""
+
+    layers: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -20,25 +27,26 @@ class Looking(Method):
     """Keeps everything, and looks at everything."""
 
     name: ClassVar[str] = "looking"
-    wants: ClassVar[frozenset[str]] = frozenset({"video attention"})
+    wants: ClassVar[frozenset[str]] = frozenset({Need.VIDEO_ATTENTION})
 
     def plan(self, tokens, layers):
         return Plan(len(tokens), (len(tokens),) * layers, adaptive=True)
 
+    def start(self, plan):
+        return Asked()
+
     def enter(self, view, plan):
         assert view.video_attention is not None
         assert len(view.video_attention) == int(view.tokens.video.sum())
-        view.memo["asked"] = []
         return Entry(torch.arange(len(view.tokens)))
 
     def keep(self, view, count):
         n = len(view.tokens)
         for rows in ("question", "last", "all-text"):
             each = view.row_attention(rows)
-            assert view.text_hidden(rows).shape == (len(each), view.hidden().shape[1])
             torch.testing.assert_close(each.mean(0), view.attention(rows))
-        view.memo["asked"].append(view.layer)
-        self.seen.append(list(view.memo["asked"]))
+        view.state.layers.append(view.layer)
+        self.seen.append(list(view.state.layers))
         return torch.arange(n)
 
     seen: ClassVar[list[list[int]]] = []
@@ -46,10 +54,10 @@ class Looking(Method):
 
 @dataclass(frozen=True)
 class Halving(Method):
-    """Decides as it goes: half of the tokens after layer 0, their states set to `fill` if given."""
+    """Decides as it goes: half of the tokens after layer 0, which may take in all the others."""
 
     name: ClassVar[str] = "halving"
-    fill: float | None = None
+    merge: bool = False
 
     def plan(self, tokens, layers):
         return Plan(len(tokens), (len(tokens),) * layers, adaptive=True)
@@ -59,10 +67,12 @@ class Halving(Method):
         if view.layer:
             return torch.arange(n)
         index = torch.arange(0, n, 2)
-        if self.fill is None:
+        if not self.merge:
             return index
-        hidden = view.hidden()
-        return Entry(index, torch.full((len(index), hidden.shape[1]), self.fill))
+        places = torch.arange(len(index)).repeat_interleave(n)
+        return Entry(
+            index, Mix(places, torch.arange(n).repeat(len(index)), torch.ones(n * len(index)))
+        )
 
 
 def test_a_method_sees_all_that_the_contract_names(model: Model, features: Features) -> None:
@@ -124,6 +134,6 @@ def test_an_adaptive_method_decides_how_many_stay(model: Model, features: Featur
 def test_states_given_by_a_method_go_on(model: Model, features: Features) -> None:
     with model.features(features) as clip:
         plain = clip.ask(QUESTION, method=Halving())
-        filled = clip.ask(QUESTION, method=Halving(fill=3.0))
-    assert filled.trace.kept_per_layer == plain.trace.kept_per_layer
-    assert filled.token_ids != plain.token_ids
+        merged = clip.ask(QUESTION, method=Halving(merge=True))
+    assert merged.trace.kept_per_layer == plain.trace.kept_per_layer
+    assert merged.token_ids != plain.token_ids

@@ -10,7 +10,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from omnidrop.evaluation.sets import QuestionSet, read_set
+from omnidrop.evaluation.items import QuestionSet
+from omnidrop.evaluation.sets import read_set
 
 
 @pytest.fixture

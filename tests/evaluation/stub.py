@@ -97,11 +97,12 @@ class StubModel:
             embed=lambda ids: self.weights[ids], device=torch.device("cpu")
         )
 
-    def open(self, path: Path, options: ClipOptions, **span: Any) -> StubSession:
-        self.log.append(("open", path.name, *span.values()))
+    def open(self, path: Path, options: ClipOptions) -> StubSession:
+        span = [value for value in (options.start, options.end) if value is not None]
+        self.log.append(("open", path.name, *span))
         if not path.is_file():
             raise MediaError("There is no such file.", path=path)
-        identity = f"{path.read_bytes()!r}{options.start}{span}"
+        identity = f"{path.read_bytes()!r}{options.start}{options.end}"
         return StubSession(self, path, SimpleNamespace(identity=identity))
 
     def count(self, what: str) -> int:

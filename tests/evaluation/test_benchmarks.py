@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from omnidrop.errors import MediaError, UsageError
-from omnidrop.evaluation.benchmarks import Reader
-from omnidrop.evaluation.sets import QuestionSet, formats, read_set
+from omnidrop.evaluation.benchmarks.reader import Reader
+from omnidrop.evaluation.items import QuestionSet
+from omnidrop.evaluation.sets import formats, read_set
 
 FIXTURES = Path(__file__).parent / "fixtures"
 

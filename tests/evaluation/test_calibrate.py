@@ -14,7 +14,7 @@ import pytest
 from stub import StubModel, StubSession, make_trace
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.evaluation.calibrate.grid import Grid, ranges_of, stand_in
+from omnidrop.evaluation.calibrate.grid import Grid, ranges_of, synthetic_clip
 from omnidrop.evaluation.calibrate.search import (
     Search,
     calibrate,
@@ -25,8 +25,9 @@ from omnidrop.evaluation.calibrate.search import (
     standing,
 )
 from omnidrop.evaluation.calibrate.trials import Mark, Trials
+from omnidrop.evaluation.items import QuestionSet
 from omnidrop.evaluation.runner import RunOptions
-from omnidrop.evaluation.sets import QuestionSet, read_set
+from omnidrop.evaluation.sets import read_set
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.pruning.methods.pyramiddrop import PyramidDrop
 from omnidrop.pruning.presets import read_preset
@@ -59,8 +60,8 @@ class Model(StubModel):
         self.score, self.trace = score, make_trace
         self.info.text = SimpleNamespace(vocab=4, layers=28)
 
-    def open(self, path, options, **span):
-        opened = super().open(path, options, **span)
+    def open(self, path, options):
+        opened = super().open(path, options)
         return Session(self, path, opened.clip)
 
 
@@ -230,7 +231,7 @@ def test_defaults_that_cannot_reach_the_budget(questions):
 
 
 def _clip():
-    return stand_in(), 28
+    return synthetic_clip(), 28
 
 
 def test_no_setting_reaches_the_budget(questions):
@@ -281,12 +282,12 @@ def test_rungs_halve_and_double():
 
 
 def test_a_grid_leaves_out_what_cannot_work():
-    ranges = {"entry": ("paper", "none"), "entry_ratio": (None, 0.5), "t_mid": (None, 0.9)}
+    ranges = {"turning": ("fixed", "asl"), "diversity": (0.2, 0.5), "t_mid": (None, 0.9)}
     drawn = Grid("omnidrop", ranges, (0.3,), 28).draw(20, seed=0)
     assert drawn[0] == {}
     assert all(list(drawn).count(fields) == 1 for fields in drawn)
-    assert {"entry": "none", "entry_ratio": 0.5} not in drawn  # refused by OmniDrop
-    assert {"entry_ratio": 0.5, "t_mid": 0.9} in drawn
+    assert {"turning": "asl", "t_mid": 0.9} not in drawn  # refused by OmniDrop
+    assert {"diversity": 0.5, "t_mid": 0.9} in drawn
     assert len(drawn) == 6
     stages = {"stages": ((0.1, 0.35, 0.6), (0.22, 0.5, 0.75))}  # 0.2 cannot begin so late
     assert Grid("pyramiddrop", stages, (0.2,), 28).draw(9, 0) == [
@@ -314,7 +315,7 @@ def test_values_to_try():
     for name, wrong in (("omnidrop", {"betta": (1,)}), ("omnidrop", {"budget": (0.1,)})):
         with pytest.raises(UsageError, match="cannot be tuned"):
             ranges_of(name, wrong)
-    with pytest.raises(UsageError, match="Nothing of uniform"):
+    with pytest.raises(UsageError, match="declares nothing to tune"):
         ranges_of("uniform")
 
 

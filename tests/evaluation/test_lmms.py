@@ -100,7 +100,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> dict[str, type]:
 @pytest.fixture
 def model(registered):
     made = ours.OmniDropLmms.create_from_arg_string(
-        "pretrained=demo,method=random,schedule=sigmoid,device=cpu",
+        "pretrained=demo,method=random+random@omnidrop,schedule=step,device=cpu",
         {"batch_size": 1, "max_batch_size": None, "budget": 0.5},
     )
     documents = [{"clip": CLIPS[i % 2]} for i in range(4)]
@@ -155,7 +155,7 @@ def test_requests_are_answered_in_their_order_and_each_clip_is_opened_once(
 
 
 def test_arguments_reach_method_and_reading(model) -> None:
-    assert model.asker.method.settings()["schedule"] == "sigmoid"
+    assert model.asker.method.settings()["schedule.schedule"] == "step"
     assert model.asker.method.budget == 0.5
     assert model.model_name.startswith("demo-")
     assert str(model.device) == "cpu"

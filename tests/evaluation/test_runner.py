@@ -11,10 +11,10 @@ from stub import StubModel
 
 import omnidrop
 from omnidrop.errors import UsageError
+from omnidrop.evaluation.items import QuestionSet
 from omnidrop.evaluation.records import RECORDS, SCHEMA, read_records
 from omnidrop.evaluation.runner import UNPRUNED, Cell, RunOptions, cells, run
 from omnidrop.evaluation.scoring import INSTRUCTION
-from omnidrop.evaluation.sets import QuestionSet
 from omnidrop.pruning.method import Method
 
 CELLS = cells(["random", "uniform"], [0.5, 0.2])
@@ -34,7 +34,7 @@ def test_settings_and_variants_make_cells_of_their_own() -> None:
         ["omnidrop"],
         [0.3],
         settings={"omnidrop": {"diversity": 0}},
-        variants=[("even", "omnidrop", {"entry": "uniform"}), ("low", "random", {"budget": 0.1})],
+        variants=[("even", "uniform+omnidrop", {}), ("low", "random", {"budget": 0.1})],
     )
     assert [(c.label, c.budget) for c in made[1:]] == [
         ("omnidrop", 0.3),
@@ -42,7 +42,7 @@ def test_settings_and_variants_make_cells_of_their_own() -> None:
         ("low", 0.1),
     ]
     assert made[1].settings["diversity"] == 0
-    assert made[2].settings["entry"] == "uniform"
+    assert made[2].settings["name"] == "uniform+omnidrop"
     assert made[3].settings["name"] == "random"
 
 
@@ -258,8 +258,10 @@ def test_another_model_set_or_way_of_asking_needs_another_folder(
 
 def test_one_label_stands_for_one_setting(questions: QuestionSet, tmp_path: Path) -> None:
     run(StubModel(), questions, CELLS, tmp_path / "out")
-    changed = cells(["random"], [0.5], settings={"random": {"schedule": "sigmoid"}})
-    with pytest.raises(UsageError, match=r"'random' at 0\.5 was run with schedule=.*--variant"):
+    changed = cells([], [0.5], variants=[("random", "random+random@omnidrop", {})])
+    with pytest.raises(
+        UsageError, match=r"'random' at 0\.5 was run with name=random before.*--variant"
+    ):
         run(StubModel(), questions, changed, tmp_path / "out")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from omnidrop.evaluation.stats import bootstrap, holm, mcnemar, paired, wilson
 
@@ -149,3 +150,25 @@ def test_paired_the_other_way_round_is_the_same_with_other_signs(both) -> None:
 def test_paired_with_itself_differs_in_nothing() -> None:
     found = paired([True, False, True], [True, False, True], ["a", "b", "c"])
     assert (found.difference, found.low, found.high, found.p) == (0.0, 0.0, 0.0, 1.0)
+
+
+@given(st.integers(0, 2000), st.integers(1, 2000))
+def test_wilson_is_scipys(right: int, total: int) -> None:
+    right = min(right, total)
+    known = stats.binomtest(right, total).proportion_ci(0.95, method="wilson")
+    assert wilson(right, total) == pytest.approx((known.low, known.high), abs=1e-9)
+
+
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_mcnemar_is_scipys_binomial_test(b: int, c: int) -> None:
+    known = stats.binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
+    assert mcnemar(b, c) == pytest.approx(known, rel=1e-9)
+
+
+def test_bootstrap_of_single_questions_is_scipys_percentile_interval() -> None:
+    values = np.random.default_rng(0).normal(0.1, 0.5, 80)
+    known = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=1
+    ).confidence_interval
+    # Two draws of the same distribution; its standard deviation is 0.056.
+    assert bootstrap(values, range(80), draws=20_000) == pytest.approx(known, abs=0.004)

@@ -14,8 +14,8 @@ from stub import StubModel
 
 from omnidrop.errors import UsageError
 from omnidrop.evaluation import figures, tables
+from omnidrop.evaluation.items import QuestionSet
 from omnidrop.evaluation.runner import UNPRUNED, cells, run
-from omnidrop.evaluation.sets import QuestionSet
 from omnidrop.evaluation.stats import wilson
 from omnidrop.evaluation.summary import ALL, Summary, summarise
 
@@ -173,7 +173,7 @@ def test_folders_that_do_not_belong_together_are_refused(
     run(
         StubModel(rule),
         questions,
-        cells(["random"], [0.5], settings={"random": {"schedule": "sigmoid"}}),
+        cells([], [0.5], variants=[("random", "random+random@omnidrop", {})]),
         tmp_path / "c",
     )
     with pytest.raises(UsageError, match=r"'random' at 0\.5 stands for different settings"):
@@ -285,7 +285,7 @@ def test_the_figure_is_the_same_for_the_same_numbers(summary: Summary, tmp_path:
 
 def test_no_two_lines_look_alike() -> None:
     labels = [f"m{i}" for i in range(40)]
-    looks = {tuple(map(str, figures.look(labels, label).values())) for label in labels}
+    looks = {tuple(map(str, figures.line_style(labels, label).values())) for label in labels}
     assert len(looks) == 40
 
 

@@ -50,7 +50,7 @@ def demo(thinker_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_folder_is_a_model(hub_folder, monkeypatch):
     found = find(str(hub_folder))
     assert (found.name, found.folder, found.demo) == ("hub", hub_folder, False)
-    assert found.thinker_config["model_type"] == "qwen2_5_omni_thinker"
+    assert found.family.name == "Qwen2.5-Omni"
     monkeypatch.chdir(hub_folder)
     assert find(".").name == "hub"
 
@@ -85,18 +85,18 @@ def test_half_a_download_is_no_model(hub, hub_folder):
 def test_known_models_say_which_are_here(hub, demo, hub_folder):
     put(hub, hub_folder)
     demo_model, small, large = known_models()
-    assert (demo_model.alias, demo_model.ready) == ("demo", True)
+    assert (demo_model.alias, demo_model.folder) == ("demo", str(demo))
     assert (small.alias, small.name, small.state) == ("3b", REPOSITORY, "on this machine")
     assert small.size
     assert small.size.endswith("MB")
-    assert (large.alias, large.ready, large.size) == ("7b", False, None)
+    assert (large.alias, large.folder, large.size) == ("7b", None, None)
 
 
 def test_the_demo_model_may_be_missing(monkeypatch, tmp_path):
     monkeypatch.setattr(locations, "demo_folder", lambda: tmp_path / "none")
     with pytest.raises(ModelError, match="missing from this installation"):
         find("demo")
-    assert not known_models()[0].ready
+    assert known_models()[0].folder is None
 
 
 def test_the_demo_folder_is_in_the_package_or_beside_it(tmp_path, monkeypatch):

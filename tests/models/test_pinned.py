@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from omnidrop.errors import ModelError
-from omnidrop.models import loading, locations, pinned
+from omnidrop.models import pinned
 from omnidrop.models.loading import LoadOptions, load_adapter
+from omnidrop.models.qwen2_5_omni import FAMILY
 from omnidrop.models.qwen2_5_omni.tiny import hub_layout, tiny_thinker
 
 CPU = torch.device("cpu")
@@ -24,11 +25,11 @@ def read_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     read = pinned.PinnedReader.read
 
-    def noting(self, path, weight):
+    def noting(self, path, weight, offset):
         names.append(weight.name)
-        return read(self, path, weight)
+        return read(self, path, weight, offset)
 
-    monkeypatch.setattr(loading, "reads_pinned", lambda device: True)
+    monkeypatch.setattr(pinned, "reads_pinned", lambda device: True)
     monkeypatch.setattr(pinned.PinnedReader, "read", noting)
     return names
 
@@ -59,8 +60,8 @@ def test_the_same_model(
     monkeypatch.setattr(pinned.PinnedReader.__init__, "__kwdefaults__", {"block": block})
     given, generation, stops = state(folder, dtype=dtype)
     assert len(read_here) == len(given)
-    assert not any(name.startswith(locations.UNUSED) for name in read_here)
-    monkeypatch.setattr(loading, "reads_pinned", lambda device: False)
+    assert not any(name.startswith(FAMILY.unused_weights) for name in read_here)
+    monkeypatch.setattr(pinned, "reads_pinned", lambda device: False)
     read_here.clear()
     expected, expected_generation, expected_stops = state(folder, dtype=dtype)
     assert not read_here
@@ -79,7 +80,7 @@ def test_the_same_quantised_model(
     hub_folder = hub_layout(tmp_path / "model", dtype=torch.bfloat16)
     given = state(hub_folder, quantize=kind, dtype="bfloat16")[0]
     assert read_here
-    monkeypatch.setattr(loading, "reads_pinned", lambda device: False)
+    monkeypatch.setattr(pinned, "reads_pinned", lambda device: False)
     expected = state(hub_folder, quantize=kind, dtype="bfloat16")[0]
     assert list(given) == list(expected)
     for key, value in expected.items():
@@ -127,8 +128,8 @@ def test_a_file_that_ends_while_it_is_read_is_an_error(
     victim = sorted(folder.glob("*.safetensors"))[1]
     lazy = pinned.PinnedReader.lazy
 
-    def cut(self, where, dtype):
-        found = lazy(self, where, dtype)
+    def cut(self, where, dtype, unused):
+        found = lazy(self, where, dtype, unused)
         os.truncate(victim, victim.stat().st_size // 2)
         return found
 
@@ -148,7 +149,7 @@ def test_files_and_threads_are_given_back(hub_folder: Path) -> None:
     if before:
         assert set(os.listdir("/proc/self/fd")) <= before | {str(max(map(int, before)) + 1)}
     with pytest.raises(RuntimeError):
-        reader.read(hub_folder, next(iter(unread.values())).weight)
+        reader.read(hub_folder, next(iter(unread.values())).weight, 0)
 
 
 def test_only_a_gpu_is_read_for_here() -> None:

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from omnidrop.testing import check_method
+
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PACKAGE = ROOT / "examples" / "my_method"
@@ -23,7 +25,7 @@ sys.path.insert(0, str(ROOT / "tests" / "pruning"))
 #: Runs one command after the other in one process: [[words…], …] on stdin, results on stdout.
 DRIVER = """
 import contextlib, io, json, sys
-from omnidrop_cli.errors import run
+from omnidrop_cli.main import run
 found = []
 for words in json.load(sys.stdin):
     out, err = io.StringIO(), io.StringIO()
@@ -110,13 +112,9 @@ def test_without_the_package_nobody_knows_it() -> None:
 def test_it_keeps_what_every_method_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PACKAGE))
     from loudest import Loudest
-    from simulate import clip_of, prefill
 
-    for budget in (0.05, 0.3, 1.0):
-        for layers in (4, 28):
-            done = prefill(Loudest(budget=budget), clip_of(400), layers)
-            assert done.realised == pytest.approx(budget, abs=0.01)
-            assert [len(s) for s in done.survivors] == list(done.plan.counts)
+    check_method(Loudest)
+    check_method(Loudest, turn=0.25, cache="cut")
 
 
 def test_the_docs_have_this_very_code() -> None:

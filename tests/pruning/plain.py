@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from omnidrop.prompt import Kind
+from omnidrop.tokens import Kind
 
 
 def dot(a, b):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from predictors import predictor_folder
 
@@ -25,8 +26,15 @@ from omnidrop.pruning.methods.seats import Seats
 from omnidrop.pruning.methods.sparsevlm import SparseVLM
 from omnidrop.pruning.methods.uniform import Uniform
 from omnidrop.pruning.methods.visionzip import VisionZip
+from omnidrop.pruning.registry import get_method
 
 Make = Callable[..., Method]
+
+
+def composed(name: str, **settings: Any) -> Make:
+    """Return what makes a composition at a budget."""
+    return partial(get_method, name, **settings)
+
 
 #: Label → what makes the method at a budget.
 SOLVED: dict[str, Make] = {
@@ -35,17 +43,13 @@ SOLVED: dict[str, Make] = {
     "omnidrop-plain": partial(OmniDrop, diversity=0),
     "omnidrop-exponential": partial(OmniDrop, schedule="exponential"),
     "omnidrop-step": partial(OmniDrop, schedule="step"),
-    "omnidrop-no-entry": partial(OmniDrop, entry="none"),
-    "omnidrop-uniform-entry": partial(OmniDrop, entry="uniform"),
     "omnidrop-last-cut": partial(OmniDrop, rows="last", cache="cut"),
     "omnidrop-asl": partial(OmniDrop, turning="asl"),
     "omnidrop-asl-step": partial(OmniDrop, turning="asl", schedule="step", settled=0.9),
     "omnidrop-auto": OmniDropAuto,
     "omnidrop-auto-blind": partial(OmniDropAuto, power=0, lead=1),
-    "omnidrop-auto-even": partial(OmniDropAuto, choice="even"),
     "omnidrop-auto-deep": partial(OmniDropAuto, free=1.0, fuse=0.5, rows="last", cache="cut"),
     "random": Random,
-    "random-sigmoid": partial(Random, schedule="sigmoid"),
     "uniform": Uniform,
     "contextguard": partial(ContextGuard, predictor=predictor_folder()),
     "contextguard-merge": partial(
@@ -65,6 +69,20 @@ SOLVED: dict[str, Make] = {
     "omnizip": OmniZip,
     "omnizip-rates": partial(OmniZip, rho_a=0.8, rho_v=0.5, contextual=0.3, group=1),
     "dash": Dash,
+    "none+omnidrop": composed("none+omnidrop"),
+    "uniform+omnidrop": composed("uniform+omnidrop"),
+    "uniform+omnidrop-cut": composed("uniform+omnidrop", cache="cut", turning="asl"),
+    "divprune+omnidrop-auto": composed("divprune+omnidrop-auto", power=0),
+    "visionzip+seats": composed("visionzip+seats"),
+    "dash+fastv": composed("dash+fastv"),
+    "omnizip+pyramiddrop": composed("omnizip+pyramiddrop"),
+    "omnidrop+sparsevlm": composed("omnidrop+sparsevlm"),
+    "seats+fastv": composed("seats+fastv"),
+    "dycoke+random@omnidrop": composed("dycoke+random@omnidrop", schedule="exponential"),
+    "random+random@omnidrop": composed("random+random@omnidrop"),
+    "uniform+uniform@omnidrop-auto": composed("uniform+uniform@omnidrop-auto"),
+    "omnidrop-auto+omnidrop@seats": composed("omnidrop-auto+omnidrop@seats"),
+    "none+random@pyramiddrop": composed("none+random@pyramiddrop"),
 }
 
 #: Methods whose counts do not follow from their budget alone.
@@ -79,8 +97,10 @@ GIVEN: dict[str, Make] = {
 
 #: Those of `SOLVED` whose first layers see everything, which sets their lowest budget.
 LIMITED = {
-    *("omnidrop-no-entry", "fastv", "seats", "seats-own"),
-    *("pyramiddrop", "sparsevlm", "sparsevlm-plain"),
+    *("fastv", "seats", "seats-own", "pyramiddrop", "sparsevlm", "sparsevlm-plain"),
+    *("none+omnidrop", "visionzip+seats", "seats+fastv"),
+    *("dash+fastv", "omnizip+pyramiddrop", "omnidrop+sparsevlm", "none+random@pyramiddrop"),
+    "omnidrop-auto+omnidrop@seats",
 }
 
 #: Those that can be met at any budget from 0.02 to 1 on any depth from 4 layers.

@@ -6,10 +6,10 @@ Written from the papers, not from the classes: a default that drifts fails here 
 from __future__ import annotations
 
 import pytest
-from simulate import clip
 
 from omnidrop.pruning.parts import rank_stability as turning
 from omnidrop.pruning.registry import get_method, presets
+from omnidrop.testing.simulate import clip
 
 #: Six tokens of video to one of sound, as Qwen2.5-Omni makes them at the papers' resolution.
 USUAL = clip(chunks=20, grids=2, height=10, width=15, audio=50)

@@ -6,12 +6,11 @@ from statistics import pvariance
 
 import pytest
 import torch
-from simulate import View, clip_of, entry_view
 
 from omnidrop.errors import UsageError
-from omnidrop.pruning.methods.omnidrop import OmniDrop
-from omnidrop.pruning.parts.rank_stability import Settling, window
-from omnidrop.pruning.schedules import complete
+from omnidrop.pruning.methods.omnidrop import OmniDrop, complete
+from omnidrop.pruning.parts.rank_stability import RankMovement, window
+from omnidrop.testing.simulate import View, clip_of, entry_view
 
 
 def by_hand(layers: list[list[float]], size: int) -> list[float | None]:
@@ -38,14 +37,14 @@ def by_hand(layers: list[list[float]], size: int) -> list[float | None]:
 def test_the_signal(size):
     draw = torch.Generator().manual_seed(size)
     layers = torch.rand(12, 30, generator=draw)
-    signal = Settling(size)
+    signal = RankMovement(size)
     for scores, want in zip(layers, by_hand(layers.tolist(), size), strict=True):
         got = signal.add(scores)
         assert got == (None if want is None else pytest.approx(want))
 
 
 def test_ranks_that_never_move_have_settled():
-    signal = Settling(2)
+    signal = RankMovement(2)
     assert [signal.add(torch.arange(5.0)) for _ in range(3)] == [None, 0.0, 0.0]
 
 
@@ -61,7 +60,7 @@ def run(method, total, layers, settle):
     """
     tokens = clip_of(total)
     plan = method.plan(tokens, layers)
-    view = entry_view(tokens)
+    view = entry_view(tokens, state=method.start(plan))
     alive = method.enter(view, plan).keep
     draw = torch.Generator().manual_seed(1)
     lasting = torch.rand(total, generator=draw) / total
@@ -73,7 +72,7 @@ def run(method, total, layers, settle):
         fresh = torch.rand(total, generator=draw) / total
         scores = (lasting if layer >= settle else fresh)[alive]
         shown.append(scores.tolist())
-        seen = View(layer, layers, tokens.select(alive), view.generator, scores, view.memo)
+        seen = View(layer, layers, tokens.select(alive), view.generator, scores, view.state)
         chosen = method.keep(seen, plan.counts[layer + 1])
         assert bool((chosen.diff() > 0).all())
         alive = alive[chosen]

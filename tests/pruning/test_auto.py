@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from simulate import View, clip, prefill
 
 from omnidrop.errors import UsageError
 from omnidrop.pruning.methods.auto import OmniDropAuto, fewest
+from omnidrop.testing.simulate import View, clip, prefill
 
 
 @pytest.mark.parametrize(

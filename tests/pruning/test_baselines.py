@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from simulate import clip, clip_of, prefill
 
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning.method import Entry, EntryView, Method, Plan
 from omnidrop.pruning.methods.fastv import FastV
 from omnidrop.pruning.methods.random import Random
 from omnidrop.pruning.methods.uniform import Uniform
+from omnidrop.pruning.registry import get_method
+from omnidrop.testing.simulate import clip, clip_of, prefill
 
 
 def test_fastv_drops_once_after_two_layers():
@@ -62,11 +63,11 @@ def test_random_is_fair():
 
 
 def test_random_by_a_schedule_keeps_omnidrops_numbers():
-    run = prefill(Random(budget=0.3, schedule="sigmoid"), clip_of(5000), 28)
+    run = prefill(get_method("random+random@omnidrop", budget=0.3), clip_of(5000), 28)
     assert run.plan.counts[0] == 2250
     assert run.plan.counts[-1] < 200
     with pytest.raises(UsageError, match="linear"):
-        Random(schedule="linear")
+        get_method("random+random@omnidrop", schedule="linear")
 
 
 def test_uniform_takes_its_share_of_every_chunk_and_modality():

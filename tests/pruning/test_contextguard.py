@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from predictors import predictor_folder, write_predictor
-from simulate import clip, entry_view
 
 from omnidrop.errors import ModelError, UsageError
-from omnidrop.prompt import Kind
 from omnidrop.pruning.method import Backbone
 from omnidrop.pruning.methods.contextguard import ContextGuard, valleys
 from omnidrop.pruning.parts import a2v
+from omnidrop.testing.simulate import clip, entry_view
+from omnidrop.tokens import Kind
 
 # The slow reading ---------------------------------------------------------------------------------
 
@@ -177,7 +177,7 @@ def test_survivors_are_the_slow_readings(seed, budget, detail, merge, alike, cut
     assert kept == list(slow)
     for place, i in enumerate(entry.keep.tolist()):
         own = view.embeds[[i, *slow.get(i, [])]].mean(0)
-        got = view.embeds[i] if entry.embeds is None else entry.embeds[place]
+        got = entry.take(view.embeds)[place]
         assert torch.allclose(got, own, atol=1e-5)
 
 

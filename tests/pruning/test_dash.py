@@ -9,12 +9,12 @@ from itertools import pairwise
 import plain
 import pytest
 import torch
-from simulate import clip, entry_view
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import Kind
 from omnidrop.pruning.methods.dash import Dash
 from omnidrop.pruning.parts.frames import Frames
+from omnidrop.testing.simulate import clip, entry_view
+from omnidrop.tokens import Kind
 
 
 def segments(rows, threshold=0.4, shortest=30):
@@ -105,7 +105,7 @@ def test_survivors_are_those_of_the_plain_reading(chunks, width, budget):
     assert entry.keep.tolist() == sorted(carried)
     wanted = torch.tensor([carried[i] for i in sorted(carried)])
     torch.testing.assert_close(
-        view.embeds[entry.keep] if entry.embeds is None else entry.embeds,
+        entry.take(view.embeds),
         wanted,
         atol=1e-5,
         rtol=1e-5,

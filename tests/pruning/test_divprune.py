@@ -10,13 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulate import clip, entry_view
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import Kind
 from omnidrop.pruning.methods import divprune
 from omnidrop.pruning.methods.divprune import DivPrune, max_min
 from omnidrop.pruning.methods.visionzip import VisionZip
+from omnidrop.testing.simulate import clip, entry_view
+from omnidrop.tokens import Kind
 
 
 def distance(a, b):
@@ -152,7 +152,7 @@ def test_visionzip_is_the_published_reading(budget, contextual):
         entry = method.enter(view, plan)
         want = slow_visionzip(view, plan.counts[0], contextual)
         assert entry.keep.tolist() == sorted(want)
-        carried = view.embeds[entry.keep] if entry.embeds is None else entry.embeds
+        carried = entry.take(view.embeds)
         expected = torch.tensor([want[i] for i in sorted(want)])
         torch.testing.assert_close(carried, expected, atol=1e-5, rtol=1e-5)
 
@@ -177,11 +177,12 @@ def test_visionzip_means_keep_dtype_and_size():
     view = replace(view, embeds=view.embeds.to(torch.bfloat16))
     method = VisionZip(budget=0.3)
     entry = method.enter(view, method.plan(view.tokens, 8))
-    assert entry.embeds.dtype == torch.bfloat16
+    carried = entry.take(view.embeds)
+    assert carried.dtype == torch.bfloat16
     own = view.embeds[entry.keep]
-    changed = (entry.embeds != own).any(1)
+    changed = (carried != own).any(1)
     assert float(changed.float().mean()) == pytest.approx(10 / 64, abs=0.02)
-    norms = entry.embeds[changed].float().norm(dim=1)
+    norms = carried[changed].float().norm(dim=1)
     assert float(norms.max()) <= float(view.embeds.float().norm(dim=1).max()) + 1e-2
     assert float(norms.min()) > 0
 
@@ -192,4 +193,4 @@ def test_visionzip_merges_equal_tokens_into_finite_means():
     view.embeds.copy_(torch.arange(1.0, 9.0))
     method = VisionZip(budget=0.4, contextual=0.5)
     entry = method.enter(view, method.plan(view.tokens, 8))
-    torch.testing.assert_close(entry.embeds, view.embeds[entry.keep])
+    torch.testing.assert_close(entry.take(view.embeds), view.embeds[entry.keep])

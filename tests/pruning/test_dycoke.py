@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-from simulate import clip, entry_view
 
-from omnidrop.prompt import Kind
 from omnidrop.pruning.methods.dycoke import DyCoke
+from omnidrop.testing.simulate import clip, entry_view
+from omnidrop.tokens import Kind
 
 
 def cosine(a, b):
@@ -69,7 +69,7 @@ def test_survivors_are_those_of_the_plain_reading(chunks, budget):
         want = sorted(audio + slow_groups_of_four(view.embeds.tolist(), frames, quotas))
         entry = method.enter(view, plan)
         assert entry.keep.tolist() == want
-        assert entry.embeds is None
+        assert entry.mix is None
 
 
 def test_the_published_rate():

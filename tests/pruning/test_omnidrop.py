@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from simulate import View, clip, entry_view, prefill
 
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning.method import Plan
 from omnidrop.pruning.methods.omnidrop import OmniDrop
-from omnidrop.pruning.registry import get_preset, presets
+from omnidrop.pruning.registry import get_method, get_preset, presets
+from omnidrop.testing.simulate import View, clip, entry_view, prefill
 
 # As the paper samples: 2 grids of 128 tokens and 50 audio tokens per 2 s, 10 minutes of them.
 PAPER_CLIP = clip(chunks=100, grids=2, height=8, width=16, audio=50)
@@ -63,7 +63,6 @@ def test_unknown_presets():
         {"schedule": "linear"},
         {"rows": "first"},
         {"diversity_form": "odd"},
-        {"entry": "half"},
         {"entry_ratio": 1.2},
         {"p_init": -0.1},
         {"p_final": 2},
@@ -82,7 +81,6 @@ def test_unknown_presets():
         {"video_group": 2.5},
         {"t_mid": "early"},
         {"solve": "no"},
-        {"entry": "none", "entry_ratio": 0.4},
         {"solve": False},
         {"solve": False, "p_init": 0.0, "p_final": 0.2, "t_mid": 0.5},
         {"cache": "burn"},
@@ -94,12 +92,12 @@ def test_senseless_settings_are_refused(wrong):
 
 
 def test_without_entry_everything_enters():
-    method = OmniDrop(budget=0.3, entry="none")
+    method = get_method("none+omnidrop", budget=0.3)
     run = prefill(method, PAPER_CLIP, 28)
     assert run.plan.counts[0] == len(PAPER_CLIP)
-    assert run.entry.embeds is None
-    constants = {"p_init": 0.0, "p_final": 0.2, "t_mid": 0.5, "solve": False}
-    assert OmniDrop(entry="none", **constants).plan(PAPER_CLIP, 28).realised > 0.6
+    assert run.entry.mix is None
+    constants = {"p_init": 0.0, "p_final": 0.2, "t_mid": 0.5, "solve": False, "entry_ratio": 1.0}
+    assert get_method("none+omnidrop", **constants).plan(PAPER_CLIP, 28).realised > 0.6
     with pytest.raises(BudgetError):
         replace(method, budget=0.02).plan(PAPER_CLIP, 8)
 
@@ -121,7 +119,7 @@ def test_audio_is_ranked_by_encoder_attention():
     heard = torch.tensor([0.1, 0.9, 0.2, 0.8, 0.3, 0.3, 0.7, 0.3, 0.0, 0.6])
     _, entry, _ = entered(tokens, 5, audio_attention=heard)
     assert entry.keep.tolist() == [1, 3, 4, 6, 9]  # of the three at 0.3 the earliest
-    assert entry.embeds is None
+    assert entry.mix is None
     _, entry, _ = entered(tokens, 5, audio_attention=None)
     assert entry.keep.tolist() == [1, 3, 5, 7, 9]
 
@@ -135,11 +133,11 @@ def test_video_merges_what_repeats_itself():
     embeds[10 + 0] = -scene[0]
     embeds[15 + 4] = -scene[4]
     embeds[15 + 1] = 3 * scene[1]  # same direction: merged, and its size counts in the mean
-    _, entry, _ = entered(tokens, 8, embeds=embeds)  # (1 + 3 · 0.2) / 4 = 40 % of 20
+    view, entry, _ = entered(tokens, 8, embeds=embeds)  # (1 + 3 · 0.2) / 4 = 40 % of 20
     assert entry.keep.tolist() == [0, 1, 2, 3, 4, 7, 10, 19]
     want = embeds[entry.keep].clone()
     want[1] = scene[1] * (1 + 1 + 1 + 3) / 4
-    torch.testing.assert_close(entry.embeds, want)
+    torch.testing.assert_close(entry.take(view.embeds), want)
 
 
 def test_each_later_grid_keeps_the_same_share():
@@ -161,7 +159,7 @@ def test_merged_embeddings_are_means_of_everything():
     weight = torch.ones(len(tokens))
     for i in first.nonzero().flatten().tolist():
         weight[i] += ((group == group[i]) & (place == place[i]) & ~kept).sum()
-    total = (entry.embeds * weight[entry.keep, None]).sum(0)
+    total = (entry.take(view.embeds) * weight[entry.keep, None]).sum(0)
     torch.testing.assert_close(total, view.embeds.sum(0), rtol=1e-4, atol=1e-4)
 
 
@@ -171,18 +169,18 @@ def test_groups_grow_when_few_may_enter():
     whole = torch.bincount(kept.grid[:, 0].long(), minlength=32)
     assert (whole == 9).nonzero().flatten().tolist() == [0, 16]
     assert int((whole > 0).sum()) > 10
-    assert entry.embeds is not None
+    assert entry.mix is not None
 
 
 def test_one_grid_is_thinned_evenly():
     tokens = clip(chunks=1, grids=1, height=4, width=6, audio=0)
     _, entry, _ = entered(tokens, 6)
     assert entry.keep.tolist() == [2, 6, 10, 14, 18, 22]
-    assert entry.embeds is None
+    assert entry.mix is None
     tokens = clip(chunks=2, grids=2, height=4, width=6, audio=0)
     _, entry, kept = entered(tokens, 6)
     assert set(kept.grid[:, 0].tolist()) == {0}
-    assert entry.embeds is not None  # what repeats a kept cell is merged into it
+    assert entry.mix is not None  # what repeats a kept cell is merged into it
 
 
 def test_cells_missing_from_the_first_grid_stand_for_themselves():
@@ -206,7 +204,7 @@ def test_a_single_token_may_be_sound():
     tokens = clip(chunks=2, grids=1, height=1, width=1, audio=10)
     _, entry, kept = entered(tokens, 1)
     assert bool(kept.audio.all())
-    assert entry.embeds is None
+    assert entry.mix is None
 
 
 def test_low_precision_embeddings_stay_low_precision():
@@ -214,7 +212,7 @@ def test_low_precision_embeddings_stay_low_precision():
     view = entry_view(tokens)
     view = replace(view, embeds=view.embeds.bfloat16())
     entry = OmniDrop().enter(view, Plan(len(tokens), (40, 40)))
-    assert entry.embeds.dtype == torch.bfloat16
+    assert entry.take(view.embeds).dtype == torch.bfloat16
 
 
 class Asked(View):

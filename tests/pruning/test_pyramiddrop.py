@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from simulate import View, clip_of, prefill
 
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning.methods.pyramiddrop import PyramidDrop
+from omnidrop.testing.simulate import View, clip_of, prefill
 
 
 def by_hand(total: int, layers: int, keep: float) -> list[int]:

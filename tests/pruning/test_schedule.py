@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from simulate import reachable
 
 from omnidrop.errors import BudgetError, UsageError
+from omnidrop.pruning.methods.omnidrop import omnidrop_path
 from omnidrop.pruning.schedules import (
-    SHAPES,
     Curve,
+    CurveShape,
     blend,
     fixed,
-    omnidrop_path,
     solve,
     solve_flat,
 )
+from omnidrop.testing.simulate import reachable
 
+SHAPES = get_args(CurveShape)
 DEPTHS = (4, 8, 16, 28, 36, 48)
 TOTALS = (7, 60, 328, 5000)
 BUDGETS = (0.02, *(n / 20 for n in range(1, 21)))

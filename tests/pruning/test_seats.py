@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from simulate import View, clip, clip_of, entry_view, prefill
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.prompt import Kind
 from omnidrop.pruning import registry
 from omnidrop.pruning.methods.seats import Seats, level, total_drop
+from omnidrop.testing.simulate import View, clip, clip_of, entry_view, prefill
+from omnidrop.tokens import Kind
 
 # The slow reading ---------------------------------------------------------------------------------
 
@@ -45,7 +45,7 @@ def entry_by_loops(view, video_ratio, audio_ratio):
             attention.append(view.video_attention[seen])
             seen += 1
         else:
-            key = ("audio", int(view.tokens.time[i] // 2))
+            key = ("audio", int(view.tokens.chunk[i]))
             attention.append(view.audio_attention[heard])
             heard += 1
         windows.setdefault(key, []).append(i)

@@ -7,11 +7,11 @@ from itertools import pairwise
 
 import pytest
 import torch
-from simulate import View, clip, clip_of, entry_view, prefill
 
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning.method import Entry, Plan
 from omnidrop.pruning.methods.sparsevlm import SparseVLM, choose_raters, density_clusters, recycle
+from omnidrop.testing.simulate import View, clip, clip_of, entry_view, prefill
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -59,17 +59,23 @@ def clusters_by_hand(points: list[list[float]], count: int) -> tuple[list[int], 
     return centres, means
 
 
+def clusters(points, count):
+    """Return the centres of density clusters, and the clusters' means."""
+    centres, member = density_clusters(points, count)
+    return centres, torch.stack([points[member == i].mean(0) for i in range(count)])
+
+
 @pytest.mark.parametrize(("n", "count"), [(2, 1), (12, 3), (40, 5), (40, 1), (6, 6)])
 def test_clusters_by_density_peaks(n, count):
     points = draw(n, 5, seed=n + count)
-    centres, means = density_clusters(points, count)
+    centres, means = clusters(points, count)
     want, want_means = clusters_by_hand(points.tolist(), count)
     assert centres.tolist() == want
     torch.testing.assert_close(means, torch.tensor(want_means), rtol=1e-4, atol=1e-5)
 
 
 def test_equal_points_are_clustered_the_same_way_each_time():
-    centres, means = density_clusters(torch.ones(8, 3), 2)
+    centres, means = clusters(torch.ones(8, 3), 2)
     assert len(set(centres.tolist())) == 2
     assert torch.equal(means, torch.ones(2, 3))
 
@@ -85,7 +91,7 @@ def test_means_ride_on_their_centres():
     assert entry.keep.tolist() == sorted(best + places)
     for row, index in enumerate(entry.keep.tolist()):
         own = states[index] if index in best else torch.tensor(means[places.index(index)])
-        torch.testing.assert_close(entry.embeds[row], own, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(entry.take(states)[row], own, rtol=1e-4, atol=1e-5)
 
 
 class Rated(View):
@@ -99,7 +105,7 @@ class Rated(View):
 def run(method, tokens, layers, ranks, seed=0):
     """Run a method under attention of given ranks per layer; return counts entering each layer."""
     plan = method.plan(tokens, layers)
-    view = entry_view(tokens, seed)
+    view = entry_view(tokens, seed, state=method.start(plan))
     alive = method.enter(view, plan).keep
     counts = []
     for layer in range(layers):
@@ -107,7 +113,7 @@ def run(method, tokens, layers, ranks, seed=0):
         if layer + 1 == layers:
             return plan, counts
         seen = Rated(layer, layers, tokens.select(alive), view.generator, torch.rand(len(alive)))
-        seen.memo = view.memo
+        seen.state = view.state
         seen.text_embeds = lambda rows: torch.ones(8, 8)  # all eight rate
         rank = ranks.get(layer + 1, 1)
         left, right = torch.rand(8, rank), torch.rand(rank, len(alive))
@@ -189,9 +195,10 @@ def test_clusters_take_a_tenth_of_a_third_of_the_dropped(alive, count, clusters)
 
 def test_nothing_dropped_is_nothing_asked():
     method = SparseVLM(budget=0.9)
-    view = entry_view(clip_of(30))
-    method.enter(view, Plan(30, (30, 30, 27), adaptive=True))
-    assert len(method.keep(View(0, 16, clip_of(30), view.generator, None, view.memo), 30)) == 30
+    plan = Plan(30, (30, 30, 27), adaptive=True)
+    view = entry_view(clip_of(30), state=method.start(plan))
+    method.enter(view, plan)
+    assert len(method.keep(View(0, 16, clip_of(30), view.generator, None, view.state), 30)) == 30
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from simulate import clip_of
 
 from omnidrop.errors import UsageError
 from omnidrop.pruning.registry import get_method, methods
+from omnidrop.testing.simulate import clip_of
 
 
 @pytest.mark.parametrize("name", sorted(methods()))
 def test_values_are_settings_of_the_method(name):
     tokens, known = clip_of(400), get_method(name).settings()
-    for field, values in methods()[name].tunable().items():
+    for field, values in get_method(name).tunable().items():
         assert field in known
         assert field not in ("budget", "cache")
         assert len(values) == len({str(value) for value in values}) > 1

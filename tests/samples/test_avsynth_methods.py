@@ -22,7 +22,7 @@ METHODS = {
     "unpruned": omnidrop.Method(),
     "random": omnidrop.Random(budget=0.2),
     "omnidrop": omnidrop.OmniDrop(budget=0.2),
-    "omnidrop, uniform entry": omnidrop.OmniDrop(budget=0.2, entry="uniform"),
+    "omnidrop, uniform entry": omnidrop.get_method("uniform+omnidrop", budget=0.2),
     "omnidrop-auto": omnidrop.OmniDropAuto(budget=0.1),
 }
 

@@ -18,7 +18,8 @@ from recipe.towers import hear, see
 from recipe.trunk import Trunk
 from recipe.vocab import build_tokenizer, concept_vectors
 
-from omnidrop.clip.features import log_mel, patches
+from omnidrop.clip.log_mel import log_mel
+from omnidrop.clip.patches import patches
 
 TOK = build_tokenizer()
 

@@ -1,7 +1,7 @@
-"""The packets of a video stream, read some way ahead of the decoder, and when their frames are due.
+"""The packets of a video stream, read ahead of the decoder, with their presentation times.
 
-A frame's end is the beginning of the next one, and frames are not stored in the order shown: who
-wants to know which packets can be left out must have seen the packets behind them.
+A frame ends when the next one starts, and frames are not stored in display order. So the reader
+must know the following packets before it can skip one.
 """
 
 from __future__ import annotations
@@ -18,21 +18,26 @@ import av
 import av.error
 import av.stream
 
-# Containers round times to a millisecond or so; a frame due at t must not be missed by that.
+# Containers round times to about a millisecond; a frame at t must not be missed for that.
 CLOCK_SLACK = 5e-4
-# Codecs reorder frames by at most 16; with this many packets known, so is every frame's successor.
+# Codecs reorder by at most 16 frames; with this many packets every frame's successor is known.
 _LOOK_AHEAD = 34
-_STILL = 1.0  # seconds without a frame that are worth a word
-_TRIES = 50  # damaged stretches in a row before the rest of the file is given up
+_MIN_GAP = 1.0  # seconds without a frame that are reported as a gap
+_TRIES = 50  # damaged reads in a row before the rest of the file is given up
 
 
 @dataclass
 class Damage:
-    """What went wrong while reading a stream, filled in as it is read.
+    """Damage found while reading a stream; filled in as it is read.
 
-    ``corrupt`` are the packets that could not be read or decoded, by where they are; ``ended`` is
-    the moment, on the file's clock, at which the packets of the stream stop; ``gaps`` are
-    stretches, on the same clock, that hold no frame though they are long against the others.
+    Attributes
+    ----------
+    corrupt : set
+        Positions of packets that could not be read or decoded.
+    ended : float or None
+        Time on the file's clock at which the stream's packets end.
+    gaps : list of (float, float)
+        Spans on the same clock without a frame, long compared with the frame interval.
     """
 
     corrupt: set[object] = field(default_factory=set)
@@ -40,7 +45,7 @@ class Damage:
     gaps: list[tuple[float, float]] = field(default_factory=list)
 
     def add(self, *others: Damage) -> None:
-        """Take over what others have met; what two have met is counted once."""
+        """Merge the damage found by other readers; what two have met is counted once."""
         self.corrupt.update(*(other.corrupt for other in others))
         self.gaps = sorted({*self.gaps, *(gap for other in others for gap in other.gaps)})
         ends = [other.ended for other in (self, *others) if other.ended is not None]
@@ -53,50 +58,50 @@ class Packets:
     Parameters
     ----------
     damage : Damage
-        Gets packets that cannot be read, and gaps.
-    usual : float
-        Seconds from a frame to the next, usually.
+        Receives packets that cannot be read, and gaps.
+    interval : float
+        Usual seconds between frames.
 
     Attributes
     ----------
     window : deque of (float or None, Packet)
-        Read and not yet taken, in the order of the file, with the times their frames are due.
+        Read and not yet taken, in file order, with the presentation times of their frames.
     last : Packet or None
-        The empty one that tells the decoder that no more will come, once it was met.
+        The empty packet that flushes the decoder, once it was read.
     position : float
-        Where the packets read so far end, in seconds on the file's clock.
+        End of the packets read so far, in seconds on the file's clock.
     largest_gap : float
-        Seconds from a frame to the next, at most.
+        Longest seconds between frames.
     """
 
-    def __init__(self, damage: Damage, usual: float) -> None:
+    def __init__(self, damage: Damage, interval: float) -> None:
         self.window: deque[tuple[float | None, Any]] = deque()
         self.last: Any = None
         self.position = -math.inf
         self.largest_gap = 0.0
         self._damage = damage
-        self._worth_a_word = max(_STILL, 20 * usual)
+        self._min_gap = max(_MIN_GAP, 20 * interval)
         self._container: Any = None
         self._source: Any = None
         self._scale = 1, 1  # the stream's time base
         self._stream: Iterator[Any] = iter(())
-        self._times: list[float] = []  # of frames in the window and just behind it, sorted
+        self._times: list[float] = []  # of frames in the window and just before it, sorted
         self._ended = False
 
     def open(self, container: Any, source: Any) -> None:
-        """Begin with a stream of a container that was just opened."""
+        """Start with a stream of a container that was just opened."""
         self._container, self._source = container, source
         base = source.time_base or Fraction(1)
         self._scale = base.numerator, base.denominator
         self._restart()
 
-    def go(self, time: float) -> None:
-        """Let the file be read from about a moment on.
+    def seek(self, time: float) -> None:
+        """Continue reading at about ``time``.
 
         Raises
         ------
         av.error.FFmpegError, OverflowError
-            If it cannot be sought in.
+            If the file cannot be sought.
         """
         offset = math.floor((time + CLOCK_SLACK) / self._source.time_base)
         self._container.seek(offset, stream=self._source)
@@ -109,11 +114,11 @@ class Packets:
         self._ended = False
 
     def seconds(self, ticks: int) -> float:
-        """Return what ``float(ticks * time_base)`` gives, sooner."""
+        """Return ``float(ticks * time_base)``, faster."""
         return ticks * self._scale[0] / self._scale[1]
 
     def to_key_frame(self) -> float | None:
-        """Drop packets up to the next key frame, which enters the window; return when it is due."""
+        """Drop packets up to the next key frame, put it in the window, and return its time."""
         while (packet := self._pull()) is not None:
             if packet.is_keyframe and packet.pts is not None:
                 self._take(packet)
@@ -121,12 +126,12 @@ class Packets:
         return None
 
     def fill(self) -> None:
-        """Read as far ahead as it takes to know every frame's successor."""
+        """Read far enough ahead to know every frame's successor."""
         while len(self.window) < _LOOK_AHEAD and self._read():
             pass
 
     def fill_beyond(self, time: float, most: int) -> None:
-        """Read until a frame after a moment is known, or so many bytes are held."""
+        """Read until a frame after ``time`` is known, or ``most`` bytes are held."""
         held = sum(packet.size for _, packet in self.window)
         while self._times[-1] <= time + CLOCK_SLACK and held < most and self._read():
             held += self.window[-1][1].size
@@ -141,20 +146,20 @@ class Packets:
         return True
 
     def take(self) -> tuple[float | None, Any]:
-        """Take the first packet out of the window; where no frame follows for long, note a gap."""
+        """Remove and return the first packet of the window; record a gap after it."""
         time, packet = self.window.popleft()
         follows = None if time is None else self.successor(time)
-        if time is not None and follows is not None and follows - time > self._worth_a_word:
+        if time is not None and follows is not None and follows - time > self._min_gap:
             self._damage.gaps.append((time, follows))
         return time, packet
 
     def successor(self, time: float) -> float | None:
-        """Return when the frame after the one due at ``time`` is due, or None at the end."""
+        """Return the time of the frame after the one at ``time``, or None at the end."""
         place = bisect_left(self._times, time + 1e-9)
         return self._times[place] if place < len(self._times) else None
 
     def _pull(self) -> Any:
-        """Return the next packet of the file, or None at its end; damage is noted and skipped."""
+        """Return the next packet of the file, or None at its end; record and skip damage."""
         for _ in range(_TRIES):
             try:
                 packet = next(self._stream, None)
@@ -170,7 +175,7 @@ class Packets:
         return None
 
     def _take(self, packet: Any) -> None:
-        """Put a packet in the window and note when its frame is due."""
+        """Put a packet in the window and record the time of its frame."""
         if packet.is_corrupt:
             self._damage.corrupt.add(packet.dts)
         time = None if packet.pts is None else self.seconds(packet.pts)
@@ -185,8 +190,8 @@ class Packets:
         self.position = max(self.position, time + self.seconds(packet.duration or 0))
 
 
-def leave_out_others(container: Any, stream: Any) -> None:
-    """Spare the demuxer reading streams that are not wanted, where PyAV can say so."""
+def discard_other_streams(container: Any, stream: Any) -> None:
+    """Let the demuxer skip all other streams, if this PyAV supports it."""
     discard = getattr(av.stream, "Discard", None)
     if discard is not None:
         for other in container.streams:

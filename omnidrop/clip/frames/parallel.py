@@ -1,9 +1,9 @@
-"""A clip's frames by several readers side by side, each with stretches of its own.
+"""A clip's frames by several readers in parallel, each with its own spans.
 
-Threads inside one decoder wait for each other, since nearly every frame is built from the one
-before. A key frame is built from nothing. So the wanted moments are cut into stretches where key
-frames lie, and readers of one thread each go from stretch to stretch and resize what they find.
-Frames and their order are those of one reader; how far one gets ahead of the others is bounded.
+Threads inside one decoder wait for each other, because nearly every frame refers to the one
+before. A key frame refers to none. So the sample times are split into spans at key frames, and
+single-threaded readers each decode and resize their own spans. The frames and their order are
+those of one reader; how far a reader may run ahead is bounded.
 """
 
 from __future__ import annotations
@@ -19,27 +19,28 @@ from torch import Tensor
 
 from omnidrop.clip.frames.packets import CLOCK_SLACK, Damage
 from omnidrop.clip.frames.reader import FrameReader
-from omnidrop.clip.prefetch import Ahead, Gate
+from omnidrop.clip.prefetch import Gate, Prefetch
 from omnidrop.clip.probe import VideoStream
 
-# Pixels shown within a span below which opening the file again costs more than it gains.
-_WORTH = 2e8
-# Wanted moments that a stretch holds at least, and the seconds, so that going there pays.
-_MOMENTS, _SHORT, _LONG = 8, 2.0, 8.0
-_STRETCHES = 6  # for each reader, where the seconds allow
-_UNEVEN = 1.3  # times its even share that a reader may have
-# Readers at most, also for frames above 1080p: each holds up to 17 decoded frames.
-_MOST, _MOST_LARGE, _LARGE = 4, 2, 1920 * 1088
+_MIN_PIXELS = 2e8  # pixels to decode below which opening the file again costs more than it saves
+_MIN_SAMPLES = 8  # sample times in a span, at least, so that seeking to it pays
+_MIN_SECONDS = 2.0  # shortest span
+_MAX_SECONDS = 8.0  # length above which no longer spans are asked for
+_SPANS_PER_READER = 6  # where the seconds allow
+_MAX_IMBALANCE = 1.3  # load of the busiest reader, as a multiple of an even share
+_MAX_READERS = 4  # each holds up to 17 decoded frames
+_MAX_READERS_LARGE = 2  # for frames above `_LARGE`
+_LARGE = 1920 * 1088  # pixels of a frame
 
 Change = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one reader reads: its stretches, and the place of each among those of all readers."""
+    """What one reader reads: its spans, and the index of each among the spans of all readers."""
 
     places: list[int]
-    stretches: list[Sequence[float]]
+    spans: list[Sequence[float]]
 
 
 def shown_frames(
@@ -52,7 +53,7 @@ def shown_frames(
     ahead: int,
     gate: Gate,
 ) -> Generator[Tensor, None, None]:
-    """Yield the frame shown at each moment, changed.
+    """Yield the frame on screen at each sample time, processed by ``change``.
 
     Parameters
     ----------
@@ -62,30 +63,32 @@ def shown_frames(
     times : sequence of float
         Ascending, in seconds on the file's clock.
     damage : Damage
-        Gets what went wrong.
+        Receives damage found while reading.
     change : callable
-        Given a frame as `FrameReader.frames` yields it, makes what is yielded instead; called once
-        a frame, from several threads.
+        Applied once to each frame that `FrameReader.frames` yields, from several threads.
     ahead : int
-        Changed frames that each reader may hold until those before them have been yielded.
+        Processed frames that each reader may hold until earlier ones have been yielded.
     gate : Gate
         Where readers wait before each frame.
 
     Yields
     ------
     Tensor
-        Of each moment in order, up to the last frame; the same one while the same frame is shown.
+        One per sample time, in order, up to the last frame; the same tensor while the same frame
+        is on screen.
     """
     readers: list[FrameReader] = []
     if _is_worth_it(stream, times):
-        # One of them looks for key frames first; the last, which does not begin at the beginning.
-        readers = [FrameReader(path, stream, Damage(), threads=1) for _ in range(_most(stream))]
+        # The last reader finds the key frames first, since it does not start at the beginning.
+        readers = [
+            FrameReader(path, stream, Damage(), threads=1) for _ in range(_max_readers(stream))
+        ]
         shares = _shares(readers[-1], times, len(readers))
         if not shares:
             readers[-1].close()
         readers = readers[len(readers) - len(shares) :]
     if not readers:
-        yield from _decoded_beside(FrameReader(path, stream, damage), times, change, gate)
+        yield from _one_reader(FrameReader(path, stream, damage), times, change, gate)
         return
     done = 0
     with closing(_in_turns(readers, shares, change, ahead, gate)) as frames:
@@ -97,12 +100,12 @@ def shown_frames(
             damage.add(*(reader.damage for reader in readers))
     if done == len(times):
         return
-    # The file has ended, or key frames are no place to begin at; how to go on, one reader knows
-    # that has seen the last frame.
+    # The file has ended, or decoding from key frames failed. One reader continues sequentially,
+    # starting with the last frame that was yielded.
     last = FrameReader(path, stream, Damage())
     last.largest_gap = max(reader.largest_gap for reader in readers)
     first = max(0, done - 1)
-    with closing(_decoded_beside(last, times[first:], change, gate)) as rest:
+    with closing(_one_reader(last, times[first:], change, gate)) as rest:
         try:
             for number, frame in enumerate(rest, first):
                 if number >= done:
@@ -114,17 +117,17 @@ def shown_frames(
 def _changed(frames: Iterator[tuple[int, Tensor]], change: Change) -> Generator[Tensor, None, None]:
     source = changed = None
     for _, image in frames:
-        if image is not source:  # the same tensor means the same frame again
+        if image is not source:  # the same tensor means the same frame
             source, changed = image, change(image)
         assert changed is not None
         yield changed
 
 
-def _decoded_beside(
+def _one_reader(
     reader: FrameReader, times: Sequence[float], change: Change, gate: Gate
 ) -> Generator[Tensor, None, None]:
-    """Let one reader go on while the frame before is changed."""
-    frames = Ahead(reader.frames(times), 2, "omnidrop-decoder", gate)
+    """Decode with one reader in a thread while the previous frame is processed."""
+    frames = Prefetch(reader.frames(times), 2, "omnidrop-decoder", gate)
     try:
         yield from _changed(frames, change)
     finally:
@@ -139,16 +142,16 @@ def _in_turns(
     ahead: int,
     gate: Gate,
 ) -> Generator[Tensor, None, None]:
-    """Let the readers work, and yield what they find in order, up to where one finds no more."""
-    threads: list[Ahead[Tensor]] = []
+    """Run the readers in threads and yield their frames in order, until one has no more."""
+    threads: list[Prefetch[Tensor]] = []
     try:
         for reader, share in zip(readers, shares, strict=True):
-            frames = _while_sound(reader, share.stretches, change)
-            threads.append(Ahead(frames, ahead, "omnidrop-decoder", gate))
+            frames = _until_sequential(reader, share.spans, change)
+            threads.append(Prefetch(frames, ahead, "omnidrop-decoder", gate))
         turns = sorted(
-            (place, len(stretch), number)
+            (place, len(span), number)
             for number, share in enumerate(shares)
-            for place, stretch in zip(share.places, share.stretches, strict=True)
+            for place, span in zip(share.places, share.spans, strict=True)
         )
         for _, length, number in turns:
             for _ in range(length):
@@ -163,56 +166,57 @@ def _in_turns(
             thread.close()
 
 
-def _while_sound(
-    reader: FrameReader, stretches: Sequence[Sequence[float]], change: Change
+def _until_sequential(
+    reader: FrameReader, spans: Sequence[Sequence[float]], change: Change
 ) -> Generator[Tensor, None, None]:
-    """Yield changed frames until the reader finds that key frames are no place to begin at."""
-    with closing(reader.frames(*stretches)) as frames:
+    """Yield processed frames until the reader finds that it cannot start at key frames."""
+    with closing(reader.frames(*spans)) as frames:
         for frame in _changed(frames, change):
-            if reader.steady:
+            if reader.sequential_only:
                 return
             yield frame
 
 
-# Who reads what
+# Splitting the work
 
 
-def _most(stream: VideoStream) -> int:
-    most = _MOST if stream.width * stream.height <= _LARGE else _MOST_LARGE
+def _max_readers(stream: VideoStream) -> int:
+    most = _MAX_READERS if stream.width * stream.height <= _LARGE else _MAX_READERS_LARGE
     return min(most, os.cpu_count() or 1)
 
 
 def _is_worth_it(stream: VideoStream, times: Sequence[float]) -> bool:
-    shown = (times[-1] - times[0]) * (stream.average_fps or 25.0) if times else 0.0
-    return _most(stream) > 1 and shown * stream.width * stream.height >= _WORTH
+    frames = (times[-1] - times[0]) * (stream.average_fps or 25.0) if times else 0.0
+    return _max_readers(stream) > 1 and frames * stream.width * stream.height >= _MIN_PIXELS
 
 
 def _shares(scout: FrameReader, times: Sequence[float], most: int) -> list[Share]:
-    """Split the moments among readers; none where one reader does as well."""
-    span = times[-1] - times[0]
-    stretches = _stretches(scout, times, min(max(span / most / _STRETCHES, _SHORT), _LONG))
-    for readers in range(min(most, len(stretches)), 1, -1):
+    """Split the sample times among readers; empty if one reader does as well."""
+    length = times[-1] - times[0]
+    seconds = min(max(length / most / _SPANS_PER_READER, _MIN_SECONDS), _MAX_SECONDS)
+    spans = _spans(scout, times, seconds)
+    for readers in range(min(most, len(spans)), 1, -1):
         loads, shares = [0.0] * readers, [Share([], []) for _ in range(readers)]
-        for place, stretch in enumerate(stretches):
+        for place, span in enumerate(spans):
             number = loads.index(min(loads))
-            loads[number] += stretch[-1] - stretch[0] + span / len(times)
+            loads[number] += span[-1] - span[0] + length / len(times)
             shares[number].places.append(place)
-            shares[number].stretches.append(stretch)
-        if max(loads) <= _UNEVEN * sum(loads) / readers:
+            shares[number].spans.append(span)
+        if max(loads) <= _MAX_IMBALANCE * sum(loads) / readers:
             return shares
     return []
 
 
-def _stretches(scout: FrameReader, times: Sequence[float], seconds: float) -> list[Sequence[float]]:
-    """Cut the moments where key frames lie, into stretches of about so many seconds or more."""
-    stretches: list[Sequence[float]] = []
+def _spans(scout: FrameReader, times: Sequence[float], seconds: float) -> list[Sequence[float]]:
+    """Split the sample times at key frames, into spans of about so many seconds or more."""
+    spans: list[Sequence[float]] = []
     first = look = 0
     while True:
-        look = max(look + _MOMENTS, bisect_left(times, times[look] + seconds))
+        look = max(look + _MIN_SAMPLES, bisect_left(times, times[look] + seconds))
         key = scout.key_frame_near(times[look]) if look < len(times) else None
         if key is None:
-            return [*stretches, times[first:]]
+            return [*spans, times[first:]]
         cut = bisect_left(times, key - CLOCK_SLACK)
         if first < cut < len(times):
-            stretches.append(times[first:cut])
+            spans.append(times[first:cut])
             first = look = cut

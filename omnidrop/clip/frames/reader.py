@@ -1,10 +1,14 @@
-"""Frames of a video at given moments, as they would be on the screen then.
+"""Frames of a video at given sample times: the frame on screen at each of them.
 
-Decoding every frame of a clip to keep two a second costs more than the model. So: the decoder uses
-several threads; frames that no sample shows and no other frame is built from are not decoded; nor
-are those between a sample and the last key frame before the next one; only sampled frames are
-converted to RGB; and where samples are far apart, the reader seeks. None of this changes a single
-pixel of what is returned.
+Decoding every frame of a clip to keep two per second costs more than the model. So:
+
+- the decoder uses several threads;
+- frames that no sample shows and no other frame refers to are not decoded;
+- frames between a sample and the last key frame before the next sample are skipped;
+- only sampled frames are converted to RGB;
+- if samples are far apart, the reader seeks.
+
+None of this changes a pixel of the result.
 """
 
 from __future__ import annotations
@@ -27,18 +31,18 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from omnidrop.clip.container import media_errors, open_container
-from omnidrop.clip.frames.packets import CLOCK_SLACK, Damage, Packets, leave_out_others
+from omnidrop.clip.frames.packets import CLOCK_SLACK, Damage, Packets, discard_other_streams
 from omnidrop.clip.probe import VideoStream
 
-_JUMP = 3.0  # seconds between samples from which on seeking may pay
-_HELD = 32 << 20  # bytes of packets held at most while looking for a key frame
-# By itself PyAV 17 starts threads for every frame it converts, which takes longer than converting.
+_SEEK_GAP = 3.0  # seconds between samples above which seeking may be faster than decoding
+_MAX_HELD = 32 << 20  # bytes of packets held while searching for a key frame
+# By default PyAV 17 starts threads for every frame it converts, which takes longer than converting.
 _ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
-_SMALL = 320 * 240 * 60  # pixels in a clip below which starting threads costs more than it gains
+_SMALL = 320 * 240 * 60  # pixels in a clip below which decoder threads cost more than they save
 
 
 class FrameReader:
-    """Decoder of the frames shown at given moments.
+    """Decodes the frames on screen at given times.
 
     Parameters
     ----------
@@ -46,14 +50,32 @@ class FrameReader:
     stream : VideoStream
         As probed.
     damage : Damage
-        Gets the count of packets that could not be decoded.
+        Receives the packets that could not be decoded.
     threads : int, optional
-        Of the decoder; as many as suit the clip by default.
+        Decoder threads; chosen by the clip's size by default.
 
     Attributes
     ----------
-    steady : bool
-        Whether key frames turned out to be no place to begin at.
+    sequential_only : bool
+        True once decoding from a key frame has failed: neither seek nor skip any more.
+
+    Notes
+    -----
+    State, in seconds on the file's clock. Infinities mean "none":
+
+    ===================  ========================================================================
+    ``_times``           sample times of the span being read
+    ``_seek_gap``        gap between samples above which to seek; grows when seeking saved nothing
+    ``_ready``           decoded frames not yet examined
+    ``_drained``         the decoder was flushed at the end of the file
+    ``_first_valid``     frames before this time are dropped: their references may be missing (-inf)
+    ``_target``          sample time that was sought, until the first frame after seeking is out
+    ``_back``            how far before ``_target`` the key frame was searched
+    ``_sent``            latest frame given to the decoder since it was last empty (-inf)
+    ``_searched``        sample time up to which a key frame to skip to was searched (-inf)
+    ``_intra``           every frame is a key frame (fixed per file)
+    ``_cancelled``       set from another thread to end `frames`
+    ===================  ========================================================================
     """
 
     def __init__(
@@ -62,7 +84,7 @@ class FrameReader:
         self.path = path
         self.stream = stream
         self.damage = damage
-        self.steady = False  # if so, neither leap nor jump
+        self.sequential_only = False
         self._packets = Packets(damage, 1.0 / (stream.average_fps or 25.0))
         self._threads = threads
         self._cancelled = False
@@ -72,34 +94,34 @@ class FrameReader:
         self._context: Any = None
         self._scaler = VideoReformatter()
         self._intra = False
-        self._wanted: Sequence[float] = ()
-        self._jump_gap = _JUMP  # grows when a jump turns out not to have saved anything
-        self._ready: deque[Any] = deque()  # decoded, not yet looked at
+        self._times: Sequence[float] = ()
+        self._seek_gap = _SEEK_GAP
+        self._ready: deque[Any] = deque()
         self._drained = False
-        self._skip_before = -math.inf
-        self._target: float | None = None  # moment gone to, until a frame has come out
-        self._back = 0.0  # seconds before that moment from which a key frame was looked for
-        self._sent = -math.inf  # latest frame given to the decoder since it was empty
-        self._searched = -math.inf  # wanted moment up to which a key frame was looked for
+        self._first_valid = -math.inf
+        self._target: float | None = None
+        self._back = 0.0
+        self._sent = -math.inf
+        self._searched = -math.inf
 
     def key_frame_near(self, time: float) -> float | None:
-        """Return when the key frame is due that seeking leads to; None if it leads to none.
+        """Return the time of the key frame that seeking to ``time`` reaches, or None.
 
-        It lies before the moment, or where the file has no index also soon after. Opens the file;
-        `frames` then goes to its first moment, too, through a key frame.
+        It lies before ``time``, or soon after in files without an index. Opens the file; `frames`
+        then also starts at a key frame.
         """
         with media_errors(self.path):
             if self._container is None:
                 self._open()
             try:
-                self._go(time)
+                self._seek_packets(time)
             except (av.error.FFmpegError, OverflowError):
                 return None
             return self._packets.to_key_frame()
 
     @property
     def largest_gap(self) -> float:
-        """Seconds between frames, at most: how long the last one may stand for what follows it."""
+        """Longest time between frames in seconds: how long the last one may stay on screen."""
         return self._packets.largest_gap
 
     @largest_gap.setter
@@ -107,30 +129,30 @@ class FrameReader:
         self._packets.largest_gap = seconds
 
     def close(self) -> None:
-        """Close the file, where `frames` was never called, which does so by itself."""
+        """Close the file. Needed only if `frames`, which closes it, was never called."""
         self._stack.close()
 
     def cancel(self) -> None:
-        """Let `frames`, running in another thread, end before its next frame."""
+        """End `frames`, running in another thread, before its next frame."""
         self._cancelled = True
 
-    def frames(self, *stretches: Sequence[float]) -> Generator[tuple[int, Tensor], None, None]:
-        """Yield the frame shown at each moment.
+    def frames(self, *spans: Sequence[float]) -> Generator[tuple[int, Tensor], None, None]:
+        """Yield the frame on screen at each sample time.
 
         Parameters
         ----------
-        *stretches : sequence of float
-            Moments, ascending, in seconds on the file's clock. To a second stretch and those that
-            follow the reader goes through a key frame, wherever it is.
+        *spans : sequence of float
+            Sample times, ascending, in seconds on the file's clock. The reader seeks to a key frame
+            before the second span and each later one.
 
         Yields
         ------
         number : int
-            Place of the moment, counted through all stretches. Moments after the last frame has
-            gone are not yielded.
+            Index of the sample time, counted over all spans. Times after the last frame has left
+            the screen are not yielded.
         frame : Tensor, uint8, (3, H, W)
-            RGB, rotation applied. The same tensor comes again while the same frame is shown, and
-            must not be written to. Not always contiguous.
+            RGB, rotation applied. The same tensor is yielded again while the same frame is on
+            screen, and must not be written to. Not always contiguous.
         """
         first = 0
         try:
@@ -138,8 +160,8 @@ class FrameReader:
                 moved = self._container is not None
                 if not moved:
                     self._open()
-                for times in stretches:
-                    self._wanted = times
+                for times in spans:
+                    self._times = times
                     if moved or (times and times[0] > self.stream.start + 1.0):
                         self._seek(times[0])
                     moved = True
@@ -158,17 +180,18 @@ class FrameReader:
         now = -math.inf
         number = 0
         while number < len(times):
-            if times[number] - now > self._jump_gap and now > -math.inf and not self.steady:
-                self._jump(times[number], now)
+            gap = times[number] - now
+            if gap > self._seek_gap and now > -math.inf and not self.sequential_only:
+                self._seek_ahead(times[number], now)
                 held, image, now = None, None, -math.inf
             frame = self._next_frame()
             if frame is None:
                 break
             time = self._time(frame, now)
-            if time < now:  # a clock that runs backwards; what is on screen stays
+            if time < now:  # a clock that runs backwards: the current frame stays on screen
                 continue
             while number < len(times) and time > times[number] + CLOCK_SLACK:
-                if image is None:  # before the first frame, the first frame is shown
+                if image is None:  # before the first frame, the first frame counts
                     image = self._convert(frame if held is None else held)
                 yield number, image
                 number += 1
@@ -188,54 +211,54 @@ class FrameReader:
         return max(now, self.stream.start) + 1.0 / (self.stream.average_fps or 25.0)
 
     def _convert(self, frame: Any) -> Tensor:
-        """Return a decoded frame as RGB, turned the way it is shown: uint8, (3, H, W)."""
-        # By name, for PyAV 14 takes no numbers; without, full-range colours would be stretched.
+        """Return a decoded frame as RGB, rotated for display: uint8, (3, H, W)."""
+        # By name, because PyAV 14 takes no numbers. Without it full-range colours are stretched.
         spread = {1: "MPEG", 2: "JPEG"}.get(int(frame.color_range))
         rgb = self._scaler.reformat(frame, format="rgb24", src_color_range=spread, **_ONE_THREAD)
         image = torch.from_numpy(np.ascontiguousarray(rgb.to_ndarray())).permute(2, 0, 1)
         if self.stream.mirrored:
             image = image.flip(2)
-        if self.stream.rotation:  # torch copies the frame even where it turns it by nothing
+        if self.stream.rotation:  # torch copies the frame even for no rotation
             image = torch.rot90(image, -self.stream.rotation // 90, (1, 2))
         return image
 
-    # Going through the file
+    # Position in the file
 
     def _open(self) -> None:
         self._stack.close()
         self._container = self._stack.enter_context(open_container(self.path))
         self._source = self._container.streams[self.stream.index]
-        leave_out_others(self._container, self._source)
+        discard_other_streams(self._container, self._source)
         self._context = self._source.codec_context
         size = self.stream.width * self.stream.height
         if self._threads is not None or (self.stream.frames or 10**6) * size < _SMALL:
             self._context.thread_count = self._threads or 1
         else:
             self._context.thread_type = "AUTO"
-            # Two more than there are processors: they decode on while frames are converted.
+            # Two more than processors: they keep decoding while frames are converted.
             self._context.thread_count = min(8, 2 + (os.cpu_count() or 1))
         self._intra = bool(self._context.codec.intra_only)
-        # Some decoders (dav1d) look at what to skip but once, when they are opened.
+        # Some decoders (dav1d) read skip_frame only once, when they are opened.
         self._context.skip_frame = "DEFAULT"
         self._context.open(strict=False)
         self._packets.open(self._container, self._source)
-        self._restart()
+        self._reset()
 
-    def _go(self, time: float) -> None:
-        self._packets.go(time)
-        self._restart()
+    def _seek_packets(self, time: float) -> None:
+        self._packets.seek(time)
+        self._reset()
 
-    def _restart(self) -> None:
+    def _reset(self) -> None:
         self._ready.clear()
         self._drained = False
-        self._skip_before = self._sent = self._searched = -math.inf
+        self._first_valid = self._sent = self._searched = -math.inf
         self._target = None
 
     def _seek(self, target: float, beyond: float = -1.0) -> float:
-        """Go to a key frame from which the frame shown at ``target`` can be decoded.
+        """Seek to a key frame from which the frame on screen at ``target`` can be decoded.
 
-        It is looked for ever further back, in steps of more than ``beyond`` seconds. Returns the
-        time of that key frame. Where the file cannot be sought in, starts over.
+        Searches further and further back, starting more than ``beyond`` seconds before. Returns
+        the time of that key frame. If the file cannot be sought, opens it again from the start.
         """
         for back in (0.0, 2.0, 10.0, 60.0):
             if back <= beyond:
@@ -243,45 +266,46 @@ class FrameReader:
             if target - back <= self.stream.start:
                 break
             try:
-                self._go(target - back)
+                self._seek_packets(target - back)
             except (av.error.FFmpegError, OverflowError):
                 break
-            landed = self._packets.to_key_frame()
-            if landed is not None and landed <= target + CLOCK_SLACK:
-                self._land(landed, target, back)
-                return landed
+            key_frame = self._packets.to_key_frame()
+            if key_frame is not None and key_frame <= target + CLOCK_SLACK:
+                self._start_at(key_frame, target, back)
+                return key_frame
         self._open()
-        self._jump_gap = math.inf
+        self._seek_gap = math.inf
         return self.stream.start
 
-    def _land(self, time: float, target: float, back: float) -> None:
-        # Frames shown before the key frame may be built from others that are not there.
-        self._skip_before = time - 1e-9
+    def _start_at(self, key_frame: float, target: float, back: float) -> None:
+        # Frames displayed before the key frame may refer to frames that were not decoded.
+        self._first_valid = key_frame - 1e-9
         self._target, self._back = target, back
         self._sent = -math.inf
 
-    def _jump(self, target: float, now: float) -> None:
-        landed = self._seek(target)
-        if landed <= now:
-            self._jump_gap = max(2 * self._jump_gap, 1.5 * (target - landed))
+    def _seek_ahead(self, target: float, now: float) -> None:
+        """Seek to the next sample; seek less often if the key frame lay before the last one."""
+        key_frame = self._seek(target)
+        if key_frame <= now:
+            self._seek_gap = max(2 * self._seek_gap, 1.5 * (target - key_frame))
 
-    def _leap(self) -> bool:
-        """Drop the packets before a key frame if no wanted moment shows any of them.
+    def _skip_to_key_frame(self) -> bool:
+        """Drop the packets before the last key frame if no sample time shows any of them.
 
-        Not before a frame has been decoded: the first one stands for all moments before it.
+        Not before the first frame is decoded: it stands for all sample times before it.
         """
         window = self._packets.window
         head = window[0][0]
-        if head is None or self._sent == -math.inf or self._intra or self.steady:
+        if head is None or self._sent == -math.inf or self._intra or self.sequential_only:
             return False
-        if self._next_wanted(head) <= self._searched:
+        if self._next_sample(head) <= self._searched:
             return False
         first = min((time for time, _ in window if time is not None))
-        target = self._next_wanted(first)
-        if not self._searched < target < math.inf or target - first > self._jump_gap:
+        target = self._next_sample(first)
+        if not self._searched < target < math.inf or target - first > self._seek_gap:
             return False
         self._searched = target
-        self._packets.fill_beyond(target, _HELD)
+        self._packets.fill_beyond(target, _MAX_HELD)
         place = 0
         for number, (time, packet) in enumerate(window):
             if time is None or time < first:
@@ -291,39 +315,39 @@ class FrameReader:
         if not place:
             return False
         self._decode(None)
-        if self.steady or self._retreats():
+        if self.sequential_only or self._restart_earlier():
             return True
         self._context.flush_buffers()
         for _ in range(place):
             window.popleft()
-        self._land(window[0][0] or 0.0, target, 0.0)
+        self._start_at(window[0][0] or 0.0, target, 0.0)
         return True
 
-    def _retreats(self, time: float = math.inf) -> bool:
-        """Begin further back if the first frame out is due too late, or none has come.
+    def _restart_earlier(self, time: float = math.inf) -> bool:
+        """Start at an earlier key frame if the first decoded frame is too late, or missing.
 
-        The key frame gone to was damaged, or no whole picture, as with intra refresh.
+        Then the key frame was damaged, or not a complete frame, as with intra refresh.
         """
         if self._target is None or time <= self._target + CLOCK_SLACK:
             return False
-        self.steady = True
+        self.sequential_only = True
         self._seek(self._target, beyond=self._back)
         return True
 
-    def _next_wanted(self, time: float) -> float:
-        """Return the first wanted moment that a frame due at ``time``, or a later one, shows."""
-        number = bisect_left(self._wanted, time - CLOCK_SLACK)
-        return self._wanted[number] if number < len(self._wanted) else math.inf
+    def _next_sample(self, time: float) -> float:
+        """Return the first sample time that a frame at ``time``, or a later one, is shown at."""
+        number = bisect_left(self._times, time - CLOCK_SLACK)
+        return self._times[number] if number < len(self._times) else math.inf
 
     def _is_shown(self, time: float | None) -> bool:
-        """Whether a wanted moment shows the frame due at ``time``, or may do so."""
+        """Whether the frame at ``time`` is, or may be, on screen at a sample time."""
         if time is None:
             return True
-        wanted, follows = self._next_wanted(time), self._packets.successor(time)
-        # The first frame behind all moments ends the last one.
-        if follows is None or wanted == math.inf or time <= self.stream.start + 1e-9:
+        sample, follows = self._next_sample(time), self._packets.successor(time)
+        # The first frame after all sample times ends the last one.
+        if follows is None or sample == math.inf or time <= self.stream.start + 1e-9:
             return True
-        return wanted < follows - CLOCK_SLACK
+        return sample < follows - CLOCK_SLACK
 
     def _next_frame(self) -> Any:
         """Decode until a frame comes out; None at the end of the file."""
@@ -338,11 +362,11 @@ class FrameReader:
                 self._drained = True
                 self._context.skip_frame = "DEFAULT"
                 self._decode(self._packets.last)
-                if self._drained:  # and has not begun again meanwhile
-                    self._retreats()
+                if self._drained:  # and reading was not restarted meanwhile
+                    self._restart_earlier()
                 continue
             shown = self._is_shown(window[0][0])
-            if not shown and self._leap():
+            if not shown and self._skip_to_key_frame():
                 continue
             time, packet = self._packets.take()
             if shown or not self._intra:
@@ -361,9 +385,9 @@ class FrameReader:
             return
         for frame in frames:
             time = self._time(frame, math.inf)
-            if time < self._skip_before:
+            if time < self._first_valid:
                 continue
-            if time < math.inf and self._retreats(time):
+            if time < math.inf and self._restart_earlier(time):
                 return
             self._target = None
             self._ready.append(frame)

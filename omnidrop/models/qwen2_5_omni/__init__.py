@@ -1,1 +1,121 @@
-"""Qwen2.5-Omni: decoder, encoders, prompt template and sizes."""
+"""Qwen2.5-Omni: decoder, encoders, prompt template and sizes.
+
+`FAMILY` is what the rest of the package knows of it; transformers is imported when it is used.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
+
+if TYPE_CHECKING:
+    from omnidrop.clip.specs import AudioSpec, VideoSpec
+    from omnidrop.models.adapter import Adapter, TextCodec
+    from omnidrop.models.family import LoadRequest, Template
+
+#: Weights of the decoder's linear layers, under the names of the hub and of transformers.
+_LINEAR = re.compile(r"\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj\.weight$")
+_ENCODERS = re.compile(r"(^|\.)(audio_tower|visual)\.")
+
+
+def _published(text: TextShape) -> Shapes:
+    vision = VisionShape(32, 1280, 3420, 16, 14, 2, 2, 112, (7, 15, 23, 31), text.hidden)
+    return Shapes(text, vision, AudioShape(32, 1280, 5120, 20, 128, 200, text.hidden))
+
+
+@dataclass(frozen=True)
+class QwenOmni:
+    """The family; see `omnidrop.models.family.Family`."""
+
+    name: str = "Qwen2.5-Omni"
+    model_types: tuple[str, ...] = ("qwen2_5_omni", "qwen2_5_omni_thinker")
+    aliases: Mapping[str, str] = field(
+        default_factory=lambda: {"3b": "Qwen/Qwen2.5-Omni-3B", "7b": "Qwen/Qwen2.5-Omni-7B"}
+    )
+    published: Mapping[str, Shapes] = field(
+        default_factory=lambda: {
+            "Qwen/Qwen2.5-Omni-3B": _published(TextShape(36, 2048, 11008, 16, 2, 128, 151_936)),
+            "Qwen/Qwen2.5-Omni-7B": _published(TextShape(28, 3584, 18944, 28, 4, 128, 152_064)),
+        }
+    )
+    #: Parts of a checkpoint that speak.
+    unused_weights: tuple[str, ...] = ("talker.", "token2wav.")
+
+    def missing_part(self, config: Mapping[str, Any]) -> str | None:
+        thinker = thinker_config(config)
+        for part in ("text_config", "vision_config", "audio_config"):
+            if not isinstance(thinker, Mapping) or not isinstance(thinker.get(part), Mapping):
+                return part
+        return None
+
+    def stored_dtype(self, config: Mapping[str, Any]) -> str | None:
+        thinker = thinker_config(config)
+        found = thinker.get("torch_dtype") or thinker.get("dtype")
+        return found or config.get("torch_dtype") or config.get("dtype")
+
+    def quantised(self, weight: str) -> bool:
+        return bool(_LINEAR.search(weight)) and not _ENCODERS.search(weight)
+
+    def shapes(self, config: Mapping[str, Any]) -> Shapes:
+        from omnidrop.models.qwen2_5_omni.sizes import shapes
+
+        return shapes(_parsed(config))
+
+    def media(
+        self, folder: Path | None, config: Mapping[str, Any] | None
+    ) -> tuple[VideoSpec, AudioSpec]:
+        from omnidrop.clip.specs import AudioSpec, VideoSpec
+        from omnidrop.models.qwen2_5_omni.sizes import media_specs
+
+        return (
+            (VideoSpec(), AudioSpec()) if config is None else media_specs(folder, _parsed(config))
+        )
+
+    def template(self, config: Mapping[str, Any] | None, codec: TextCodec | None) -> Template:
+        from omnidrop.models.qwen2_5_omni.template import template
+
+        return template(codec, None if config is None else _parsed(config), self.name)
+
+    def codec(self, folder: Path) -> TextCodec | None:
+        from omnidrop.models.codec import read_codec
+
+        return read_codec(folder)
+
+    def write_tiny(self, folder: Path) -> Path:
+        from omnidrop.models.qwen2_5_omni.tiny import tiny_thinker
+
+        return tiny_thinker(folder)
+
+    def load(self, request: LoadRequest) -> Adapter:
+        from omnidrop.models.from_transformers import load
+        from omnidrop.models.qwen2_5_omni.adapter import THINKER, QwenOmniAdapter
+
+        thinker, tokenizer = load(THINKER, _parsed(request.config), request, self.unused_weights)
+        return QwenOmniAdapter(
+            thinker,
+            tokenizer,
+            name=request.name,
+            folder=request.folder,
+            demo=request.demo,
+            quantization=request.quantize,
+            parameters=request.parameters,
+        )
+
+
+def thinker_config(config: Mapping[str, Any]) -> Any:
+    """Return the part of a config that is about the thinker; the hub's has others besides."""
+    return config.get("thinker_config") or config
+
+
+def _parsed(config: Mapping[str, Any]) -> Any:
+    from transformers import Qwen2_5OmniThinkerConfig
+
+    return Qwen2_5OmniThinkerConfig.from_dict(dict(thinker_config(config)))
+
+
+FAMILY = QwenOmni()

@@ -1,10 +1,10 @@
-"""OmniDrop-auto: what differs enters, what differs and matters goes on, and reading has an end.
+"""OmniDrop-auto: what differs enters, what differs and matters stays, late layers see text alone.
 
 Ours; nothing here is from a paper but what is named. Three measurements on a model that really
 reads its clip (`benchmarks/README.md`) shaped it:
 
 - a token's worth at entry is what no other token of its chunk says, not how much attention it got:
-  short events live in a few tokens that look like nothing else;
+  short events are in a few tokens that look like nothing else;
 - attention at a layer ranks what that layer reads, not what later layers will: alone it chooses
   worse than chance, as a weight on differences it helps;
 - from some depth on nothing is read any more, and every token kept there is wasted.
@@ -13,17 +13,18 @@ reads its clip (`benchmarks/README.md`) shaped it:
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan, Rows
+from omnidrop.pruning.method import Entry, EntryView, LayerMethod, LayerView, Part, Plan, Rows
 from omnidrop.pruning.parts.farthest_point import Windows, spread_out
-from omnidrop.pruning.parts.select import shares, spread_by_chunk
+from omnidrop.pruning.parts.select import shares
+from omnidrop.tokens import TokenMap
 
 #: Layers of a model → layers before the second selection, and layers that see any AV token.
 #: 16: the demo model, measured. 28 and 48: the second number from SEATS (arXiv 2605.20035), whose
@@ -34,13 +35,17 @@ DEPTH_SHARES = (0.1875, 0.82)
 
 
 @dataclass(frozen=True)
-class OmniDropAuto(Method):
-    """Keeps what differs, weighted by the question after early layers, and ends reading early.
+class OmniDropAuto(LayerMethod):
+    """Keeps what differs, weighted by the question after early layers, and empties late layers.
 
-    Ours. Based on farthest-point selection in windows, as in SEATS (arXiv 2605.20035). Tokens are
-    chosen twice: before the LLM by how much they differ inside their chunk and modality, and after
-    the first layers again, by the states they have there, weighted by the question's attention. No
-    token is left from the layer on where the model has read its clip.
+    Based on farthest-point selection in windows, as in SEATS (https://arxiv.org/abs/2605.20035).
+
+    Published: farthest-point selection, and the layers from which SEATS' models need no AV token.
+
+    Ours: everything else. Tokens are chosen twice: before the LLM by how much they differ inside
+    their chunk and modality, and after the first layers again, by the states they have there,
+    weighted by the question's attention. No token is left from the layer on where the model has
+    read its clip.
 
     Parameters
     ----------
@@ -56,8 +61,6 @@ class OmniDropAuto(Method):
     free : int or float, optional
         Layers that see any AV token, or their share. By default measured for 16 layers, published
         for 28 and 48, 0.82 of others. A budget that does not fit into so few layers moves it up.
-    choice : {"differing", "even"}, default "differing"
-        Farthest points of every chunk and modality, or evenly spaced tokens (a control).
     power : float, default 0.5
         Exponent of the question's attention as a weight on differences; 0: the question has no say.
     rows : {"question", "last", "all-text"}, default "question"
@@ -68,11 +71,25 @@ class OmniDropAuto(Method):
     """
 
     name: ClassVar[str] = "omnidrop-auto"
+    used_by: ClassVar[Mapping[str, frozenset[Part]]] = {
+        "lead": frozenset({Part.SCHEDULE}),
+        "fuse": frozenset({Part.SCHEDULE}),
+        "free": frozenset({Part.SCHEDULE}),
+        "power": frozenset({Part.LAYERS}),
+        "rows": frozenset({Part.LAYERS}),
+        "keep_mass": frozenset({Part.SCHEDULE}),
+    }
+    former: ClassVar[Mapping[str, Mapping[str, str]]] = {
+        "choice": {
+            "differing": "omnidrop-auto, without a choice",
+            "even": "uniform+uniform@omnidrop-auto",
+        }
+    }
+    needs_host: ClassVar[str] = "windows of unequal length, sorted by length"
 
     lead: float = 2.5
     fuse: int | float | None = None
     free: int | float | None = None
-    choice: Literal["differing", "even"] = "differing"
     power: float = 0.5
     rows: Rows = "question"
     keep_mass: float | None = None
@@ -80,9 +97,7 @@ class OmniDropAuto(Method):
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number("lead", self.lead, low=1)
-        checks.one_of("choice", self.choice, ("differing", "even"))
         checks.number("power", self.power, low=0)
-        checks.one_of("rows", self.rows, ("question", "last", "all-text"))
         for name in ("fuse", "free"):
             value = getattr(self, name)
             if isinstance(value, float):
@@ -96,8 +111,7 @@ class OmniDropAuto(Method):
                     "A keep_mass of 1 keeps every token.", hint="Leave it out, or give less."
                 )
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Values worth trying when the settings are calibrated to a model."""
         return {
             "lead": (1.0, 1.5, 2.5, 4.0),
@@ -154,8 +168,6 @@ class OmniDropAuto(Method):
         count = plan.counts[0]
         if count == plan.total:
             return Entry(torch.arange(plan.total))
-        if self.choice == "even":
-            return Entry(spread_by_chunk(view.tokens, count))
         same = torch.ones(plan.total, device=view.embeds.device)
         return Entry(_differing(view.embeds, view.tokens, same, count))
 
@@ -172,8 +184,6 @@ class OmniDropAuto(Method):
             scores = view.attention(self.rows).float().cpu()
         if second and self.keep_mass is not None:
             count = min(count, fewest(scores, self.keep_mass))
-        if self.choice == "even":
-            return spread_by_chunk(view.tokens, count)
         states = view.hidden()
         weights = (scores / scores.mean().clamp_min(1e-30)) ** self.power
         return _differing(states, view.tokens, weights.to(states.device), count)

@@ -1,8 +1,8 @@
-"""ContextGuard: let the sound explain what it can of the picture, and keep the rest.
+"""ContextGuard: drop the video that the audio predicts, and keep the rest.
 
-All of it happens before the LLM and without the question. A small predictor tells from a moment's
-sound what the moment probably looks like; video that it explains goes. Local detail, which no sound
-tells of, is kept on purpose, and video that repeats itself is merged.
+All of it happens before the LLM and without the question. A small predictor tells from a chunk's
+audio what its video embeddings probably are; video tokens near the prediction are dropped. Local
+detail, which no audio predicts, is kept on purpose, and video that repeats itself is merged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from omnidrop.pruning.parts import a2v
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.farthest_point import Windows, spread_out
 from omnidrop.pruning.parts.frames import Frames, likeness
-from omnidrop.pruning.parts.merging import average, with_means
+from omnidrop.pruning.parts.merging import mixed, takes_in
 from omnidrop.pruning.parts.select import even, shares, top
 
 #: Video tokens compared at once: bounds the float32 copies.
@@ -29,25 +29,25 @@ _BLOCK = 512
 
 @dataclass(frozen=True)
 class ContextGuard(EntryMethod):
-    """Drops video that the sound explains, keeps local detail, merges what repeats itself.
+    """Drops video that the audio predicts, keeps local detail, merges what repeats itself.
 
-    Based on ContextGuard (arXiv 2605.11605). Published: an audio-to-visual predictor, trained
-    apart from the model, and what it explains is dropped; extra tokens for local detail; merging
-    inside segments cut by depth score; all before the LLM. The paper gives no sizes, thresholds or
-    shares: every number here, and the order of the three, is ours.
+    Based on ContextGuard (https://arxiv.org/abs/2605.11605).
 
-    Of the video tokens that must go, up to `merge` are merged: those most like the same place of
-    the first frame of their segment. Of the others, `detail` of what may stay is chosen by
-    farthest-point inside each frame, on `(1 − cosine) · (1 − cosine to the frame's mean)`, and the
-    rest are those least like the picture that the predictor tells from the chunk's sound. In a
-    chunk without sound nothing is explained, and detail alone chooses.
+    Published: an audio-to-visual predictor, trained apart from the model, and what it predicts is
+    dropped; extra tokens for local detail; merging inside segments cut by depth score; all before
+    the LLM.
+
+    Ours: every number, which the paper does not give, and the order of the three. Of the video
+    tokens to drop, up to `merge` are merged: those most like the same place of the first frame of
+    their segment. Of the others, `detail` of what may stay is chosen by farthest-point selection
+    inside each frame, on `(1 − cosine) · (1 − cosine to the frame's mean)`, and the rest are those
+    least like the mean video embedding predicted from the chunk's audio. In a chunk without audio
+    nothing is predicted, and detail alone chooses.
 
     Parameters
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     predictor : str, optional
         Folder of a predictor made by `omnidrop train-a2v`; None takes the one in the model's own
         folder (the demo model has one).
@@ -85,8 +85,7 @@ class ContextGuard(EntryMethod):
         checks.number("alike", self.alike, low=-1, high=1)
         checks.number("cut", self.cut)
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {
             "audio": (1.0, 2.75, 6.0),
@@ -102,13 +101,13 @@ class ContextGuard(EntryMethod):
         audio = view.tokens.audio.cpu().nonzero().flatten()
         video = view.tokens.video.cpu().nonzero().flatten()
         n_audio = self._audio_quota(len(audio), len(video), count)
-        if view.audio_attention is None:  # a tower that reports none: spread evenly over time
+        if view.audio_attention is None:  # an encoder that reports none: spread evenly over time
             heard = even(len(audio), n_audio)
         else:
             heard = top(view.audio_attention, n_audio).cpu()
-        kept, merged, means = self._see(view, video, count - n_audio)
+        kept, target, source = self._see(view, video, count - n_audio)
         keep = torch.cat((audio[heard], video[kept])).sort().values
-        return with_means(view, keep, video[merged], means)
+        return mixed(keep, video[target], video[source])
 
     def _audio_quota(self, audio: int, video: int, count: int) -> int:
         """Return how many of the `count` are audio; one of each at least if two may enter."""
@@ -123,11 +122,11 @@ class ContextGuard(EntryMethod):
     def _see(
         self, view: EntryView, video: torch.Tensor, count: int
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Choose `count` video tokens; return them, those merged into, and their means."""
+        """Choose `count` video tokens; return them, and which of them take in which tokens."""
         nothing = torch.empty(0, dtype=torch.int64)
         if count >= len(video) or not count:
             kept = torch.arange(len(video)) if count else nothing
-            return kept, nothing, view.embeds.new_empty(0, view.embeds.shape[1])
+            return kept, nothing, nothing
         seen = view.tokens.select(video)
         frames = Frames.of(seen)
         anchor = self._anchors(view.embeds, video, frames, len(video) - count)
@@ -136,8 +135,7 @@ class ContextGuard(EntryMethod):
         left = (anchor == own).nonzero().flatten()
         detail = _detail(view.embeds, video, frames)
         kept[left[self._choose(view, video[left], frames.frame[left], detail, count)]] = True
-        merged, means = average(view.embeds, video, anchor, kept)
-        return kept.nonzero().flatten(), merged, means
+        return kept.nonzero().flatten(), *takes_in(anchor, kept)
 
     def _anchors(
         self, embeds: torch.Tensor, video: torch.Tensor, frames: Frames, drop: int
@@ -246,7 +244,7 @@ def _detail(embeds: torch.Tensor, video: torch.Tensor, frames: Frames) -> torch.
 def _explained(
     embeds: torch.Tensor, rows: torch.Tensor, pictures: torch.Tensor, place: torch.Tensor
 ) -> torch.Tensor:
-    """Return the cosine of each token to its chunk's predicted picture, on the CPU."""
+    """Return the cosine of each token to its chunk's predicted embedding, on the CPU."""
     return _cosine(embeds, rows, pictures, place).cpu()
 
 

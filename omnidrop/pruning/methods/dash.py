@@ -1,4 +1,4 @@
-"""DASH: cut the clip where its sound changes, then let each segment's sound guide its picture."""
+"""DASH: cut the clip where its audio changes, then let each segment's audio guide its video."""
 
 from __future__ import annotations
 
@@ -22,17 +22,19 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class Dash(Guided):
-    """Keeps audio by change, uniqueness and attention, and video by segments of the sound.
+    """Keeps audio by change, uniqueness and attention, and video by segments of the audio.
 
-    Based on DASH (arXiv 2603.15685), from its public code.
+    Based on DASH (https://arxiv.org/abs/2603.15685) and its public code.
+
+    Published:
 
     - Segments: a new one starts where the cosine of an audio token to the one before is under 0.4,
-      at least 30 tokens after the last cut. Cuts go over to video in proportion to length.
+      at least 30 tokens after the last cut. Cuts are carried over to video in proportion to length.
     - Audio: score = 0.4 · boundary + 0.3 · uniqueness + 0.3 · attention. Boundary is (1 − cosine to
       the token before) / 2, 1 for the first; boundary and attention are divided by their highest
       value. Uniqueness is 1 − similarity to the mean of the unit vectors, over the half of the
       channels that vary least: a sum of Gaussians of five widths, divided by its highest value.
-      Anchors take in three tokens each, as in OmniZip (see `guided.merge_audio`).
+      Anchors take in three tokens each, as in OmniZip (see `audio_guided.merge_audio`).
     - A segment's video pruning rate is that of the clip + 0.1 · (0.5 − share of its audio that
       stays), clamped to [0.1, 0.95].
     - Frames (temporal grids) in pairs: even frames keep the tokens least like their five nearest,
@@ -46,8 +48,6 @@ class Dash(Guided):
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     contextual : float, default 0.05
         Anchors, as a share of all audio tokens (paper); at most half of the audio kept (ours).
     group : int, default 3
@@ -92,8 +92,7 @@ class Dash(Guided):
         """Return its evaluation's setting, which keeps 29 % where one token in seven is audio."""
         return {"dash-29": cls(budget=0.29, solve=False)}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {
             "rho_a": (0.1, 0.3, 0.45, 0.6, 0.8),

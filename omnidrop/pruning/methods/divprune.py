@@ -8,7 +8,6 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch.nn.functional import normalize
 
-from omnidrop.pruning import checks
 from omnidrop.pruning.method import Entry, EntryView, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.select import shares
@@ -22,18 +21,18 @@ _BLOCK = 512
 class DivPrune(EntryMethod):
     """Keeps the audio and video tokens whose smallest distance to one another is greatest.
 
-    Based on DivPrune (arXiv 2503.02175), from its public code: cosine distance, greedy max-min,
-    started with the token whose nearest neighbour is farthest. The paper prunes the tokens of one
-    image; one pool of audio and video over the whole clip is ours.
+    Based on DivPrune (https://arxiv.org/abs/2503.02175) and its public code.
 
-    Needs every pair's distance once, N² · D / 2 multiplications, whatever the budget.
+    Published: cosine distance, greedy max-min selection, started with the token whose nearest
+    neighbour is farthest, over the tokens of one image.
+
+    Ours: one pool of audio and video over the whole clip. It needs the distance of every pair
+    once, N² · D / 2 multiplications, whatever the budget.
 
     Parameters
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     scope : {"clip", "chunk"}, default "clip"
         Pool the whole clip, or every chunk by itself with the same share kept of each (ours):
         cheaper by the number of chunks, and blind to repeats between them.
@@ -45,10 +44,8 @@ class DivPrune(EntryMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        checks.one_of("scope", self.scope, ("clip", "chunk"))
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {"scope": ("clip", "chunk")}
 

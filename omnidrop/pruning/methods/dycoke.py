@@ -7,38 +7,37 @@ from typing import Any, ClassVar, Literal
 
 import torch
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.method import Entry, EntryView, Part, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.frames import Frames, likeness
 from omnidrop.pruning.parts.select import even, shares, top_within
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
 class DyCoke(EntryMethod):
     """Drops video tokens that repeat the same place of an earlier frame, before the LLM.
 
-    Based on the token temporal merging of DyCoke (arXiv 2411.15024), from its public code. Of four
-    frames the first stays whole; the second and third keep the tokens least like (by cosine) the
-    same place in the first, the fourth those least like the third, a share 1 − p of each. What is
-    dropped is dropped: the tokens that stay carry their own embeddings.
+    Based on the token temporal merging of DyCoke (https://arxiv.org/abs/2411.15024) and its public
+    code.
 
-    The second half of DyCoke, which moves video tokens in and out of the KV cache at every decoded
-    token, is not part of this: it saves nothing of the prefill, which is what a budget counts.
+    Published: of four frames the first stays whole; the second and third keep the tokens least
+    like (by cosine) the same place in the first, the fourth those least like the third, a share
+    1 − p of each. Dropped tokens are dropped: those that stay carry their own embeddings. The other
+    half of DyCoke, which moves video tokens in and out of the KV cache at every decoded token, is
+    not part of this: it saves nothing of the prefill, which is what a budget counts.
 
     Ours: p is solved for the budget. DyCoke knows no audio; all of it stays while p alone can meet
     the budget, and below that audio and first frames are reduced by one common factor, audio
     evenly, and video by groups of twice as many frames until their first frames fit. In such a
     group every second frame is compared with the one before, the others with the first. Where most
-    tokens are audio that leaves little of the picture; see `audio`.
+    tokens are audio that leaves little video; see `audio`.
 
     Parameters
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     prune : float, default 0.7
         p (paper: 0.7), where it is not solved for.
     group : int, default 4
@@ -62,18 +61,19 @@ class DyCoke(EntryMethod):
         super().__post_init__()
         checks.number("prune", self.prune, low=0, high=1)
         checks.whole("group", self.group, low=1)
-        checks.one_of("audio", self.audio, ("whole", "even"))
-        checks.switch("solve", self.solve)
 
     @classmethod
     def presets(cls) -> dict[str, DyCoke]:
         """Return the paper's rate as a preset; 0.475 is the share of video that it keeps."""
         return {"dycoke-p70": cls(budget=0.475, solve=False)}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {"group": (2, 4, 8), "audio": ("whole", "even")}
+
+    def parts(self) -> frozenset[Part]:
+        """Return the entry, unless a given p fixes how many tokens enter."""
+        return super().parts() if self.solve else frozenset()
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""

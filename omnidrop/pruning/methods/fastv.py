@@ -1,30 +1,35 @@
-"""FastV: look for two layers, then drop once."""
+"""FastV: every token in the first layers, then one drop by attention."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import LayerView, Method, Plan
+from omnidrop.pruning.method import LayerMethod, LayerView, Part, Plan
 from omnidrop.pruning.parts.select import top
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
-class FastV(Method):
+class FastV(LayerMethod):
     """Drops once, after the first layers, what the last text token attends to least.
 
-    Based on FastV (arXiv 2403.06764).
+    Based on FastV (https://arxiv.org/abs/2403.06764).
+
+    Published: the layers that see every token, and the attention of the last token as the score.
+
+    Ours: audio and video are one pool, and the share kept is solved for the budget. As the first
+    layers see everything, a budget cannot be under `after` / L.
 
     Parameters
     ----------
     budget : float, default 1.0
-        Mean over the layers of (AV tokens entering the layer) / N. The share kept after the drop is
-        solved from it; as the first layers see everything, it cannot go under `after` / L.
+        Mean over the layers of (AV tokens entering the layer) / N.
     cache : {"own", "cut"}, default "own"
         Caches of earlier layers: each layer's own, or cut to the survivors.
     after : int, default 2
@@ -32,6 +37,9 @@ class FastV(Method):
     """
 
     name: ClassVar[str] = "fastv"
+    enters_all: ClassVar[bool] = True
+    used_by: ClassVar[Mapping[str, frozenset[Part]]] = {"after": frozenset({Part.SCHEDULE})}
+    needs_host: ClassVar[str] = ""
 
     after: int = 2
 
@@ -39,8 +47,7 @@ class FastV(Method):
         super().__post_init__()
         checks.whole("after", self.after, low=1)
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {"after": (1, 2, 3, 4, 6, 8)}
 

@@ -1,4 +1,4 @@
-"""OmniZip: what is heard decides how much of the picture stays."""
+"""OmniZip: how much audio is kept decides how much video is."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ _LEAST, _MOST = 0.35, 0.75  # video pruning rates where all, or none, of the aud
 class OmniZip(Guided):
     """Keeps audio by its encoder's attention, and more video where more audio is kept.
 
-    Based on OmniZip (arXiv 2511.14582), from its public code.
+    Based on OmniZip (https://arxiv.org/abs/2511.14582) and its public code.
+
+    Published:
 
     - Audio: the tokens with the highest attention received stay; of the others, evenly spaced
-      anchors take in the three most like any video token (see `guided.merge_audio`).
+      anchors take in the three most like any video token (see `audio_guided.merge_audio`).
     - Windows are chunks. The video pruning rate is 0.75 − 0.40 · (share of the window's audio that
       stays, anchors too). Then, except in the windows with the lowest and the highest rate, rates
       are scaled, and shifted, to meet the rate of the whole clip, clamped to [0.35, 0.75] each
@@ -32,16 +34,14 @@ class OmniZip(Guided):
       distance to 5 neighbours, times the distance to the nearest denser token), odd frames the
       tokens least like the same place in the frame before.
 
-    Ours: how audio and video share a budget that the paper does not print (see `rho_a`); what that
-    leaves between the rates and the number of tokens, which is met exactly, is spread over all
-    frames by one factor; a clip's rate outside [0.35, 0.75] skips the scaling and the clamps.
+    Ours: how audio and video share a budget that the paper does not print (see `rho_a`); the number
+    of tokens is met exactly, by one factor over all frames; where the clip's rate is outside
+    [0.35, 0.75] there is no scaling and no clamp.
 
     Parameters
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     contextual : float, default 0.05
         Anchors, as a share of all audio tokens (paper); at most half of the audio kept (ours).
     group : int, default 3
@@ -83,8 +83,7 @@ class OmniZip(Guided):
             for budget, (a, v) in _PAPER.items()
         }
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {
             "rho_a": (None, 0.1, 0.3, 0.5, 0.7, 0.9),

@@ -1,36 +1,38 @@
-"""PyramidDrop: the same share goes at each quarter of the depth."""
+"""PyramidDrop: the same share is dropped at each quarter of the depth."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import LayerView, Method, Plan
+from omnidrop.pruning.method import LayerMethod, LayerView, Part, Plan
 from omnidrop.pruning.parts.select import top
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
-class PyramidDrop(Method):
+class PyramidDrop(LayerMethod):
     """Keeps the same share at a quarter, half and three quarters of the depth, by the last token.
 
-    Based on PyramidDrop (arXiv 2410.17247; public code Cooperx521/PyramidDrop).
+    Based on PyramidDrop (https://arxiv.org/abs/2410.17247; public code
+    https://github.com/Cooperx521/PyramidDrop).
 
-    The last instruction token is the last token of the prompt, as in the public code at inference:
-    for a chat model the end of its template, from which the answer is written. Its attention is
-    that of the layer just run, averaged over heads (the public code asks the next layer's
-    projections; ours costs nothing beyond one row). Audio and video are one pool (ours). After i
-    stages `floor(keep^i · N)` tokens are left, as in the public code.
+    Published: the stages, and the score: the attention of the last token of the prompt, for a chat
+    model the end of its template. After i stages `floor(keep^i · N)` tokens are left.
+
+    Ours: the attention is that of the layer just run, averaged over heads, where the public code
+    asks the next layer's projections; audio and video are one pool; the share kept at each stage is
+    solved for the budget. As the layers before the first stage see everything, a budget cannot be
+    under the first stage's share of the depth.
 
     Parameters
     ----------
     budget : float, default 1.0
-        Mean over the layers of (AV tokens entering the layer) / N. As the layers before the first
-        stage see everything, it cannot go under the first stage's share of the depth.
+        Mean over the layers of (AV tokens entering the layer) / N.
     cache : {"own", "cut"}, default "own"
         Caches of earlier layers: each layer's own, or cut to the survivors.
     keep_share : float, optional
@@ -41,6 +43,12 @@ class PyramidDrop(Method):
     """
 
     name: ClassVar[str] = "pyramiddrop"
+    enters_all: ClassVar[bool] = True
+    used_by: ClassVar[Mapping[str, frozenset[Part]]] = {
+        "keep_share": frozenset({Part.SCHEDULE}),
+        "stages": frozenset({Part.SCHEDULE}),
+    }
+    needs_host: ClassVar[str] = ""
 
     keep_share: float | None = None
     stages: Sequence[float] = (0.25, 0.5, 0.75)
@@ -56,8 +64,7 @@ class PyramidDrop(Method):
         """Return the paper's setting; its mean is (1 + 1/2 + 1/4 + 1/8) / 4 = 0.469."""
         return {"pyramiddrop-paper": cls(budget=0.46875, keep_share=0.5)}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         starts = (0.0, 0.05, 0.1, 0.15, 0.25, 0.4)
         return {"stages": tuple((s, s + 0.25, s + 0.5) for s in starts)}

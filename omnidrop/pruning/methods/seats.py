@@ -1,4 +1,4 @@
-"""SEATS: diverse tokens before the LLM, the query's choice in the middle, none at the end.
+"""SEATS: diverse tokens before the LLM, the question's choice in the middle, none at the end.
 
 Before the LLM each short window keeps the tokens that differ most from one another. Past half the
 depth the last text token's attention decides in three steps, and late layers see text alone.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, ClassVar, Literal
@@ -16,11 +16,20 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import CachePolicy, Entry, EntryView, LayerView, Method, Plan
+from omnidrop.pruning.method import (
+    CachePolicy,
+    Entry,
+    EntryView,
+    LayerMethod,
+    LayerView,
+    Need,
+    Part,
+    Plan,
+)
 from omnidrop.pruning.parts.farthest_point import Windows, spread_out
-from omnidrop.pruning.parts.select import rank_within, shares
+from omnidrop.pruning.parts.select import even, rank_within, shares
+from omnidrop.tokens import TokenMap
 
 #: Target shares of video and audio, published for the 7B under the names 10, 15, 25 and 35, which
 #: are also their means where six tokens in seven are video. The two ends are ours.
@@ -31,19 +40,21 @@ DEPTHS = {28: ((16, 18, 20), 23), 48: ((27, 31, 35), 39)}
 
 
 @dataclass(frozen=True)
-class Seats(Method):
+class Seats(LayerMethod):
     """Keeps diverse tokens per window, drops by the last token's attention, ends without any.
 
-    Based on SEATS (arXiv 2605.20035) and its public code. Published: the windows, the selection
-    at entry, the target shares of the 7B at 35, 25, 15 and 10 %, the depths for 28 and 48 layers,
-    the split of the drops, and the budgets of windows and modalities. "Ours" marks the rest.
+    Based on SEATS (https://arxiv.org/abs/2605.20035) and its public code.
 
-    One budget b gives both target shares: they lie on straight lines between the published pairs,
-    where their mean over this clip's tokens is b (ours). Above what the removal of everything in
-    late layers leaves room for, that layer moves towards the last (ours), so that 1 keeps
-    everything. What is published is taken as it is while it realises b to a hundredth of b. Else
-    the search for the total drop counts whole tokens, and where no drop suffices the windows keep
-    more or fewer at entry (ours).
+    Published: the windows, the selection at entry, the target shares of the 7B model at 35, 25, 15
+    and 10 %, the depths for 28 and 48 layers, the split of the drops, and the budgets of windows
+    and modalities.
+
+    Ours: one budget b gives both target shares, which lie on straight lines between the published
+    pairs, where their mean over this clip's tokens is b. Above what the removal of everything in
+    late layers leaves room for, that layer moves towards the last, so that 1 keeps everything. What
+    is published is taken as it is while it realises b to a hundredth of b. Otherwise the search for
+    the total drop counts whole tokens, and where no drop suffices the windows keep more or fewer at
+    entry.
 
     Parameters
     ----------
@@ -57,7 +68,7 @@ class Seats(Method):
     scale : float, default 1.4
         Share kept at entry over the target share (published).
     grids : int, default 2
-        Temporal grids of video in a window (published); a window of audio is a chunk of 2 s.
+        Temporal grids of video in a window (published); a window of audio is a chunk.
     after : sequence of int or float, optional
         Layers after which tokens are dropped: whole numbers are layers, counted from 1; fractions
         are shares of the depth. Published for 28 and 48 layers, the 28's shares for others (ours).
@@ -72,7 +83,18 @@ class Seats(Method):
     """
 
     name: ClassVar[str] = "seats"
-    wants: ClassVar[frozenset[str]] = frozenset({"video attention"})
+    needs_host: ClassVar[str] = "budgets of windows levelled one token at a time"
+    wants: ClassVar[frozenset[str]] = frozenset({Need.VIDEO_ATTENTION})
+
+    used_by: ClassVar[Mapping[str, frozenset[Part]]] = {
+        "ratios": frozenset({Part.ENTRY, Part.SCHEDULE}),
+        "scale": frozenset({Part.ENTRY, Part.SCHEDULE}),
+        "grids": frozenset({Part.ENTRY, Part.SCHEDULE}),
+        "after": frozenset({Part.SCHEDULE}),
+        "late": frozenset({Part.SCHEDULE}),
+        "temperature": frozenset({Part.LAYERS}),
+        "split": frozenset({Part.LAYERS}),
+    }
 
     cache: CachePolicy = "cut"
     ratios: tuple[float, float] | None = None
@@ -104,7 +126,6 @@ class Seats(Method):
         checks.number("scale", self.scale, low=1)
         checks.whole("grids", self.grids, low=1)
         checks.number("temperature", self.temperature, low=1e-4)
-        checks.one_of("split", self.split, ("demand", "mass"))
 
     @classmethod
     def presets(cls) -> dict[str, Seats]:
@@ -112,14 +133,17 @@ class Seats(Method):
         named = zip((0.10, 0.15, 0.25, 0.35), PAIRS[1:-1], strict=True)
         return {f"seats-{round(100 * b)}": cls(budget=b, ratios=pair) for b, pair in named}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {
             "after": (None, (0.3, 0.35, 0.4), (0.45, 0.5, 0.55), (0.7, 0.75, 0.8)),
             "late": (None, 0.7, 0.9, 1.0),
             "scale": (1.2, 1.4, 1.8),
         }
+
+    def parts(self) -> frozenset[Part]:
+        """Return all parts; given shares of video and audio fix how many tokens enter."""
+        return super().parts() if self.ratios is None else super().parts() - {Part.ENTRY}
 
     def depths(self, layers: int) -> tuple[tuple[int, ...], int]:
         """Return after which layers, counted from 1, tokens are dropped, and how many see any."""
@@ -189,7 +213,7 @@ class Seats(Method):
             (view.tokens.video, view.video_attention),
             (view.tokens.audio, view.audio_attention),
         ):
-            if attention is not None:  # a tower that reports none: distance alone
+            if attention is not None:  # an encoder that reports none: distance alone
                 weights[mask.to(weights.device)] = attention.to(weights)
         return Entry(spread_out(view.embeds, weights, entry.windows, quotas))
 
@@ -386,7 +410,14 @@ class _Quotas:
         )
 
     def exactly(self, count: int) -> torch.Tensor:
-        """Return the numbers on the way from one each to all of them whose sum is `count`."""
+        """Return the numbers on the way from one each to all of them whose sum is `count`.
+
+        Where a composition lets fewer in than there are windows, evenly spaced ones keep a token.
+        """
+        if count < len(self.sizes):
+            few = torch.zeros_like(self.sizes)
+            few[even(len(few), count)] = 1
+            return few
         low, high = 0.0, 1.0
         for _ in range(40):
             middle = (low + high) / 2

@@ -1,7 +1,4 @@
-"""SparseVLM: the question's telling words rate the tokens, and some of what is dropped is recycled.
-
-The paper speaks of picture tokens only; audio and video are one pool here (ours).
-"""
+"""SparseVLM: the question's most relevant words score the tokens; the best dropped are merged."""
 
 from __future__ import annotations
 
@@ -13,10 +10,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, Plan
+from omnidrop.pruning.method import Entry, EntryView, LayerMethod, LayerView, MethodState, Plan
+from omnidrop.pruning.parts.merging import mixed
 from omnidrop.pruning.parts.select import top
+from omnidrop.tokens import TokenMap
 
 #: Public code: after layers 2, 6 and 15 (0-based) of 32.
 _STAGES = (3 / 32, 7 / 32, 16 / 32)
@@ -25,32 +23,56 @@ _STAGES = (3 / 32, 7 / 32, 16 / 32)
 _BLOCK = 1 << 22
 
 
+@dataclass
+class Rating(MethodState):
+    """What SparseVLM remembers.
+
+    Attributes
+    ----------
+    left : int
+        AV tokens, summed over the layers still to come, that the budget leaves room for.
+    embeds : Tensor or None, (N, D)
+        The clip's embeddings, until the raters are chosen.
+    raters : Tensor or None, (m,) int64
+        The question's tokens that rate, once they are chosen.
+    """
+
+    left: int
+    embeds: torch.Tensor | None = None
+    raters: torch.Tensor | None = None
+
+
+def _state(state: MethodState) -> Rating:
+    assert isinstance(state, Rating)
+    return state
+
+
 @dataclass(frozen=True)
-class SparseVLM(Method):
-    """Drops what the question's telling words attend to least, and merges the best of it again.
+class SparseVLM(LayerMethod):
+    """Drops what the question's most relevant words attend to least, and merges the best of it.
 
-    Based on SparseVLM (arXiv 2410.04417; public code Gumpest/SparseVLMs).
+    Based on SparseVLM (https://arxiv.org/abs/2410.04417; public code
+    https://github.com/Gumpest/SparseVLMs).
 
-    Raters are the question's tokens whose similarity to the audio and video tokens (softmax over
-    the question, mean over the tokens, on the embeddings) is over the mean. Their mean attention
-    ranks the tokens. At each stage `floor(lambda · (n − rank))` of n tokens go, rank being that of
-    the matrix of the raters' attention (paper). A clip has far more tokens than a question has
-    words, so that the rank shifts the counts by a handful of tokens only.
+    Published: raters are the question's tokens whose similarity to the audio and video tokens
+    (softmax over the question, mean over the tokens, on the embeddings) is over the mean; their
+    mean attention ranks the tokens. At each stage `floor(lambda · (n − rank))` of n tokens are
+    dropped, rank being that of the matrix of the raters' attention. Of the dropped tokens the 30 %
+    with most attention are clustered by density peaks, one cluster for ten, and every cluster's
+    mean is added behind the kept tokens.
 
-    The paper leaves lambda to be tuned. Ours: it is solved anew at each stage for what is left of
-    the budget, as if later stages had this stage's rank; the last stage takes exactly the rest, so
-    that the mean over the layers is the budget whatever the ranks were.
-
-    Recycling: of the dropped tokens the 30 % with most attention are clustered by density peaks,
-    one cluster for ten, and every cluster's mean goes on. The paper adds the means as new tokens
-    behind the kept ones. Ours: each rides on the place of the dropped token at its cluster's
-    centre, which stays in; the counts include them, and they take at most half of what stays.
+    Ours: audio and video are one pool. Lambda, which the paper tunes, is solved anew at each stage
+    for what is left of the budget, as if later stages had this stage's rank; the last stage takes
+    exactly the rest, so that the mean over the layers is the budget whatever the ranks were. A clip
+    has far more tokens than a question has words, so the rank shifts the counts by a handful of
+    tokens only. A cluster's mean takes the place of the dropped token at the cluster's centre; the
+    counts include these, and they are at most half of what stays. As the layers before the first
+    stage see everything, a budget cannot be under the first stage's share of the depth.
 
     Parameters
     ----------
     budget : float, default 1.0
-        Mean over the layers of (AV tokens entering the layer) / N. As the layers before the first
-        stage see everything, it cannot go under the first stage's share of the depth.
+        Mean over the layers of (AV tokens entering the layer) / N.
     cache : {"own", "cut"}, default "own"
         Caches of earlier layers: each layer's own, or cut to the survivors.
     stages : tuple of float, default (3/32, 7/32, 1/2)
@@ -66,6 +88,9 @@ class SparseVLM(Method):
     """
 
     name: ClassVar[str] = "sparsevlm"
+    enters_all: ClassVar[bool] = True
+    needs_own_schedule: ClassVar[bool] = True
+    needs_host: ClassVar[str] = "counts that follow the rank of the attention"
 
     stages: Sequence[float] = _STAGES
     recycle: float = 0.3
@@ -85,8 +110,7 @@ class SparseVLM(Method):
         """Return the setting of the first public code, named 192 of 576 tokens."""
         return {"sparsevlm-published": cls(budget=192 / 576, scale=13.5)}
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         early = ((0.0, 0.125, 0.4), (0.05, 0.2, 0.5))
         late = ((0.2, 0.35, 0.55), (0.3, 0.5, 0.7), (0.5, 0.65, 0.8))
@@ -104,21 +128,23 @@ class SparseVLM(Method):
         drops = plan.counts[-1] < plan.total
         return Plan(plan.total, plan.counts, plan.settings, adaptive=drops)
 
-    def enter(self, view: EntryView, plan: Plan) -> Entry:
-        """Let every token in; the raters are chosen later, when there is a question."""
-        view.memo["embeds"] = view.embeds
-        view.memo["left"] = sum(plan.counts) - plan.total
-        return super().enter(view, plan)
+    def start(self, plan: Plan) -> Rating:
+        """Start with what may still enter the layers after the first."""
+        return Rating(left=sum(plan.counts) - plan.counts[0])
+
+    def watch(self, view: EntryView) -> None:
+        """Keep the embeddings: the raters are chosen later, when there is a question."""
+        _state(view.state).embeds = view.embeds
 
     def keep(self, view: LayerView, count: int) -> torch.Tensor | Entry:
         """Drop at a stage, and recycle; elsewhere at most settle single tokens of the budget."""
-        memo, alive = view.memo, len(view.tokens)
+        state, alive = _state(view.state), len(view.tokens)
         turns = [schedules.first_smaller(share, view.layers) for share in self.stages]
         attention = self._rated(view) if view.layer + 1 in turns else None
         rank = 0 if attention is None else int(torch.linalg.matrix_rank(attention))
         if self.scale is None:
-            count = _share_out(alive, rank, view.layer + 1, view.layers, turns, memo["left"])
-            memo["left"] -= count
+            count = _share_out(alive, rank, view.layer + 1, view.layers, turns, state.left)
+            state.left -= count
         else:
             count = alive if attention is None else min(int(self.scale * rank), alive)
         if count == alive:
@@ -130,13 +156,15 @@ class SparseVLM(Method):
 
     def _rated(self, view: LayerView) -> torch.Tensor:
         """Return the raters' attention, (m, n); they are chosen once, at the first stage."""
-        memo = view.memo
-        if "raters" not in memo:
-            memo["raters"] = choose_raters(memo.pop("embeds"), view.text_embeds("question"))
-        return view.row_attention("question")[memo["raters"]]
+        state = _state(view.state)
+        if state.raters is None:
+            assert state.embeds is not None
+            state.raters = choose_raters(state.embeds, view.text_embeds("question"))
+            state.embeds = None
+        return view.row_attention("question")[state.raters]
 
     def _clusters(self, alive: int, count: int) -> int:
-        """Return how many of the `count` that go on are means of clusters."""
+        """Return how many of the `count` that stay are means of clusters."""
         if not self.recycle:
             return 0
         clusters = 0
@@ -193,10 +221,9 @@ def recycle(
     best = max(min(int(share * len(dropped)) + 1, len(dropped)), clusters)
     pool = dropped[top(scores[dropped], best)]
     on_device = pool.to(states.device)
-    centres, means = density_clusters(states[on_device].float(), clusters)
-    keep, order = torch.cat((kept, pool[centres])).sort()
-    own = states[kept.to(states.device)]
-    return Entry(keep, torch.cat((own, means.to(own)))[order.to(own.device)])
+    centres, member = density_clusters(states[on_device].float(), clusters)
+    keep = torch.cat((kept, pool[centres])).sort().values
+    return mixed(keep, pool[centres[member]], pool)
 
 
 def density_clusters(points: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -212,8 +239,8 @@ def density_clusters(points: torch.Tensor, count: int) -> tuple[torch.Tensor, to
     -------
     centres : Tensor, (count,) int64
         In order of density · reach.
-    means : Tensor, (count, D) float32
-        Mean of each cluster.
+    member : Tensor, (n,) int64
+        Cluster of each point, 0 to `count` − 1.
     """
     apart = torch.cdist(points, points).fill_diagonal_(0) / math.sqrt(points.shape[1])
     near = apart.topk(min(max(count, 2), len(points)), largest=False).values
@@ -226,9 +253,7 @@ def density_clusters(points: torch.Tensor, count: int) -> tuple[torch.Tensor, to
     centres = torch.sort(density * reach, descending=True, stable=True).indices[:count]
     member = apart[centres].argmin(0)
     member[centres] = torch.arange(count, device=points.device)
-    means = torch.zeros(count, points.shape[1], device=points.device)
-    means.index_add_(0, member, points)
-    return centres.cpu(), means / member.bincount(minlength=count)[:, None]
+    return centres.cpu(), member.cpu()
 
 
 def _share_out(alive: int, rank: int, nxt: int, layers: int, turns: list[int], left: int) -> int:

@@ -1,11 +1,11 @@
-"""Even spacing: the simplest thing that looks at nothing but time."""
+"""Uniform: even spacing in time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import ClassVar
 
-from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.method import Entry, EntryView, Part, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.select import spread_by_chunk
 
@@ -14,18 +14,23 @@ from omnidrop.pruning.parts.select import spread_by_chunk
 class Uniform(EntryMethod):
     """Keeps evenly spaced audio and video tokens of every chunk, chosen before the LLM.
 
-    Based on the uniform baseline of the token-pruning literature, as in SEATS (arXiv 2605.20035).
-    Each chunk's audio and video keep the same share (ours), rounded so that the sum is exact.
+    Based on the uniform baseline of SEATS (https://arxiv.org/abs/2605.20035).
+
+    Published: even spacing.
+
+    Ours: each chunk's audio and video keep the same share, rounded so that the sum is exact.
 
     Parameters
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     """
 
     name: ClassVar[str] = "uniform"
+
+    def parts(self) -> frozenset[Part]:
+        """Return entry and layers: even spacing thins any survivors."""
+        return frozenset({Part.ENTRY, Part.LAYERS})
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Space the tokens that enter evenly inside every chunk."""

@@ -1,4 +1,4 @@
-"""VisionZip: keep what the encoder itself looks at, and merge the rest into a few tokens."""
+"""VisionZip: keep what the encoder attends to, and merge the rest into a few tokens."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from typing import Any, ClassVar
 import torch
 from torch.nn.functional import normalize
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks
-from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.method import Entry, EntryView, Need, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
-from omnidrop.pruning.parts.merging import with_means
+from omnidrop.pruning.parts.merging import mixed
 from omnidrop.pruning.parts.select import even, shares, top
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
 class VisionZip(EntryMethod):
     """Keeps the tokens their encoder attends to most, and averages the others into a few.
 
-    Based on VisionZip (arXiv 2412.04467), from its public code: of every picture the tokens with
-    the highest attention received stay ("dominant"); of the rest, evenly spaced ones become
-    "contextual" tokens, and each token left is averaged into the contextual one most like it.
+    Based on VisionZip (https://arxiv.org/abs/2412.04467) and its public code.
 
-    Ours: a picture is one temporal grid, and each keeps the same share; the sound of every chunk
-    is treated as a picture is, by its own encoder's attention; likeness is the cosine of the
-    embeddings, not of the encoder's keys; a contextual token is the mean of all its tokens, where
-    the public code adds the others' mean to it and so doubles its length. Where an encoder reports
-    no attention, the dominant tokens are spaced evenly.
+    Published: of every image the tokens with the highest attention received stay ("dominant"); of
+    the rest, evenly spaced ones become "contextual" tokens, and each token left is averaged into
+    the contextual one most like it.
+
+    Ours: an image is one temporal grid, and each keeps the same share; the audio of every chunk is
+    treated alike, by its own encoder's attention; similarity is the cosine of the embeddings, not
+    of the encoder's keys; a contextual token is the mean of all its tokens, where the public code
+    adds the others' mean to it and so doubles its length. Where an encoder reports no attention,
+    the dominant tokens are spaced evenly.
 
     Parameters
     ----------
     budget : float, default 1.0
         Mean over the layers of (AV tokens entering the layer) / N.
-    cache : {"own", "cut"}, default "own"
-        Caches of earlier layers: each layer's own, or cut to the survivors.
     contextual : float, default 0.15625
         Share of the kept tokens that are contextual (paper: 10 of 64, 20 of 128, 30 of 192).
     """
 
     name: ClassVar[str] = "visionzip"
-    wants: ClassVar[frozenset[str]] = frozenset({"video attention"})
+    wants: ClassVar[frozenset[str]] = frozenset({Need.VIDEO_ATTENTION})
 
     contextual: float = 10 / 64
 
@@ -49,21 +49,20 @@ class VisionZip(EntryMethod):
         super().__post_init__()
         checks.number("contextual", self.contextual, low=0, high=1)
 
-    @classmethod
-    def tunable(cls) -> dict[str, tuple[Any, ...]]:
+    def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {"contextual": (0.0, 0.08, 10 / 64, 0.3)}
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
-        """Keep and merge, picture by picture and chunk of sound by chunk of sound."""
+        """Keep and merge, one temporal grid or one chunk of audio at a time."""
         total, count = plan.total, plan.counts[0]
         if count == total:
             return Entry(torch.arange(total))
         attention = _attention(view)
-        bins, sizes = _pictures(view.tokens)
+        bins, sizes = _bins(view.tokens)
         kept: list[torch.Tensor] = []
-        merged: list[torch.Tensor] = []
-        means: list[torch.Tensor] = []
+        target: list[torch.Tensor] = []
+        source: list[torch.Tensor] = []
         quotas = shares(sizes, count)
         merging = shares(quotas, round(self.contextual * count))
         for rows, quota, few in zip(bins, quotas.tolist(), merging.tolist(), strict=True):
@@ -77,13 +76,15 @@ class VisionZip(EntryMethod):
                 rest = torch.ones(len(rows), dtype=torch.bool)
                 rest[dominant] = False
                 left = rows[rest]
-                target = torch.arange(few) * (len(left) // few)
-                merged.append(left[target])
-                means.append(_merge(view.embeds[left.to(view.embeds.device)], target))
-        if not merged:
-            return Entry(torch.cat(kept).sort().values)
-        keep = torch.cat(kept + merged).sort().values
-        return with_means(view, keep, torch.cat(merged), torch.cat(means))
+                chosen = torch.arange(few) * (len(left) // few)
+                kept.append(left[chosen])
+                place = _nearest(view.embeds[left.to(view.embeds.device)], chosen)
+                target.append(left[chosen[place]])
+                source.append(left)
+        keep = torch.cat(kept).sort().values
+        if not target:
+            return Entry(keep)
+        return mixed(keep, torch.cat(target), torch.cat(source))
 
 
 def _attention(view: EntryView) -> torch.Tensor:
@@ -98,8 +99,8 @@ def _attention(view: EntryView) -> torch.Tensor:
     return out
 
 
-def _pictures(tokens: TokenMap) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
-    """Split token indices into temporal grids and chunks of sound; also return the sizes."""
+def _bins(tokens: TokenMap) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """Split token indices into temporal grids and chunks of audio; also return the sizes."""
     grid = tokens.grid[:, 0].long() * tokens.video
     key = (2 * tokens.chunk.long() + tokens.audio) * (int(grid.max()) + 1) + grid
     order = torch.sort(key, stable=True).indices
@@ -107,11 +108,9 @@ def _pictures(tokens: TokenMap) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]
     return order.split(sizes.tolist()), sizes
 
 
-def _merge(embeds: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Average every row into the row of `target` most like it, (len(target), D) float32."""
-    rows = embeds.float()
-    units = normalize(rows, dim=-1)
-    place = (units @ units[target].T).argmax(1)
-    place[target] = torch.arange(len(target), device=place.device)
-    sums = torch.zeros(len(target), rows.shape[1], device=rows.device).index_add_(0, place, rows)
-    return sums / torch.bincount(place, minlength=len(target))[:, None]
+def _nearest(embeds: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+    """Return which of the `chosen` rows each row is most like, (n,) int64 on the CPU."""
+    units = normalize(embeds.float(), dim=-1)
+    place = (units @ units[chosen].T).argmax(1).cpu()
+    place[chosen] = torch.arange(len(chosen))
+    return place

@@ -1,6 +1,6 @@
-"""What a moment probably looks like, told from its sound: the predictor of ContextGuard.
+"""Mean video embeddings predicted from audio embeddings: the predictor of ContextGuard.
 
-A small network, trained for one model's towers on clips without labels (`omnidrop train-a2v`). It
+A small network, trained for one model's encoders on clips without labels (`omnidrop train-a2v`). It
 is kept as two files in one folder: `a2v.safetensors`, and `a2v.json` with its settings.
 """
 
@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from omnidrop.errors import ModelError
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning.method import Backbone
+from omnidrop.tokens import TokenMap
 
 SCHEMA = "omnidrop.a2v/1"
 WEIGHTS, SETTINGS = "a2v.safetensors", "a2v.json"
@@ -39,7 +39,7 @@ class Shape:
     hidden : int
         Of the network.
     heads : int
-        Summaries of a chunk's sound, each with its own attention over the chunk.
+        Summaries of a chunk's audio, each with its own attention over the chunk.
     """
 
     width: int
@@ -87,12 +87,12 @@ class Predictor(nn.Module):
 
 @dataclass(frozen=True)
 class Chunks:
-    """A clip's sound and mean picture, chunk by chunk.
+    """A clip's audio embeddings, chunk by chunk.
 
     Attributes
     ----------
     audio : Tensor, (c, n, D) float32
-        Audio embeddings of the chunks with sound, padded.
+        Audio embeddings of the chunks with audio, padded.
     there : Tensor, (c, n) bool
         What is not padding.
     number : Tensor, (c,) int64
@@ -117,7 +117,7 @@ class Chunks:
 
 
 def mean_picture(tokens: TokenMap, embeds: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return which chunks have a picture, (c,) int64, and their mean video embeddings, (c, D)."""
+    """Return which chunks have video, (c,) int64, and their mean video embeddings, (c, D)."""
     index = tokens.video.cpu().nonzero().flatten()
     number, place, sizes = torch.unique(
         tokens.chunk[index].cpu().long(), return_inverse=True, return_counts=True
@@ -135,7 +135,7 @@ class Trained:
     ----------
     predictor : Predictor
     backbone, fingerprint : str or None
-        Name and fingerprint of the model whose towers it was trained for.
+        Name and fingerprint of the model whose encoders it was trained for.
     training : dict
         Settings and losses of the training.
     """
@@ -251,7 +251,7 @@ def find(given: str | None, backbone: Backbone | None, width: int) -> Predictor:
 def predict(
     predictor: Predictor, tokens: TokenMap, embeds: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Predict the picture of every chunk with sound.
+    """Predict the mean video embedding of every chunk with audio.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""Entry reduction guided by sound: what OmniZip and DASH have in common.
+"""Entry reduction guided by audio: what OmniZip and DASH have in common.
 
 Audio is chosen by score, and some of what is left is merged into evenly spaced anchors. The clip is
 cut into windows; how much of a window's audio stays sets how much of its video does. Inside a
-window frames come in pairs: the even frame keeps tokens by their spread over the picture, the odd
+window frames come in pairs: the even frame keeps tokens by their spread over the frame, the odd
 frame those least like the same place in the frame before.
 """
 
@@ -14,13 +14,13 @@ from itertools import pairwise
 import torch
 from torch.nn.functional import normalize
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import checks, schedules
-from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.method import Entry, EntryView, Part, Plan
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.frames import Frames, likeness
-from omnidrop.pruning.parts.merging import with_means
+from omnidrop.pruning.parts.merging import mixed
 from omnidrop.pruning.parts.select import even, rank_within, top, top_within
+from omnidrop.tokens import TokenMap
 
 #: Video tokens, and pairs of tokens, compared at once.
 _BLOCK = 1024
@@ -54,7 +54,6 @@ class Guided(EntryMethod):
         super().__post_init__()
         checks.number("contextual", self.contextual, low=0, high=1)
         checks.whole("group", self.group, low=0)
-        checks.switch("solve", self.solve)
 
     def rates(self) -> tuple[float, float] | None:
         """Return the pruning rates of audio and video, if they are given."""
@@ -96,6 +95,10 @@ class Guided(EntryMethod):
         """Return the scores of the tokens of even frames, (b, n, D) unit vectors → (b, n)."""
         raise NotImplementedError
 
+    def parts(self) -> frozenset[Part]:
+        """Return the entry, unless given rates fix how many tokens enter."""
+        return super().parts() if self.solve else frozenset()
+
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""
         total = len(tokens)
@@ -124,13 +127,13 @@ class Guided(EntryMethod):
         dominant = even(len(audio), heard - few) if scores is None else top(scores, heard - few)
         stays = torch.zeros(len(audio), dtype=torch.bool)
         stays[dominant] = True
-        anchors, merged, means = merge_audio(view.embeds, audio, video, stays, few, self.group)
+        anchors, *mix = merge_audio(view.embeds, audio, video, stays, few, self.group)
         stays[anchors] = True
 
         frames = Frames.of(view.tokens.select(video))
         seen = self._look(view, audio, stays, video, frames, count - heard)
         keep = torch.cat((audio[stays], video[seen])).sort().values
-        return with_means(view, keep, audio[merged], means)
+        return mixed(keep, *mix)
 
     def _parts(self, tokens: TokenMap, count: int) -> tuple[int, int]:
         """Return how many audio and how many video tokens enter."""
@@ -230,8 +233,8 @@ def merge_audio(
     stays: torch.Tensor,
     count: int,
     group: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Choose anchors among the audio that goes, and merge what sounds like what is seen into them.
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Choose anchors among the dropped audio, and merge audio that is most like video into them.
 
     Anchors are evenly spaced; each of the others belongs to the anchor most like it (cosine). The
     `group` members of an anchor most like any video token are averaged, weighted by the softmax of
@@ -252,9 +255,9 @@ def merge_audio(
     -------
     anchors : Tensor, (count,) int64
         Indices into `audio`, ascending.
-    merged : Tensor, (m,) int64
-        Those anchors that changed.
-    means : Tensor, (m, D) float32
+    target, source : Tensor, (m,) int64
+        Rows of `embeds`: which anchor takes in which audio token; itself last.
+    weight : Tensor, (m,) float32
     """
     left = (~stays).nonzero().flatten()
     step = max(len(left) // max(count, 1), 1)
@@ -263,7 +266,7 @@ def merge_audio(
     member[anchors] = False
     pool = member.nonzero().flatten()
     if not len(anchors) or not len(pool) or not group:
-        return anchors, anchors[:0], embeds.new_empty(0, embeds.shape[1]).float()
+        return anchors, anchors[:0], anchors[:0], torch.empty(0)
     there = embeds.device
     own = normalize(embeds[audio[pool].to(there)].float(), dim=-1)
     centres = embeds[audio[anchors].to(there)].float()
@@ -277,10 +280,14 @@ def merge_audio(
     into = place[chosen]
     weight = best[chosen].exp()
     weight = weight / torch.zeros_like(centres[:, 0]).index_add_(0, into, weight)[into]
-    rows = embeds[audio.to(there)[pool.to(there)[chosen]]].float()
-    sums = torch.zeros_like(centres).index_add_(0, into, rows * weight[:, None])
-    used = torch.unique(into)
-    return anchors, anchors[used.cpu()], (centres[used] + sums[used]) / 2
+    used = torch.unique(into).cpu()
+    own = audio[anchors]
+    return (
+        anchors,
+        torch.cat((own[into.cpu()], own[used])),
+        torch.cat((audio[pool[chosen.cpu()]], own[used])),
+        torch.cat((weight.cpu(), torch.ones(len(used)))),
+    )
 
 
 def _batches(frames: Frames, which: torch.Tensor) -> list[torch.Tensor]:

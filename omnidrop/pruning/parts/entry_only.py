@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from omnidrop.prompt import TokenMap
 from omnidrop.pruning import schedules
-from omnidrop.pruning.method import LayerView, Method, Plan
+from omnidrop.pruning.method import LayerView, Method, Part, Plan
 from omnidrop.pruning.parts.select import spread_by_chunk
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,11 @@ class EntryMethod(Method):
     """Base of methods that choose before the first layer and leave the layers alone."""
 
     question_free: ClassVar[bool] = True
+    needs_host: ClassVar[str] = "tokens are counted by chunk"
+
+    def parts(self) -> frozenset[Part]:
+        """Return the entry alone, for any number of tokens."""
+        return frozenset({Part.ENTRY})
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""

@@ -1,7 +1,7 @@
 """Video tokens by frame and place, and how much each repeats the same place of another frame.
 
-A frame is one temporal grid of tokens. Qwen-Omni puts two sampled pictures into one; the methods
-that speak of frames compare grids of tokens, so a grid is what they call a frame.
+A frame is one temporal grid of tokens. A vision encoder may put several sampled frames into one
+grid; the methods that speak of frames compare grids of tokens, so a grid is what they call a frame.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from omnidrop.prompt import TokenMap
+from omnidrop.tokens import TokenMap
 
 #: Tokens compared at once: bounds the float32 copies.
 _BLOCK = 512
@@ -28,7 +28,7 @@ class Frames:
     frame : Tensor, (n,) int64
         Frame of each token, counted 0, 1, 2, … in order of time.
     place : Tensor, (n,) int64
-        Place in the picture, the same number in every frame.
+        Place in the grid, the same number in every frame.
     sizes : Tensor, (f,) int64
         Tokens per frame.
     chunk : Tensor, (f,) int64

@@ -1,8 +1,9 @@
 """Entry reduction of video: tokens that repeat the same place of an earlier grid merge into it.
 
-Temporal merging in the manner of DyCoke (arXiv 2411.15024) over groups of four temporal grids. The
-papers speak of "four frames"; one token grid of Qwen-Omni already covers two frames, and the share
-they print, (1 + 3 · 0.2)/4 = 40 %, needs one grid in four kept whole. So a group is four grids.
+Temporal merging in the manner of DyCoke (https://arxiv.org/abs/2411.15024) over groups of four
+temporal grids. The papers speak of "four frames"; a temporal grid of tokens may cover several
+sampled frames, and the share they print, (1 + 3 · 0.2)/4 = 40 %, needs one grid in four kept whole.
+So a group is four grids.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from dataclasses import dataclass
 
 import torch
 
-from omnidrop.prompt import TokenMap
-from omnidrop.pruning.method import Entry, EntryView
+from omnidrop.moving import moved
+from omnidrop.pruning.method import Entry, Mix
 from omnidrop.pruning.parts.select import even, rank_within, shares
+from omnidrop.tokens import TokenMap
 
 #: Tokens compared at once: bounds the float32 copies, and keeps them in the processor's caches.
 _BLOCK = 512
+#: The same on a GPU, where every block costs launches.
+_BLOCK_GPU = 8192
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Groups:
         Temporal grid of each token, counted 0, 1, 2, … in order of time.
     anchor : Tensor, (n,) int64
         Index of the token at the same place in the first grid of the group; a token is its own
-        anchor in that grid, and where that grid has nothing at its place.
+        anchor in that grid, and where that grid has no token at its place.
     """
 
     frame: torch.Tensor
@@ -51,10 +55,27 @@ def group_grids(video: TokenMap, size: int) -> Groups:
     size : int
         Grids per group.
     """
+    return _grouped(*_numbered(video), size)
+
+
+def _numbered(video: TokenMap) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the temporal grid and the place in it of video tokens, both counted 0, 1, 2, …"""
     grid = video.grid.long()
     times = video.chunk.long() * (grid[:, 0].max() + 1) + grid[:, 0]
-    frame = torch.unique(times, return_inverse=True)[1]
-    place = torch.unique(grid[:, 1] * (grid[:, 2].max() + 1) + grid[:, 2], return_inverse=True)[1]
+    return _ranked(times), _ranked(grid[:, 1] * (grid[:, 2].max() + 1) + grid[:, 2])
+
+
+def _ranked(numbers: torch.Tensor) -> torch.Tensor:
+    """Return the rank of each number among those that occur, (n,) int64 ≥ 0 → (n,) int64."""
+    most = int(numbers.max()) + 1
+    if most > 16 * len(numbers):
+        return torch.unique(numbers, return_inverse=True)[1]
+    there = torch.zeros(most, dtype=torch.int64)
+    there[numbers] = 1
+    return (there.cumsum(0) - 1)[numbers]  # as `torch.unique` counts them, without its sort
+
+
+def _grouped(frame: torch.Tensor, place: torch.Tensor, size: int) -> Groups:
     own = torch.arange(len(frame))
     group = frame // size
     table = own.new_full((int(group.max()) + 1, int(place.max()) + 1), -1)
@@ -91,29 +112,45 @@ def merge_video(
     -------
     keep : Tensor, (count,) int64
         Ascending indices into the video tokens.
-    merged : Tensor, (m,) int64
-        Those kept tokens whose embedding changed, ascending.
-    means : Tensor, (m, D) float32
-        Their new embeddings.
+    target, source : Tensor, (m,) int64
+        Which kept tokens take in which video tokens; see `takes_in`.
+
+    Notes
+    -----
+    All three are where `embeds` are. How many there are of each follows from the token map alone,
+    so the host does not wait for the embeddings.
     """
-    nothing = torch.empty(0, dtype=torch.int64), embeds.new_empty(0, embeds.shape[1]).float()
+    device = embeds.device
+    none = torch.empty(0, dtype=torch.int64, device=device)
     if count >= len(video):
-        return torch.arange(len(video)), *nothing
+        return torch.arange(len(video), device=device), none, none
     if count == 0:
-        return nothing[0], *nothing
-    groups = group_grids(video, size)
-    frames = int(groups.frame.max()) + 1
+        return none, none, none
+    frame, place = _numbered(video)
+    groups = _grouped(frame, place, size)
+    frames = int(frame.max()) + 1
     while size < frames and int(groups.anchors.sum()) > count:
         size *= 2
-        groups = group_grids(video, size)
+        groups = _grouped(frame, place, size)
     anchors = groups.anchors.nonzero().flatten()
     if len(anchors) >= count:
+        chosen = anchors[even(len(anchors), count)]
         kept = torch.zeros(len(video), dtype=torch.bool)
-        kept[anchors[even(len(anchors), count)]] = True
-    else:
-        kept = groups.anchors | _distinct(embeds, index, groups, count - len(anchors))
-    merged, means = average(embeds, index, groups.anchor, kept)
-    return kept.nonzero().flatten(), merged, means
+        kept[chosen] = True
+        target, source = takes_in(groups.anchor, kept)
+        return moved(chosen, device), moved(target, device), moved(source, device)
+    followers = (~groups.anchors).nonzero().flatten()
+    leaders = groups.anchor[followers]
+    new, gone = _distinct(embeds, index, groups, followers, count - len(anchors))
+    anchors, followers, leaders = (moved(x, device) for x in (anchors, followers, leaders))
+    keep = torch.cat((anchors, followers[new])).sort().values
+    target = torch.cat((anchors, leaders[gone]))
+    return keep, target, torch.cat((anchors, followers[gone]))
+
+
+def _block(device: torch.device) -> int:
+    """Return how many tokens are compared at a time."""
+    return _BLOCK if device.type == "cpu" else _BLOCK_GPU
 
 
 def natural_count(video: TokenMap, prune: float, size: int = 4) -> int:
@@ -123,59 +160,81 @@ def natural_count(video: TokenMap, prune: float, size: int = 4) -> int:
 
 
 def _distinct(
-    embeds: torch.Tensor, index: torch.Tensor, groups: Groups, count: int
-) -> torch.Tensor:
-    """Return a mask of the `count` followers least like their anchors, by quota per grid."""
-    followers = (~groups.anchors).nonzero().flatten()
+    embeds: torch.Tensor,
+    index: torch.Tensor,
+    groups: Groups,
+    followers: torch.Tensor,
+    count: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split the followers into the `count` least like their anchors, by quota per grid, and others.
+
+    Returns
+    -------
+    Tensor, (count,) int64, and Tensor, int64
+        Indices into `followers`, ascending, where `embeds` are.
+    """
+    device = embeds.device
     likeness = _cosine(embeds, index[followers], index[groups.anchor[followers]])
-    order = torch.sort(likeness, stable=True).indices
     _, place, sizes = torch.unique(groups.frame[followers], return_inverse=True, return_counts=True)
+    place, sizes, quota = (moved(x, device) for x in (place, sizes, shares(sizes, count)))
+    order = torch.sort(likeness, stable=True).indices
     rank = torch.empty_like(order)
     rank[order] = rank_within(place[order], sizes)
-    mask = torch.zeros(len(groups.frame), dtype=torch.bool)
-    mask[followers[rank < shares(sizes, count)[place]]] = True
-    return mask
+    others = (rank >= quota[place]).to(torch.uint8)
+    split = torch.sort(others, stable=True).indices
+    return split[:count], split[count:]
 
 
 def _cosine(embeds: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return the cosine of rows `a` and rows `b`, (n,) float32 on the CPU."""
+    """Return the cosine of rows `a` and rows `b`, (n,) float32, where `embeds` are."""
+    a, b = moved(a, embeds.device), moved(b, embeds.device)
+    block = _block(embeds.device)
     parts = [
         torch.cosine_similarity(embeds[i].float(), embeds[j].float(), dim=-1)
-        for i, j in zip(a.split(_BLOCK), b.split(_BLOCK), strict=True)
+        for i, j in zip(a.split(block), b.split(block), strict=True)
     ]
-    return torch.cat(parts).cpu()
+    return torch.cat(parts)
 
 
-def with_means(
-    view: EntryView, keep: torch.Tensor, merged: torch.Tensor, means: torch.Tensor
+def mixed(
+    keep: torch.Tensor,
+    target: torch.Tensor,
+    source: torch.Tensor,
+    weight: torch.Tensor | None = None,
 ) -> Entry:
     """Return an entry in which some of the kept tokens carry means.
 
     Parameters
     ----------
-    view : EntryView
-    keep : Tensor, (n,) int64
+    keep : Tensor, (k,) int64
         Ascending indices into the view's tokens.
-    merged : Tensor, (m,) int64
-        Those of them that others were merged into.
-    means : Tensor, (m, D)
-        What they carry.
+    target, source : Tensor, (m,) int64
+        Tokens of `keep`, and what each of them takes in, row by row; see `Mix`.
+    weight : Tensor, (m,) float32, optional
+        1 each if left out.
     """
-    if not len(merged):
+    if not len(target):
         return Entry(keep)
-    out = view.embeds[keep.to(view.embeds.device)]
-    out[torch.searchsorted(keep, merged).to(out.device)] = means.to(out)
-    return Entry(keep, out)
+    ones = torch.ones(len(target), device=target.device)
+    kept = torch.searchsorted(keep, target)
+    return Entry(keep, Mix(kept, source, ones if weight is None else weight))
 
 
-def average(
-    embeds: torch.Tensor, index: torch.Tensor, anchor: torch.Tensor, kept: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Average each dropped token into its anchor, where that is kept."""
+def takes_in(anchor: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return which kept tokens take in which dropped ones, where a dropped one's anchor is kept.
+
+    Parameters
+    ----------
+    anchor : Tensor, (n,) int64
+        The token that each token merges into.
+    kept : Tensor, (n,) bool
+
+    Returns
+    -------
+    target, source : Tensor, (m,) int64
+        Every target lists itself first.
+    """
     gone = (~kept & kept[anchor]).nonzero().flatten()
-    merged, place, sizes = torch.unique(anchor[gone], return_inverse=True, return_counts=True)
-    sums = embeds[index[merged]].float()
-    place = place.to(embeds.device)
-    for rows, into in zip(gone.split(_BLOCK), place.split(_BLOCK), strict=True):
-        sums.index_add_(0, into, embeds[index[rows]].float())
-    return merged, sums / (sizes + 1).to(sums)[:, None]
+    into = anchor[gone]
+    merged = torch.unique(into)
+    return torch.cat((merged, into)), torch.cat((merged, gone))

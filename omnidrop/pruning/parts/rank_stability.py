@@ -1,4 +1,4 @@
-"""Where the question's view of the clip settles: the layer-choice signal of ASL.
+"""Whether the ranking of the tokens by attention has stopped changing: the signal of ASL.
 
 ASL (arXiv 2601.07667) was made for text: one selection layer per sample, where the ranks of the
 tokens by attention stop moving. Window and threshold are the paper's. Ours: ranks of all audio and
@@ -26,8 +26,8 @@ def window(layers: int) -> int:
 
 
 @dataclass
-class Settling:
-    """Watches how the ranks of the same tokens move from layer to layer.
+class RankMovement:
+    """How much the ranks of the same tokens change from layer to layer.
 
     Parameters
     ----------

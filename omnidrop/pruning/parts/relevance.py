@@ -55,8 +55,9 @@ def relevance(
     ValueError
         If there is no row: a mean over nothing would order the tokens by chance.
     """
-    received = torch.zeros(keys.shape[1], dtype=torch.float32, device=keys.device)
-    for weights in _weights(queries, keys, rows, scaling, block_elements):
+    parts = _weights(queries, keys, rows, scaling, block_elements)
+    received = next(parts).sum(dim=(0, 1, 2))
+    for weights in parts:
         received += weights.sum(dim=(0, 1, 2))
     return received[columns.to(keys.device)] / (queries.shape[0] * queries.shape[1])
 
@@ -108,7 +109,7 @@ def _weights(
     block = max(1, block_elements // (heads * length))
     for start in range(0, count, block):
         part = grouped[:, :, start : start + block]
-        seen = places <= rows[start : start + block, None]
+        unseen = places > rows[start : start + block, None]
         scores = torch.matmul(part.reshape(kv_heads, -1, width), transposed).float().mul_(scaling)
-        scores = scores.view(kv_heads, group, -1, length).masked_fill_(~seen, -torch.inf)
+        scores = scores.view(kv_heads, group, -1, length).masked_fill_(unseen, -torch.inf)
         yield scores.softmax(dim=-1)

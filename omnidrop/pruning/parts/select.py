@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from omnidrop.prompt import TokenMap
+from omnidrop.tokens import TokenMap
 
 
 def top(scores: torch.Tensor, count: int) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""Published benchmarks, read from local copies laid out as their publishers do."""

@@ -1,0 +1,134 @@
+"""Files that appear complete or not at all, and values as strict JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omnidrop.errors import UsageError, printable
+
+
+def check_target(path: Path, force: bool) -> None:
+    """Refuse a file that could not be written later.
+
+    Parameters
+    ----------
+    path : Path
+    force : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    UsageError
+        No such folder, a folder in its place, a file that is there, or no permission.
+    """
+    folder = path.parent
+    if not folder.is_dir():
+        raise UsageError(
+            "The folder to save in does not exist.", path=folder, hint="Make it, or save elsewhere."
+        )
+    if path.is_dir():
+        raise UsageError("This is a folder.", path=path, hint="Give the name of a file.")
+    if path.exists() and not force:
+        raise UsageError("The file to save exists.", path=path, hint="Add --force to replace it.")
+    if not os.access(folder, os.W_OK):
+        raise UsageError("The folder to save in cannot be written.", path=folder)
+
+
+def write_whole(path: Path, content: str | bytes, force: bool) -> None:
+    """Write a file in one step; see `whole_file`."""
+    with whole_file(path, force) as draft:
+        draft.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
+
+
+@contextmanager
+def whole_file(path: Path, force: bool) -> Iterator[Path]:
+    """Give a file its name once it is complete.
+
+    Parameters
+    ----------
+    path : Path
+    force : bool
+        Whether an existing file is replaced. Without it, one that appears meanwhile is kept.
+
+    Yields
+    ------
+    Path
+        An empty draft beside it, with the same suffix, to write to. It is renamed at the end, and
+        removed after an error.
+
+    Raises
+    ------
+    UsageError
+        As `check_target`, or the disk refuses it.
+    """
+    check_target(path, force)
+    try:
+        handle, name = tempfile.mkstemp(path.suffix, ".omnidrop-", path.parent)
+        os.close(handle)
+        draft = Path(name)
+        try:
+            yield draft
+            mask = os.umask(0)
+            os.umask(mask)
+            draft.chmod(0o666 & ~mask)
+            if force or not _link(draft, path):
+                os.replace(draft, path)
+        except BaseException:
+            draft.unlink(missing_ok=True)
+            raise
+    except FileExistsError:
+        check_target(path, force)
+        raise
+    except OSError as problem:
+        raise UsageError(
+            f"It cannot be written ({problem.strerror or problem}).",
+            path=path,
+            hint="Save elsewhere.",
+        ) from problem
+
+
+def _link(draft: Path, path: Path) -> bool:
+    """Give a finished draft its name unless that is taken; False where there are no hard links."""
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    draft.unlink()
+    return True
+
+
+def plain(value: Any) -> Any:
+    """Return a value that strict JSON can hold.
+
+    NaN and infinities become None, sets sorted lists, arrays lists, paths and other objects text;
+    text that is not UTF-8 is escaped.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(v) for key, v in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(plain(v) for v in value)
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    if isinstance(value, os.PathLike):
+        return printable(value)
+    return plain(value.tolist()) if hasattr(value, "tolist") else str(value)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Return `value` as strict JSON text; see `plain`."""
+    return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=indent)

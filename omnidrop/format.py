@@ -1,0 +1,104 @@
+"""Numbers as text: clock times, durations, bytes, FLOPs, shares. Nothing else formats them."""
+
+from __future__ import annotations
+
+import math
+
+
+def clock(seconds: float, tenths: bool | None = False) -> str:
+    """Return `1:05`, `1:02:05`, or `0:01.5` with tenths; None shows tenths that are not 0."""
+    if tenths is None:
+        tenths = round(max(seconds, 0.0) * 10) % 10 != 0
+    units = round(max(seconds, 0.0) * 10) if tenths else round(max(seconds, 0.0)) * 10
+    whole, tenth = divmod(units, 10)
+    minutes, second = divmod(whole, 60)
+    hours, minute = divmod(minutes, 60)
+    text = f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+    return f"{text}.{tenth}" if tenths else text
+
+
+def span(start: float, end: float) -> str:
+    """Return `0:24–0:30`, with tenths where whole seconds would say the wrong thing."""
+    tenths = end - start < 10 and any(abs(t - round(t)) > 0.05 for t in (start, end))
+    return f"{clock(start, tenths)}–{clock(end, tenths)}"
+
+
+def share(value: float | None, digits: int = 1) -> str:
+    """Return `30.1 %`; a dash for None."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{100 * value:.{digits}f} %"
+
+
+def duration(seconds: float) -> str:
+    """Return `12 ms`, `1.24 s` or `2 min 03 s`."""
+    if not math.isfinite(seconds):
+        return "–"
+    if seconds < 0.0995:
+        return f"{1000 * seconds:.1f} ms" if seconds < 0.00995 else f"{1000 * seconds:.0f} ms"
+    if seconds < 119.5:
+        return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s"
+
+
+def rounded_duration(seconds: float) -> str:
+    """Return `1.9 s` or `350 ms`: three digits at most, no zeros at the end."""
+    return f"{1000 * seconds:.3g} ms" if seconds < 0.9995 else f"{float(f'{seconds:.3g}'):g} s"
+
+
+def rounded_size(count: float) -> str:
+    """Return bytes as `12 GB` or `812 MB`: three digits at most, no zeros at the end."""
+    unit, name = (1e9, "GB") if count >= 999.5e6 else (1e6, "MB")
+    return f"{float(f'{count / unit:.3g}'):g} {name}"
+
+
+def _scaled(value: float, step: float, units: tuple[str, ...]) -> str:
+    place = 0
+    while abs(value) >= 999.5 and place < len(units) - 1:
+        value /= step
+        place += 1
+    unit = units[place]
+    digits = 0 if unit == units[0] or abs(value) >= 99.5 else 1 if abs(value) >= 9.95 else 2
+    return f"{value:.{digits}f} {unit}"
+
+
+def size(count: float | None) -> str:
+    """Return bytes as `1.24 GB` (powers of 1000); a dash for None."""
+    return "–" if count is None else _scaled(count, 1000.0, ("B", "kB", "MB", "GB", "TB"))
+
+
+def flops(count: float | None) -> str:
+    """Return floating-point operations as `3.96 TFLOP`."""
+    if count is None:
+        return "–"
+    return _scaled(count, 1000.0, ("FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP"))
+
+
+def number(value: float) -> str:
+    """Return `12,345`."""
+    return f"{value:,.0f}"
+
+
+def parameters(count: float | None) -> str:
+    """Return `7.6 B parameters`."""
+    if not count:
+        return ""
+    return f"{_scaled(count, 1000.0, ('', 'K', 'M', 'B', 'T')).strip()} parameters"
+
+
+def setting(value: object) -> str:
+    """Return the value of a setting in words: yes, no, – for None, long lists cut short."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {setting(v)}" for k, v in value.items()) or "–"
+    if isinstance(value, (list, tuple)):
+        if len(value) > 12:
+            return f"{', '.join(setting(v) for v in value[:10])}, … ({len(value)})"
+        return ", ".join(setting(v) for v in value) or "–"
+    return str(value)

@@ -1,0 +1,323 @@
+"""What a model family is: its names, its sizes, its prompt, and how a checkpoint of it is loaded.
+
+A family is one instance of a `Family`, found by the `model_type` of a checkpoint's config. Those
+that come with the package stand in `omnidrop.models.FAMILIES`; another package adds its own by an
+entry point in the group `omnidrop.families` that names the instance:
+
+    [project.entry-points."omnidrop.families"]
+    made-up = "my_package.made_up:FAMILY"
+
+`docs/add-a-model.md` walks through `omnidrop.testing.made_up_family`, the smallest whole one.
+Nothing heavy is imported here: names and sizes are known without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from omnidrop.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from omnidrop.clip.specs import AudioSpec, VideoSpec
+    from omnidrop.models.adapter import Adapter, TextCodec
+    from omnidrop.shapes import Shapes
+    from omnidrop.tokens import ClipTokens, Media, Piece
+
+#: Entry points of families in other packages.
+GROUP = "omnidrop.families"
+
+
+class Template(Protocol):
+    """Everything about a prompt that is a family's own: chat, order, positions, audio tokens.
+
+    Attributes
+    ----------
+    system : str or None
+        System prompt when none is given; None for a family that then has no system turn.
+    chunk_seconds : float
+        Seconds of clip in a temporal chunk, the unit of reports and of most methods.
+    positions_per_second : float
+        Temporal positions per second of clip.
+    mel_per_token : Fraction
+        Log-mel frames that one audio token covers, on average.
+    max_positions : int
+        Positions the model was trained on.
+    position_dtype : torch.dtype
+        Of `ClipTokens.positions`: int64, or float32 where time is not rounded.
+    """
+
+    @property
+    def system(self) -> str | None: ...
+    @property
+    def chunk_seconds(self) -> float: ...
+    @property
+    def positions_per_second(self) -> float: ...
+    @property
+    def mel_per_token(self) -> Fraction: ...
+    @property
+    def max_positions(self) -> int: ...
+    @property
+    def position_dtype(self) -> torch.dtype: ...
+
+    def chat(
+        self, question: str, system: str | None, *, media: bool
+    ) -> tuple[list[Piece], list[Piece]]:
+        """Write the chat around the clip, up to where the answer starts.
+
+        Parameters
+        ----------
+        question : str
+            The user's words.
+        system : str or None
+            System prompt; the family's own if None.
+        media : bool
+            Whether a clip stands between the two parts.
+
+        Returns
+        -------
+        before, after : list of int, str or Asked
+            Special ids, text, and the text that ends with the question.
+        """
+        ...
+
+    def follow_up(self, question: str) -> list[Piece]:
+        """Write another turn: the end of an answer, a question, up to where its answer starts."""
+        ...
+
+    def clip(self, media: Media, start: int) -> ClipTokens:
+        """Lay out a clip: markers and placeholders in order, what each is, and its position.
+
+        Parameters
+        ----------
+        media : Media
+            What of the clip there is; at least something.
+        start : int
+            Position of the first token of the clip: the number of tokens before it.
+        """
+        ...
+
+    def audio_tokens(self, mel_frames: int) -> int:
+        """Return the tokens that the audio encoder makes of so many log-mel frames."""
+        ...
+
+    def next_position(self, positions: torch.Tensor) -> int | float:
+        """Return the position of the first generated token after a prompt's, (3, N)."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoadRequest:
+    """How a checkpoint is to be loaded; everything is decided already.
+
+    Attributes
+    ----------
+    name : str
+        As the model is called in reports.
+    folder : Path
+    config : mapping
+        Its config.json.
+    demo : bool
+        Whether it is the small model that ships with the package.
+    device : torch.device
+    dtype : torch.dtype
+    attention : str
+        As transformers calls it: "sdpa", "flash_attention_2" or "eager".
+    quantize : str or None
+        "4bit", "8bit" or None.
+    parameters : int
+        Parameters in the files, unused parts left out.
+    """
+
+    name: str
+    folder: Path
+    config: Mapping[str, Any]
+    demo: bool
+    device: torch.device
+    dtype: torch.dtype
+    attention: str
+    quantize: str | None
+    parameters: int
+
+
+class Family(Protocol):
+    """One family of models.
+
+    Attributes
+    ----------
+    name : str
+        For people, like "Made-up-Omni".
+    model_types : sequence of str
+        Values of `model_type` in config.json that belong to it.
+    aliases : mapping of str to str
+        Short names and the hub names they stand for, the smallest model first.
+    published : mapping of str to Shapes
+        Sizes by hub name, so that an estimate needs no files.
+    unused_weights : sequence of str
+        Prefixes of the weights that are not loaded.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model_types(self) -> Sequence[str]: ...
+    @property
+    def aliases(self) -> Mapping[str, str]: ...
+    @property
+    def published(self) -> Mapping[str, Shapes]: ...
+    @property
+    def unused_weights(self) -> Sequence[str]: ...
+
+    def missing_part(self, config: Mapping[str, Any]) -> str | None:
+        """Return the part that a config lacks, or None if it is whole."""
+        ...
+
+    def stored_dtype(self, config: Mapping[str, Any]) -> str | None:
+        """Return the dtype of the stored weights as the config names it, like "bfloat16"."""
+        ...
+
+    def quantised(self, weight: str) -> bool:
+        """Tell whether 4-bit and 8-bit loading quantise the weight of this name."""
+        ...
+
+    def shapes(self, config: Mapping[str, Any]) -> Shapes:
+        """Return the sizes that a config states."""
+        ...
+
+    def media(
+        self, folder: Path | None, config: Mapping[str, Any] | None
+    ) -> tuple[VideoSpec, AudioSpec]:
+        """Return what the encoders ask of frames and audio.
+
+        Parameters
+        ----------
+        folder, config
+            Of a checkpoint; None for the published values.
+        """
+        ...
+
+    def template(self, config: Mapping[str, Any] | None, codec: TextCodec | None) -> Template:
+        """Return the prompt's template.
+
+        Parameters
+        ----------
+        config, codec
+            Of a checkpoint. Without a codec ids are made up, which is enough to count tokens.
+        """
+        ...
+
+    def codec(self, folder: Path) -> TextCodec | None:
+        """Return the tokenizer without loading the model; None if its quick form is not there.
+
+        Raises
+        ------
+        ModelError
+            If it is there and cannot be read.
+        """
+        ...
+
+    def write_tiny(self, folder: Path) -> Path:
+        """Write a checkpoint of random weights that loads and answers like a large one.
+
+        Tests run over it, without a download.
+
+        Parameters
+        ----------
+        folder : Path
+            Made if it is not there.
+
+        Returns
+        -------
+        Path
+            The folder.
+        """
+        ...
+
+    def load(self, request: LoadRequest) -> Adapter:
+        """Load a checkpoint.
+
+        Raises
+        ------
+        ModelError
+            If its files do not make a model; any other error is reported as one.
+        """
+        ...
+
+
+_registered: list[Family] = []
+
+
+def families() -> tuple[Family, ...]:
+    """Return all families: the package's own, other packages', and those registered for now."""
+    return (*_installed(), *_registered)
+
+
+@cache
+def _installed() -> tuple[Family, ...]:
+    from omnidrop.models import FAMILIES
+
+    built_in = [import_module(name).FAMILY for name in FAMILIES]
+    return (*built_in, *(found.load() for found in entry_points(group=GROUP)))
+
+
+@contextmanager
+def registered(family: Family) -> Iterator[None]:
+    """Make a family known inside the `with` block, without installing a package; for tests."""
+    _registered.append(family)
+    try:
+        yield
+    finally:
+        _registered.remove(family)
+
+
+def family_of(model_type: object) -> Family | None:
+    """Return the family that a config's `model_type` belongs to, or None."""
+    return next((f for f in families() if model_type in f.model_types), None)
+
+
+def aliases() -> dict[str, str]:
+    """Return the short names of all families and the hub names they stand for."""
+    return {alias: name for family in families() for alias, name in family.aliases.items()}
+
+
+def published(name: str) -> tuple[Family, Shapes] | None:
+    """Return the family and sizes of a published model, by its hub name; None if not known."""
+    for family in families():
+        if name in family.published:
+            return family, family.published[name]
+    return None
+
+
+def named(ids: Mapping[str, int | None], tokens: Mapping[str, str], name: str) -> dict[str, int]:
+    """Return the ids of a template's special tokens, all of them there.
+
+    Parameters
+    ----------
+    ids : mapping
+        Id of each field as the tokenizer has it.
+    tokens : mapping
+        The special token of each field.
+    name : str
+        Of the model.
+
+    Raises
+    ------
+    ModelError
+        Naming the tokens that the tokenizer lacks.
+    """
+    missing = [tokens[field] for field, i in ids.items() if i is None]
+    if missing:
+        raise ModelError(
+            f"The tokenizer of {name} has no {' '.join(missing)}.",
+            hint="Use the tokenizer files of the checkpoint itself.",
+        )
+    return {field: i for field, i in ids.items() if i is not None}

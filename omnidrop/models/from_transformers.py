@@ -1,0 +1,142 @@
+"""Loading by transformers: what all families whose classes are in the library share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omnidrop.errors import ModelError
+from omnidrop.models import pinned
+from omnidrop.models.family import LoadRequest
+from omnidrop.models.quantising import check_quantised, quantisation
+
+
+def load(
+    kind: Any, config: Any, request: LoadRequest, unused: Sequence[str] = ()
+) -> tuple[Any, Any]:
+    """Load a model and its tokenizer from safetensors; no code of the checkpoint is run.
+
+    Parameters
+    ----------
+    kind : type
+        The library's class.
+    config : PreTrainedConfig
+        Of the model.
+    request : LoadRequest
+    unused : sequence of str
+        Prefixes of weights that are not loaded.
+
+    Returns
+    -------
+    model, tokenizer
+
+    Raises
+    ------
+    ModelError
+        If weights are missing, or the wrong parts were quantised.
+    """
+    with _quiet():
+        model, report, tokenizer = _from_disk(kind, config, request, unused)
+    _check_report(report, request.folder)
+    if request.quantize is not None:
+        check_quantised(model, request.folder)
+    return model, tokenizer
+
+
+def _from_disk(
+    kind: Any, config: Any, request: LoadRequest, unused: Sequence[str]
+) -> tuple[Any, Any, Any]:
+    """Return the model, the report of its loading, and the tokenizer."""
+    from transformers import AutoTokenizer
+
+    folder = request.folder
+    settings: dict[str, Any] = {}
+    if request.quantize is not None:
+        settings["quantization_config"] = quantisation(
+            request.quantize, kind, config, request.dtype
+        )
+    if request.quantize is not None or request.device.type != "cpu":
+        settings["device_map"] = {"": str(request.device)}
+    settings |= {
+        "config": config,
+        "dtype": request.dtype,
+        "attn_implementation": request.attention,
+        "use_safetensors": True,
+        "local_files_only": True,
+        "output_loading_info": True,
+    }
+    loaded: Any = None
+    if pinned.reads_pinned(request.device):
+        loaded = _read_pinned(kind, request, settings, unused)
+    if loaded is None:
+        loaded = kind.from_pretrained(folder, **settings)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    return *loaded, tokenizer
+
+
+def _read_pinned(
+    kind: Any, request: LoadRequest, settings: dict[str, Any], unused: Sequence[str]
+) -> Any:
+    """Load with weights read by `pinned`; None where that is not possible."""
+    from transformers import GenerationConfig
+
+    folder = request.folder
+    try:
+        reader = pinned.PinnedReader(request.device)
+    except RuntimeError:  # the system pins no more memory
+        return None
+    with reader:
+        unread = reader.lazy(folder, request.dtype, unused)
+        if unread is None:
+            return None
+        loaded: Any = kind.from_pretrained(None, state_dict=unread, **settings)
+    where: dict[str, Any] = {"local_files_only": True}
+    if not (folder / "generation_config.json").is_file():  # the config has these settings, too
+        where |= {"config_file_name": "config.json", "_from_model_config": True}
+    loaded[0].generation_config = GenerationConfig.from_pretrained(folder, **where)
+    return loaded
+
+
+def _check_report(report: Any, folder: Path) -> None:
+    """Refuse a model in which anything stayed random."""
+    lost = sorted(map(str, report["missing_keys"]))
+    lost += [
+        str(item[0] if isinstance(item, tuple) else item) for item in report["mismatched_keys"]
+    ]
+    if lost:
+        raise ModelError(
+            f"The checkpoint lacks {len(lost)} of the model's weights, {lost[0]} among them.",
+            path=folder,
+            hint="Download it again, or name another model with --model.",
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep libraries from printing, and from the network, while files on the disk are loaded.
+
+    bitsandbytes would fetch a compiled kernel when it is imported on some CPUs.
+    """
+    from huggingface_hub import constants
+    from transformers.utils import logging as library
+
+    level, bars = library.get_verbosity(), library.is_progress_bar_enabled()
+    other = logging.getLogger("bitsandbytes")
+    before, offline = other.level, constants.HF_HUB_OFFLINE
+    library.set_verbosity_error()
+    library.disable_progress_bar()
+    other.setLevel(logging.ERROR)
+    constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        other.setLevel(before)
+        library.set_verbosity(level)
+        if bars:
+            library.enable_progress_bar()

@@ -1,0 +1,46 @@
+"""Names of the stages that are timed, in one place.
+
+A name is also what the JSON documents show, so its text never changes. The seconds that go with a
+name are an `omnidrop.report.trace.Stage`.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class StageName(StrEnum):
+    """One stage of answering a question, in the order of work."""
+
+    OPEN = "open"
+    SOUND = "sound"  #: decoding the audio stream
+    LOG_MEL = "log-mel"  #: part of `SOUND`
+    FRAMES = "frames"  #: seeking and decoding
+    RESIZE = "resize"  #: part of `FRAMES`
+    PATCHES = "patches"
+    WAITING_FOR_FRAMES = "waiting for frames"  #: the vision encoder waits for decoding
+    VISION_TOWER = "vision tower"
+    WAITING_FOR_SOUND = "waiting for sound"  #: the audio encoder waits for decoding
+    AUDIO_TOWER = "audio tower"
+    PROMPT = "prompt"
+    FIT = "fit"  #: choosing the budget that fits given limits
+    ENTRY = "entry"  #: choosing the tokens that enter layer 0
+    PREFILL = "prefill"
+    SELECTION = "selection"  #: part of `PREFILL`: scoring and choosing between layers
+    CHOICES = "choices"  #: scoring given answers
+    ANSWER = "answer"
+    DECODE = "decode"  #: part of `ANSWER`: all tokens after the first
+    DETOKENISE = "detokenise"  #: part of `ANSWER`
+
+
+def prefix_stage(through: int, layers: int) -> str:
+    """Name the part of a prefill that an earlier question has computed.
+
+    Parameters
+    ----------
+    through : int
+        Layers computed before, from the first.
+    layers : int
+        Layers of the decoder.
+    """
+    return f"prefix through layer {through} of {layers}"

@@ -1,0 +1,202 @@
+"""A stand-in for the engine: the same calls of a method in the same order, on random attention.
+
+No model and no media: a prefill of a few hundred tokens takes milliseconds. `clip` makes the
+TokenMap of any mix of audio and video.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+
+from omnidrop.pruning.method import Entry, EntryView, Method, MethodState, Need, Plan, Rows
+from omnidrop.tokens import Kind, TokenMap
+
+#: Widths of the made-up embeddings and of the made-up hidden states.
+WIDTH, STATE_WIDTH = 8, 4
+
+
+def clip(
+    chunks: int = 4, grids: int = 2, height: int = 3, width: int = 4, audio: int = 10
+) -> TokenMap:
+    """Make the AV tokens of a clip of two-second chunks: in each first video, then audio."""
+    kind: list[int] = []
+    chunk: list[int] = []
+    grid: list[tuple[int, int, int]] = []
+    for c in range(chunks):
+        for g in range(grids):
+            for h in range(height):
+                for w in range(width):
+                    kind.append(Kind.VIDEO)
+                    grid.append((c * grids + g, h, w))
+                    chunk.append(c)
+        for a in range(audio):
+            kind.append(Kind.AUDIO)
+            grid.append((c * audio + a, -1, -1))
+            chunk.append(c)
+    return TokenMap(
+        kind=torch.tensor(kind, dtype=torch.int8),
+        chunk=torch.tensor(chunk, dtype=torch.int32),
+        grid=torch.tensor(grid, dtype=torch.int32).reshape(-1, 3),
+    )
+
+
+def clip_of(total: int) -> TokenMap:
+    """Make a clip of exactly `total` AV tokens, about one in six of them audio."""
+    whole = clip(chunks=max(1, -(-total // 60)), grids=2, height=5, width=5, audio=10)
+    if total < 60:
+        return whole.select(torch.linspace(0, len(whole) - 1, total).round().long())
+    return whole.select(torch.arange(total))
+
+
+def reachable(budget: float, total: int, layers: int) -> bool:
+    """Tell whether some whole number of tokens, at least one, is within ±0.01 of a budget."""
+    size = total * layers
+    nearest = max(round(budget * size), 1)
+    return abs(nearest / size - budget) <= 0.01 + 1e-12
+
+
+@dataclass
+class View:
+    """A `LayerView` with made-up attention.
+
+    Attributes
+    ----------
+    scores : Tensor, (n,) float32
+        Attention that each surviving AV token gets, whatever the rows.
+    blind : bool
+        Refuse to show anything of the text, as the engine does to a question-free method.
+    """
+
+    layer: int
+    layers: int
+    tokens: TokenMap
+    generator: torch.Generator
+    scores: torch.Tensor
+    state: MethodState = field(default_factory=MethodState)
+    blind: bool = False
+
+    def _look(self) -> None:
+        if self.blind:
+            raise AssertionError("it says it is question-free, and looks at the text")
+
+    def attention(self, rows: Rows) -> torch.Tensor:
+        """Return the made-up attention, (n,)."""
+        self._look()
+        return self.scores
+
+    def row_attention(self, rows: Rows) -> torch.Tensor:
+        """Return the made-up attention for each of three rows, in different strength, (3, n)."""
+        self._look()
+        return self.scores[None] * torch.tensor([[0.5], [1.0], [1.5]])
+
+    def hidden(self) -> torch.Tensor:
+        """Return hidden states that are multiples of one another, (n, 4)."""
+        return self.scores[:, None].expand(-1, STATE_WIDTH)
+
+    def text_embeds(self, rows: Rows) -> torch.Tensor:
+        """Return embeddings of three text rows, (3, 8)."""
+        self._look()
+        return torch.arange(24.0).sub(8).div(24).view(3, WIDTH)
+
+
+@dataclass
+class Run:
+    """What a simulated prefill did.
+
+    Attributes
+    ----------
+    plan : Plan
+    entry : Entry
+        What entered.
+    survivors : list of Tensor, length L
+        Indices of the AV tokens that entered each layer.
+    chosen : list of (Entry, int)
+        What was chosen after layers, and of how many.
+    """
+
+    plan: Plan
+    entry: Entry
+    survivors: list[torch.Tensor]
+    chosen: list[tuple[Entry, int]] = field(default_factory=list)
+
+    @property
+    def realised(self) -> float:
+        """Mean over layers of the share of tokens that entered."""
+        return sum(map(len, self.survivors)) / (len(self.survivors) * self.plan.total)
+
+
+def entry_view(
+    tokens: TokenMap,
+    seed: int = 0,
+    width: int = WIDTH,
+    state: MethodState | None = None,
+    wants: frozenset[str] = frozenset(Need),
+) -> EntryView:
+    """Make an EntryView with random embeddings and attention of the encoders."""
+    draw = torch.Generator().manual_seed(seed + 1)
+    embeds = torch.randn(len(tokens), width, generator=draw)
+    audio = torch.rand(int(tokens.audio.sum()), generator=draw)
+    video = torch.rand(int(tokens.video.sum()), generator=draw)
+    return EntryView(
+        tokens=tokens,
+        embeds=embeds,
+        audio_attention=audio,
+        video_attention=video if Need.VIDEO_ATTENTION in wants else None,
+        generator=torch.Generator().manual_seed(seed),
+        state=state or MethodState(),
+    )
+
+
+def prefill(
+    method: Method,
+    tokens: TokenMap,
+    layers: int,
+    seed: int = 0,
+    *,
+    see: Callable[[EntryView], EntryView] = lambda view: view,
+    fork: bool = False,
+) -> Run:
+    """Run a method through `layers` layers, as the engine does.
+
+    Parameters
+    ----------
+    method : Method
+    tokens : TokenMap
+        The AV tokens.
+    layers : int
+    seed : int
+        Of embeddings, attention and what the method draws.
+    see : callable
+        Changes what the method sees at entry.
+    fork : bool
+        Go on from a fork of the method's state after every layer, as a later question does.
+    """
+    plan = method.plan(tokens, layers)
+    if not len(tokens):
+        return Run(plan, Entry(torch.arange(0)), [torch.arange(0)] * layers)
+    view = see(entry_view(tokens, seed, state=method.start(plan), wants=method.wants))
+    draw = torch.Generator().manual_seed(seed + 2)
+    entry = method.enter(view, plan)
+    run, alive, state = Run(plan, entry, []), entry.keep, view.state
+    for layer in range(layers):
+        run.survivors.append(alive)
+        if layer + 1 < layers and (plan.adaptive or plan.counts[layer + 1] < len(alive)):
+            if fork:
+                state = state.fork()
+            shown = View(
+                layer=layer,
+                layers=layers,
+                tokens=tokens.select(alive),
+                generator=view.generator,
+                state=state,
+                scores=torch.rand(len(alive), generator=draw) / len(alive),
+                blind=method.question_free,
+            )
+            chosen = method.keep(shown, plan.counts[layer + 1])
+            made = chosen if isinstance(chosen, Entry) else Entry(chosen)
+            run.chosen.append((made, len(alive)))
+            alive = alive[made.keep]
+    return run

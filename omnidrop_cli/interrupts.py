@@ -1,0 +1,46 @@
+"""Ctrl-C: handled from the start, and not lost where a library swallows it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+INTERRUPTED = 130
+
+_received: list[int] = []
+
+
+def watch_interrupts() -> None:
+    """Handle Ctrl-C from now on; in a thread or under another program's handler, do nothing."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with suppress(ValueError):
+            signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """Raise KeyboardInterrupt at the first Ctrl-C, end the process at the second.
+
+    Libraries swallow a KeyboardInterrupt here and there, above all while they are imported. So it
+    is also written down: whatever they raise in its place counts as an interrupt.
+    """
+    if _received:
+        os._exit(INTERRUPTED)
+    _received.append(number)
+    raise KeyboardInterrupt
+
+
+def interrupted() -> bool:
+    """Return whether Ctrl-C was pressed since `forget_interrupts`."""
+    return bool(_received)
+
+
+def forget_interrupts() -> None:
+    """Begin anew: several command lines can run in one process."""
+    _received.clear()
+
+
+def stop_if_interrupted() -> None:
+    """Raise the KeyboardInterrupt that a library has turned into something else."""
+    if _received:
+        raise KeyboardInterrupt

@@ -1,0 +1,66 @@
+"""Every registered method over every family, through the whole engine."""
+
+from __future__ import annotations
+
+import pytest
+
+from omnidrop.engine.decode import GenerateOptions
+from omnidrop.engine.encode import Features
+from omnidrop.engine.session import Model
+from omnidrop.pruning.method import Method
+from omnidrop.pruning.registry import methods
+from tests.engine.conftest import make_features
+
+QUESTION = "What instrument plays first?"
+FIRST = "Which colour is shown last?"
+SHORT = GenerateOptions(max_new_tokens=6, survivors=True, logprobs=True)
+
+#: ContextGuard needs a predictor trained for the model (`tests/engine/test_a2v_training.py`).
+NAMES = sorted(set(methods()) - {"contextguard"})
+
+
+def made(name: str, budget: float) -> Method:
+    return Method() if name == "none" else methods()[name](budget=budget)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_keeps_its_budget_and_its_word(
+    model: Model, features: Features, name: str
+) -> None:
+    method = made(name, 0.5)
+    with model.features(features) as clip:
+        one = clip.ask(QUESTION, method=method, options=SHORT)
+    trace = one.trace
+    assert abs(trace.realised_budget - method.budget) <= 0.01
+    assert len(trace.survivors) == model.info.text.layers
+    for upper, lower in zip(trace.survivors, trace.survivors[1:], strict=False):
+        assert set(lower) <= set(upper)
+        assert list(lower) == sorted(set(lower))
+    with model.features(features) as clip:
+        clip.ask(FIRST, method=method, options=SHORT)
+        second = clip.ask(QUESTION, method=method, options=SHORT)
+    assert second.token_ids == one.token_ids
+    assert second.trace.survivors == trace.survivors
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_method_that_keeps_all_changes_nothing(
+    model: Model, features: Features, name: str
+) -> None:
+    with model.features(features) as clip:
+        full = clip.ask(QUESTION, method=Method(), options=SHORT)
+        kept = clip.ask(QUESTION, method=made(name, 1.0), options=SHORT)
+    assert kept.token_ids == full.token_ids
+    assert kept.logprobs == full.logprobs
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("grid", "mel_frames"), [(None, 410), ((4, 8, 6), 0)], ids=["audio only", "silent"]
+)
+def test_a_method_takes_a_clip_of_one_modality(
+    model: Model, name: str, grid: tuple[int, int, int] | None, mel_frames: int
+) -> None:
+    with model.features(make_features(grid, mel_frames, model=model)) as clip:
+        trace = clip.ask(QUESTION, method=made(name, 0.5), options=SHORT).trace
+    assert abs(trace.realised_budget - trace.asked_budget) <= 0.02

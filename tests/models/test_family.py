@@ -1,0 +1,169 @@
+"""Families are found by their model type, stand in one list, and say what the package asks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+
+from omnidrop.errors import ModelError
+from omnidrop.models import family as module
+from omnidrop.models.family import aliases, families, family_of, published, registered
+from omnidrop.models.loading import LoadOptions, load_adapter
+from omnidrop.models.locations import inspect
+from omnidrop.models.unloaded import describe
+from omnidrop.prompt import build_prompt, encode_pieces
+from omnidrop.testing import tiny_checkpoint
+from omnidrop.testing.made_up_family import FAMILY
+from omnidrop.tokens import Kind, Media
+
+BOTH = ("qwen2_5_omni", "made_up_omni")
+
+
+@pytest.fixture(scope="module", params=BOTH)
+def folder(request, tmp_path_factory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
+
+
+@pytest.fixture(scope="module")
+def adapter(folder: Path):
+    return load_adapter(LoadOptions(model=str(folder), device="cpu", dtype="float32"))
+
+
+def test_a_family_is_found_by_its_model_type():
+    assert [family_of(kind).name for kind in BOTH] == ["Qwen2.5-Omni", "Made-Up-Omni"]
+    assert family_of("qwen2_5_omni_thinker") is family_of("qwen2_5_omni")
+    assert family_of("llama") is None
+    assert family_of(None) is None
+    kinds = [kind for family in families() for kind in family.model_types]
+    assert len(set(kinds)) == len(kinds)
+
+
+def test_a_family_is_known_only_where_it_is_registered():
+    other = replace(FAMILY, name="Other", model_types=("other",), aliases={"o": "a/Other"})
+    with registered(other):
+        assert family_of("other") is other
+        assert aliases()["o"] == "a/Other"
+    assert family_of("other") is None
+    assert "o" not in aliases()
+
+
+def test_families_of_other_packages_are_entry_points(monkeypatch):
+    entry = EntryPoint("made-up", "omnidrop.testing.made_up_family:FAMILY", module.GROUP)
+    monkeypatch.setattr(module, "entry_points", lambda group: [entry] * (group == module.GROUP))
+    module._installed.cache_clear()
+    try:
+        assert module._installed()[-1] is FAMILY
+    finally:
+        monkeypatch.undo()
+        module._installed.cache_clear()
+    assert FAMILY not in module._installed()
+
+
+def test_a_checkpoint_of_no_family_names_those_there_are(folder, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(ModelError, match=r"Qwen2\.5-Omni \(qwen2_5_omni, .*Made-Up-Omni"):
+        inspect(tmp_path)
+    with pytest.raises(ValueError, match="no family of llama"):
+        tiny_checkpoint(tmp_path, "llama")
+
+
+def test_published_models_have_aliases_and_sizes():
+    for name in aliases().values():
+        found = published(name)
+        assert found is not None
+        assert name in found[0].aliases.values()
+        assert found[1].parameters > 1e9
+    assert published("nobody/nothing") is None
+
+
+def test_what_is_unused_is_not_counted_nor_loaded(adapter):
+    loaded = sum(p.numel() for p in _module_of(adapter).parameters())
+    assert adapter.info.parameters == loaded
+
+
+def _module_of(adapter):
+    return adapter._thinker if hasattr(adapter, "_thinker") else adapter._model
+
+
+def test_sizes_are_those_of_the_weights(adapter):
+    """Matrices and tables are all but a few in a hundred of the weights."""
+    assert 0.9 < adapter.info.shapes.parameters / adapter.info.parameters <= 1.0
+
+
+def test_a_model_is_described_without_its_weights(folder, adapter):
+    known = describe(LoadOptions(model=str(folder), device="cpu", dtype="float32"))
+    assert known.shapes == adapter.info.shapes
+    assert (known.video_spec, known.audio_spec) == (adapter.video_spec, adapter.audio_spec)
+    assert known.parameters == adapter.info.parameters
+    assert known.weights == 4 * known.parameters
+    media = Media((3, 4, 8), 0.7, 12)
+    rough = build_prompt(known.encoder, known.template, "Who plays?", media)
+    exact = build_prompt(adapter.text, adapter.template, "Who plays?", media)
+    assert torch.equal(rough.tokens.kind, exact.tokens.kind)
+    assert torch.equal(rough.positions, exact.positions)
+
+
+def test_encoders_make_what_the_template_counts(adapter):
+    template, spec = adapter.template, adapter.audio_spec
+    for frames in (1, 9, 10, 57, 400, 1234):
+        mel = torch.randn(spec.n_mels, frames)
+        assert len(adapter.encode_audio(mel).planes[0]) == template.audio_tokens(frames)
+    long = 100_000
+    assert template.audio_tokens(long) == pytest.approx(long / template.mel_per_token, abs=1)
+    video = adapter.video_spec
+    grid = (3, 2 * video.merge_size, 4 * video.merge_size)
+    width = 3 * video.temporal_patch_size * video.patch_size**2
+    rows = torch.randn(torch.Size(grid).numel(), width)
+    found = adapter.encode_video(rows, grid, attention=True)
+    assert [plane.shape for plane in found.planes] == (
+        [(3 * 2 * 4, adapter.info.text.hidden)] * adapter.info.vision.planes
+    )
+    assert found.received.shape == (3 * 2 * 4,)
+
+
+@pytest.mark.parametrize(
+    "media",
+    [Media((4, 4, 8), 0.7, 33), Media((2, 4, 4), 3.5, 0), Media(None, None, 21)],
+    ids=["both", "silent", "audio only"],
+)
+def test_a_template_lays_out_every_token_once(adapter, media):
+    template = adapter.template
+    clip = template.clip(media, 7)
+    tokens = clip.tokens
+    assert len(clip.ids) == len(tokens) == clip.positions.shape[1]
+    assert clip.positions.dtype == template.position_dtype
+    assert float(clip.positions.min()) >= 7
+    assert clip.end > float(clip.positions[:, -1].max())
+    merge = adapter.video_spec.merge_size
+    grid = media.grid or (0, 0, 0)
+    assert int(tokens.video.sum()) == grid[0] * (grid[1] // merge) * (grid[2] // merge)
+    assert tokens.grid[tokens.audio][:, 0].tolist() == list(range(media.audio_tokens))
+    assert bool((tokens.kind[~tokens.av] == Kind.MARKER).all())
+    seconds = max(grid[0] * (media.second_per_grid or 0), media.audio_tokens / 10)
+    assert tokens.chunks <= seconds / template.chunk_seconds + 1
+    assert (tokens.chunk[tokens.av] >= 0).all()
+
+
+def test_another_turn_ends_the_answer_and_opens_the_next(adapter):
+    template = adapter.template
+    _, after = template.chat("First?", None, media=True)
+    ids, _ = encode_pieces(adapter.text, after)
+    more, kinds = encode_pieces(adapter.text, template.follow_up("Second?"))
+    assert more[0] in adapter.stop_ids
+    opening = next(n for n in range(1, len(ids)) if ids[-n] in adapter.stop_ids)
+    assert more[-opening:] == ids[-opening:]
+    asked = [i for i, kind in zip(more, kinds, strict=True) if kind == Kind.QUESTION]
+    assert adapter.text.decode(asked) == "Second?"
+
+
+def test_a_system_turn_is_the_familys_own(adapter):
+    template = adapter.template
+    usual, _ = template.chat("Who?", None, media=True)
+    given, _ = template.chat("Who?", "Be short.", media=True)
+    text = [piece for piece in usual if isinstance(piece, str)]
+    assert any(template.system in piece for piece in text) if template.system else text == []
+    assert any("Be short." in piece for piece in given if isinstance(piece, str))
