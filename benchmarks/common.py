@@ -1,4 +1,4 @@
-"""What the benchmarks share: random models of any shape, made-up clips, turns, tables."""
+"""Shared by the benchmarks: models with random weights, random inputs, interleaved runs, tables."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def random_thinker(
     device: str = "cpu",
     seed: int = 0,
 ) -> Any:
-    """Return a thinker of the library's with random weights; heads are 64 wide.
+    """Return transformers' thinker with random weights; each attention head is 64 wide.
 
     Parameters
     ----------
     layers, hidden, heads, kv_heads, intermediate : int
-        Of the decoder.
+        Sizes of the decoder.
     vision : tuple of int
-        Layers, width and MLP width of the vision tower.
+        Layers, width and MLP width of the vision encoder.
     vocab : int, optional
-        Default: just the tokenizer's.
+        Size of the vocabulary. Default: the tokenizer's.
     dtype : torch.dtype, optional
-        Default: what loading picks for a published checkpoint, bfloat16, or float32 on a processor
-        without arithmetic for that.
+        Default: what loading picks for a published checkpoint: bfloat16, or float32 on a CPU
+        without bfloat16 arithmetic.
     device : str
     seed : int
-        Of the weights.
+        Seed of the random weights.
     """
     from transformers import Qwen2_5OmniThinkerConfig, Qwen2_5OmniThinkerForConditionalGeneration
 
@@ -69,14 +69,14 @@ def random_thinker(
             Qwen2_5OmniThinkerConfig.from_dict(config), dtype=dtype
         )
         with torch.no_grad():
-            for weight in model.parameters():  # the library's own draw is too small to differ
+            for weight in model.parameters():  # the default init gives near-equal outputs
                 if weight.ndim > 1:
                     weight.normal_(std=weight[0].numel() ** -0.5)
     return model.eval()
 
 
 def adapter_of(thinker: Any, name: str = "random") -> QwenOmniAdapter:
-    """Return the engine's adapter over a thinker, with the tests' tokenizer."""
+    """Return an adapter around a thinker, with the tokenizer of the tests."""
     from transformers import AutoTokenizer
 
     with tempfile.TemporaryDirectory() as folder:
@@ -85,7 +85,9 @@ def adapter_of(thinker: Any, name: str = "random") -> QwenOmniAdapter:
 
 
 def made_features(tokens: int, *, side: int = 8, seed: int = 0) -> Features:
-    """Return random patches and sound that make about `tokens` AV tokens, 5 to 1.
+    """Return random patches and a random log-mel for about `tokens` AV tokens.
+
+    About five of six tokens are video, the others audio.
 
     Parameters
     ----------
@@ -106,7 +108,7 @@ def made_features(tokens: int, *, side: int = 8, seed: int = 0) -> Features:
 
 
 def made_embeddings(tokens: int, adapter: QwenOmniAdapter, *, side: int = 8) -> Encoded:
-    """Return embeddings of `tokens` AV tokens as towers would give them, without the towers."""
+    """Return random embeddings of `tokens` AV tokens, in place of the encoders' output."""
     grids = max(1, round(tokens * 5 / 6 / side**2))
     video, width = grids * side**2, adapter.info.text.hidden
     generator = torch.Generator().manual_seed(0)
@@ -124,7 +126,7 @@ def made_embeddings(tokens: int, adapter: QwenOmniAdapter, *, side: int = 8) -> 
 
 
 def in_turns(runs: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[Any]]:
-    """Run all, one after the other, `repeats` times; return what each gave."""
+    """Run all functions in turn, `repeats` rounds; return the results of each."""
     given: dict[str, list[Any]] = {name: [] for name in runs}
     for _ in range(repeats):
         for name, run in runs.items():
@@ -138,7 +140,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table, first column to the left."""
+    """Print a table with its first column aligned left, the others right."""
     cells = [list(head), *([_word(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     for row in cells:
@@ -158,5 +160,5 @@ def _word(cell: object) -> str:
 
 
 def finish(result: dict[str, Any]) -> None:
-    """Print the line for machines."""
+    """Print the result as one JSON line, with the thread count and torch's version."""
     print(json.dumps(result | {"threads": torch.get_num_threads(), "torch": torch.__version__}))

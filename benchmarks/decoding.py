@@ -1,20 +1,20 @@
-"""Seconds from a file to its sampled frames and sound: OmniDrop against decoding everything.
+"""Seconds to read a file's sampled frames and audio: OmniDrop against PyAV with its defaults.
 
-The clips are 1080p30 H.264 (x264's B-frames, a key frame every 250 pictures or fewer) with AAC at
-48 kHz: a textured picture that pans, 60 s, 10 min and 60 min long. Twenty seconds of it are encoded
-and their packets repeated, so that making an hour takes seconds.
+The clips are 1080p30 H.264 (with B-frames, at most 250 frames between key frames) and AAC at
+48 kHz. They show a panning texture and are 60 s, 10 min and 60 min long. Only twenty seconds are
+encoded; their packets are repeated, so that making an hour takes seconds.
 
-Three ways to the same frames and the same sound, in turn, in one process:
+All ways below give the same frames and audio. They run in turns, in one process:
 
-omnidrop    `read_whole`, opening included
-everything  PyAV with its defaults: every packet decoded in one pass, up to the end of what is asked
-            for; only the frames chosen are converted to RGB and resized, as here
-converted   (up to a minute) every frame converted with `to_ndarray`, as a first script would
-seeking     (for a span) PyAV with its defaults after a seek to the key frame before it
+omnidrop    `read_whole`, with opening the file
+everything  PyAV with its defaults: every packet up to the end of the span is decoded; only the
+            sampled frames are converted to RGB and resized
+converted   as `everything`, but every frame is converted to RGB (clips of up to a minute only)
+seeking     as `everything`, but after a seek to the key frame before the span (spans only)
 
     python benchmarks/decoding.py [--work DIR] [--cases 60s 10min span] [--repeats 5]
 
-With --work the clips (about 1 GB with the hour) are kept for the next time.
+With --work the clips (about 1 GB with the hour) are kept and used again.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ from omnidrop.clip.patches import resize_frames
 from omnidrop.testing.whole_clip import read_whole
 
 FPS, RATE, WIDTH, HEIGHT = 30, 48_000, 1920, 1080
-LOOP = 20  # seconds of picture encoded
-SPAN = 120.0, 125.0  # the later it lies, the larger the ratio
+LOOP = 20  # seconds of video that are encoded and then repeated
+SPAN = 120.0, 125.0  # seconds; a later span gives a larger ratio
 CASES = {"60s": (60, ClipOptions()), "10min": (600, ClipOptions()), "span": (3600, ClipOptions(start=SPAN[0], end=SPAN[1]))}  # fmt: skip  # noqa: E501
 
 Read = tuple[torch.Tensor, np.ndarray]
 
 
 def texture(seed: int = 0) -> np.ndarray:
-    """Return a picture with detail at all scales, larger than a frame: uint8 (H, W)."""
+    """Return an image with detail at all scales, larger than a frame: uint8 (H, W)."""
     rng = np.random.default_rng(seed)
     total = np.zeros((HEIGHT + 512, WIDTH + 1024), dtype=np.float32)
     for scale in (4, 16, 64, 256):
@@ -62,7 +62,7 @@ def texture(seed: int = 0) -> np.ndarray:
 
 
 def make_loop(path: Path) -> None:
-    """Encode the picture that is repeated."""
+    """Encode the `LOOP` seconds of video that every clip repeats."""
     luma, chroma = texture(), texture(1)[::2, ::2] // 2 + 64
     rng = np.random.default_rng(2)
     grain = rng.integers(-4, 5, (HEIGHT + 64, WIDTH + 64), dtype=np.int16)
@@ -89,7 +89,7 @@ def make_loop(path: Path) -> None:
 
 
 def once(path: Path, make: Callable[[Path], None]) -> None:
-    """Make a file unless it is there; a half-written one is never taken for it."""
+    """Make a file unless it exists. It is written under another name and then renamed."""
     if not path.exists():
         part = path.with_suffix(".part.mp4")
         make(part)
@@ -97,7 +97,7 @@ def once(path: Path, make: Callable[[Path], None]) -> None:
 
 
 def make_clip(path: Path, loop: Path, seconds: int) -> None:
-    """Write a clip of so many seconds, a multiple of the loop."""
+    """Write a clip of `seconds` seconds, which must be a multiple of `LOOP`."""
     with av.open(str(loop)) as source, av.open(str(path), "w") as out:
         video = out.add_stream_from_template(source.streams.video[0])
         audio = out.add_stream("aac", rate=RATE, layout="stereo")
@@ -124,57 +124,61 @@ def make_clip(path: Path, loop: Path, seconds: int) -> None:
 def naive(
     path: Path, clip: Clip, *, convert: bool = False, seek: float | None = None
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """Frames and sound by PyAV with its defaults; what is chosen equals what a `Clip` chooses."""
+    """Read frames and audio by PyAV with its defaults, at the times that the `Clip` samples."""
     assert clip.plan is not None
     end = clip.start + clip.duration
     moments = (clip.plan.times + clip.start).tolist()
     frames: list[torch.Tensor] = []
-    sounds: list[np.ndarray] = []
+    blocks: list[np.ndarray] = []
     held, first = None, None
-    heard = seen = 0.0
+    audio_time = video_time = 0.0
     with av.open(str(path)) as container:
         if seek is not None:
             container.seek(int(max(0.0, seek) * av.time_base))
         resampler = av.AudioResampler("fltp", "stereo", 16_000)
         for frame in container.decode(video=0, audio=0):
             if isinstance(frame, av.AudioFrame):
-                heard = frame.time
-                first = heard if first is None else first
-                if heard <= end:
+                audio_time = frame.time
+                first = audio_time if first is None else first
+                if audio_time <= end:
                     frame.pts = None
-                    sounds += [part.to_ndarray() for part in resampler.resample(frame)]
+                    blocks += [part.to_ndarray() for part in resampler.resample(frame)]
                 continue
             if convert:
                 frame = (frame.time, frame.to_ndarray(format="rgb24"))
-            seen = frame[0] if convert else frame.time
-            while len(frames) < len(moments) and seen > moments[len(frames)] + CLOCK_SLACK:
+            video_time = frame[0] if convert else frame.time
+            while len(frames) < len(moments) and video_time > moments[len(frames)] + CLOCK_SLACK:
                 frames.append(chosen(frame if held is None else held, clip.plan.size))
             held = frame
-            if min(seen, heard) > end + 0.1:
+            if min(video_time, audio_time) > end + 0.1:
                 break
         while len(frames) < len(moments):
             frames.append(chosen(held, clip.plan.size))
-        sounds += [part.to_ndarray() for part in resampler.resample(None)]
-    sound = np.concatenate(sounds, axis=1).mean(axis=0)
+        blocks += [part.to_ndarray() for part in resampler.resample(None)]
+    audio = np.concatenate(blocks, axis=1).mean(axis=0)
     begin = round((clip.start - (first or 0.0)) * 16_000)
-    return torch.cat(frames), sound[begin : begin + round(clip.duration * 16_000)]
+    return torch.cat(frames), audio[begin : begin + round(clip.duration * 16_000)]
 
 
 def chosen(frame: object, size: tuple[int, int]) -> torch.Tensor:
-    """Convert a frame, or take it as converted, and resize it."""
+    """Convert a frame to RGB, unless it is converted already, and resize it."""
     array = frame[1] if isinstance(frame, tuple) else frame.to_ndarray(format="rgb24")
     return resize_frames(torch.from_numpy(array).permute(2, 0, 1)[None], size)
 
 
 def own(path: Path, options: ClipOptions) -> Read:
-    """Frames and sound by the library."""
+    """Read frames and audio by OmniDrop."""
     with open_clip(path, options) as clip:
         data = read_whole(clip)
     return data.frames, data.audio.numpy()
 
 
 def check(expected: Read, given: Read, whole: bool) -> None:
-    """Frames must be equal; so must sound, up to half a sample where reading began inside."""
+    """Exit with an error unless both ways read the same.
+
+    Frames must be equal. Audio must be equal too; where reading began inside the clip, resampling
+    may shift it by up to half a sample.
+    """
     if not torch.equal(expected[0], given[0]):
         raise SystemExit("the frames differ")
     length = min(len(expected[1]), len(given[1]))
@@ -182,11 +186,11 @@ def check(expected: Read, given: Read, whole: bool) -> None:
         raise SystemExit(f"{len(given[1])} samples, not {len(expected[1])}")
     apart = float(np.abs(expected[1][:length] - given[1][:length]).max())
     if apart > (1e-6 if whole else 0.04):
-        raise SystemExit(f"the sound differs by {apart}")
+        raise SystemExit(f"the audio differs by {apart}")
 
 
 def measure(path: Path, options: ClipOptions, repeats: int) -> dict[str, object]:
-    """Run all ways in turn; medians of seconds and of processor seconds, and their ratios."""
+    """Run all ways in turns; return medians of wall-clock and CPU seconds, and their ratios."""
     with open_clip(path, options) as clip:
         ways: dict[str, Callable[[], Read]] = {
             "omnidrop": lambda: own(path, options),
@@ -223,7 +227,7 @@ def measure(path: Path, options: ClipOptions, repeats: int) -> dict[str, object]
 def main() -> None:
     """Print the table, then one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, help="keep the clips here and use them again")
+    parser.add_argument("--work", type=Path, help="keep the clips here for later runs")
     parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()

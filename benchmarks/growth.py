@@ -1,10 +1,10 @@
-"""What a longer clip costs: time to the first token and peak memory, unpruned and pruned.
+"""TTFT and peak memory as a clip gets longer, unpruned and pruned.
 
-Clips of 10 s to 10 min are made (720p, picture and tone change slowly); of each, a frame every two
-seconds is looked at, in 128 tokens or fewer. Every point of the curves is a process of its own that
-loads the model, opens the clip and asks one question; time is from the call to the first token,
-opening, decoding and towers included, memory is the highest resident set until then. One curve is
-drawn per method, time in one picture and memory in another.
+Clips of 10 s to 10 min are made (720p, slowly changing video and tone). One frame every two seconds
+is sampled, with at most 128 tokens a frame. Each point of the curves is measured in a process of
+its own, which loads the model, opens the clip and asks one question. TTFT counts from the call, so
+it includes opening, decoding and the encoders; memory is the peak resident set up to the first
+token. Two figures are drawn, one for time and one for memory, with a curve per budget.
 
     python benchmarks/growth.py [--seconds 10 30 60 180 600] [--budgets 0.3 0.1] [--out DIR]
 """
@@ -23,11 +23,11 @@ from common import ROOT, finish, median, table
 from reading_memory import make_clip
 
 QUESTION = "What is heard?"
-SHORT = 60  # seconds; longer clips are asked once
+SHORT = 60  # seconds; for longer clips the question is asked only once
 
 
 def point(options: argparse.Namespace) -> dict[str, Any]:
-    """Ask in this process: the median of the times, the peak of memory."""
+    """Ask in this process; return the median TTFT and the peak memory."""
     import omnidrop
     from omnidrop.engine.timing import host_peak
     from omnidrop.pruning.method import Method
@@ -54,7 +54,7 @@ def point(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def draw(rows: list[dict[str, Any]], key: str, label: str, path: Path) -> None:
-    """Draw one curve per budget over the clips' length."""
+    """Draw one curve per budget over the length of the clip."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator
@@ -90,10 +90,12 @@ def main() -> None:
     parser.add_argument("--budgets", type=float, nargs="+", default=[0.3, 0.1])
     parser.add_argument("--fps", type=float, default=0.5, help="frames sampled a second")
     parser.add_argument("--max-pixels", type=int, default=128 * 28 * 28, help="of a frame")
-    parser.add_argument("--repeats", type=int, default=5, help="of clips up to a minute")
+    parser.add_argument(
+        "--repeats", type=int, default=5, help="runs per point, for clips of up to a minute"
+    )
     parser.add_argument("--model", type=Path, default=ROOT / "samples" / "demo-model")
-    parser.add_argument("--folder", type=Path, help="keep the clips here and use them again")
-    parser.add_argument("--out", type=Path, default=Path(), help="where the pictures go")
+    parser.add_argument("--folder", type=Path, help="keep the clips here for later runs")
+    parser.add_argument("--out", type=Path, default=Path(), help="folder for the figures")
     parser.add_argument("--point", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.point:

@@ -1,11 +1,11 @@
-"""Peak memory of the prefill: OmniDrop's against transformers' own forward.
+"""Peak memory of the prefill: OmniDrop against transformers' own `forward`.
 
-The same random decoder (vocabulary 152064) gets the same embeddings of one prompt, each side in
-a process of its own: transformers' thinker by its `forward` with a cache, as `generate` calls it
-first, and the engine, without dropping and at 30 %. What is told is how far the process grew above
-what it held before the prefill (weights and embeddings): resident set on the CPU (Linux), allocated
-bytes on a GPU. The first token of both sides must be the same. `estimate` is what `omnidrop
-estimate` would say of the same rows.
+The same random decoder (vocabulary 152064) gets the same embeddings of one prompt. Each side runs
+in a process of its own: transformers' thinker by `forward` with a KV cache, which is the first call
+that `generate` makes, and OmniDrop, unpruned and at 30 %. Reported is the growth over what the
+process held before the prefill (weights and embeddings): resident set on the CPU (Linux), allocated
+bytes on a GPU. The first token of both sides must be the same. `estimate` is the prediction of
+`omnidrop estimate` for the same prompt.
 
     python benchmarks/prefill_memory.py [--tokens 16000] [--repeats 3]
 """
@@ -38,7 +38,7 @@ TARGET = 0.5
 
 
 class Peak:
-    """Bytes that a block adds at its height to what was held before it."""
+    """Measure a block's peak memory above what was held when it began, in bytes."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -48,7 +48,7 @@ class Peak:
             self._before = torch.cuda.memory_allocated(self.device)
             reset_device_peak(self.device)
             return self
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak resident set
         self._before = resident() or 0
         return self
 
@@ -62,7 +62,7 @@ class Peak:
 
 
 def side(name: str, options: argparse.Namespace) -> dict[str, int]:
-    """Run one side in this process."""
+    """Measure one side in this process."""
     thinker = random_thinker(
         layers=options.layers,
         hidden=options.hidden,
@@ -95,7 +95,7 @@ def side(name: str, options: argparse.Namespace) -> dict[str, int]:
 
 
 def estimate(adapter: QwenOmniAdapter, rows: int, lengths: tuple[int, ...]) -> int:
-    """Return what `omnidrop estimate` would say, less what was held before the prefill."""
+    """Return the peak that `omnidrop estimate` predicts, less what was held before the prefill."""
     width = torch.empty(0, dtype=adapter.dtype).element_size()
     info = adapter.info
     sizes = Sizes(info.text, info.vision, info.audio, 0, width)
@@ -104,7 +104,7 @@ def estimate(adapter: QwenOmniAdapter, rows: int, lengths: tuple[int, ...]) -> i
 
 
 def inputs(adapter: QwenOmniAdapter, prompt: Prompt, clip: Encoded) -> dict[str, torch.Tensor]:
-    """Return the thinker's arguments: embeddings and M-RoPE positions, ready made."""
+    """Return the arguments of the thinker's `forward`: embeddings and M-RoPE positions."""
     tokens = prompt.tokens
     embeds = adapter.embed(prompt.ids.to(adapter.device))
     own, *_ = clip.in_prompt_order(tokens.video[tokens.av])

@@ -1,6 +1,6 @@
-"""Ids, token map and M-RoPE positions of long prompts: seconds against transformers' own loop.
+"""Seconds to build ids, token map and M-RoPE positions of long prompts, against transformers.
 
-Both give the same positions (checked first). Median of several runs, one after the other in turn.
+Both must give the same positions; this is checked first. Medians of runs in turns.
 
     python benchmarks/prompt_positions.py [--seconds 10 60] [--repeats 5]
 """

@@ -1,12 +1,14 @@
-"""LLM prefill with dropping, choosing included: is it as much faster as the arithmetic says?
+"""Is the LLM prefill with pruning as much faster as its FLOPs say? Selection is included.
 
-A random decoder wide enough that arithmetic dominates is given ready embeddings (no towers), and
-runs one question unpruned and at each budget, in turns. `ideal` is the speed-up that the FLOPs of
-`omnidrop.shapes` promise, the last layer counted as it is run; `reached` is the measured
-one (entry, relevance and selection included) over it. `choosing` is what entry and selection take,
-as a share of the unpruned prefill.
+A random decoder, wide enough that arithmetic dominates, gets random embeddings (no encoders) and
+runs one question unpruned and at each budget, in turns. The columns:
 
-Before anything is timed, budget 1 must give the logits of no dropping at all, bit for bit.
+ideal     speed-up predicted by the FLOPs of `omnidrop.shapes`, which count the last layer as it is
+          run
+reached   measured speed-up (with entry, relevance and selection) divided by `ideal`
+choosing  time of entry and selection as a share of the unpruned prefill
+
+Before anything is timed, budget 1 must give the logits of the unpruned prefill, bit for bit.
 
     python benchmarks/pruned_prefill.py [--tokens 2000 8000 16000] [--repeats 5]
 """
@@ -38,7 +40,7 @@ REACHED, CHOOSING = 0.85, 0.03
 def run(
     adapter: QwenOmniAdapter, prompt: Prompt, clip: Encoded, method: Method
 ) -> tuple[Prefilled, float, float]:
-    """Return what a prefill gave, its seconds, entry included, and those of choosing."""
+    """Run a prefill; return its result, its seconds with entry, and the seconds of selection."""
     meter = Meter(adapter.device)
     start = time.perf_counter()
     done = prefill(adapter, prompt, clip, method, meter)
@@ -50,7 +52,7 @@ def run(
 def timed(
     adapter: QwenOmniAdapter, prompt: Prompt, clip: Encoded, method: Method
 ) -> tuple[float, float]:
-    """Return the seconds alone, so that no cache outlives its run."""
+    """Return the seconds only, so that the KV cache is freed."""
     _, seconds, chosen = run(adapter, prompt, clip, method)
     gc.collect()
     return seconds, chosen
@@ -85,7 +87,7 @@ def main() -> None:
         plain, _, _ = run(adapter, prompt, clip, Method())
         one, _, _ = run(adapter, prompt, clip, omnidrop.OmniDrop(budget=1.0))
         if not torch.equal(plain.logits, one.logits):
-            raise SystemExit(f"{tokens} tokens: budget 1 differs from no dropping")
+            raise SystemExit(f"{tokens} tokens: budget 1 differs from the unpruned prefill")
         methods = {"none": Method()}
         methods |= {f"{b:g}": omnidrop.OmniDrop(budget=b) for b in options.budgets}
         kept = {name: run(adapter, prompt, clip, m)[0].survivors for name, m in methods.items()}

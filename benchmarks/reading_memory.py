@@ -1,7 +1,7 @@
-"""Peak memory of reading a clip: does an hour cost more than a minute?
+"""Peak memory of reading a clip: does an hour take more than a minute?
 
-Makes a 1-minute and a 60-minute 720p clip with sound, reads each in a process of its own (frames,
-patches and log-mel; no model), and prints the peak resident set and seconds of both.
+Makes a 1-minute and a 60-minute 720p clip with audio, reads each in a process of its own (frames,
+patches and log-mel; no model), and prints peak resident set and seconds of both.
 
     python benchmarks/reading_memory.py [--folder DIR] [--minutes 1 60]
 """
@@ -33,7 +33,7 @@ with open_clip(sys.argv[1]) as clip:
 
 
 def make_clip(path: Path, minutes: float) -> None:
-    """Write a 720p H.264/AAC clip whose picture and tone change slowly."""
+    """Write a 720p H.264/AAC clip whose video and tone change slowly."""
     import av
     import numpy as np
 
@@ -61,7 +61,7 @@ def make_clip(path: Path, minutes: float) -> None:
 def main() -> None:
     """Print the table, then one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="keep the clips here and use them again")
+    parser.add_argument("--folder", type=Path, help="keep the clips here for later runs")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1, 60])
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:

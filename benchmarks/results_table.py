@@ -2,8 +2,8 @@
 
     python benchmarks/results_table.py
 
-Replaces what stands between the comments `<!-- methods -->` and `<!-- /methods -->`; the numbers
-are those of `comparison/methods/summary.csv`. The README gets five rows of it.
+The text between the comments `<!-- methods -->` and `<!-- /methods -->` is replaced. Numbers come
+from `comparison/methods/summary.csv`. The README gets five of the rows.
 """
 
 from __future__ import annotations
@@ -40,18 +40,21 @@ def read(path: Path = SUMMARY) -> tuple[Cells, dict[str, str]]:
     return cells, methods
 
 
-def said(label: str) -> str:
-    """A label as the table shows it."""
+def display_name(label: str) -> str:
+    """Return the name of a method as the table shows it."""
     return SAID.get(label, label.replace("-calibrated", ", calibrated"))
 
 
 def pair(cell: dict[str, float]) -> str:
-    """Accuracy of all questions and of the sparse half, in percent."""
+    """Return the accuracy on all questions and on the sparse half, in percent, as text."""
     return f"{100 * cell['all']:.1f} / {100 * cell['sparse']:.1f}" if cell else "–"
 
 
 def table(cells: Cells, methods: dict[str, str]) -> str:
-    """The whole table: the control, then methods by their best at 20 %, each with its variants."""
+    """Return the whole table: the control, then methods with their variants.
+
+    Methods are sorted by the best accuracy that one of their variants has at 20 %.
+    """
 
     def at_20(label: str) -> float:
         return cells[label]["0.2"].get("all", 0.0)
@@ -65,13 +68,15 @@ def table(cells: Cells, methods: dict[str, str]) -> str:
     rows.append(f"| {CONTROL} | {pair(cells[CONTROL]['1.0'])} |" + " |" * (len(BUDGETS) - 1))
     for label in sorted((label for label in cells if label != CONTROL), key=place):
         rows.append(
-            f"| {said(label)} | " + " | ".join(pair(cells[label][b]) for b in BUDGETS) + " |"
+            f"| {display_name(label)} | "
+            + " | ".join(pair(cells[label][b]) for b in BUDGETS)
+            + " |"
         )
     return "\n".join(rows) + "\n"
 
 
 def short_table(cells: Cells) -> str:
-    """The README's table: five methods, accuracy of all questions at 30, 20 and 10 %."""
+    """Return the README's table: accuracy of five methods on all questions at 30, 20 and 10 %."""
     budgets = ("0.3", "0.2", "0.1")
     unpruned = 100 * cells[CONTROL]["1.0"]["all"]
     head = " | ".join(f"{100 * float(b):g} %" for b in budgets)
@@ -81,18 +86,18 @@ def short_table(cells: Cells) -> str:
     ]
     for label in SHORT:
         found = " | ".join(f"{100 * cells[label][b]['all']:.1f}" for b in budgets)
-        rows.append(f"| {said(label)} | {found} |")
+        rows.append(f"| {display_name(label)} | {found} |")
     return "\n".join(rows) + "\n"
 
 
 def written(text: str, rows: str) -> str:
-    """A document with its table replaced by `rows`."""
+    """Return a document with its table replaced by `rows`."""
     before, rest = text.split(BEGIN)
     return f"{before}{BEGIN}\n{rows}\n{END}{rest.split(END)[1]}"
 
 
 def documents() -> dict[Path, str]:
-    """Each document that holds a table, as it should read."""
+    """Return the wanted text of each document that holds a table."""
     cells, methods = read()
     tables = {RESULTS: table(cells, methods), README: short_table(cells)}
     return {path: written(path.read_text(encoding="utf-8"), rows) for path, rows in tables.items()}

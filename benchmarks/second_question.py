@@ -1,16 +1,17 @@
-"""The second question on a clip: how much sooner its first token comes.
+"""TTFT of the second question on a clip as a share of the first one's.
 
-Every turn opens a session anew and asks twice. The first question pays for the towers and for all
-layers; the second for its own rows, and for the clip's from the first layer on that the first
-question had a say in. How many layers that leaves out is the method's doing: all without dropping
-and for methods that never look at the question, those before the first drop for the others.
+Each run opens a new session and asks twice. The first question pays for the encoders and for the
+clip's rows in all layers. The second reuses the clip's keys, values and states of the layers before
+the first one that depends on the question (prefix KV reuse). These are all layers when nothing is
+dropped or the method never looks at the question, and otherwise those before the first drop.
 
-The model is random, a narrow one with the 7B's proportions between decoder, MLP and vision tower;
-patches and mel are random. With --model and --clip a checkpoint and a file are used instead.
+The model has random weights and is narrow, with the 7B's proportions between decoder, MLP and
+vision encoder. Patches and log-mel are random. --model and --clip use a checkpoint and a file
+instead.
 
-Before anything is timed, the second answer must equal that of a session that heard no other
-question, and, for the first method, that of a process that heard none. `apart` (first method only)
-is what a first question's decoder costs with the clip's rows apart, over all rows together.
+Before anything is timed, the second answer must equal the answer of a fresh session, and for the
+first method that of a fresh process. `apart` (first method only) is the time of a first question's
+decoder pass with the clip's rows computed separately, divided by that with all rows in one pass.
 
     python benchmarks/second_question.py [--tokens 8000] [--repeats 5]
     python benchmarks/second_question.py --model samples/demo-model --clip samples/long.mp4
@@ -49,26 +50,26 @@ TARGET = 0.4
 
 @dataclass(frozen=True)
 class Subject:
-    """A model and what it is asked about."""
+    """A model and the clip that the questions are about."""
 
     model: Model
     clip: Path | None
     tokens: int
 
     def open(self) -> Session:
-        """Begin a session that knows nothing yet."""
+        """Open a new session, with nothing to reuse."""
         if self.clip is not None:
             return self.model.open(self.clip)
         return self.model.features(made_features(self.tokens))
 
     def ask(self, method: Method, *questions: str) -> list[Answer]:
-        """Ask in one session."""
+        """Ask one question in a session."""
         with self.open() as session:
             return [session.ask(q, method=method, options=OPTIONS) for q in questions]
 
 
 def subject(options: argparse.Namespace) -> Subject:
-    """Load or make what is measured."""
+    """Load the checkpoint and clip, or make random ones."""
     if options.model is not None:
         model = omnidrop.load(str(options.model), device="cpu", offline=True)
     else:
@@ -85,19 +86,19 @@ def subject(options: argparse.Namespace) -> Subject:
 
 
 def seconds(answer: Answer, name: str) -> float:
-    """Return the seconds of a stage."""
+    """Return the seconds that a stage took."""
     return sum(stage.seconds for stage in answer.trace.stages if stage.name == name)
 
 
 def reused(answer: Answer) -> str:
-    """Return what the trace says of the layers left out."""
+    """Return the trace's note on which layers were reused."""
     names = [s.name for s in answer.trace.stages if s.reused and s.name.startswith("prefix")]
     return names[0].removeprefix("prefix through layer ") if names else "none"
 
 
 def together(subject: Subject, method: Method) -> Answer:
-    """Ask a first question with all rows in one pass, as if there could be no second."""
-    before, prefill.SPLIT_FROM = prefill.APART_FROM, sys.maxsize
+    """Ask a first question with all rows in one pass, so that nothing can be reused."""
+    before, prefill.SPLIT_FROM = prefill.SPLIT_FROM, sys.maxsize
     try:
         return subject.ask(method, FIRST)[0]
     finally:
@@ -118,7 +119,7 @@ def main() -> None:
     if (options.model is None) != (options.clip is None):
         parser.error("give --model and --clip together")
     it = subject(options)
-    if options.fresh:  # a process that hears one question only
+    if options.fresh:  # this process answers the second question only
         print(it.ask(METHODS[options.methods[0]], SECOND)[0].token_ids)
         return
     done = subprocess.run(

@@ -1,8 +1,8 @@
-"""Start-up: how soon help is there, and where the time of a first answer goes, imports included.
+"""Start-up: seconds until `--help` is printed, and what a first answer spends its time on.
 
-Processes are started one after the other; medians of several. The answer's stages are taken in one
-process that does what `omnidrop ask` does, step by step; imports are counted by Python's own
-`-X importtime`, by package, in a process of its own, so they are seconds under that tool.
+Processes run one after the other; medians are reported. The steps of an answer are timed in one
+process that does what `omnidrop ask` does. Import times are summed per package from Python's
+`-X importtime` in another process; that tool adds some time of its own.
 
     python benchmarks/startup.py [--clip samples/long.mp4 --end 10] [--repeats 5]
 """
@@ -64,7 +64,7 @@ print(json.dumps(marks))
 
 
 def timed(*words: str) -> tuple[float, float]:
-    """Return the wall seconds of a process, and its processor seconds, user and system."""
+    """Run a process; return its wall-clock seconds and its CPU seconds (user and system)."""
     before, start = os.times(), time.perf_counter()
     subprocess.run([sys.executable, *words], check=True, capture_output=True, cwd=ROOT)
     wall, after = time.perf_counter() - start, os.times()
@@ -73,7 +73,7 @@ def timed(*words: str) -> tuple[float, float]:
 
 
 def steps(clip: Path, end: float) -> dict[str, float]:
-    """Return the seconds of each step of a first answer, in a process of its own."""
+    """Return the seconds of each step of a first answer, measured in a new process."""
     done = subprocess.run(
         [sys.executable, "-c", STEPS, str(clip), str(end), QUESTION],
         check=True, capture_output=True, text=True, cwd=ROOT,
@@ -82,7 +82,7 @@ def steps(clip: Path, end: float) -> dict[str, float]:
 
 
 def imports(words: list[str]) -> Counter[str]:
-    """Return the seconds that the modules of each package take by themselves to import."""
+    """Return the import seconds of each package, without the modules that it imports."""
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "omnidrop_cli", *words],
         check=True, capture_output=True, text=True, cwd=ROOT,
@@ -94,7 +94,7 @@ def imports(words: list[str]) -> Counter[str]:
 
 
 def table(title: str, rows: dict[str, float], limit: int = 100) -> None:
-    """Print seconds, largest of them marked by a bar."""
+    """Print seconds with a bar of proportional length."""
     print(f"\n{title}")
     top = max(rows.values())
     for name, seconds in list(rows.items())[:limit]:
@@ -118,7 +118,7 @@ def main() -> None:
         "omnidrop ask --help": ("-m", "omnidrop_cli", "ask", "--help"),
         "omnidrop ask": ("-m", "omnidrop_cli", *ask),
     }
-    timed(*calls["omnidrop ask"])  # fills the disk's cache
+    timed(*calls["omnidrop ask"])  # warm the file cache
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     parts: list[dict[str, float]] = []
     for _ in range(options.repeats):
@@ -130,7 +130,7 @@ def main() -> None:
     spent = {name: statistics.median(part[name] for part in parts) for name in parts[0]}
     for_help, for_ask = imports(["--help"]), imports(ask)
     table("Whole process, wall", whole)
-    table("Whole process, processor time (what a busy machine does not change much)", used)
+    table("Whole process, CPU time (a busy machine changes it little)", used)
     table(f"A first answer about {options.end:g} s, step by step", spent)
     table("Imports for --help, by package", dict(for_help.most_common()), 8)
     table("Imports for ask, by package", dict(for_ask.most_common()), 16)

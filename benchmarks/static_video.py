@@ -1,17 +1,17 @@
-"""Vision-tower time on clips whose picture stands still, against a moving one of the same length.
+"""Vision encoder time on slide shows, as a share of that on a moving clip of the same length.
 
-Two minutes at 720p. Grids (pairs of frames) whose pixels were met before are not encoded again, so
-what counts is how exactly a file repeats its pixels:
+Two minutes at 720p. A grid (pair of frames) whose pixels equal those of an earlier grid is not
+encoded again. So it matters how exactly a file repeats its pixels:
 
 moving          every frame differs
-slides, held    one frame a slide, shown for 20 s, as recorders of variable rate write it
+slides, held    one frame a slide, shown for 20 s, as recorders of variable frame rate write it
 slides, exact   30 frames a second, encoded losslessly
-slides, x264    30 frames a second by x264's defaults, which repaints a still picture at every key
-                frame and refines it over the next second, so that fewer grids repeat exactly
+slides, x264    30 frames a second by x264's defaults, which re-encode a still image at every key
+                frame and refine it over the next second, so that fewer grids repeat exactly
 
-First the embeddings with and without reuse are checked to be equal on each clip. The last row reads
-the x264 slides with `still`, which changes results: `apart` says how far, as the mean over tokens
-of one minus the cosine of the embeddings with and without.
+Embeddings with and without reuse must be equal on each clip; this is checked first. The last row
+reads the x264 slides with `still`, which changes results. `apart` is the mean over tokens of one
+minus the cosine between the embeddings with and without it.
 
     python benchmarks/static_video.py [--work DIR] [--model samples/demo-model] [--seconds 120]
 """
@@ -50,7 +50,7 @@ CLIPS = {
 
 
 def slide(number: int) -> np.ndarray:
-    """Return a page with a heading, lines of words and a picture: uint8 (H, W, 3)."""
+    """Return a slide with a heading, lines of text and an image: uint8 (H, W, 3)."""
     rng = np.random.default_rng(number)
     page = np.full((HEIGHT, WIDTH, 3), 245, dtype=np.uint8)
     page[40:110, 60 : WIDTH - 60] = rng.integers(30, 200, 3)
@@ -65,7 +65,7 @@ def slide(number: int) -> np.ndarray:
 
 
 def frames(kind: str, seconds: int) -> Iterator[tuple[int, av.VideoFrame]]:
-    """Yield the frames of a clip with their times, in frames."""
+    """Yield the frames of a clip, each with its number at `FPS`."""
     if kind == "moving":
         wide = np.concatenate([slide(0), slide(1), slide(0)], axis=1)
         for number in range(seconds * FPS):
@@ -81,7 +81,7 @@ def frames(kind: str, seconds: int) -> Iterator[tuple[int, av.VideoFrame]]:
         step = last - first if kind == "slides, held" else 1
         for number in range(first, last, step):
             yield number, av.VideoFrame.from_ndarray(still.to_ndarray(), format="yuv420p")
-    if kind == "slides, held":  # the last two frames say how long the last slide was shown
+    if kind == "slides, held":  # two closing frames give the last slide its duration
         yield seconds * FPS - 2, av.VideoFrame.from_ndarray(still.to_ndarray(), format="yuv420p")
         yield seconds * FPS - 1, still
 
@@ -100,7 +100,7 @@ def make_clip(path: Path, kind: str, seconds: int) -> None:
 def encode(
     model: omnidrop.Model, path: Path, reuse: bool = True, still: int = 0
 ) -> tuple[Encoded, float]:
-    """Encode a clip; also the seconds in the vision tower."""
+    """Encode a clip; return its embeddings and the seconds in the vision encoder."""
     numbers = itertools.count()
     never = SimpleNamespace(blake2b=lambda *_, **__: SimpleNamespace(digest=numbers.__next__))
     meter = Meter(model.adapter.device)
@@ -116,7 +116,7 @@ def encode(
 def main() -> None:
     """Print the table, then one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--work", type=Path, help="keep the clips here and use them again")
+    parser.add_argument("--work", type=Path, help="keep the clips here for later runs")
     parser.add_argument("--model", type=Path, default=ROOT / "samples" / "demo-model")
     parser.add_argument("--seconds", type=int, default=120)
     parser.add_argument("--still", type=int, default=STILL)

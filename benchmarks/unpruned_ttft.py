@@ -1,15 +1,18 @@
-"""Time to the first token, nothing pruned: OmniDrop against transformers' own pipeline.
+"""TTFT without pruning: OmniDrop against transformers' own pipeline.
 
-Same clip, same checkpoint, same decoded frames and sound, sdpa, one process, runs in turn. Theirs:
-`WhisperFeatureExtractor` (which pads every sound to 300 s), the same patches as ours (their video
-processor needs torchvision), and `generate` for one token. Ours: the session, from the open file.
-Both decode, with our reader. A whole greedy answer is checked to be equal, token by token, before
-anything is timed. Processor seconds are given beside those on the wall, for a busy machine.
+Both sides use the same clip, checkpoint, decoded frames and audio, with sdpa attention, in one
+process and in turns. The rows:
 
-A third row is what someone without our reader has: the same, but the frames are read by
-`transformers.video_utils.load_video` with PyAV, the same frames by number (sound stays ours, since
-theirs cannot read it from a video without torchcodec, and is read before the frames). The mark is
-held against the second row.
+omnidrop         a session, from opening the file
+transformers     `WhisperFeatureExtractor` (which pads all audio to 300 s), OmniDrop's reader and
+                 patches (transformers' video processor needs torchvision), and `generate` for one
+                 token. The target of 1.5 x is judged by this row
+with its reader  the same, but frames are read by `transformers.video_utils.load_video` with PyAV,
+                 by the same frame numbers. Audio is still read by OmniDrop, before the frames,
+                 because transformers needs torchcodec to read it from a video
+
+Before anything is timed, a whole greedy answer must be the same token by token. CPU seconds are
+printed beside wall-clock seconds, because a busy machine changes them less.
 
     python benchmarks/unpruned_ttft.py [--clips samples/duet.mp4 …] [--model samples/demo-model]
 
@@ -47,7 +50,7 @@ QUESTION = "What instrument plays first?"
 
 
 def make_clip(path: Path, seconds: int) -> None:
-    """Write a 640x360 clip of a panning picture and a rising tone."""
+    """Write a 640x360 clip of a panning image and a rising tone."""
     width, height, fps, rate = 640, 360, 30, 48_000
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 256, (height // 20, 2 * width // 20, 3), dtype=np.uint8)
@@ -72,7 +75,7 @@ def make_clip(path: Path, seconds: int) -> None:
 
 
 def own(model: omnidrop.Model, clip: Path, length: int = 1) -> list[int]:
-    """First tokens of an unpruned answer."""
+    """Return the first tokens of OmniDrop's unpruned answer."""
     greedy = GenerateOptions(max_new_tokens=length)
     with model.open(clip) as session:
         answer = session.ask(QUESTION, method=omnidrop.Method(), options=greedy)
@@ -83,13 +86,13 @@ Read = tuple[torch.Tensor, torch.Tensor | None]
 
 
 def read_by_us(clip: Clip) -> Read:
-    """Frames and sound by our reader."""
+    """Read frames and audio by OmniDrop."""
     data = read_whole(clip)
     return data.frames, data.audio
 
 
 def read_by_them(clip: Clip) -> Read:
-    """Frames by transformers' reader, scaled as its processor does; sound by ours."""
+    """Read frames by transformers, resized as its processor does, and audio by OmniDrop."""
     sound = list(clip.audio_blocks())
     audio = torch.from_numpy(np.concatenate(sound)) if sound else None
     if clip.plan is None:
@@ -111,10 +114,10 @@ def theirs(
     clip: Path,
     length: int = 1,
 ) -> list[int]:
-    """First tokens of `generate` on the same frames and sound."""
+    """Return the first tokens of `generate` on the same frames and audio."""
     adapter = model.adapter
     with omnidrop.open_clip(clip, spec=adapter.media_spec) as opened:
-        pictures, audio = read(opened)
+        images, audio = read(opened)
         fps = opened.plan.fps if opened.plan is not None else 0.0
     given: dict[str, object] = {}
     grid, tokens, step = None, 0, None
@@ -130,8 +133,8 @@ def theirs(
         tokens = ((frames - 1) // 2 + 1 - 2) // 2 + 1
         given["input_features"] = sound["input_features"]
         given["feature_attention_mask"] = sound["attention_mask"]
-    if len(pictures):
-        rows, grid = patches(pictures, adapter.video_spec)
+    if len(images):
+        rows, grid = patches(images, adapter.video_spec)
         step = 2 / fps
         given["pixel_values_videos"] = rows
         given["video_grid_thw"] = torch.tensor([grid])
@@ -151,9 +154,9 @@ def theirs(
 
 
 def measure(runs: dict[str, Callable[..., list[int]]], repeats: int) -> dict[str, object]:
-    """Check that both answer alike, then time the first token of each in turn."""
+    """Check that all sides give the same tokens, then time the first token of each in turns."""
     answers = {name: run(length=8) for name, run in runs.items()}
-    shortest = min(len(answer) for answer in answers.values())  # an end token is not counted alike
+    shortest = min(len(answer) for answer in answers.values())  # one may include the end token
     if len({tuple(answer[:shortest]) for answer in answers.values()}) != 1 or not shortest:
         raise SystemExit(f"the answers differ: {answers}")
     clocks = {"seconds": time.perf_counter, "processor": time.process_time}

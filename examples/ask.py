@@ -2,7 +2,7 @@
 
     python examples/ask.py samples/duet.mp4
 
-The encoders run once: the second question reuses what the first one computed of the clip.
+The encoders run once: the second question reuses the clip's embeddings, keys and values.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python examples/compare_methods.py samples/duet.mp4 "What instrument plays last?"
 
-One clip shows how methods differ; `omnidrop eval` says which differences are real.
+One clip shows how methods differ; `omnidrop eval` tests which differences are significant.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ METHODS = ("none", "omnidrop", "uniform+omnidrop", "omnidrop-auto", "seats", "ra
 
 
 def main() -> None:
-    """Ask, and print one line a method."""
+    """Ask under each method and print one line for each."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("clip")
     parser.add_argument("question")

@@ -2,7 +2,7 @@
 
     python samples/make_clips.py --out /tmp/avsynth
     python samples/evaluate_demo.py --clips /tmp/avsynth --out samples/results
-    python samples/evaluate_demo.py --clips /tmp/avsynth --check 40       against `generate`
+    python samples/evaluate_demo.py --clips /tmp/avsynth --check 40     compare with `generate`
 
 Writes `demo.json` and `depth.png` into `--out`. Pruning methods are compared by `omnidrop eval` on
 the same clips and questions (`benchmarks/comparison.sh`).
@@ -31,7 +31,7 @@ from recipe.measure import Scored, answer_all, table  # noqa: E402
 
 
 def depth_figure(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
-    """Draw accuracy against the layer before which all clip tokens are removed."""
+    """Draw accuracy over the layer before which all clip tokens are removed."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -56,13 +56,13 @@ def depth_figure(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
 
 
 def sparse_part(scored: list[Scored]) -> float:
-    """Accuracy of the sparse half."""
+    """Return the accuracy on questions with sparse evidence."""
     half = [s.right for s in scored if s.question.sparse]
     return sum(half) / max(1, len(half))
 
 
 def overall(scored: list[Scored]) -> float:
-    """Accuracy of all."""
+    """Return the accuracy on all questions."""
     return sum(s.right for s in scored) / max(1, len(scored))
 
 
@@ -73,11 +73,11 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, required=True, help="folder written by make_clips.py")
     parser.add_argument("--out", type=Path, help="folder for the results")
     parser.add_argument(
-        "--check", type=int, default=0, help="compare so many answers with generate"
+        "--check", type=int, default=0, help="compare this many answers with generate"
     )
     parser.add_argument("--quick", action="store_true", help="accuracy only")
     parser.add_argument(
-        "--beside", type=Path, help="demo.json of a model trained with the cut, drawn beside"
+        "--beside", type=Path, help="demo.json of a model trained with --cut, as a second curve"
     )
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()

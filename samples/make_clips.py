@@ -1,4 +1,4 @@
-"""Make clips: the six ready ones, those of the question set, or any number from seeds.
+"""Make clips: the six sample clips, those of the question set, or others from seeds.
 
 python samples/make_clips.py --out DIR                  the clips of avsynth/test.jsonl
 python samples/make_clips.py --ready samples            the six committed .mp4 files
@@ -6,7 +6,7 @@ python samples/make_clips.py --out DIR --seed 5 --count 3
 python samples/make_clips.py --out DIR --seed 910000000 --count 100 --questions
                                                         a question set of other clips
 python samples/make_clips.py --check                    fingerprints of the question set
-python samples/make_clips.py --write-test               draw the question set anew
+python samples/make_clips.py --write-test               draw the question set again
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from avsynth.world import draw_clip  # noqa: E402
 
 
 def make_ready(folder: Path) -> None:
-    """Write the six ready clips."""
+    """Write the six sample clips."""
     bank = load_bank("train")
     for item in ready_clips():
         frames, audio = render(item.clip, bank)
@@ -35,21 +35,21 @@ def make_ready(folder: Path) -> None:
 
 
 def make_test(folder: Path) -> None:
-    """Write the question set's clips, and the questions beside them."""
+    """Write the clips of the question set, and its questions in the same folder."""
     for seed in testset.test_seeds():
         write_clip(folder / testset.clip_name(seed), testset.test_clip(seed))
     shutil.copy(testset.FOLDER / "test.jsonl", folder / "test.jsonl")
 
 
 def make_set(folder: Path, seeds: list[int]) -> int:
-    """Write a question set of other seeds, drawn like the test set; returns its questions."""
+    """Write a question set from other seeds; return the number of questions."""
     for seed in seeds:
         write_clip(folder / testset.clip_name(seed), testset.test_clip(seed))
     return testset.write(folder, seeds)
 
 
 def check() -> int:
-    """Number of test clips whose fingerprint is not the recorded one."""
+    """Return the number of test clips whose fingerprint differs from the recorded one."""
     wanted = testset.read_fingerprints()
     return sum(fingerprint(testset.test_clip(int(s))) != f for s, f in wanted.items())
 
@@ -58,7 +58,7 @@ def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, help="folder for clips")
-    parser.add_argument("--ready", type=Path, help="folder for the six ready clips")
+    parser.add_argument("--ready", type=Path, help="folder for the six sample clips")
     parser.add_argument("--seed", type=int, help="first seed, for clips outside the question set")
     parser.add_argument("--count", type=int, default=1)
     parser.add_argument(

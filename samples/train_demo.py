@@ -1,31 +1,33 @@
-"""Train the demo model from nothing: the recipe behind `samples/demo-model/`.
+"""Train the demo model of `samples/demo-model/` from random weights.
 
     python samples/train_demo.py --out /tmp/run                  everything, hours on two CPU cores
-    python samples/train_demo.py --out /tmp/run --steps 20       a taste: 20 steps of each stage
+    python samples/train_demo.py --out /tmp/run --steps 20       a short trial: 20 steps per stage
     python samples/train_demo.py --out /tmp/run --device cuda    the same on a GPU
-    python samples/train_demo.py --out /tmp/run --cut            beside it: clip tokens taken out
+    python samples/train_demo.py --out /tmp/run --cut            a variant, see below
 
 Stages, in this order:
 
-towers    each audio and video token learns to say what it shows
-audio     the audio tower goes on alone
-vision    the vision tower goes on alone
-language  eight layers learn to answer, from perfect towers' words with noise
-pool      what the real towers say about some thousand clips
-mixed     the eight layers go on, two thirds of the clips from the pool
-joint     sixteen layers, grown from the eight
-export    the folder that transformers loads
+towers    both encoders ("towers") learn a target vector for each audio and video token
+audio     the audio tower is trained further
+vision    the vision tower is trained further
+language  a decoder of eight layers learns to answer, on noisy target vectors
+pool      the trained towers encode some thousand clips
+mixed     the eight layers are trained further, two thirds of the clips from the pool
+joint     sixteen layers are made from the eight and trained
+export    the model is written as a folder that transformers loads
 
-Every training stage writes its checkpoint into `--out`, resumes from it, and is skipped once it is
-complete; at its end it prints its loss on the same batches before and after. `--stage` runs one
-alone. `--cut` trains language, mixed and joint a second time, beside the others and from the same
-towers, taking all clip tokens out before a random late layer in most steps, to see what that does
-to the depth curve: `evaluate_demo.py --model` on the folder that it exports, and `--beside` to draw
-both.
+Every training stage writes a checkpoint into `--out`, resumes from it, and is skipped when it is
+complete. At its end it prints the loss on the same batches before and after. `--stage` runs one
+stage only.
 
-Without FluidSynth's full bank (`--bank`, made by `python -m avsynth.fluid`) the small committed
-one is used, which is enough for a taste only. What the run behind the shipped weights took is told
-in `results/training.json`, which the model card prints.
+`--cut` trains the stages language, mixed and joint again with the same towers. In most steps all
+clip tokens are removed before a random late layer. This model is exported to another folder. To
+compare the depth curves, run `evaluate_demo.py --model` on that folder and pass its result with
+`--beside`.
+
+`--bank` names a full note bank, made by `python -m avsynth.fluid`. Without it the small committed
+bank is used, which is enough for a short trial only. `results/training.json` describes the run that
+made the shipped weights; the model card prints it.
 """
 
 from __future__ import annotations
@@ -81,16 +83,16 @@ JOINT = replace(
     seed=2,
 )
 SEEDS = 10
-"""Seeds the recipe can be run with; more would reach the clips of the test set."""
+"""Number of allowed seeds; larger ones would draw clips of the test set."""
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Settings of every stage.
 
-    Steps are counted from the first step of a checkpoint's line: `audio` and `vision` go on from
-    `towers`, `mixed` goes on from `language`. The high rates of the two continuations are those at
-    step 0 of their cosine, of which they run only the last fifth.
+    Steps continue from the stage before: `audio` and `vision` continue `towers`, `mixed` continues
+    `language`. The high learning rates of `audio` and `vision` are those at step 0 of a cosine
+    schedule, of which they run only the last fifth.
     """
 
     towers: TowerOptions = TOWERS
@@ -103,7 +105,7 @@ class Recipe:
     seed: int = 0
 
     def taste(self, steps: int) -> Recipe:
-        """The same stages with few steps each: shorter warm-ups, rates as they are at full size."""
+        """Return the same stages with few steps each and shorter warm-ups, at the same rates."""
         warm = max(1, steps // 4)
         few = {"steps": steps, "warmup": warm}
         more = {"steps": 2 * steps, "warmup": warm}
@@ -119,7 +121,7 @@ class Recipe:
         )
 
     def cut(self) -> Recipe:
-        """The same with clip tokens taken out before a random late layer in most steps."""
+        """Return the recipe with clip tokens removed before a random late layer in most steps."""
         half = {"cut_share": 0.7, "cut_from": 5, "cut_after": 0.1}
         return replace(
             self,
@@ -129,7 +131,7 @@ class Recipe:
         )
 
     def seeded(self, seed: int) -> Recipe:
-        """The same with other random numbers everywhere."""
+        """Return the recipe with another seed in every stage."""
         return replace(
             self,
             seed=seed,
@@ -141,11 +143,11 @@ class Recipe:
 
 
 class StageMissing(SystemExit):
-    """A stage was asked for before the one it needs."""
+    """A stage that this one depends on has not been run."""
 
 
 class Run:
-    """One training run in a folder; each method is a stage and reads what it needs from there."""
+    """One training run in a folder; each method is a stage and reads its inputs from there."""
 
     def __init__(
         self,
@@ -167,11 +169,11 @@ class Run:
 
     @property
     def folder(self) -> Path:
-        """Where the exported model goes."""
+        """Return the folder of the exported model."""
         return self.out / f"demo-model{self.suffix}"
 
     def _model(self, layers: int = LAYERS) -> torch.nn.Module:
-        """A model with its first weights, the same on every device."""
+        """Return a model with its initial weights, the same on every device."""
         torch.manual_seed(self.recipe.seed)
         model = build_model(self.tok, layers)
         for tower in parts(model)[:2]:
@@ -179,7 +181,7 @@ class Run:
         return model
 
     def _state(self, tag: str, stage: str, step: int = 0) -> dict:
-        """A checkpoint of an earlier stage."""
+        """Read the checkpoint of an earlier stage."""
         state = checkpoint.read(self.out / f"{tag}.pt", self.device)
         if state is None or state["step"] < step:
             there = "is missing" if state is None else f"stands at step {state['step']} of {step}"
@@ -215,7 +217,7 @@ class Run:
         return self._teach("vision", self.recipe.vision, "towers")
 
     def _load_towers(self, model: torch.nn.Module) -> None:
-        """Put the trained towers into a model."""
+        """Load the trained towers into a model."""
         audio, vision, _ = parts(model)
         for tag, tower in (("audio", audio), ("vision", vision)):
             whole = self._state(tag, tag, getattr(self.recipe, tag).steps)["whole"]
@@ -224,14 +226,14 @@ class Run:
             )
 
     def _half(self) -> tuple[torch.nn.Module, Trunk]:
-        """Eight layers with their first weights."""
+        """Return a decoder of eight layers with its initial weights."""
         small = self._model(LAYERS // 2)
         half = Trunk(parts(small).text, small.lm_head, probe_layer=3)
         teach_words(half, self.tok)
         return small.to(self.device), half.to(self.device)
 
     def language(self) -> Course:
-        """Train eight layers on drawn clips without towers."""
+        """Train the eight layers on target vectors of drawn clips, without the towers."""
         return train_language(
             self._half()[1],
             self.tok,
@@ -252,7 +254,7 @@ class Run:
         return load_pool(self._pool, self.speaker)
 
     def pool(self) -> None:
-        """Write down what the towers say about many clips."""
+        """Store the towers' output for many clips."""
         if not self._pool.exists():
             model = self._model().to(self.device).eval()
             self._load_towers(model)
@@ -286,7 +288,7 @@ class Run:
         )
 
     def joint(self) -> Course:
-        """Grow the eight layers to sixteen and train those."""
+        """Make sixteen layers from the eight and train them."""
         tag, options = f"joint{self.suffix}", self.recipe.joint
         there = checkpoint.read(self.out / f"{tag}.pt")
         if there is not None and there["step"] >= options.steps:
@@ -326,7 +328,7 @@ STAGES = ("towers", "audio", "vision", "language", "pool", "mixed", "joint", "ex
 
 
 def train(run: Run, stages: tuple[str, ...] = STAGES) -> dict[str, Course]:
-    """Run stages in turn and say how each went; returns those that train."""
+    """Run stages in order and log their results; return the results of the training stages."""
     courses = {}
     for stage in stages:
         start = time.perf_counter()
@@ -348,7 +350,7 @@ def main() -> None:
         "--steps", type=int, help="steps of each training stage, in place of the recipe's"
     )
     parser.add_argument("--clips", type=int, help="clips in the pool, in place of the recipe's")
-    parser.add_argument("--cut", action="store_true", help="take clip tokens out in most steps")
+    parser.add_argument("--cut", action="store_true", help="remove clip tokens in most steps")
     parser.add_argument("--bank", default="train", help="note bank: train (committed) or an .npz")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=0)

@@ -1,10 +1,11 @@
-"""Train the demo model's audio-to-visual predictor (for ContextGuard) on made clips.
+"""Train the demo model's audio-to-visual predictor, which ContextGuard needs.
 
 python samples/train_demo_a2v.py                       writes samples/demo-model/a2v/
-python samples/train_demo_a2v.py --out DIR --clips 40  a small one, elsewhere
+python samples/train_demo_a2v.py --out DIR --clips 40  a small one in another folder
 
-The clips come from training seeds, which no question set uses, and are encoded as files, as a
-person's clips are. About ten minutes on two CPU cores.
+The clips come from training seeds, which no question set uses. They are written as files and read
+back, so that they have passed through the same codecs as real clips. Takes about ten minutes on two
+CPU cores.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python samples/evaluate_demo.py --clips /tmp/avsynth --out samples/results
     python samples/write_card.py
 
-Reads `results/demo.json` and `results/cut.json` (measured), `results/training.json` (what was
-run) and `benchmarks/comparison/methods/summary.csv`. No table is written here by hand.
+Reads `results/demo.json` and `results/cut.json` (measurements), `results/training.json` (the
+training run) and `benchmarks/comparison/methods/summary.csv`. All tables are generated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent / "benchmarks")]
 
-from results_table import CONTROL, Cells, pair, read  # noqa: E402
+from results_table import CONTROL, Cells, display_name, pair, read  # noqa: E402
 
 RESULTS = HERE / "results"
 HEAD = """---
@@ -27,25 +27,26 @@ library_name: transformers
 
 # OmniDrop demo model
 
-A very small omni-modal model in the true layout of Qwen2.5-Omni's thinker
-(`Qwen2_5OmniThinkerForConditionalGeneration`): it hears instruments and sees coloured shapes, and
-answers questions about them in a word. It exists so that everything in this project can be tried
-and tested on answers, without a download and without a GPU. It knows nothing else; for real clips
-use `Qwen/Qwen2.5-Omni-3B` or `-7B`.
+A very small omni-modal model with the architecture and checkpoint layout of Qwen2.5-Omni's thinker
+(`Qwen2_5OmniThinkerForConditionalGeneration`). It recognises instruments and coloured shapes, and
+answers questions about them in one or two words. With it, everything in this project can be tried
+and tested on real answers, without a download and without a GPU. It knows nothing else. For real
+clips use `Qwen/Qwen2.5-Omni-3B` or `-7B`.
 
-## The world it knows
+## What it knows
 
-- **Sound**: piano, guitar, violin, trumpet, flute, organ, marimba, drums, one at a time, 1.5-4 s
+- **Audio**: piano, guitar, violin, trumpet, flute, organ, marimba, drums, one at a time, 1.5-4 s
   each; one short note (0.25-0.5 s) of an instrument that plays nowhere else; a short silence
   (0.5-1 s).
-- **Picture**: circle, square, triangle, star, cross, ring in red, green, blue, yellow, purple,
-  orange, one at a time, moving; a digit 1-6 in a colour, flashing in a corner for 0.5-1 s.
-- **Time**: clips of 5-12 s at 2 frames a second, 112 x 112 pixels and a few other sizes.
-- **Questions**: first, second, third, last, before and after X, how many, is there, does X come
-  before Y, what goes with X, and what was there at the short note, the flash or the silence. See
-  `samples/avsynth/wordings.py`. Answers are one or two lower-case words.
+- **Video**: circle, square, triangle, star, cross, ring in red, green, blue, yellow, purple,
+  orange, one at a time, moving; a digit 1-6 in a colour that flashes in a corner for 0.5-1 s.
+- **Clips** of 5-12 s at 2 frames a second, 112 x 112 pixels and a few other sizes.
+- **Questions** about the first, second, third and last event; before and after X; how many; is
+  there X; does X come before Y; what happens during X; and what happens during the short note, the
+  flash or the silence. `samples/avsynth/wordings.py` lists them all.
 
-Not in it: two instruments or two shapes at once, speech, other words, general knowledge.
+It does not know: two instruments or two shapes at the same time, speech, other words, general
+knowledge.
 
 ## Accuracy on AVSynth test
 
@@ -53,24 +54,24 @@ Not in it: two instruments or two shapes at once, speech, other words, general k
 
 
 def percent(value: float) -> str:
-    """0.9134 as 91.3."""
+    """Return 0.9134 as "91.3"."""
     return f"{100 * value:.1f}"
 
 
 def accuracy_table(result: dict) -> str:
-    """Accuracy by family, sparse half and wording, beside the blind test."""
+    """Return the table of accuracy by family, evidence and wording, with the blind test."""
     names = {
         "all": "all",
-        "family:sound": "sound only",
-        "family:picture": "picture only",
-        "family:both": "both together",
+        "family:sound": "about audio only",
+        "family:picture": "about video only",
+        "family:both": "about audio and video",
         "sparse:True": "sparse evidence",
         "sparse:False": "long events",
-        "wording:seen": "wordings trained on",
-        "wording:unseen": "wordings never trained on",
+        "wording:seen": "wordings used in training",
+        "wording:unseen": "wordings not used in training",
     }
     rows = [
-        "| questions | n | accuracy, % | with another clip's sound and picture, % |",
+        "| questions | n | accuracy, % | accuracy with another clip's audio and video, % |",
         "|---|---:|---:|---:|",
     ]
     for key, name in names.items():
@@ -80,7 +81,7 @@ def accuracy_table(result: dict) -> str:
 
 
 def kind_table(result: dict) -> str:
-    """Accuracy by kind of question, in one paragraph."""
+    """Return the accuracy of each kind of question, as one paragraph."""
     kinds = {k[5:]: v for k, v in result["accuracy"].items() if k.startswith("kind:")}
     return ", ".join(
         f"{k} {percent(v)} ({n})" for k, (v, n) in sorted(kinds.items(), key=lambda kv: kv[1][0])
@@ -88,7 +89,7 @@ def kind_table(result: dict) -> str:
 
 
 def random_table(result: dict) -> str:
-    """Accuracy when clip tokens are dropped at random before the first layer."""
+    """Return the table of accuracy with clip tokens dropped at random before the first layer."""
     rows = [
         "| clip tokens kept | all, % | sparse half, % |",
         "|---:|---:|---:|",
@@ -101,7 +102,7 @@ def random_table(result: dict) -> str:
 
 
 def depth_line(result: dict) -> str:
-    """The depth curve as a table row."""
+    """Return the depth curve as a table."""
     curve = result["depth"]
     head = "| removed before layer | " + " | ".join(str(i) for i in range(len(curve["all"]))) + " |"
     rule = "|---|" + "---:|" * len(curve["all"])
@@ -126,23 +127,24 @@ BUDGETS = ("0.3", "0.2", "0.1")
 
 
 def gain(cells: Cells, label: str, against: str, budget: str, part: str = "all") -> str:
-    """Points by which one is ahead of the other."""
+    """Return the difference in accuracy between two methods, in points."""
     return f"{100 * (cells[label][budget][part] - cells[against][budget][part]):.1f}"
 
 
 def method_table(cells: Cells) -> str:
-    """OmniDrop and the controls at equal realised budget, from the comparison of all methods."""
+    """Return the table of OmniDrop and its controls, taken from the comparison of all methods."""
     head = " | ".join(f"{float(b):.0%}" for b in BUDGETS)
     rows = [f"| right, all / sparse half, % | {head} |", "|---|" + "---:|" * len(BUDGETS)]
     for label in METHODS:
         budgets = ("1.0",) if label == CONTROL else BUDGETS
         shown = [pair(cells[label][budget]) for budget in budgets]
-        rows.append(f"| {label} | " + " | ".join(shown + [""] * (len(BUDGETS) - len(shown))) + " |")
+        shown += [""] * (len(BUDGETS) - len(shown))
+        rows.append(f"| {display_name(label)} | " + " | ".join(shown) + " |")
     return "\n".join(rows)
 
 
 def card() -> str:
-    """The whole card."""
+    """Return the text of the card."""
     result = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))
     cut = json.loads((RESULTS / "cut.json").read_text(encoding="utf-8"))
     run = json.loads((RESULTS / "training.json").read_text(encoding="utf-8"))
@@ -157,52 +159,54 @@ def card() -> str:
     limits = "\n".join(f"- {n}" for n in run["limits"])
     return f"""{HEAD}{accuracy_table(result)}
 
-600 questions about 100 clips (H.264 and AAC files, decoded again), by greedy decoding; seeds,
-pitches of the notes, two of three backgrounds and half of the wordings are the test's own. A word
-outside the question's vocabulary counts as wrong. "With another clip's" is what can be got from
-the question alone.
+600 questions about 100 clips, read from H.264 and AAC files, with greedy decoding. The seeds, the
+pitches of the notes, two of the three backgrounds and half of the wordings do not occur in
+training. A word outside the question's vocabulary counts as wrong. For the last column the model
+got the audio and video of another clip, which shows what can be guessed from the question alone.
 
 By kind: {kind_table(result)}.
 
 ## Dropping tokens
 
-At random before the first layer (mean of three draws):
+Clip tokens dropped at random before the first layer (mean of three draws):
 
 {random_table(result)}
 
-All clip tokens taken out before a layer (16 = never):
+All clip tokens removed before a layer (16 = never):
 
 {depth_line(result)}
 
-Another model, trained with all clip tokens taken out before a random late layer in most steps
-(`train_demo.py --cut`; an earlier run, whose towers and some settings were others),
-{percent(cut["accuracy"]["all"][0])} % right:
+Another model was trained with all clip tokens removed before a random late layer in most steps
+(`train_demo.py --cut`). It comes from an earlier run with other encoders and some other settings.
+It answers {percent(cut["accuracy"]["all"][0])} % right:
 
 {depth_line(cut)}
 
-![Accuracy against depth](depth.png)
+![Accuracy over depth](depth.png)
 
-Both have read their clip by layer 9 to 11, so neither needs the cut for its depth. What both have
-in common are the gaze losses, which teach the last token of the question to look at layer 8. With
-the cut the early layers hold more: the middle of its curve is up to 25 points higher.
+Both models need no clip tokens after layer 9 to 11, so training with the cut is not the reason for
+that. Both were trained with the gaze losses, which teach the last token of the question to attend
+to the evidence in layer 8. With the cut, earlier layers take in more of the clip: the middle of the
+curve is up to 25 points higher.
 
-OmniDrop and controls, all test questions, equal realised budget (the other methods, intervals,
-paired differences and OmniDrop taken apart: `benchmarks/comparison/`):
+OmniDrop and its controls on all test questions at equal realised budget. The other methods,
+intervals, paired differences and an ablation of OmniDrop are in `benchmarks/comparison/`.
 
 {method_table(cells)}
 
-omnidrop-even is OmniDrop with evenly spaced tokens at entry, random-sigmoid draws tokens by chance
-with OmniDrop's schedule. **OmniDrop as published does not win here, and its entry stage is why**:
-tokens drawn at random, with its own schedule, do better by {chance} points at 20 %
+uniform+omnidrop is OmniDrop with evenly spaced tokens at entry. The second random row draws tokens
+at random with OmniDrop's schedule. **OmniDrop as published does not win here, because of its entry
+stage**: random tokens with its own schedule are better by {chance} points at 20 %
 ({chance_sparse} on the sparse half), and evenly spaced tokens at entry by {even_20} at 20 % and
-{even_10} at 10 %. The depth curve says why choosing late has little to win: this model has read its
-clip by layer 9 of 16. FastV keeps two whole layers and cannot reach 10 %.
+{even_10} at 10 %. The depth curve shows why selecting in late layers gains little: this model needs
+no clip tokens after layer 9 of 16. FastV keeps all tokens in two layers and cannot reach 10 %.
 
 ## Recipe
 
 {run["parameters"]} parameters: 16 decoder layers of width 192 (3 query heads on 1 key-value head
-of 64, M-RoPE sections 8 + 12 + 12, theta 1e6), vision tower 4 x 128, audio tower 3 x 128,
-vocabulary {run["vocabulary"]}. Everything is in `samples/train_demo.py` and `samples/recipe/`.
+of 64, M-RoPE sections 8 + 12 + 12, theta 1e6), a vision encoder of 4 layers of width 128, an audio
+encoder of 3 layers of width 128, vocabulary {run["vocabulary"]}. The code is in
+`samples/train_demo.py` and `samples/recipe/`, where the encoders are called towers.
 
 | stage | what | steps | minutes |
 |---|---|---:|---:|
@@ -216,14 +220,14 @@ vocabulary {run["vocabulary"]}. Everything is in `samples/train_demo.py` and `sa
 
 ## Licence and sources
 
-MIT, as the project. Trained only on clips made by `samples/avsynth`: pictures drawn by it, notes
+MIT. Trained only on clips made by `samples/avsynth`: it draws the video, and its notes were
 rendered with FluidSynth from FluidR3_GM ((c) Frank Wen, MIT). No weights or text of any other
 model were used.
 """
 
 
 def main() -> None:
-    """Write the card and move the figure, where one was just drawn, beside it."""
+    """Write the card, and move a newly drawn figure next to it."""
     folder = HERE / "demo-model"
     (folder / "README.md").write_text(card(), encoding="utf-8")
     figure = RESULTS / "depth.png"

@@ -1,4 +1,4 @@
-"""Settings every test shares: repeatable examples, no network, few threads."""
+"""Settings of all tests: deterministic hypothesis examples, no network, few threads."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Started in the background or under nohup: children would inherit that and ignore interrupts.
+    # Under nohup or in the background SIGINT is ignored, and child processes would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # Threads of OpenMP spin while they wait, so processes side by side take one each.
+    # OpenMP threads spin while they wait, so parallel test processes use one thread each.
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
 

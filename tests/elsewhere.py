@@ -1,10 +1,10 @@
-"""A device that is not there: tensors that say they are elsewhere and compute on the CPU.
+"""A fake device: its tensors report another device, but compute on the CPU.
 
-`Elsewhere` mixed with an ordinary tensor raises, as a GPU would, so that code which forgets to move
-something is found on a machine without one. Numbers without dimensions may mix, and indices may be
-on the CPU, as for a GPU. The device is called "meta", the one name that PyTorch accepts everywhere;
-nothing of its own is used. `torch.inference_mode` does not go with it: put `torch.no_grad` in its
-place before the code is imported.
+An operation on an `Elsewhere` and an ordinary tensor raises, as it would on a GPU. So code that
+forgets to move a tensor to the device is found on a machine without a GPU. As on a GPU, tensors
+without dimensions may mix, and indices may be on the CPU. The device is called "meta", because
+PyTorch accepts that name everywhere; PyTorch's own meta device is not used. `torch.inference_mode`
+does not work with it: replace it by `torch.no_grad` before the code is imported.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _stops(name: str, args: Any, asked: list[torch.device]) -> bool:
 
 
 class Elsewhere(torch.Tensor):
-    """A tensor elsewhere; `held` is where its numbers are."""
+    """A tensor on the fake device; `held` is the CPU tensor with its values."""
 
     @staticmethod
     def __new__(cls, held: torch.Tensor) -> Elsewhere:
@@ -115,7 +115,7 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def move(module: nn.Module) -> None:
-    """Put a module's parameters and buffers elsewhere."""
+    """Move a module's parameters and buffers to the fake device."""
     for part in module.modules():
         for name, parameter in part._parameters.items():
             if parameter is not None and not isinstance(parameter.data, Elsewhere):
@@ -127,7 +127,7 @@ def move(module: nn.Module) -> None:
 
 @contextmanager
 def elsewhere() -> Iterator[torch.device]:
-    """Make tensors that are asked for on the device, or moved to it, be elsewhere."""
+    """Within this context, tensors created on the device or moved to it become `Elsewhere`."""
     make = torch.tensor
 
     def tensor(*args: Any, device: Any = None, **kwargs: Any) -> torch.Tensor:
@@ -136,8 +136,8 @@ def elsewhere() -> Iterator[torch.device]:
         return Elsewhere(made) if there else made
 
     with (
-        mock.patch("torch.tensor", tensor),  # it makes its numbers before PyTorch's dispatch
-        mock.patch("torch.autocast", return_value=nullcontext()),  # knows real devices alone
+        mock.patch("torch.tensor", tensor),  # it creates its data before PyTorch's dispatch
+        mock.patch("torch.autocast", return_value=nullcontext()),  # works on real devices only
         _Mode(),
     ):
         yield DEVICE

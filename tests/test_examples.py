@@ -1,4 +1,4 @@
-"""The examples run as they stand, and the notebook shows what it computes."""
+"""The examples run, and the notebook's stored output is what it computes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_compare_methods() -> None:
 
 
 def texts(notebook: dict) -> list[list[str]]:
-    """What each code cell printed; pictures and their descriptions are left out."""
+    """Return the text that each code cell printed, without figures."""
     return [
         ["".join(out["text"]) for out in cell["outputs"] if out["output_type"] == "stream"]
         for cell in notebook["cells"]

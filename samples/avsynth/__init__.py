@@ -1,5 +1,5 @@
-"""AVSynth: small made-up clips with sound and picture, and questions with right answers.
+"""AVSynth: small synthetic clips with audio and video, and questions with known answers.
 
-Everything is drawn from a seed: what happens when (`world`), the pixels (`picture`), the
-samples (`sound`), the questions (`questions`) and the files (`media`). Nothing here imports torch.
+Everything is drawn from a seed: the events (`world`), the pixels (`picture`), the audio samples
+(`sound`), the questions (`questions`) and the files (`media`). Nothing here imports torch.
 """

@@ -1,12 +1,14 @@
-"""Render the note banks with FluidSynth and the sound font FluidR3_GM; only to remake them.
+"""Render the note banks with FluidSynth and the sound font FluidR3_GM.
 
-    python -m avsynth.fluid --out /somewhere/train.npz                 (from samples/; training
-    notes) python -m avsynth.fluid --out avsynth/bank/test.flac --split test --compact
+Needed only to make the banks again. From `samples/`, the training notes and the test notes:
 
-A bank is many single notes, cut into phrases later by `sound`. The two splits share no pitch: every
-fourth semitone is the test split's; the drums come from another kit, which shares some strokes.
-FluidR3_GM is under the MIT
-licence (c) Frank Wen; Debian packages `fluidsynth` and `fluid-soundfont-gm`.
+    python -m avsynth.fluid --out /somewhere/train.npz
+    python -m avsynth.fluid --out avsynth/bank/test.flac --split test --compact
+
+A bank holds single notes, which `sound` joins into phrases. The two splits share no pitch: every
+fourth semitone belongs to the test split. The test drums come from another kit, which shares some
+strokes with the training kit. FluidR3_GM is (c) Frank Wen under the MIT licence. On Debian install
+`fluidsynth` and `fluid-soundfont-gm`.
 """
 
 from __future__ import annotations
@@ -48,7 +50,7 @@ KIT = (35, 36, 38, 40, 41, 42, 43, 45, 46, 47, 48, 49, 50, 51)
 
 
 def note_list(instrument: str, split: str, compact: bool) -> list[tuple[int, int, int]]:
-    """(program, pitch, velocity) of every note of an instrument in a split."""
+    """Return (program, pitch, velocity) of every note of an instrument in a split."""
     programs = PROGRAMS[instrument]
     if instrument == "drums":
         kits = programs[:1] if split == "test" else programs[1:2] if compact else programs[1:]
@@ -73,7 +75,7 @@ def _quantity(value: int) -> bytes:
 
 
 def midi_file(notes: list[tuple[int, int, int]], drums: bool) -> bytes:
-    """A type-0 MIDI file (480 ticks a second) with one note per slot."""
+    """Return a type-0 MIDI file (480 ticks a second) with one note per slot."""
     channel = 9 if drums else 0
     track, wait = b"", 0
     for program, pitch, velocity in notes:
@@ -90,7 +92,7 @@ def midi_file(notes: list[tuple[int, int, int]], drums: bool) -> bytes:
 
 
 def render(instrument: str, split: str, compact: bool, font: str = FONT) -> np.ndarray:
-    """All notes of an instrument, int16 (notes, samples at 16 kHz)."""
+    """Render all notes of an instrument: int16 (notes, samples), 16 kHz."""
     notes = note_list(instrument, split, compact)
     with tempfile.TemporaryDirectory() as folder:
         mid, wav = Path(folder, "n.mid"), Path(folder, "n.wav")

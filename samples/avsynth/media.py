@@ -1,4 +1,4 @@
-"""Clips as files: H.264 and AAC in an .mp4, through PyAV."""
+"""Write clips as .mp4 files with H.264 video and AAC audio, through PyAV."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def write_mp4(
     crf: int = 23,
     kbits: int = 96,
 ) -> None:
-    """Encode frames uint8 (T, H, W, 3) and mono sound at 16 kHz; either may be None."""
+    """Encode frames, uint8 (T, H, W, 3), and mono audio at 16 kHz; either may be None."""
     import av
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ def write_mp4(
 
 
 def _mux_sound(out: Any, stream: Any, audio: np.ndarray) -> None:
-    """Encode 16 kHz mono sound into a stream of an open PyAV output."""
+    """Encode 16 kHz mono audio into a stream of an open PyAV output."""
     import av
 
     resampler = av.AudioResampler(
@@ -65,7 +65,7 @@ def _mux_sound(out: Any, stream: Any, audio: np.ndarray) -> None:
 
 
 def through_aac(audio: np.ndarray, kbits: int = 96) -> np.ndarray:
-    """Sound as it comes back from a file: encoded, decoded, 16 kHz again, of the same length."""
+    """Encode audio as AAC and decode it again; the result is 16 kHz and has the same length."""
     import io
 
     import av
@@ -91,7 +91,7 @@ def render(
     bank: Bank | None = None,
     fps: int = FPS,
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Frames at `fps` and sound of a clip, before any coding."""
+    """Return the frames of a clip at `fps` and its audio, before any encoding."""
     frames = None
     if clip.shapes is not None:
         ground = background(clip)
@@ -107,7 +107,7 @@ def write_clip(path: Path, clip: Clip, bank: Bank | None = None) -> None:
 
 
 def fingerprint(clip: Clip, bank: Bank | None = None) -> str:
-    """Hash of what a clip is before coding: its frames at 2 fps and its samples."""
+    """Return a hash of the clip before encoding: of its frames at 2 fps and its audio samples."""
     digest = hashlib.sha256(repr(clip).encode())
     if clip.shapes is not None:
         digest.update(draw_frames(clip, frame_times(clip.duration)).tobytes())

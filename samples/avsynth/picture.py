@@ -1,4 +1,4 @@
-"""The pixels of a clip: one shape at a time over a background, a digit in a corner."""
+"""Draw the frames of a clip: one shape at a time on a background, and a digit in a corner."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GLYPHS = (  # two fonts of 5 x 7 dots, digits 1 to 6, rows as bits
 
 
 def frame_times(duration: float, fps: float = 2.0) -> np.ndarray:
-    """Times at which a model samples a clip: from 0 on, an even number of frames."""
+    """Return the times at which a model samples a clip: from 0 on, an even number of frames."""
     return np.arange(2 * max(1, math.ceil(duration * fps / 2 - 0.5))) / fps
 
 
@@ -55,7 +55,7 @@ POLYGONS = {
 
 
 def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Whether points (u right, v down, in radii from the middle) belong to the shape."""
+    """Tell which points lie in the shape (u right, v down, in radii from its centre)."""
     if shape == "circle":
         return u * u + v * v <= 1
     if shape == "ring":
@@ -75,7 +75,7 @@ def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def shape_mask(shape: Shape, t: float, width: int, height: int, step: int = 1) -> np.ndarray:
-    """Boolean picture of the shape at time t; every `step`-th pixel."""
+    """Return the mask of the shape at time t, at every `step`-th pixel."""
     side = min(width, height)
     dt = t - shape.start
     cx, cy = (shape.x + shape.vx * dt) * side, (shape.y + shape.vy * dt) * side
@@ -86,14 +86,14 @@ def shape_mask(shape: Shape, t: float, width: int, height: int, step: int = 1) -
 
 
 def coverage(shape: Shape, t: float, width: int, height: int, cell: int = 28) -> np.ndarray:
-    """Share of each cell that the shape covers, (rows, columns)."""
+    """Return the share of each grid cell that the shape covers, (rows, columns)."""
     mask = shape_mask(shape, t, width, height, 4)
     k = cell // 4
     return mask.reshape(height // cell, k, width // cell, k).mean((1, 3))
 
 
 def background(clip: Clip) -> np.ndarray:
-    """(height, width, 3) float picture behind the shape."""
+    """Return the background image, float (height, width, 3)."""
     h, w = clip.height, clip.width
     rng = np.random.default_rng([clip.seed, 3])
     tint = np.array(clip.tint, np.float64)
@@ -151,12 +151,12 @@ def draw_plate(frame: np.ndarray, flash: Flash) -> None:
 
 
 def bright(colour: str) -> tuple[int, ...]:
-    """The colour as it is drawn on the dark plate."""
+    """Return the colour that a digit has on the dark plate."""
     return tuple(min(255, v + 25) for v in RGB[colour])
 
 
 def draw_frame(clip: Clip, t: float, ground: np.ndarray | None = None) -> np.ndarray:
-    """The frame at time t, uint8 (height, width, 3)."""
+    """Draw the frame at time t: uint8 (height, width, 3)."""
     frame = np.array(background(clip) if ground is None else ground)
     for s in clip.shapes or ():
         if s.start <= t < s.end:
@@ -170,6 +170,6 @@ def draw_frame(clip: Clip, t: float, ground: np.ndarray | None = None) -> np.nda
 
 
 def draw_frames(clip: Clip, times: np.ndarray) -> np.ndarray:
-    """Frames at the given times, uint8 (T, height, width, 3)."""
+    """Draw the frames at the given times: uint8 (T, height, width, 3)."""
     ground = background(clip)
     return np.stack([draw_frame(clip, float(t), ground) for t in times])

@@ -1,8 +1,8 @@
-"""Questions about a clip, with answers that are right by construction.
+"""Questions about a clip, whose answers follow from how the clip was made.
 
-A question is asked only where its answer is beyond doubt: events that overlap the asked moment
-partly, or begin within half a second of it, are passed over. Every kind has wordings that training
-sees and wordings kept for the test (`seen=False`), in lower and upper case, with and without
+Ambiguous questions are left out: an event that overlaps the moment in question only partly, or that
+begins within half a second of it, is not asked about. Each kind of question has wordings for
+training and wordings for the test only (`seen=False`), in lower and upper case, with and without a
 question mark.
 """
 
@@ -21,7 +21,7 @@ FAMILY = {"s": "sound", "p": "picture", "b": "both"}
 
 @dataclass(frozen=True)
 class Fact:
-    """What can be asked: a kind (key of the wordings), its slots, the answer, its alternatives."""
+    """A question before it is worded: kind (key of the wordings), slots, answer, alternatives."""
 
     kind: str
     slots: tuple[tuple[str, str], ...]
@@ -29,18 +29,19 @@ class Fact:
     choices: tuple[str, ...]
     sparse: bool
     look: tuple[tuple[str, int], ...] = ()
-    """Where the answer stands: ("s", sound event), ("p", shape), ("d", 0) digit, ("q", 0) silence,
-    ("f", 0) what sounds while the digit is there, ("g", 0) the shape that is there with it."""
+    """Which event shows the answer: ("s", i) audio event i, ("p", i) shape i, ("d", 0) the digit,
+    ("q", 0) the silence, ("f", 0) what plays during the digit, ("g", 0) the shape during the digit.
+    """
 
     @property
     def family(self) -> str:
-        """sound, picture or both."""
+        """Return "sound" (audio only), "picture" (video only) or "both"."""
         return FAMILY[self.kind[0]]
 
 
 @dataclass(frozen=True)
 class Question:
-    """A fact in words."""
+    """A fact worded as a question."""
 
     text: str
     answer: str
@@ -65,13 +66,13 @@ def _overlap(a: Sound | Shape, b: Sound | Shape) -> float:
 
 
 def _covering(events: tuple, start: float, end: float, duration: float) -> object | None:
-    """The one event that lasts from half a second before to half a second after, if any."""
+    """Return the event that covers the span and half a second on both sides, or None."""
     a, b = max(0.0, start - 0.5), min(duration - 0.05, end + 0.5)
     return next((e for e in events if e.start <= a + 0.1 and e.end >= b - 0.1), None)
 
 
 def _main_partner(event: Sound | Shape, others: tuple) -> object | None:
-    """The one event of the other timeline that goes with `event` for most of its time."""
+    """Return the event of the other timeline that overlaps most of `event`, or None."""
     shares = sorted(
         ((_overlap(event, o) / (event.end - event.start), i) for i, o in enumerate(others)),
         reverse=True,
@@ -296,7 +297,7 @@ def _both_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
 
 
 def facts_of(clip: Clip, rng: np.random.Generator) -> list[Fact]:
-    """Everything that may be asked about a clip."""
+    """Return everything that may be asked about a clip."""
     facts: list[Fact] = []
     if clip.sounds is not None:
         facts += _sound_facts(clip, rng)
@@ -308,7 +309,7 @@ def facts_of(clip: Clip, rng: np.random.Generator) -> list[Fact]:
 
 
 def word(fact: Fact, rng: np.random.Generator, seen: bool = True) -> Question:
-    """Put a fact into words; wording, case, question mark and sometimes choices by chance."""
+    """Word a fact as a question: draw a wording, case, question mark and sometimes choices."""
     forms = (SEEN if seen else UNSEEN)[fact.kind]
     text = forms[int(rng.integers(len(forms)))].format(**dict(fact.slots))
     mark = "?" if rng.random() < 0.75 else ""

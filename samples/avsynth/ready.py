@@ -1,4 +1,4 @@
-"""The six ready-made clips that are committed beside this package, and questions about each."""
+"""The six sample clips `samples/*.mp4`, and questions about each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .world import Clip, Flash, Shape, Sound
 
 @dataclass(frozen=True)
 class Ready:
-    """A clip, its file name, the AAC rate, and questions with their answers."""
+    """A clip with its file name, AAC sample rate, and questions with their answers."""
 
     name: str
     clip: Clip
@@ -36,7 +36,7 @@ def _clip(
 
 
 def _long() -> Clip:
-    """64 seconds: every instrument in turn, a shape for each, one short note, one digit."""
+    """Return a clip of 64 s: each instrument in turn with a shape, one short note, one digit."""
     order = ("piano", "trumpet", "drums", "flute", "guitar", "organ", "marimba")
     shapes = ("circle", "star", "square", "triangle", "ring", "cross", "circle")
     colours = ("red", "blue", "green", "yellow", "purple", "orange", "red")
@@ -53,7 +53,7 @@ def _long() -> Clip:
 
 
 def ready_clips() -> tuple[Ready, ...]:
-    """The six clips, in the order of the README."""
+    """Return the six sample clips."""
     duet = _clip(
         11,
         7.0,

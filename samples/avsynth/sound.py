@@ -1,7 +1,7 @@
-"""The samples of a clip: phrases cut from a bank of single notes, noise, silence.
+"""The audio of a clip: phrases made from a bank of single notes, noise, silence.
 
-No synthesiser is needed here. Two compact banks are committed as FLAC (see bank/LICENSE.md): one
-for the test split, whose notes training never hears, and one for making other clips.
+No synthesiser is needed. Two compact banks are committed as FLAC (see bank/LICENSE.md): one for the
+test split, whose notes are never used in training, and one for all other clips.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Bank = dict[str, np.ndarray]
 
 
 def _read_flac(path: Path) -> np.ndarray:
-    """Samples of a mono 16-bit FLAC, int16."""
+    """Return the samples of a mono 16-bit FLAC, int16."""
     import av
 
     with av.open(str(path)) as box:
@@ -29,7 +29,7 @@ def _read_flac(path: Path) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def load_bank(name: str = "test") -> Bank:
-    """Notes per instrument, int16 (notes, samples).
+    """Return the notes of each instrument, int16 (notes, samples).
 
     Parameters
     ----------
@@ -54,14 +54,14 @@ def _fade(x: np.ndarray, edge: int) -> np.ndarray:
 
 
 def _bend(note: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The note up to two and a half semitones higher or lower, played faster or slower."""
+    """Shift a note by up to two and a half semitones by playing it faster or slower."""
     ratio = 2 ** (rng.uniform(-2.5, 2.5) / 12)
     at = np.arange(int(len(note) / ratio) - 1) * ratio
     return np.interp(at, np.arange(len(note)), note)
 
 
 def phrase(sound: Sound, bank: Bank, rng: np.random.Generator, bend: bool = False) -> np.ndarray:
-    """One instrument from start to end: notes, chords or strokes, float64 around +-0.4."""
+    """Return what one instrument plays in a span: notes, chords or strokes, float64 around ±0.4."""
     n = round((sound.end - sound.start) * RATE)
     notes = bank[sound.instrument]
     out = np.zeros(n + 2 * NOTE_SAMPLES)
@@ -86,9 +86,10 @@ def phrase(sound: Sound, bank: Bank, rng: np.random.Generator, bend: bool = Fals
 
 
 def render_sound(clip: Clip, bank: Bank, bend: bool = False) -> np.ndarray | None:
-    """The clip's sound track, float32 mono at 16 kHz, or None for a silent clip.
+    """Render the clip's audio, float32 mono at 16 kHz; None for a clip without audio.
 
-    `bend` (training only) puts every note at a pitch of its own, so that pitch tells nothing.
+    With `bend` (training only) every note is shifted by a random amount, so that instruments cannot
+    be told apart by pitch.
     """
     if clip.sounds is None:
         return None

@@ -1,4 +1,4 @@
-"""The question set AVSynth: which clips, which questions, and how to rebuild and check both."""
+"""The AVSynth question set: its clips and questions, and how to build and check them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ CLIPS, PER_CLIP = 100, 6
 
 
 def test_seeds() -> list[int]:
-    """Seeds of the test clips, in order."""
+    """Return the seeds of the test clips, in order."""
     return [TEST_SEEDS + i for i in range(CLIPS)]
 
 
 def clip_name(seed: int) -> str:
-    """File name of a test clip."""
+    """Return the file name of a test clip."""
     return f"clips/avs_{seed - TEST_SEEDS:03d}.mp4"
 
 
 def _pick(facts: list[Fact], rng: np.random.Generator, used: dict[str, int]) -> list[Fact]:
-    """A few facts of a clip: about 60 % sparse, families and kinds as even as they come."""
+    """Pick some facts of a clip: about 60 % sparse, families and kinds as balanced as possible."""
     chosen: list[Fact] = []
     pool = list(dict.fromkeys(facts))
     families = sorted({f.family for f in pool})
@@ -54,7 +54,7 @@ def _pick(facts: list[Fact], rng: np.random.Generator, used: dict[str, int]) -> 
 
 
 def build(seeds: list[int] | None = None) -> tuple[list[dict], dict[str, str]]:
-    """Lines of test.jsonl and the clips' fingerprints; or of another set, from other seeds."""
+    """Return the lines of test.jsonl and the fingerprints of the clips, or those of other seeds."""
     lines, prints, used = [], {}, {}
     for seed in seeds or test_seeds():
         clip = draw_clip(seed, OPTIONS)
@@ -81,12 +81,12 @@ def build(seeds: list[int] | None = None) -> tuple[list[dict], dict[str, str]]:
 
 
 def fresh_seeds(first: int, count: int) -> list[int]:
-    """Seeds of a set of its own, apart from training's and the built-in set's.
+    """Return the seeds of a new question set.
 
     Raises
     ------
     ValueError
-        If they are not.
+        If the seeds are used by training or by the built-in set.
     """
     lowest = TEST_SEEDS + CLIPS
     if first < lowest:
@@ -95,7 +95,7 @@ def fresh_seeds(first: int, count: int) -> list[int]:
 
 
 def write(folder: Path = FOLDER, seeds: list[int] | None = None) -> int:
-    """Write test.jsonl and fingerprints.json; returns the number of questions."""
+    """Write test.jsonl and fingerprints.json; return the number of questions."""
     lines, prints = build(seeds)
     (folder / "test.jsonl").write_text(
         "".join(json.dumps(x) + "\n" for x in lines), encoding="utf-8"
@@ -105,15 +105,15 @@ def write(folder: Path = FOLDER, seeds: list[int] | None = None) -> int:
 
 
 def read(path: Path = FOLDER / "test.jsonl") -> list[dict]:
-    """The questions."""
+    """Return the questions of test.jsonl."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def read_fingerprints() -> dict[str, str]:
-    """Fingerprint by seed."""
+    """Return the recorded fingerprint of each seed."""
     return json.loads((FOLDER / "fingerprints.json").read_text(encoding="utf-8"))
 
 
 def test_clip(seed: int) -> Clip:
-    """The clip of a test seed."""
+    """Return the clip of a test seed."""
     return draw_clip(seed, OPTIONS)

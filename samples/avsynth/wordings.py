@@ -1,7 +1,7 @@
-"""The wordings of every kind of question: those that training sees, and those it never does.
+"""The wordings of each kind of question: those used in training, and those kept for the test.
 
-Slots: {x} and {y} are names of instruments, shapes or colours, as the kind says. Question marks,
-capitals and choices are added by `questions.word`.
+{x} and {y} stand for names of instruments, shapes or colours, depending on the kind.
+`questions.word` adds question marks, capitals and choices.
 """
 
 from __future__ import annotations
@@ -378,6 +378,6 @@ UNSEEN: dict[str, tuple[str, ...]] = {
 
 
 def words() -> list[str]:
-    """Every word of every wording, once."""
+    """Return the set of words that occur in the wordings."""
     text = " ".join(form for forms in (*SEEN.values(), *UNSEEN.values()) for form in forms)
     return sorted(set(re.findall(r"[a-z]+", text.replace("{x}", "").replace("{y}", ""))))

@@ -1,9 +1,9 @@
-"""What happens in a clip: instruments on one timeline, shapes on another, and a few brief things.
+"""The events of a clip: instruments on one timeline, shapes on another, and a few brief events.
 
 A clip is drawn from its seed alone, so a question set can be shipped as seeds. Long events
-(1.5-4 s) repeat themselves in dozens of tokens; the brief ones - a single short note, a digit
-flashing in a corner, a short silence - live in a few tokens only, and most questions are about
-those.
+(1.5-4 s) fill dozens of tokens with much the same content. Brief events (one short note, a digit
+that flashes in a corner, a short silence) occupy only a few tokens, and most questions are about
+them.
 
     >>> clip = draw_clip(7)
     >>> [s.instrument for s in clip.sounds], clip.flash
@@ -22,14 +22,14 @@ COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 DIGITS = ("1", "2", "3", "4", "5", "6")
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 TRAIN_BACKGROUNDS = ("plain", "gradient", "stripes", "checks", "grain", "blobs", "tiles")
-TEST_BACKGROUNDS = ("plain", "dots", "waves")  # the last two are never drawn in training
+TEST_BACKGROUNDS = ("plain", "dots", "waves")  # the last two never occur in training
 TEST_SEEDS = 900_000_000
-"""Seeds from here on belong to the test split; training never draws them."""
+"""First seed of the test split; training uses smaller seeds only."""
 
 
 @dataclass(frozen=True)
 class Sound:
-    """One instrument between two moments (seconds); `short` marks the single brief note."""
+    """One instrument from `start` to `end` (seconds); `short` marks the single brief note."""
 
     instrument: str
     start: float
@@ -39,7 +39,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Shape:
-    """A coloured shape between two moments; place, speed and size in units of the short side."""
+    """A coloured shape from `start` to `end`; place, speed and size in short sides of the frame."""
 
     shape: str
     colour: str
@@ -68,7 +68,7 @@ class Flash:
 
 @dataclass(frozen=True)
 class Clip:
-    """Everything there is to know about a clip; `sounds` / `shapes` is None without that track."""
+    """All events of a clip; `sounds` is None without audio, `shapes` is None without video."""
 
     seed: int
     duration: float
@@ -82,11 +82,11 @@ class Clip:
     tint: tuple[int, int, int]
     noise_db: float
     gaps: bool
-    """True if the sound has pauses other than `silence`: nothing is then asked about silence."""
+    """True if the audio has pauses other than `silence`; silence is then not asked about."""
 
     @property
     def short(self) -> Sound | None:
-        """The brief note, if there is one."""
+        """Return the brief note, or None."""
         return next((s for s in self.sounds or () if s.short), None)
 
 
@@ -96,10 +96,10 @@ class WorldOptions:
 
     Attributes
     ----------
-    modes : probabilities of (sound and picture, picture only, sound only)
+    modes : probabilities of (audio and video, video only, audio only)
     min_s, max_s : shortest and longest clip in seconds
     odd_sizes : share of clips whose frames are not 112 x 112
-    test : draw backgrounds that training never sees
+    test : whether to draw the backgrounds that are kept for the test
     """
 
     modes: tuple[float, float, float] = (0.6, 0.2, 0.2)
@@ -115,7 +115,7 @@ SIZES = ((140, 112), (112, 140), (168, 84), (84, 168), (140, 140), (168, 112), (
 def _sound_line(
     rng: np.random.Generator, options: WorldOptions
 ) -> tuple[tuple[Sound, ...], tuple[float, float] | None, float, bool]:
-    """Events one after another; returns them, the silence, where they end, and the gaps flag."""
+    """Draw audio events in sequence; return them, the silence, their end, and if gaps occur."""
     goal = rng.uniform(options.min_s, options.max_s)
     n_long = int(rng.choice([1, 2, 3], p=[0.1, 0.5, 0.4]))
     if n_long == 3 and goal < 6.5:
@@ -151,7 +151,7 @@ def _sound_line(
 def _shape_line(
     rng: np.random.Generator, duration: float, sounds: tuple[Sound, ...] | None
 ) -> list[tuple[float, float]]:
-    """Spans of the shapes: near the sounds' borders in half of the clips, else their own."""
+    """Draw the spans of the shapes: in half of the clips aligned with the audio events."""
     n = int(rng.choice([1, 2, 3], p=[0.08, 0.5, 0.42]))
     if sounds and rng.random() < 0.5:
         borders = [s.start for s in sounds if not s.short]
@@ -198,7 +198,7 @@ def _flash(
 ) -> Flash:
     length = float(rng.uniform(0.5, 1.0))
     long = [s for s in (*sounds, *shapes) if s.end - s.start > length + 1.0]
-    if long and rng.random() < 0.75:  # well inside one event, so that "what sounds then" is clear
+    if long and rng.random() < 0.75:  # well inside one event, so that questions have one answer
         host = long[int(rng.integers(len(long)))]
         start = rng.uniform(host.start + 0.5, host.end - length - 0.5)
     else:

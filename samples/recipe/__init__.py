@@ -1,1 +1,1 @@
-"""How the demo model is trained; `samples/train_demo.py` is the command."""
+"""The training code of the demo model, run by `samples/train_demo.py`."""

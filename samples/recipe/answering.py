@@ -1,4 +1,4 @@
-"""The shipped demo model on real files: decode, encode, and ask in bulk."""
+"""Run the exported demo model on media files: decode, encode, and ask many questions at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPEC = VideoSpec(min_pixels=3136, max_pixels=50176)
 
 
 def load_demo(folder: Path) -> tuple[torch.nn.Module, Trunk, Tokenizer]:
-    """The exported model in float32 through the library's own loader, and its packed forward."""
+    """Load the exported model in float32 through transformers, with its packed forward pass."""
     model = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
     model.eval()
     tok = Tokenizer.from_file(str(folder / "tokenizer.json"))
@@ -32,7 +32,7 @@ def load_demo(folder: Path) -> tuple[torch.nn.Module, Trunk, Tokenizer]:
 
 
 def decode(path: Path) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Sampled frames (T, H, W, 3) and 16 kHz sound of a file, as the model would get them."""
+    """Return the sampled frames (T, H, W, 3) and 16 kHz audio of a file, as the model gets them."""
     frames = audio = None
     with open_clip(path, spec=MediaSpec(video=SPEC)) as clip:
         if clip.has_video:
@@ -48,7 +48,7 @@ def media_sample(
     frames: np.ndarray | None,
     audio: np.ndarray | None,
 ) -> Sample:
-    """A sample for `measure.answer_all`, made of media alone: no labels are known."""
+    """Return a sample for `measure.answer_all`, made of frames and audio, without labels."""
     width = model.lm_head.in_features
     a = v = np.zeros((0, width), np.float32)
     n_audio = grids = 0
@@ -85,7 +85,7 @@ def media_sample(
 
 
 def as_question(line: dict) -> Question:
-    """A line of test.jsonl as a question."""
+    """Return a line of test.jsonl as a question."""
     return Question(
         line["question"],
         line["answer"],
@@ -104,7 +104,7 @@ def generate_one(
     audio: np.ndarray | None,
     question: str,
 ) -> str:
-    """The same question through the library's own `generate`."""
+    """Ask one question through transformers' own `generate`."""
     from omnidrop.clip.log_mel import log_mel
     from omnidrop.clip.patches import patches
 

@@ -1,8 +1,8 @@
-"""Batches for the language part: one clip, many questions, in one row.
+"""Batches for the decoder: one clip and many questions in one row.
 
 Row layout, padded block by block: [system text and bos tokens | audio and video tokens | eos tokens
-and questions]. A question sees the clip and itself, never another question, and its positions
-restart at the clip's end - exactly what it would see if it were asked alone.
+and questions]. A question attends to the clip and to itself, never to another question, and its
+positions start at the clip's end. So each question is computed as if it were asked alone.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ PROBES = {
     "v_previous": 7,
     "v_colour": 7,
 }
-"""Auxiliary questions put to every audio or video token half-way through: name -> classes."""
+"""Auxiliary classifiers on audio and video tokens in the middle of the decoder: name -> classes."""
 
 
 @dataclass
 class Sample:
-    """A clip ready for the language part."""
+    """A clip with its tokens and labels, as the decoder is trained on it."""
 
     clip: Clip
     layout: AvLayout
     vectors: np.ndarray
     probes: dict[str, np.ndarray]
     owner: np.ndarray
-    """Per token: 100 + sound event, 200 + shape, 300 silence, 400 digit, -1 nobody's."""
+    """Event of each token: 100 + audio event, 200 + shape, 300 silence, 400 digit, -1 none."""
 
     def where(self, look: tuple[tuple[str, int], ...]) -> np.ndarray:
-        """Tokens in which the answer to a question stands, (n,) bool."""
+        """Return which tokens hold the answer to a question, (n,) bool."""
         base = {"s": 100, "p": 200, "q": 300, "d": 400}
         out = np.isin(self.owner, [base[k] + i for k, i in look if k in base])
         for kind, _ in look:
@@ -62,7 +62,7 @@ class Sample:
         return out
 
     def about(self, word: str) -> np.ndarray:
-        """Tokens that show what a word of a question names, (n,) bool."""
+        """Return which tokens show the thing that a word of a question names, (n,) bool."""
         clip = self.clip
         look = [("s", i) for i, s in enumerate(clip.sounds or ()) if s.instrument == word]
         look += [("p", i) for i, s in enumerate(clip.shapes or ()) if word in (s.shape, s.colour)]
@@ -71,7 +71,7 @@ class Sample:
 
 
 def probe_labels(clip: Clip, lay: AvLayout, audio: dict | None, video: dict | None) -> dict:
-    """Labels of the auxiliary questions per token in prompt order; -1 = not asked."""
+    """Return the labels of the auxiliary classifiers per token, in prompt order; -1 is ignored."""
     n = len(lay.index)
     out = {k: np.full(n, -1) for k in PROBES}
     a_at, v_at = lay.is_audio, ~lay.is_audio
@@ -102,7 +102,7 @@ def probe_labels(clip: Clip, lay: AvLayout, audio: dict | None, video: dict | No
 
 
 def owners(clip: Clip, lay: AvLayout, audio: dict | None, video: dict | None) -> np.ndarray:
-    """Whose each token is; see `Sample.owner`."""
+    """Return the event of each token; see `Sample.owner`."""
     out = np.full(len(lay.index), -1)
     if audio is not None:
         mid = lay.index * 0.04 + 0.02
@@ -121,8 +121,8 @@ def owners(clip: Clip, lay: AvLayout, audio: dict | None, video: dict | None) ->
 
 
 def blur(x: np.ndarray, rng: np.random.Generator, near: np.ndarray | None) -> np.ndarray:
-    """Make a perfect tower's words as uncertain as a real one's."""
-    if near is not None:  # borders in sound: a token may say some of its neighbour
+    """Add noise to ideal tower outputs, so that they are as uncertain as those of real towers."""
+    if near is not None:  # at borders of audio events a token may hold some of its neighbour
         a = rng.uniform(0, 0.6, (len(x), 1)) * (rng.random((len(x), 1)) < 0.3)
         x = (1 - a) * x + a * x[near]
     x = x * rng.uniform(0.8, 1.15, (len(x), 1))
@@ -135,7 +135,7 @@ def make_sample(
     rng: np.random.Generator,
     towers: tuple[np.ndarray | None, np.ndarray | None] | None = None,
 ) -> Sample:
-    """A sample with the towers' real output if given, else with a blurred perfect one."""
+    """Return a sample with the given tower outputs, or else with ideal ones plus noise."""
     audio = video = None
     a_vec = v_vec = np.zeros((0, len(speaker.silence)), np.float32)
     n_audio = grids = 0
@@ -146,7 +146,7 @@ def make_sample(
         if towers is None:
             near = np.clip(np.arange(n_audio) + rng.integers(-1, 2, n_audio), 0, n_audio - 1)
             a_vec = blur(speaker.audio(audio), rng, near)
-            lost = rng.random(n_audio) < 0.02  # now and then a token is mistaken
+            lost = rng.random(n_audio) < 0.02  # 2 % of the tokens are wrong
             mix = rng.uniform(0, 0.8, (int(lost.sum()), 1))
             wrong = speaker.sound[rng.integers(len(INSTRUMENTS), size=int(lost.sum()))]
             a_vec[lost] = (1 - mix) * a_vec[lost] + mix * wrong
@@ -168,19 +168,19 @@ def make_sample(
 
 
 class Asker:
-    """Draws questions: kinds evenly, and more of those that still go wrong."""
+    """Draws questions of all kinds, and more of the kinds that the model still answers wrongly."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self.rng = rng
         self.error: dict[str, float] = {}
 
     def note(self, kinds: list[str], right: np.ndarray) -> None:
-        """Remember how often a kind was answered."""
+        """Count the right and wrong answers of a kind."""
         for k, ok in zip(kinds, right, strict=True):
             self.error[k] = 0.98 * self.error.get(k, 0.7) + 0.02 * (1 - float(ok))
 
     def draw(self, clip: Clip, n: int) -> list[Question]:
-        """Up to n questions about a clip."""
+        """Draw up to n questions about a clip."""
         by_kind: dict[str, list[Fact]] = {}
         for f in facts_of(clip, self.rng):
             by_kind.setdefault(f.kind, []).append(f)
@@ -197,7 +197,7 @@ class Asker:
 
 @dataclass
 class Batch:
-    """Tensors of one step; see the module text for the row layout."""
+    """Tensors of one step; the module's docstring describes the row layout."""
 
     ids: torch.Tensor  # (B, L), 0 at audio and video tokens
     av: torch.Tensor  # (B, A, width)
@@ -217,7 +217,7 @@ class Batch:
     ]  # words that name things: row, column, gaze
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on a device."""
+        """Return the batch on a device."""
 
         def move(value: object) -> object:
             if isinstance(value, torch.Tensor):
@@ -232,7 +232,7 @@ class Batch:
 
 
 class Collator:
-    """Samples and questions to a `Batch`."""
+    """Turns samples and questions into a `Batch`."""
 
     def __init__(self, tok: Tokenizer) -> None:
         self.tok, self.memo = tok, {}
@@ -244,13 +244,13 @@ class Collator:
                     self.names[ids[0]] = SAME.get(name, name)
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, remembered."""
+        """Return the ids of a text; results are cached."""
         if text not in self.memo:
             self.memo[text] = self.tok.encode(text, add_special_tokens=False).ids
         return self.memo[text]
 
     def head(self, system: str | None, clip: Clip) -> tuple[list[int], list[int]]:
-        """Text before the clip and its positions."""
+        """Return the text before the clip and its positions."""
         text = f"<|im_start|>system\n{system}<|im_end|>\n" if system else ""
         ids = (
             self.encode(text + "<|im_start|>user\n") if text else self.encode("<|im_start|>user\n")
@@ -318,7 +318,9 @@ class Collator:
             & (s[:, None, :] >= 0)
             & ((s[:, None, :] == 0) | (s[:, None, :] == s[:, :, None]))
         )
-        mask |= torch.eye(total, dtype=torch.bool)  # padding sees itself, so that no row is empty
+        mask |= torch.eye(
+            total, dtype=torch.bool
+        )  # padding attends to itself, so that no row is empty
         gaze = np.zeros((len(flat), a_len), bool)
         n = 0
         for sample, questions in zip(samples, asked, strict=True):

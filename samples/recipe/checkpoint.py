@@ -1,4 +1,4 @@
-"""Checkpoints of the recipe's stages, and what a stage reports."""
+"""Checkpoints and progress reports of the training stages."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import torch
 
 @dataclass(frozen=True)
 class Course:
-    """How a stage went.
+    """Progress of a training stage.
 
     Attributes
     ----------
-    begin, step : first step of this call, and where the stage stands now
-    first, last : loss on the same batches before and after; None if there was nothing left to do
+    begin, step : step at which this call began, and the current step
+    first, last : loss on the same batches before and after; None if the stage was complete already
     """
 
     begin: int
@@ -34,14 +34,14 @@ class Course:
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:
-    """A checkpoint with its tensors on a device, or None if there is none."""
+    """Read a checkpoint with its tensors on a device; None if the file does not exist."""
     if not path.exists():
         return None
     return torch.load(path, weights_only=True, map_location=device)
 
 
 def write(path: Path, state: dict[str, Any]) -> None:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint atomically."""
     tmp = path.with_suffix(".tmp")
     torch.save(state, tmp)
     tmp.replace(path)

@@ -1,4 +1,4 @@
-"""Write the trained model as a checkpoint folder that plain transformers loads."""
+"""Write the trained model as a checkpoint folder that transformers loads without extra code."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _dump(path: Path, value: object) -> None:
 
 
 def write_files(tok: Tokenizer, folder: Path) -> None:
-    """Everything but the weights and the model's config."""
+    """Write everything but the weights and the model's config."""
     folder.mkdir(parents=True, exist_ok=True)
     tok.save(str(folder / "tokenizer.json"))
     vocab = json.loads(tok.to_str())["model"]
@@ -167,7 +167,7 @@ def export(model: torch.nn.Module, tok: Tokenizer, folder: Path) -> None:
     config.pop("_name_or_path", None)
     _dump(folder / "config.json", config)
     audio, vision, text = parts(model)
-    # the hub's names, which every version of the library knows how to read
+    # names as on the hub, which every version of transformers can read
     named = {"audio_tower": audio, "visual": vision, "model": text, "lm_head": model.lm_head}
     names = {
         f"thinker.{part}.{name}": tensor.detach().to("cpu", torch.bfloat16).contiguous()

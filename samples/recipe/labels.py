@@ -1,4 +1,4 @@
-"""What each audio and video token of a clip is about: the teacher of towers and probes."""
+"""Labels of each audio and video token of a clip: the targets of towers and probes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NONE = -1
 
 
 def audio_labels(clip: Clip, n: int) -> dict[str, np.ndarray]:
-    """Per audio token: share of each instrument, order, what was heard before.
+    """Return the labels of each audio token: instrument shares, order, previous instrument.
 
     Returns
     -------
@@ -42,7 +42,7 @@ def audio_labels(clip: Clip, n: int) -> dict[str, np.ndarray]:
 
 
 def video_labels(clip: Clip) -> dict[str, np.ndarray]:
-    """Per video token (grid-major): how much of it a shape covers, and a digit.
+    """Return the labels of each video token (grid-major): its cover by a shape, and the digit.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def video_labels(clip: Clip) -> dict[str, np.ndarray]:
 
 
 class Speaker:
-    """Turns labels into the vectors that a perfect tower would say."""
+    """Turns labels into target vectors: the output of an ideal tower."""
 
     def __init__(self, concepts: dict[str, np.ndarray]) -> None:
         at = concepts
@@ -96,13 +96,13 @@ class Speaker:
         self.words = at
 
     def audio(self, labels: dict[str, np.ndarray]) -> np.ndarray:
-        """(n, width) target of the audio tokens."""
+        """Return the target vectors of the audio tokens, (n, width)."""
         share = labels["share"]
         rest = np.clip(1 - share.sum(1, keepdims=True), 0, 1)
         return share @ self.sound + rest * self.silence
 
     def plate(self, digit: str, colour: str, corner: str) -> np.ndarray:
-        """What a token that shows the digit says."""
+        """Return the target vector of a token that shows the digit."""
         a, b = corner.split()
         return (
             self.digit[DIGITS.index(digit)]
@@ -111,7 +111,7 @@ class Speaker:
         )
 
     def video(self, clip: Clip, labels: dict[str, np.ndarray], least: float = 0.06) -> np.ndarray:
-        """(n, width) target of the video tokens."""
+        """Return the target vectors of the video tokens, (n, width)."""
         g, _, n = labels["cover"].shape
         out = np.zeros((g, n, self.silence.shape[0]), np.float32)
         for k in range(2):

@@ -1,9 +1,9 @@
-"""Second stage: the language part learns to answer, from what the towers say (or would say).
+"""Second stage: the decoder learns to answer from the towers' output, ideal or real.
 
     python samples/train_demo.py --stage language --steps 2000
 
-It starts from concept vectors with noise in place of the towers, so no rendering is needed at all;
-the `mixed` stage goes on with the real towers' output (`pool`).
+Training starts on noisy concept vectors in place of tower outputs, so no clip has to be rendered.
+The `mixed` stage continues with outputs of the trained towers (`pool`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .trunk import Trunk
 from .vocab import concept_vectors, word_vectors
 
 JUDGE_SEED = 49_000_000
-"""Seeds from here on make the batches that a stage is judged by, not those it trains on."""
+"""First seed of the batches that a stage is evaluated on; training uses smaller seeds."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class LanguageOptions:
 
     Attributes
     ----------
-    clips, questions : clips a step, and questions about each
-    cut_from, cut_share, cut_after : in so many of the steps (share), once so much of the run is
-    done,
-        all clip tokens are taken out at a random layer from `cut_from` on
-    probe_weight, probe_until, gaze_weight : auxiliary losses, fading out by that part of the run
+    clips, questions : clips per step, and questions about each
+    cut_from, cut_share, cut_after : after the part `cut_after` of the run, all clip tokens are
+        removed before a random layer from `cut_from` on, in the share `cut_share` of the steps
+    probe_weight, probe_until, gaze_weight : weights of the auxiliary losses, and the part of the
+        run by which they reach zero
     min_s, max_s : length of the clips that are drawn
-    real_share : share of clips from the pool of the towers' real output, if there is a pool
-    horizon : steps over which rate and auxiliary losses fall, if not `steps`
+    real_share : share of clips from the pool of tower outputs, if there is a pool
+    horizon : steps over which learning rate and auxiliary losses decay, if not `steps`
     """
 
     steps: int = 2000
@@ -64,7 +64,7 @@ class LanguageOptions:
 
 
 def teach_words(trunk: Trunk, tok, seed: int = 11) -> Speaker:
-    """Write the first word vectors into the embeddings and the head; return the towers' speaker."""
+    """Initialise the text embeddings and the head; return the `Speaker` of tower targets."""
     width = trunk.head.in_features
     table = torch.from_numpy(word_vectors(tok, width, seed)).to(trunk.head.weight.device)
     with torch.no_grad():
@@ -77,11 +77,11 @@ def teach_words(trunk: Trunk, tok, seed: int = 11) -> Speaker:
 
 
 def start_layer(layer: torch.nn.Module, residuals: int) -> None:
-    """First weights of a decoder layer: heads that look for like content and copy what they find.
+    """Initialise a decoder layer: its heads attend to similar content and copy it.
 
-    In the half of each head's dimensions that rotary positions hardly turn, query and key share
-    their weights ("mimetic" start, Trockman & Kolter 2023), and the output undoes the value's
-    projection.
+    In the half of each head's dimensions that rotary positions hardly rotate, query and key share
+    their weights ("mimetic" initialisation, Trockman & Kolter 2023), and the output projection
+    inverts the value projection.
     """
     a, m = layer.self_attn, layer.mlp
     width, dim = a.k_proj.weight.shape[1], a.head_dim
@@ -111,7 +111,7 @@ def start_layer(layer: torch.nn.Module, residuals: int) -> None:
 
 
 def grow(small: torch.nn.Module, large: torch.nn.Module) -> None:
-    """Fill a text model of twice the layers: each trained layer, then one that does nothing yet."""
+    """Fill a text model of twice the layers: after each trained layer, one without effect yet."""
     large.embed_tokens.load_state_dict(small.embed_tokens.state_dict())
     large.norm.load_state_dict(small.norm.state_dict())
     with torch.no_grad():
@@ -124,7 +124,7 @@ def grow(small: torch.nn.Module, large: torch.nn.Module) -> None:
 
 
 class Source:
-    """Endless training batches, clips of like length together."""
+    """Endless training batches of clips of similar length."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class Source:
 
 
 def judge(trunk: Trunk, batches: list[Batch]) -> float:
-    """Mean loss of the answers in some batches, nothing taken out."""
+    """Return the mean loss of the answers in some batches, with all clip tokens kept."""
     trunk.eval()
     with torch.no_grad():
         losses = [F.cross_entropy(trunk(b)[0], b.want) for b in batches]
@@ -172,7 +172,7 @@ def judge(trunk: Trunk, batches: list[Batch]) -> float:
 
 
 def auxiliary(trunk: Trunk, batch: Batch, probed: dict[str, torch.Tensor], gaze: float):
-    """The probes' losses, and the gaze losses times `gaze`."""
+    """Return the probe losses plus the gaze losses times `gaze`."""
     loss = gaze * (trunk.gaze_loss + trunk.name_loss)
     for name, logits in probed.items():
         labels = batch.probes[name].flatten()
@@ -192,9 +192,9 @@ def train_language(
     log=print,
     tag: str = "language",
 ) -> Course:
-    """Train; resumes from `folder/<tag>.pt` if there is one.
+    """Train; resume from `folder/<tag>.pt` if it exists.
 
-    A resumed run draws other clips than an unbroken one, from seeds that follow from the step.
+    A resumed run draws other clips than an uninterrupted one; their seeds depend on the step.
     """
     o = options
     torch.manual_seed(o.seed)

@@ -1,4 +1,4 @@
-"""Where every token of a clip stands in the prompt, by the template of the family."""
+"""Order and rotary positions of a clip's tokens in the prompt, by the template of the family."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class AvLayout:
 
 
 def audio_tokens(samples: int) -> int:
-    """Audio tokens of so many samples at 16 kHz (log-mel frames of 10 ms)."""
+    """Return the number of audio tokens of 16 kHz audio (log-mel frames of 10 ms)."""
     return _TEMPLATE.audio_tokens(-(-samples // 160))
 
 

@@ -1,4 +1,4 @@
-"""What the towers are taught with: clips drawn, worn as files are, and labelled token by token."""
+"""Training data of the towers: drawn clips, degraded as by codecs, with a label for each token."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ class TowerOptions:
 
     Attributes
     ----------
-    steps : counted from the towers' very first step; rate and share of still pictures go by it
-    clips, grids : heard, and seen, a step; 0 leaves that tower as it is
+    steps : counted from the first step of the stage `towers`; learning rate and share of still
+        images depend on it
+    clips, grids : per step, for the audio and the vision tower; 0 does not train that tower
     """
 
     steps: int = 1500
@@ -39,7 +40,7 @@ class TowerOptions:
 
 
 def worn(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Frames as a video codec leaves them: coarse colour, noise, some blur, another brightness."""
+    """Degrade frames as a video codec does: coarser colour, noise, blur, another brightness."""
     x = frames.astype(np.float32)
     if rng.random() < 0.7:  # colour at half the resolution
         grey = x.mean(3, keepdims=True)
@@ -57,7 +58,7 @@ def worn(frames: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def worn_sound(audio: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Sound as files have it: another tone balance, and in half of the cases AAC."""
+    """Degrade audio: change the balance of frequencies, and encode half of the cases as AAC."""
     if rng.random() < 0.5:
         a = float(rng.uniform(-0.5, 0.6))  # brighter or duller
         audio = audio + a * np.concatenate([[0.0], audio[:-1]]).astype(np.float32)
@@ -72,7 +73,7 @@ def audio_batch(
     speaker: Speaker,
     wear: Callable[[np.ndarray], np.ndarray] | None = None,
 ):
-    """Windows, lengths, target vectors, classes (8 = silence, -1 = mixed) and validity."""
+    """Return windows, lengths, target vectors, classes (8 = silence, -1 = mixed) and validity."""
     parts = []
     for clip in clips:
         audio = render_sound(clip, bank, bend=True)
@@ -100,7 +101,7 @@ def video_batch(
     limit: int,
     still_share: float = 0.0,
 ):
-    """Patches of `limit` grids of one size, targets and classes; grids with a digit come first."""
+    """Return patches of `limit` grids of one size, targets, classes; grids with a digit first."""
     grids, targets, classes = [], [], []
     count = 0
     for clip in clips:
@@ -154,7 +155,7 @@ def video_batch(
 
 @dataclass
 class Lesson:
-    """Tensors of one step; None for the tower that is not trained."""
+    """Tensors of one step; None for a tower that is not trained."""
 
     sound: tuple[Tensor, ...] | None
     picture: tuple[Tensor, Tensor, dict[str, Tensor], int, int] | None
@@ -171,7 +172,7 @@ class Lessons:
         self.seed = first_seed + begin * 1000
 
     def clips(self) -> tuple[list[Clip], list[Clip]]:
-        """Clips to hear, and clips to see; those have frames of one size."""
+        """Return clips for the audio tower, and clips of one frame size for the vision tower."""
         o = self.options
         world = WorldOptions(odd_sizes=float(self.rng.random() < 0.12))
         heard: list[Clip] = []
@@ -188,7 +189,7 @@ class Lessons:
         return heard, seen
 
     def draw(self, still: float) -> Lesson:
-        """The next lesson; `still` is the share of clips whose grids do not move."""
+        """Return the next lesson; `still` is the share of clips with still images."""
         heard, seen = self.clips()
         sound = picture = None
         if heard:

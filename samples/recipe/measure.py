@@ -1,7 +1,7 @@
-"""Answers of the demo model in bulk: many questions a clip in one pass, by argmax.
+"""Greedy answers of the demo model to many questions about a clip in one forward pass.
 
-The same numbers as `generate` would give question by question (`samples/evaluate_demo.py --check`
-compares the two), at a hundredth of the cost.
+The answers equal those of `generate` (`samples/evaluate_demo.py --check` compares them), at a
+hundredth of the cost.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .trunk import Trunk
 
 @dataclass(frozen=True)
 class Scored:
-    """A question, whether it was answered right, and what was said."""
+    """A question, the model's answer, and whether it is right."""
 
     question: Question
     right: bool
@@ -41,8 +41,8 @@ def answer_all(
 
     Parameters
     ----------
-    cut : take all clip tokens out before this layer
-    keep : share of the clip tokens that enter at all, drawn at random
+    cut : remove all clip tokens before this layer
+    keep : share of the clip tokens that enter the first layer, drawn at random
     """
     trunk.eval()
     device = trunk.head.weight.device
@@ -70,7 +70,7 @@ def answer_all(
 
 
 def table(scored: list[Scored]) -> dict[str, tuple[float, int]]:
-    """Accuracy and count by family, sparse and not, wording, and kind."""
+    """Return accuracy and count by family, evidence (sparse or not), wording and kind."""
     groups: dict[str, list[bool]] = {"all": []}
     for s in scored:
         q = s.question

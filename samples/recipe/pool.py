@@ -1,8 +1,7 @@
-"""What the trained towers say about many clips, kept so that the language part can train on it.
+"""Stored outputs of the trained towers for many clips, on which the decoder is trained.
 
-A tower never looks across two seconds of sound or one grid of frames, so its output can be computed
-once per clip; the language part then costs only itself. Kept in half precision, in memory and on
-disk.
+The towers are not trained any more, so their output is computed once per clip, and decoder training
+does not run them again. Outputs are kept in half precision, in memory and on disk.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def tower_vectors(
     bank: Bank,
     rng: np.random.Generator | None,
 ) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Both towers' tokens of a clip; with `rng`, frames are worn as by a codec."""
+    """Return the outputs of both towers for a clip; with `rng`, frames are degraded first."""
     a = v = None
     with torch.no_grad():
         if clip.sounds is not None:
@@ -58,9 +57,9 @@ def build_pool(
     options: WorldOptions = WORLD,
     log: Callable[[str], None] = print,
 ) -> None:
-    """Write `count` clips with their towers' tokens to `path`, whole or not at all.
+    """Write `count` clips with their tower outputs to `path`, atomically.
 
-    The file is a pickle: load only what this recipe wrote.
+    The file is a pickle: load only files that this recipe wrote.
     """
     rng = np.random.default_rng(first_seed)
     items, start = [], time.time()
@@ -83,7 +82,7 @@ def build_pool(
 
 
 def load_pool(path: Path, speaker: Speaker) -> list[Sample]:
-    """Samples of a pool written by `build_pool`."""
+    """Load the samples of a pool that `build_pool` wrote."""
     rng = np.random.default_rng(0)
     return [
         make_sample(

@@ -1,4 +1,4 @@
-"""Which dtype the recipe multiplies in."""
+"""The dtype of the matrix products in training."""
 
 from __future__ import annotations
 
@@ -8,6 +8,6 @@ from omnidrop.models.loading import quick_bfloat16
 
 
 def working_dtype(device: torch.device) -> torch.dtype:
-    """Return bfloat16, but float32 on a CPU that has no arithmetic for it: there it is slower."""
+    """Return bfloat16, or float32 on a CPU without bfloat16 arithmetic, where it is slower."""
     slow = device.type == "cpu" and not quick_bfloat16()
     return torch.float32 if slow else torch.bfloat16

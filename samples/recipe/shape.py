@@ -1,4 +1,4 @@
-"""The demo model's architecture: the family's classes, made small."""
+"""The demo model's architecture: the classes of Qwen2.5-Omni with small sizes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ WIDTH, LAYERS = 192, 16
 
 
 def build_config(tok: Tokenizer, layers: int = LAYERS) -> Qwen2_5OmniThinkerConfig:
-    """Config of the thinker, with every special id set."""
+    """Return the config of the thinker, with all special token ids set."""
 
     def at(name: str) -> int:
         return tok.token_to_id(name)
@@ -75,7 +75,7 @@ def build_config(tok: Tokenizer, layers: int = LAYERS) -> Qwen2_5OmniThinkerConf
 
 
 def build_model(tok: Tokenizer, layers: int = LAYERS) -> Qwen2_5OmniThinkerForConditionalGeneration:
-    """The model with random weights."""
+    """Return the model with random weights."""
     return Qwen2_5OmniThinkerForConditionalGeneration(build_config(tok, layers))
 
 
@@ -88,7 +88,7 @@ class Parts(NamedTuple):
 
 
 def parts(model: nn.Module) -> Parts:
-    """Find them: under the thinker itself (transformers 5.17) or under its `model` (5.23)."""
+    """Return the networks: in the thinker itself (transformers 5.17) or in its `model` (5.23)."""
     if hasattr(model.model, "language_model"):
         inner = model.model
         return Parts(inner.audio_tower, inner.visual, inner.language_model)

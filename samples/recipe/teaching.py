@@ -1,9 +1,10 @@
-"""First stages: the two towers, each token taught to say what it shows.
+"""First stages: train the two towers with a target for each token.
 
     python samples/train_demo.py --out /tmp/run --stage towers
 
-Each token is pulled towards the vector that `labels.Speaker` gives it, and throw-away heads
-classify it. Both towers together, and later each alone for some more steps (`start`).
+Each token is trained to equal the vector that `labels.Speaker` gives it, and to be classified by
+heads that are discarded afterwards. Both towers are trained together first, and then each alone for
+some more steps (`start`).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ TRAIN_SEED, JUDGE_SEED = 400_000_000, 500_000_000
 
 
 class Heads(nn.Module):
-    """Throw-away classifiers on what the towers say."""
+    """Classifiers on the towers' output; discarded after training."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -49,7 +50,7 @@ class Heads(nn.Module):
 def lesson_loss(
     audio: nn.Module, vision: nn.Module, heads: Heads, lesson: Lesson
 ) -> tuple[Tensor, dict[str, float]]:
-    """Loss of a lesson, and the share of tokens that each head classifies rightly."""
+    """Return the loss of a lesson, and the accuracy of each head."""
     device = audio.proj.weight.device
     halved = working_dtype(device) is torch.bfloat16
     loss = torch.zeros((), device=device)
@@ -80,7 +81,7 @@ def lesson_loss(
             weights = torch.ones(logits[k].shape[-1], device=device)
             weights[-1] = 0.05 if k == "digit" else 0.3
         part = F.cross_entropy(logits[k][on], wanted[k][on], weight=weights)
-        loss = loss + (3 * part if k == "shape" else part)  # by far the slowest to come
+        loss = loss + (3 * part if k == "shape" else part)  # by far the slowest to learn
         some = on & (wanted[k] < {"shape": 6, "colour": 6, "digit": 6}.get(k, 99))
         if some.any():
             hit = logits[k][some].argmax(-1) == wanted[k][some]
@@ -100,9 +101,9 @@ def train_towers(
     tag: str = "towers",
     start: str | None = None,
 ) -> Course:
-    """Train; resumes from `folder/<tag>.pt`, or else goes on from `folder/<start>.pt`.
+    """Train; resume from `folder/<tag>.pt` if it exists, else start from `folder/<start>.pt`.
 
-    A resumed run draws other clips than an unbroken one, from seeds that follow from the step.
+    A resumed run draws other clips than an uninterrupted one; their seeds depend on the step.
     """
     o = options
     torch.manual_seed(o.seed)

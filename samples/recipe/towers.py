@@ -1,7 +1,7 @@
-"""The towers' forward passes for training, in batches of equal shape.
+"""Batched forward passes of the towers for training.
 
-Windows of sound (2 s) and grids of two frames go through the library's own layers many at once,
-which the library's forward would run window by window. Tests compare the two.
+Many audio windows (2 s) or grids (two frames) of equal shape pass through transformers' layers in
+one batch. Tests compare the results with transformers' own forward, which runs window by window.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ WINDOW = 200  # mel frames
 
 
 def audio_forward(tower: nn.Module, windows: Tensor, lengths: Tensor) -> Tensor:
-    """Audio tower over many windows at once.
+    """Run the audio tower on a batch of windows.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def audio_forward(tower: nn.Module, windows: Tensor, lengths: Tensor) -> Tensor:
 
 
 def wake(tower: nn.Module) -> None:
-    """Start a tower's layers at unit gain; at the library's 0.02 so narrow a tower hardly mixes."""
+    """Initialise a tower with unit gain; the default std of 0.02 is too small for its width."""
     with torch.no_grad():
         for name, p in tower.named_parameters():
             if p.ndim > 1 and "embed" not in name:
@@ -64,21 +64,21 @@ def wake(tower: nn.Module) -> None:
 
 
 def window_ids(rows: int, cols: int, side: int) -> Tensor:
-    """Which attention window each patch of a grid belongs to, in merge order."""
+    """Return the attention window of each patch of a grid, in merge order."""
     r, c = torch.arange(rows)[:, None], torch.arange(cols)[None, :]
     cells = (r // side) * 1000 + c // side
     return cells.flatten().repeat_interleave(4)
 
 
 def patch_places(rows: int, cols: int) -> Tensor:
-    """Row and column of each patch of a grid, in merge order, (rows * cols * 4, 2)."""
+    """Return row and column of each patch of a grid, in merge order, (rows * cols * 4, 2)."""
     r, c = torch.meshgrid(torch.arange(rows * 2), torch.arange(cols * 2), indexing="ij")
     cells = torch.stack([r, c], -1).view(rows, 2, cols, 2, 2)
     return cells.transpose(1, 2).reshape(-1, 2)
 
 
 def vision_forward(tower: nn.Module, grids: Tensor, rows: int, cols: int) -> Tensor:
-    """Vision tower over many grids of one size.
+    """Run the vision tower on a batch of grids of one size.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def windows_of(mel: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hear(tower: nn.Module, audio: np.ndarray) -> Tensor:
-    """Audio tower's tokens of a whole clip, (n, width)."""
+    """Return the audio tower's output for a whole clip, (n, width)."""
     windows, lengths = (t.to(tower.proj.weight.device) for t in windows_of(log_mel(audio)))
     out = audio_forward(tower, windows, lengths).float().cpu()
     n = audio_tokens(len(audio))
@@ -128,13 +128,13 @@ def hear(tower: nn.Module, audio: np.ndarray) -> Tensor:
 
 
 def grids_of(frames: np.ndarray) -> tuple[Tensor, int, int]:
-    """Frames uint8 (T, H, W, 3) to (grids, patches, 1176) and the token grid."""
+    """Cut frames, uint8 (T, H, W, 3), into (grids, patches, 1176); return also the token grid."""
     p, (t, h, w) = patches(torch.from_numpy(frames).permute(0, 3, 1, 2).contiguous())
     return p.view(t, h * w, -1), h // 2, w // 2
 
 
 def see(tower: nn.Module, frames: np.ndarray) -> Tensor:
-    """Vision tower's tokens of sampled frames, (n, width)."""
+    """Return the vision tower's output for sampled frames, (n, width)."""
     grids, rows, cols = grids_of(frames)
     grids = grids.to(tower.patch_embed.proj.weight.device)
     return vision_forward(tower, grids, rows, cols).float().flatten(0, 1).cpu()

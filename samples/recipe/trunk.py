@@ -1,6 +1,6 @@
-"""The language part's forward pass for training: packed rows, clip tokens that can go.
+"""The decoder's forward pass for training: packed rows, with clip tokens that can be removed.
 
-It uses the weights of the library's own layers; tests compare it with the library's forward.
+It uses the weights of transformers' layers; tests compare it with transformers' forward.
 """
 
 from __future__ import annotations
@@ -26,10 +26,11 @@ def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor
 def attend(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, clip: torch.Tensor, text: torch.Tensor
 ) -> torch.Tensor:
-    """Attention of packed rows: the clip among itself, then the questions over everything.
+    """Compute the attention of packed rows: clip to clip, then questions to clip and questions.
 
-    `clip` (B, 1, P, P) and `text` (B, 1, T, P + T) are added to the scores. Plain matrix products:
-    on a CPU their backward is several times faster than the fused kernel's.
+    `clip` (B, 1, P, P) and `text` (B, 1, T, P + T) are masks that are added to the scores. Plain
+    matrix products are used, because their backward pass on a CPU is several times faster than that
+    of the fused kernel.
     """
     prefix = clip.shape[-1]
     q = q * 0.125
@@ -39,7 +40,7 @@ def attend(
 
 
 def block(x, n1, wq, bq, wk, bk, wv, bv, wo, n2, wg, wu, wd, cos, sin, clip, text):
-    """One decoder layer as a function of its weights, so that one compilation serves all layers."""
+    """Run a decoder layer, given its weights, so that all layers share one compilation."""
     b, n, _ = x.shape
     h = _norm(x, n1).to(wq.dtype)
     q = F.linear(h, wq, bq).view(b, n, -1, 64).transpose(1, 2)
@@ -55,7 +56,7 @@ def block(x, n1, wq, bq, wk, bk, wv, bv, wo, n2, wg, wu, wd, cos, sin, clip, tex
 
 
 class Trunk(nn.Module):
-    """Language model of the demo model plus the probes that are thrown away."""
+    """The demo model's decoder, plus probes that are discarded after training."""
 
     def __init__(
         self, text: nn.Module, head: nn.Module, probe_layer: int = 6, compiled: bool = False
@@ -69,7 +70,7 @@ class Trunk(nn.Module):
         self.block = torch.compile(block, dynamic=True) if compiled else block
 
     def weights(self, layer: nn.Module) -> tuple[torch.Tensor, ...]:
-        """The weights of a layer in `block`'s order, matrices in the working dtype."""
+        """Return the weights of a layer in the order of `block`, matrices in the working dtype."""
         a, m = layer.self_attn, layer.mlp
         cast = working_dtype(a.q_proj.weight.device)
         return (
@@ -96,10 +97,11 @@ class Trunk(nn.Module):
         sin: torch.Tensor,
         where: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
-        """How much two heads of a layer look past the clip tokens that they should look at.
+        """Return the gaze loss: it is low if two heads of a layer attend to the wanted clip tokens.
 
-        `where`: row and column of the looking tokens and, per clip token, whether it should be
-        seen. Minus the log of the share of attention (among clip tokens) that those get, averaged.
+        `where` holds row and column of the query tokens and, per clip token, whether it is wanted.
+        The loss is minus the log of the share of attention (among clip tokens) that wanted tokens
+        get, averaged.
         """
         rows, cols, seen = where
         a, b = batch.blocks
@@ -119,12 +121,12 @@ class Trunk(nn.Module):
         cut: int | None = None,
         keep: torch.Tensor | None = None,
     ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Answer logits (answers, vocabulary) and probe logits.
+        """Return answer logits (answers, vocabulary) and probe logits.
 
         Parameters
         ----------
-        cut : take all clip tokens out before this layer
-        keep : (B, A) bool, clip tokens that enter at all (for measuring, never for training)
+        cut : remove all clip tokens before this layer
+        keep : (B, A) bool, clip tokens that enter the first layer (for evaluation only)
         """
         a, b = batch.blocks
         x = self.text.embed_tokens(batch.ids)

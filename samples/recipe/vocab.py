@@ -1,8 +1,9 @@
-"""The demo model's tokenizer, and what its words mean before training.
+"""The demo model's tokenizer, and the vectors of its words before training.
 
-A byte-level BPE in the family's manner (same splitting rule, same names of special tokens) whose
-merges are learned from the small world's own words, so that each word is one token in every case.
-All written forms of a word start from one vector; the towers are trained to speak in these vectors.
+A byte-level BPE like Qwen's (same splitting rule, same names of special tokens). Its merges are
+learned from the words of the question set, so that each word is one token in upper and lower case.
+All written forms of a word start from one vector. The towers are trained to output sums of these
+vectors.
 """
 
 from __future__ import annotations
@@ -68,13 +69,13 @@ SAME = {"colour": "color", "number": "digit", "pause": "silence"}
 
 
 def all_words() -> list[str]:
-    """Every word that is to be one token."""
+    """Return all words that must be one token."""
     names = [w for group in (INSTRUMENTS, SHAPES, COLOURS) for w in group]
     return sorted({*names, *words(), *EXTRA})
 
 
 def build_tokenizer() -> Tokenizer:
-    """Learn the merges; the same input gives the same tokenizer."""
+    """Learn the merges and return the tokenizer; the result is deterministic."""
     tok = Tokenizer(models.BPE())
     tok.normalizer = normalizers.NFC()
     tok.pre_tokenizer = pre_tokenizers.Sequence(
@@ -100,7 +101,7 @@ def build_tokenizer() -> Tokenizer:
 
 
 def word_vectors(tok: Tokenizer, width: int, seed: int = 11, scale: float = 0.5) -> np.ndarray:
-    """First text embeddings (vocabulary, width): the forms of a word share a vector, nearly."""
+    """Return initial text embeddings (vocabulary, width), nearly equal for forms of one word."""
     rng = np.random.default_rng(seed)
     table = rng.normal(0, scale, (tok.get_vocab_size(), width)).astype(np.float32)
     base = concept_vectors(width, seed, scale)
@@ -114,7 +115,7 @@ def word_vectors(tok: Tokenizer, width: int, seed: int = 11, scale: float = 0.5)
 
 
 def concept_vectors(width: int, seed: int = 11, scale: float = 0.5) -> dict[str, np.ndarray]:
-    """One vector per word; this is what both towers learn to say and the language part to read."""
+    """Return one vector per word; both towers learn to output them, the decoder to read them."""
     rng = np.random.default_rng([seed, 1])
     names = [w for w in [*all_words(), *DIGITS] if w not in SAME]
     out = {w: rng.normal(0, scale, width).astype(np.float32) for w in names}

@@ -1,4 +1,4 @@
-"""The tables of methods in the documents say what the comparison measured."""
+"""The tables of methods in the documents hold the measured accuracies."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def script(monkeypatch: pytest.MonkeyPatch):
     return results_table
 
 
-def test_documents_hold_what_was_measured(script) -> None:
+def test_documents_hold_the_measured_tables(script) -> None:
     for path, text in script.documents().items():
         assert path.read_text(encoding="utf-8") == text
 
 
-def test_a_table_of_other_numbers_is_another_table(script, tmp_path: Path) -> None:
+def test_a_changed_accuracy_changes_its_row_only(script, tmp_path: Path) -> None:
     with script.SUMMARY.open(encoding="utf-8", newline="") as lines:
         rows = list(csv.DictReader(lines))
     for row in rows:

@@ -1,4 +1,4 @@
-"""AVSynth: the same from seeds everywhere, right answers, and wordings kept apart."""
+"""AVSynth: clips and questions follow from seeds, answers are right, test wordings are separate."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_a_seed_always_gives_the_same_clip_and_questions() -> None:
 
 
 @pytest.mark.parametrize("seed", testset.test_seeds()[::12])
-def test_test_clips_are_those_that_were_recorded(seed: int) -> None:
+def test_test_clips_have_the_recorded_fingerprints(seed: int) -> None:
     assert fingerprint(testset.test_clip(seed)) == testset.read_fingerprints()[str(seed)]
 
 
@@ -56,21 +56,21 @@ def test_the_question_set_is_large_enough_and_half_sparse() -> None:
     assert 0.4 < sum(x["wording"] == "unseen" for x in LINES) / len(LINES) < 0.6
 
 
-def test_the_recorded_questions_are_those_the_seeds_give() -> None:
+def test_the_recorded_questions_follow_from_the_seeds() -> None:
     lines, _ = _rebuilt()
     assert lines == LINES
 
 
 def _rebuilt() -> tuple[list[dict], dict[str, str]]:
     original = testset.fingerprint
-    testset.fingerprint = lambda clip: ""  # rendering is checked elsewhere
+    testset.fingerprint = lambda clip: ""  # another test checks rendering
     try:
         return testset.build()
     finally:
         testset.fingerprint = original
 
 
-def test_a_set_of_other_seeds_is_drawn_alike_and_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_from_other_seeds_shares_no_clip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(testset, "fingerprint", lambda clip: "")
     seeds = testset.fresh_seeds(910_000_000, 2)
     lines, prints = testset.build(seeds)
@@ -82,14 +82,14 @@ def test_a_set_of_other_seeds_is_drawn_alike_and_apart(monkeypatch: pytest.Monke
             testset.fresh_seeds(seed, 1)
 
 
-def test_no_wording_of_the_test_is_taught() -> None:
+def test_wordings_of_the_test_are_not_used_in_training() -> None:
     assert SEEN.keys() == UNSEEN.keys()
     seen = {form for forms in SEEN.values() for form in forms}
     unseen = {form for forms in UNSEEN.values() for form in forms}
     assert not seen & unseen
 
 
-def test_seeds_and_backgrounds_of_the_test_are_its_own() -> None:
+def test_seeds_and_backgrounds_of_the_test_are_not_used_in_training() -> None:
     assert min(testset.test_seeds()) >= TEST_SEEDS
     assert set(TEST_BACKGROUNDS) & set(TRAIN_BACKGROUNDS) == {"plain"}
     train, test = load_bank("train"), load_bank("test")
@@ -105,7 +105,7 @@ def test_answers_stay_in_the_vocabulary_of_their_family() -> None:
 
 
 def test_answers_agree_with_the_timeline() -> None:
-    """First, last, count and existence, worked out again by other means."""
+    """First, last, count and existence are computed again in another way."""
     for seed in range(200, 260):
         clip = draw_clip(seed)
         rng = np.random.default_rng(seed)
@@ -131,7 +131,7 @@ def test_answers_agree_with_the_timeline() -> None:
                 assert fact.answer in playing
 
 
-def test_sparse_things_are_brief() -> None:
+def test_sparse_events_are_brief() -> None:
     for seed in range(100):
         clip = draw_clip(seed)
         if clip.short:
@@ -166,7 +166,7 @@ def test_frames_show_the_shape_in_its_colour() -> None:
 
 
 @pytest.mark.parametrize("item", ready_clips(), ids=lambda r: r.name)
-def test_ready_clips_decode(item) -> None:
+def test_sample_clips_decode(item) -> None:
     from omnidrop.clip.clip import open_clip
 
     with open_clip(SAMPLES / f"{item.name}.mp4") as clip:
@@ -175,7 +175,7 @@ def test_ready_clips_decode(item) -> None:
         assert abs(clip.duration - item.clip.duration) < 0.3
 
 
-def test_ready_clips_are_small_and_as_promised() -> None:
+def test_sample_clips_are_small_and_have_the_stated_formats() -> None:
     items = {r.name: r.clip for r in ready_clips()}
     assert sum((SAMPLES / f"{n}.mp4").stat().st_size for n in items) < 1_000_000
     assert items["silent"].sounds is None

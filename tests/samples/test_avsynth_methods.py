@@ -1,6 +1,6 @@
-"""Answers, not only shapes: the demo model on rebuilt AVSynth clips, unpruned and pruned.
+"""Accuracy of the demo model on 20 rendered AVSynth clips, unpruned and pruned.
 
-Margins are those of 20 clips of 100: about two standard errors below what the whole set gives
+Bounds lie about two standard errors (of 20 clips) below the accuracy on all 100 clips
 (`benchmarks/comparison/`).
 """
 
@@ -61,6 +61,8 @@ def test_pruned_answers_are_far_above_chance(accuracy: dict[str, float]) -> None
     assert accuracy["omnidrop, uniform entry"] >= 0.76
 
 
-def test_what_differs_answers_better_at_half_the_budget(accuracy: dict[str, float]) -> None:
+def test_diverse_tokens_answer_better_than_random_ones_at_half_the_budget(
+    accuracy: dict[str, float],
+) -> None:
     assert accuracy["omnidrop-auto"] >= 0.87
     assert accuracy["omnidrop-auto"] >= accuracy["random"] + 0.07

@@ -1,4 +1,4 @@
-"""The demo model's audio-to-visual predictor: its own, small, and used without being named."""
+"""The demo model's audio-to-visual predictor fits its weights, is small and is found by default."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def model():
     return omnidrop.load(str(SAMPLES / "demo-model"), device="cpu", offline=True)
 
 
-def test_it_belongs_to_the_shipped_weights(model) -> None:
+def test_the_predictor_was_trained_with_the_shipped_weights(model) -> None:
     trained = a2v.load(FOLDER)
     assert trained.fingerprint == model.adapter.fingerprint, (
         "the demo model's towers changed: run samples/train_demo_a2v.py"
@@ -33,7 +33,7 @@ def test_it_belongs_to_the_shipped_weights(model) -> None:
 
 
 @pytest.mark.parametrize("clip", ["duet.mp4", "silent.mp4"])
-def test_contextguard_finds_it(model, clip) -> None:
+def test_contextguard_finds_the_predictor(model, clip) -> None:
     with model.open(SAMPLES / clip) as session:
         answer = session.ask("What is shown?", method=ContextGuard(budget=0.3))
     assert answer.trace.realised_budget == pytest.approx(0.3, abs=0.01)

@@ -1,4 +1,4 @@
-"""The shipped demo model: loads with plain transformers and answers about the ready clips."""
+"""The shipped demo model loads with transformers alone and answers about the sample clips."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_layout_and_size() -> None:
     assert (FOLDER / "model.safetensors").stat().st_size <= 30_000_000
 
 
-def test_nothing_is_missing_and_nothing_is_left_over() -> None:
+def test_the_checkpoint_has_no_missing_or_unexpected_weights() -> None:
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
 
     _, info = Thinker.from_pretrained(FOLDER, output_loading_info=True)
@@ -41,7 +41,7 @@ def test_nothing_is_missing_and_nothing_is_left_over() -> None:
     assert not info["mismatched_keys"]
 
 
-def test_tokenizer_is_the_recipes_and_knows_the_familys_names() -> None:
+def test_tokenizer_is_built_by_the_recipe_and_has_the_special_tokens() -> None:
     from transformers import AutoTokenizer
 
     tok = AutoTokenizer.from_pretrained(FOLDER)
@@ -57,18 +57,18 @@ def test_tokenizer_is_the_recipes_and_knows_the_familys_names() -> None:
     assert tok.vision_bos_token == "<|vision_bos|>"
 
 
-def test_what_plays_first_in_the_duet(demo) -> None:
+def test_it_answers_what_plays_first_in_the_duet(demo) -> None:
     model, _, tok = demo
     media = decode(SAMPLES / "duet.mp4")
     assert generate_one(model, tok, *media, "What instrument plays first?") == "piano"
 
 
-def test_most_questions_about_the_ready_clips_are_answered(demo) -> None:
-    """Twelve questions; one or two wrong ones are within what the card says."""
+def test_most_questions_about_the_sample_clips_are_answered(demo) -> None:
+    """Of twelve answers, one or two wrong ones are within the accuracy that the card states."""
     model, _, tok = demo
     right = total = 0
     for item in ready_clips():
-        if item.name == "long":  # far longer than anything it was trained on
+        if item.name == "long":  # much longer than the clips in training
             continue
         media = decode(SAMPLES / f"{item.name}.mp4")
         for question, answer in item.ask:
@@ -77,7 +77,7 @@ def test_most_questions_about_the_ready_clips_are_answered(demo) -> None:
     assert right >= total - 2
 
 
-def test_the_packed_forward_says_what_generate_says(demo) -> None:
+def test_the_packed_forward_answers_as_generate_does(demo) -> None:
     from avsynth.questions import Question
     from recipe.answering import media_sample
     from recipe.measure import answer_all
@@ -98,7 +98,7 @@ def test_the_card_has_its_figures() -> None:
     assert (FOLDER / "depth.png").exists()
 
 
-def test_a_recorded_accuracy_is_that_of_a_whole_run() -> None:
+def test_the_recorded_accuracy_is_from_a_whole_run() -> None:
     result = json.loads((SAMPLES / "results" / "demo.json").read_text())
     assert result["accuracy"]["all"][1] >= 400
     assert len(result["depth"]["all"]) == 17

@@ -1,4 +1,4 @@
-"""The recipe: its own fast forwards equal the library's, and a few steps lower the loss."""
+"""The recipe's batched forward passes equal transformers', and a few steps lower the loss."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def model():
     return build_model(TOK).eval()
 
 
-def test_batched_towers_equal_the_librarys(model) -> None:
+def test_batched_towers_equal_transformers(model) -> None:
     rng = np.random.default_rng(0)
     with torch.no_grad():
         for h, w in ((112, 112), (112, 140), (168, 84)):
@@ -49,7 +49,9 @@ def test_batched_towers_equal_the_librarys(model) -> None:
     "modes", [(1, 0, 0), (0, 1, 0), (0, 0, 1)], ids=["both", "silent", "sound"]
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_packed_question_sees_what_it_would_see_alone(model, modes, dtype, monkeypatch) -> None:
+def test_a_packed_question_gives_the_logits_of_a_single_one(
+    model, modes, dtype, monkeypatch
+) -> None:
     monkeypatch.setattr("recipe.trunk.working_dtype", lambda device: dtype)
     rng = np.random.default_rng(0)
     speaker = Speaker(concept_vectors(WIDTH))
@@ -92,14 +94,14 @@ def test_a_packed_question_sees_what_it_would_see_alone(model, modes, dtype, mon
     torch.testing.assert_close(got[before], wanted, atol=atol, rtol=rtol)
 
 
-def test_products_are_in_bfloat16_where_that_is_quick(monkeypatch) -> None:
+def test_products_are_in_bfloat16_where_the_cpu_has_it(monkeypatch) -> None:
     for quick, wanted in ((True, torch.bfloat16), (False, torch.float32)):
         monkeypatch.setattr("recipe.precision.quick_bfloat16", lambda quick=quick: quick)
         assert working_dtype(torch.device("cpu")) is wanted
         assert working_dtype(torch.device("cuda")) is torch.bfloat16
 
 
-def test_growing_changes_nothing_at_first() -> None:
+def test_growing_to_twice_the_layers_keeps_the_logits() -> None:
     torch.manual_seed(1)
     small, large = build_model(TOK, 8), build_model(TOK, 16)
     half = Trunk(parts(small).text, small.lm_head).eval()
@@ -129,4 +131,4 @@ def test_a_few_steps_lower_the_loss_and_can_be_resumed(tmp_path: Path) -> None:
     assert [(c.begin, c.step) for c in courses] == [(0, 6), (6, 14), (14, 14)]
     assert courses[0].last < courses[0].first
     assert courses[1].last < courses[0].last
-    assert courses[2].first is None  # nothing was left to do
+    assert courses[2].first is None  # the stage was complete already

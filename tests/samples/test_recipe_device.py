@@ -1,4 +1,4 @@
-"""The recipe on another device than the CPU: nothing is left behind, found without having one."""
+"""The recipe moves all its tensors to the device; tested on a fake device (`elsewhere`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def moved_everywhere(module: torch.nn.Module) -> bool:
     return all(isinstance(p.grad, Elsewhere) for p in module.parameters() if p.grad is not None)
 
 
-def test_the_language_part_leaves_nothing_behind() -> None:
+def test_decoder_training_leaves_no_tensor_on_the_cpu() -> None:
     rng = np.random.default_rng(0)
     model = build_model(TOK, 8)
     trunk = Trunk(parts(model).text, model.lm_head, probe_layer=3)
@@ -49,7 +49,7 @@ def test_the_language_part_leaves_nothing_behind() -> None:
     assert moved_everywhere(trunk)
 
 
-def test_the_towers_leave_nothing_behind() -> None:
+def test_tower_training_leaves_no_tensor_on_the_cpu() -> None:
     audio, vision, _ = parts(build_model(TOK, 1))
     heads = Heads(WIDTH)
     for module in (audio, vision, heads):
@@ -65,7 +65,7 @@ def test_the_towers_leave_nothing_behind() -> None:
     assert all(moved_everywhere(module) for module in (audio, vision, heads))
 
 
-def test_what_is_left_behind_is_found() -> None:
+def test_the_fake_device_finds_a_tensor_on_the_cpu() -> None:
     layer = torch.nn.Linear(3, 2)
     move(layer)
     with elsewhere() as device:

@@ -1,4 +1,4 @@
-"""The recipe from beginning to end, as small as it gets: every stage, resumed, exported, asked."""
+"""The whole recipe with tiny settings: every stage, resuming, export, and an answer."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_every_stage_lowers_its_loss(trained) -> None:
         assert course.last < course.first, stage
 
 
-def test_stages_go_on_where_the_recipe_says(trained) -> None:
+def test_stages_continue_from_the_step_of_the_stage_before(trained) -> None:
     _, courses = trained
     begins = {stage: (course.begin, course.step) for stage, course in courses.items()}
     assert begins == {
@@ -65,7 +65,7 @@ def test_stages_go_on_where_the_recipe_says(trained) -> None:
     }
 
 
-def test_each_tower_is_changed_by_its_own_stage_alone(trained) -> None:
+def test_each_tower_is_changed_only_by_its_own_stage(trained) -> None:
     out, _ = trained
     before = read(out / "towers.pt")["whole"]
     for stage, name in (("audio", "audio.proj.weight"), ("vision", "vision.merger.mlp.0.weight")):
@@ -75,7 +75,7 @@ def test_each_tower_is_changed_by_its_own_stage_alone(trained) -> None:
         assert all(torch.equal(after[k], v) for k, v in before.items() if k.startswith(other))
 
 
-def test_a_second_run_does_only_what_is_left(trained, tmp_path: Path) -> None:
+def test_a_second_run_skips_complete_stages(trained, tmp_path: Path) -> None:
     out = Path(shutil.copytree(trained[0], tmp_path / "run"))
     (out / "joint.pt").unlink()
     again = train(Run(out, tiny(), log=quiet), tuple(s for s in STAGES if s != "export"))
@@ -83,7 +83,7 @@ def test_a_second_run_does_only_what_is_left(trained, tmp_path: Path) -> None:
     assert train(Run(out, tiny(), log=quiet), ("joint",))["joint"].first is None
 
 
-def test_the_exported_folder_is_what_was_trained_and_answers(trained) -> None:
+def test_the_exported_folder_has_the_trained_weights_and_answers(trained) -> None:
     out, _ = trained
     _, trunk, _ = load_demo(out / "demo-model")
     state = read(out / "joint.pt")["trunk"]
@@ -96,7 +96,7 @@ def test_the_exported_folder_is_what_was_trained_and_answers(trained) -> None:
     assert sum(c.probability for c in answer.choices) == pytest.approx(1)
 
 
-def test_training_with_the_cut_stands_beside_the_other(trained) -> None:
+def test_training_with_the_cut_writes_separate_checkpoints(trained) -> None:
     out, _ = trained
     assert {o.cut_share for o in (Recipe().language, Recipe().mixed, Recipe().joint)} == {0.0}
     run = Run(out, tiny(), cut=True, log=quiet)
@@ -106,19 +106,19 @@ def test_training_with_the_cut_stands_beside_the_other(trained) -> None:
     assert (out / "language-cut.pt").exists()
 
 
-def test_a_stage_says_which_one_it_needs(tmp_path: Path) -> None:
+def test_a_stage_without_its_input_names_the_stage_to_run(tmp_path: Path) -> None:
     for stage, needed in (("audio", "towers"), ("pool", "audio"), ("mixed", "language")):
         with pytest.raises(StageMissing, match=f"--stage {needed}"):
             train(Run(tmp_path, tiny(), log=quiet), (stage,))
 
 
-def test_another_seed_reaches_every_stage() -> None:
+def test_another_seed_changes_every_stage() -> None:
     first, other = Recipe(), Recipe().seeded(3)
     assert other.seed == 3
     assert all(getattr(other, s).seed == getattr(first, s).seed + 3 for s in TRAINING)
 
 
-def test_the_cards_steps_are_the_recipes() -> None:
+def test_the_card_states_the_steps_of_the_recipe() -> None:
     recipe = Recipe()
     run = json.loads((SAMPLES / "results" / "training.json").read_text(encoding="utf-8"))
     assert {stage["stage"]: stage["steps"] for stage in run["stages"]} == {
