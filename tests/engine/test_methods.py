@@ -9,7 +9,7 @@ from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.registry import methods
-from tests.engine.conftest import make_features
+from tests.tiny import make_features
 
 QUESTION = "What instrument plays first?"
 FIRST = "Which colour is shown last?"
