@@ -132,8 +132,8 @@ def test_what_stays_whole_is_named_in_few_words(kind: str) -> None:
     """Transformers 5.17 compiles a pattern for each name at each module: 420 names took 45 s."""
     from transformers import Qwen2_5OmniThinkerConfig
 
-    from omnidrop.models.qwen2_5_omni.adapter import THINKER
     from omnidrop.models.quantising import quantisation
+    from omnidrop.models.qwen2_5_omni.adapter import THINKER
 
     config = Qwen2_5OmniThinkerConfig.from_dict(thinker_config())
     names = quantisation(kind, THINKER, config, torch.bfloat16).llm_int8_skip_modules
