@@ -19,4 +19,4 @@ def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """
     if tensor.device.type == "cpu" and device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    return tensor if tensor.device == device else tensor.to(device)

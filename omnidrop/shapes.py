@@ -23,6 +23,9 @@ from typing import Any
 #: Rows that pass a norm or an MLP of the decoder together, at most: bounds activation memory.
 MLP_ROWS = 2048
 
+#: The same on a GPU, where every block costs launches; attention over long prompts needs as much.
+MLP_ROWS_GPU = 4096
+
 #: Patches that pass the vision encoder together, at most: bounds its activations for any clip.
 VISION_BATCH = 8192
 
@@ -226,7 +229,9 @@ class TextShape:
         weights = sum(self.layer_weights(layer) for layer in range(len(lengths)))
         return float(steps * (2 * weights + self.head_flops) + attention)
 
-    def peak_bytes(self, lengths: Sequence[int], bytes_per_value: float) -> float:
+    def peak_bytes(
+        self, lengths: Sequence[int], bytes_per_value: float, *, gpu: bool = False
+    ) -> float:
         """Return the most bytes that a prefill holds at once beside weights and embeddings.
 
         Layer l holds the keys and values so far, the rows that entered it, and beside them the
@@ -241,14 +246,17 @@ class TextShape:
             Tokens entering each layer, text included.
         bytes_per_value : float
             Of hidden states, keys and values.
+        gpu : bool
+            On a GPU `MLP_ROWS_GPU` rows pass the MLP at a time.
         """
+        block = MLP_ROWS_GPU if gpu else MLP_ROWS
         hidden, queries, width = self.hidden, self.heads * self.head_dim, bytes_per_value
         attention = max(2 * hidden + 2.5 * queries, hidden + 3 * queries, 3 * hidden) * width
         angles = 2 * self.head_dim * width
 
         def held(layer: int, length: int) -> float:
             slab = (2 * self.mlp_width(layer) + hidden) * width + 2 * hidden * 4
-            mlp = length * 2 * hidden * width + min(length, MLP_ROWS) * slab
+            mlp = length * 2 * hidden * width + min(length, block) * slab
             cache = self.kv_bytes(lengths[: layer + 1], width)
             return cache + length * angles + max(length * attention, mlp)
 

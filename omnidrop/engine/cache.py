@@ -81,12 +81,13 @@ class KVCache:
             self._lengths[layer] = new
             return key, value
         if held + new > keys.shape[2]:
-            room = max(GROWTH, new)
-            keys = _with_room(keys[:, :, :held], room)
-            values = _with_room(values[:, :, :held], room)
+            room = max(GROWTH, new) - new
+            keys = _joined(keys[:, :, :held], key, room)
+            values = _joined(values[:, :, :held], value, room)
             self._keys[layer], self._values[layer] = keys, values
-        keys[:, :, held : held + new] = key
-        values[:, :, held : held + new] = value
+        else:
+            keys[:, :, held : held + new] = key
+            values[:, :, held : held + new] = value
         self._lengths[layer] = held + new
         return keys[:, :, : held + new], values[:, :, : held + new]
 
@@ -172,6 +173,12 @@ class KVCache:
             if keys is not None:
                 total += 2 * keys.element_size() * keys.shape[1] * keys.shape[3] * length
         return total
+
+
+def _joined(states: torch.Tensor, more: torch.Tensor, room: int) -> torch.Tensor:
+    """Return both, with room for `room` tokens behind them, in one operation on the device."""
+    batch, heads, _, dim = states.shape
+    return torch.cat([states, more, states.new_empty((batch, heads, room, dim))], 2)
 
 
 def _with_room(states: torch.Tensor, room: int) -> torch.Tensor:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 
 from omnidrop.moving import moved
 from omnidrop.pruning.method import Rows
+from omnidrop.pruning.parts.relevance import causal
 from omnidrop.tokens import Prompt, TokenMap
 
 
@@ -46,7 +48,8 @@ class DevicePrompt:
         self.ids = moved(prompt.ids, device)
         self.positions = moved(prompt.positions, device)
         self.text, self.av = moved(self._text, device), moved(self._av, device)
-        self._queries: dict[Rows, torch.Tensor] = {}
+        self._known: dict[Rows, _Queries] = {}
+        self._masks: dict[Rows, torch.Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.on_host)
@@ -74,9 +77,48 @@ class DevicePrompt:
 
     def query_rows(self, rows: Rows) -> torch.Tensor:
         """Return the prompt indices of `query_rows`, (r,) int64 on the device."""
-        if rows not in self._queries:
-            self._queries[rows] = moved(query_rows(self.on_host.tokens, rows), self.device)
-        return self._queries[rows]
+        return self._queries(rows).places
+
+    def query_run(self, rows: Rows) -> range | None:
+        """Return the prompt indices of `query_rows` where they are one run behind all AV tokens.
+
+        Such rows are never dropped, so in every layer they are as far from the end as in the
+        prompt. None where they are anything else.
+        """
+        return self._queries(rows).run
+
+    def causal_mask(self, rows: Rows, length: int) -> torch.Tensor:
+        """Return `omnidrop.pruning.parts.relevance.causal` of `query_run`.
+
+        Parameters
+        ----------
+        rows : {"question", "last", "all-text"}
+            Rows with a `query_run`, r of them.
+        length : int
+            Rows of the sequence, n; they end where the prompt ends.
+
+        Returns
+        -------
+        Tensor, (r, n) float32
+        """
+        held = self._masks.get(rows)
+        if held is None or held.shape[1] < length:
+            run = self.query_run(rows)
+            if run is None:
+                raise ValueError(f"The rows {rows!r} are no run behind the AV tokens.")
+            start = length - len(self) + run.start
+            places = torch.arange(start, start + len(run), device=self.device)
+            held = self._masks[rows] = causal(places, length)
+        return held[:, held.shape[1] - length :]
+
+    def _queries(self, rows: Rows) -> _Queries:
+        if rows not in self._known:
+            index = query_rows(self.on_host.tokens, rows)
+            run = range(int(index[0]), int(index[-1]) + 1)
+            behind = not len(self._av) or run.start > int(self._av[-1])
+            one = behind and len(run) == len(index)
+            self._known[rows] = _Queries(moved(index, self.device), run if one else None)
+        return self._known[rows]
 
     def clip_end(self) -> int:
         """Return how many tokens come before anything that a question could change.
@@ -88,6 +130,13 @@ class DevicePrompt:
             return 0
         end = int(self._av[-1]) + 1
         return 0 if bool(self.on_host.tokens.question[:end].any()) else end
+
+
+class _Queries(NamedTuple):
+    """Rows that score: prompt indices on the device, and as a run where they are one."""
+
+    places: torch.Tensor
+    run: range | None
 
 
 def mapped(tokens: TokenMap, move: Callable[[torch.Tensor], torch.Tensor]) -> TokenMap:

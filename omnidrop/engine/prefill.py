@@ -12,7 +12,7 @@ over all rows, a kernel's rounding may change with the number of rows.)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import torch
@@ -110,7 +110,7 @@ class _Task:
 
     def block(self, rows: torch.Tensor, hidden: torch.Tensor) -> Block:
         """Return prompt rows `rows` ((n,) int64) with states `hidden` ((n, D)) as a block."""
-        return Block(hidden[None], self.adapter.rotary(self.prompt.positions[:, rows]))
+        return Block.of(hidden[None], self.adapter.rotary(self.prompt.positions[:, rows]))
 
 
 @torch.inference_mode()
@@ -295,7 +295,7 @@ class _LayerLoop:
 
     def _layer(self, layer: int, block: Block) -> Block:
         hidden = self.task.adapter.layer(layer, block.hidden, block.rotary, self.cache)
-        return Block(hidden, block.rotary)
+        return replace(block, hidden=hidden)
 
     def _last_layer(self, layer: int) -> torch.Tensor:
         """Pass the last layer: of all rows but the last, only keys and values are needed."""

@@ -88,7 +88,7 @@ class Prefix:
         """Bytes of all tensors held, each storage counted once, spare room included."""
         held = [t for view in self.kv for t in (view.keys, view.values)]
         if self.handover is not None:
-            held += [self.handover.clip.hidden, *self.handover.clip.rotary]
+            held += [self.handover.clip.hidden, self.handover.clip.angles]
             held += [*self.handover.planes, *self.handover.state.tensors()]
         storages = {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in held)}
         return sum(storages.values())

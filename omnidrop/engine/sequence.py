@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -32,12 +33,22 @@ class Block:
     ----------
     hidden : Tensor, (1, n, D)
         Hidden states.
-    rotary : pair of Tensor, (1, n, head_dim)
+    angles : Tensor, (2, n, head_dim)
         Cosine and sine of the rows' positions.
     """
 
     hidden: torch.Tensor
-    rotary: Rotary
+    angles: torch.Tensor
+
+    @staticmethod
+    def of(hidden: torch.Tensor, rotary: Rotary) -> Block:
+        """Return the rows with states `hidden` and angles as an adapter gives them."""
+        return Block(hidden, torch.cat(rotary))
+
+    @cached_property
+    def rotary(self) -> Rotary:
+        """Cosine and sine, (1, n, head_dim) each."""
+        return self.angles[:1], self.angles[1:]
 
     def __len__(self) -> int:
         return int(self.hidden.shape[1])
@@ -48,28 +59,24 @@ class Block:
 
     def select(self, index: torch.Tensor) -> Block:
         """Return the rows at `index` ((k,) int64)."""
-        cos, sin = self.rotary
-        return Block(
-            self.hidden.index_select(1, index),
-            (cos.index_select(1, index), sin.index_select(1, index)),
-        )
+        return Block(self.hidden.index_select(1, index), self.angles.index_select(1, index))
+
+    def run(self, start: int, stop: int) -> Block:
+        """Return the rows from `start` to before `stop`; nothing is copied."""
+        return Block(self.hidden[:, start:stop], self.angles[:, start:stop])
 
     def last(self) -> Block:
         """Return the last row."""
-        cos, sin = self.rotary
-        return Block(self.hidden[:, -1:], (cos[:, -1:], sin[:, -1:]))
+        return self.run(len(self) - 1, len(self))
 
     def but_last(self) -> Block:
         """Return all rows but the last."""
-        cos, sin = self.rotary
-        return Block(self.hidden[:, :-1], (cos[:, :-1], sin[:, :-1]))
+        return self.run(0, len(self) - 1)
 
     def followed_by(self, other: Block) -> Block:
         """Return the rows of both."""
-        (cos, sin), (other_cos, other_sin) = self.rotary, other.rotary
         return Block(
-            torch.cat([self.hidden, other.hidden], 1),
-            (torch.cat([cos, other_cos], 1), torch.cat([sin, other_sin], 1)),
+            torch.cat([self.hidden, other.hidden], 1), torch.cat([self.angles, other.angles], 1)
         )
 
 
@@ -81,32 +88,37 @@ class Rows:
     ----------
     alive : Tensor, (n,) int64
         Their prompt indices, ascending.
-    text : Tensor, (n - m,) int64
-        Indices into `alive` of the tokens that are never dropped.
     av : Tensor, (m,) int64
         Indices into `alive` of the audio and video tokens.
     lead : int or None
         Text tokens before the AV tokens; None if text stands between those.
+    places : Tensor, (N,) int64, N at least n
+        0, 1, 2, …: runs of indices are parts of it.
     """
 
     alive: torch.Tensor
-    text: torch.Tensor
     av: torch.Tensor
     lead: int | None
+    places: torch.Tensor
 
     @staticmethod
     def of(prompt: DevicePrompt) -> Rows:
         """Return all rows of a prompt."""
         alive = torch.arange(len(prompt), device=prompt.device)
-        return Rows(alive, prompt.text, prompt.av, prompt.lead)
+        return Rows(alive, prompt.av, prompt.lead, alive)
 
     def __len__(self) -> int:
         return int(self.alive.shape[0])
 
-    @property
+    @cached_property
+    def columns(self) -> torch.Tensor | slice:
+        """Indices into `alive` of the AV tokens, as a slice where they are one run."""
+        return self.av if self.lead is None else slice(self.lead, self.lead + len(self.av))
+
+    @cached_property
     def survivors(self) -> torch.Tensor:
         """Prompt indices of the AV tokens, (m,) int64."""
-        return self.alive[self.av]
+        return self.alive[self.columns]
 
     def keep(self, index: torch.Tensor) -> tuple[Rows, torch.Tensor]:
         """Let all text and some AV tokens go on.
@@ -124,18 +136,28 @@ class Rows:
             Their ascending indices into `alive`.
         """
         if len(index) == len(self.av):
-            return self, torch.arange(len(self), device=self.alive.device)
-        kept = self.av[moved(index, self.alive.device)]
-        if self.lead is None:
+            return self, self.places[: len(self)]
+        index, lead = moved(index, self.alive.device), self.lead
+        if lead is None:
+            kept = self.av.index_select(0, index)
             stay = torch.cat([self.text, kept]).sort().values
-            text, av = (torch.searchsorted(stay, part) for part in (self.text, kept))
+            av = torch.searchsorted(stay, kept)
         else:  # the AV tokens are one run, so nothing need be sorted
-            stay = torch.cat([self.text[: self.lead], kept, self.text[self.lead :]])
-            before, av, after = torch.arange(len(stay), device=stay.device).split(
-                [self.lead, len(kept), len(self.text) - self.lead]
-            )
-            text = torch.cat([before, after])
-        return Rows(self.alive[stay], text, av, self.lead), stay
+            kept = index + lead if lead else index
+            after = self.places[lead + len(self.av) : len(self)]
+            stay = torch.cat([self.places[:lead], kept, after])
+            av = self.places[lead : lead + len(kept)]
+        return Rows(self.alive.index_select(0, stay), av, lead, self.places), stay
+
+    @cached_property
+    def text(self) -> torch.Tensor:
+        """Indices into `alive` of the tokens that are never dropped, (n - m,) int64."""
+        n, m, lead = len(self), len(self.av), self.lead
+        if lead is not None:
+            return torch.cat([self.places[:lead], self.places[lead + m : n]])
+        free = torch.ones(n, dtype=torch.uint8, device=self.av.device)
+        # Text first; `nonzero` would wait for the device.
+        return free.index_fill_(0, self.av, 0).sort(descending=True, stable=True).indices[: n - m]
 
 
 @dataclass(frozen=True)

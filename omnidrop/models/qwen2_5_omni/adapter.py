@@ -22,7 +22,7 @@ from omnidrop.models.kernels import Choice
 from omnidrop.models.qwen2_5_omni.encoders import AudioTower, VisionTower
 from omnidrop.models.qwen2_5_omni.sizes import NAME, media_specs, shapes
 from omnidrop.models.qwen2_5_omni.template import template
-from omnidrop.shapes import MLP_ROWS
+from omnidrop.shapes import MLP_ROWS, MLP_ROWS_GPU
 
 THINKER = reference.Qwen2_5OmniThinkerForConditionalGeneration
 
@@ -212,7 +212,8 @@ class QwenOmniAdapter(Adapter):
 
 
 def _slabs(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return rows.chunk(max(1, -(-rows.shape[1] // MLP_ROWS)), 1)
+    most = MLP_ROWS_GPU if rows.is_cuda else MLP_ROWS
+    return (rows,) if rows.shape[1] <= most else rows.chunk(-(-rows.shape[1] // most), 1)
 
 
 def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
