@@ -203,7 +203,7 @@ class Whole(Sequence):
         return self
 
     def keep(self, entry: Entry) -> Whole:
-        """Let the AV tokens that `entry` names go on, with the states that it gives them."""
+        """Keep the AV tokens of `entry`, with the states that it gives them."""
         rows, stay = self.rows.keep(entry.keep)
         return Whole(
             rows,
@@ -246,7 +246,7 @@ class Split(Sequence):
         return Whole(self.rows, self.clip.followed_by(self.question), self.planes)
 
     def keep(self, entry: Entry) -> Split:
-        """Let the AV tokens that `entry` names go on, with the states that it gives them."""
+        """Keep the AV tokens of `entry`, with the states that it gives them."""
         rows, stay = self.rows.keep(entry.keep)
         in_clip = stay[: len(stay) - len(self.question)]  # the question's rows all stay
         return Split(

@@ -4,7 +4,7 @@ On a CUDA device a stage is timed by CUDA events, from its first work to its las
 wait for the stage to end, and work queued earlier is not counted. Time in which the device is idle,
 waiting for the host, belongs to the stage. Host work done while the device still runs an earlier
 stage adds nothing, and such a stage shows 0. So the times of all stages add up to the time until
-the answer. On a CPU, and for work in parallel to the device (decoding), wall-clock time is measured.
+the answer. On a CPU, and for work in parallel to the device (decoding), it is wall-clock time.
 
 Stages may nest; a nested stage names the one around it. Measuring peak memory per stage slows the
 work down, so it is done only while a `MemoryWatch` is open.
