@@ -167,11 +167,11 @@ def encode_clip(
     MediaError
         If neither a frame nor enough audio for one token can be decoded.
     """
-    tell = progress or _silent
+    report = progress or _silent
     sound = AudioPrefetch(clip, meter) if clip.has_audio else None
     try:
-        video = _video(adapter, clip, meter, tell, video_attention) if clip.has_video else None
-        audio = _audio(adapter, meter, tell, sound) if sound else None
+        video = _video(adapter, clip, meter, report, video_attention) if clip.has_video else None
+        audio = _audio(adapter, meter, report, sound) if sound else None
     finally:
         if sound is not None:
             sound.close()
@@ -261,13 +261,13 @@ def _shortest(adapter: Adapter) -> float:
     return float(adapter.template.mel_per_token) * spec.hop / spec.sampling_rate
 
 
-def _audio(adapter: Adapter, meter: Meter, tell: Progress, sound: AudioPrefetch) -> Embeds | None:
-    tell(StageName.SOUND, 0.0, None)
+def _audio(adapter: Adapter, meter: Meter, report: Progress, sound: AudioPrefetch) -> Embeds | None:
+    report(StageName.SOUND, 0.0, None)
     with meter.stage(StageName.WAITING_FOR_SOUND):
         mel = sound.result()
     if mel is None or _audio_tokens(adapter, mel) <= 0:
         return None
-    tell(StageName.AUDIO_TOWER, 0.0, None)
+    report(StageName.AUDIO_TOWER, 0.0, None)
     with meter.stage(StageName.AUDIO_TOWER):
         return adapter.encode_audio(mel, attention=True)
 
@@ -282,7 +282,7 @@ def _video(
     adapter: Adapter,
     clip: Clip,
     meter: Meter,
-    tell: Progress,
+    report: Progress,
     attention: bool,
 ) -> _Video | None:
     if _decodes_in_parallel(adapter):
@@ -290,9 +290,9 @@ def _video(
         prefetch = prefetched_grids(clip, meter, PREFETCHED_GPU if gpu else PREFETCHED)
         batches = joined(_timed(prefetch, meter), BATCH_PATCHES_GPU if gpu else 0)
         with closing(prefetch):
-            return _embedded(adapter, clip, meter, tell, batches, attention)
+            return _embedded(adapter, clip, meter, report, batches, attention)
     with closing(grids_in_rounds(clip, meter)) as grids:
-        return _embedded(adapter, clip, meter, tell, grids, attention)
+        return _embedded(adapter, clip, meter, report, grids, attention)
 
 
 def _decodes_in_parallel(adapter: Adapter) -> bool:
@@ -315,7 +315,7 @@ def _embedded(
     adapter: Adapter,
     clip: Clip,
     meter: Meter,
-    tell: Progress,
+    report: Progress,
     grids: Iterator[Grids],
     attention: bool,
 ) -> _Video | None:
@@ -331,7 +331,7 @@ def _embedded(
         places += item.places
         _, height, width = item.shape
         done += item.frames
-        tell(StageName.FRAMES, float(done), total)
+        report(StageName.FRAMES, float(done), total)
     if not parts:
         return None
     received = [part.received for part in parts if part.received is not None]

@@ -78,11 +78,11 @@ def causal_mask(implementation: str, new: int, past: int, like: Tensor) -> Tenso
         return None
     if past == 0 and implementation == "sdpa":
         return None
-    seen = torch.ones(new, past + new, dtype=torch.bool, device=like.device).tril(past)
+    visible = torch.ones(new, past + new, dtype=torch.bool, device=like.device).tril(past)
     if implementation == "sdpa":
-        return seen[None, None]
-    blocked = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
-    return blocked.masked_fill_(~seen, torch.finfo(like.dtype).min)[None, None]
+        return visible[None, None]
+    blocked = torch.zeros(visible.shape, dtype=like.dtype, device=like.device)
+    return blocked.masked_fill_(~visible, torch.finfo(like.dtype).min)[None, None]
 
 
 def attend_from_few(

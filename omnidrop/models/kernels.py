@@ -102,8 +102,8 @@ def planless(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scaling
             scale=scaling,
         )[0]
     rows, keys = query.shape[2], key.shape[2]
-    seen = torch.ones(rows, keys, dtype=torch.bool, device=query.device)
-    return masked(query, key, value, seen.tril(keys - rows) if causal else seen, scaling)
+    visible = torch.ones(rows, keys, dtype=torch.bool, device=query.device)
+    return masked(query, key, value, visible.tril(keys - rows) if causal else visible, scaling)
 
 
 class Filled(NamedTuple):
@@ -155,18 +155,18 @@ def over_filled(
             seqused_k=filled.used,
         )[0]
         return out[None]
-    seen = torch.arange(key.shape[2], device=key.device) < filled.used
-    return masked(query, key, value, seen[None], scaling)
+    visible = torch.arange(key.shape[2], device=key.device) < filled.used
+    return masked(query, key, value, visible[None], scaling)
 
 
-def masked(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scaling: float) -> Tensor:
+def masked(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scaling: float) -> Tensor:
     """Attend by plain matrix products; heads that share keys are folded into the rows.
 
     Parameters
     ----------
     query : Tensor, (b, heads, n, head_dim)
     key, value : Tensor, (b, kv_heads, s, head_dim)
-    seen : Tensor, (n, s) bool
+    visible : Tensor, (n, s) bool
         True where a row attends to a key.
     scaling : float
 
@@ -179,7 +179,7 @@ def masked(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scaling: flo
     # Scaled before the product: unscaled products may overflow float16.
     packed = (query * scaling).unflatten(1, (kv_heads, groups)).flatten(2, 3)
     scores = (packed @ key.transpose(2, 3)).float().unflatten(2, (groups, rows))
-    weights = scores.masked_fill_(~seen, -torch.inf).softmax(-1).to(value.dtype).flatten(2, 3)
+    weights = scores.masked_fill_(~visible, -torch.inf).softmax(-1).to(value.dtype).flatten(2, 3)
     return (weights @ value).unflatten(2, (groups, rows)).flatten(1, 2).transpose(1, 2)
 
 

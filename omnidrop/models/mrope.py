@@ -44,8 +44,8 @@ def clip_map(
         Markers before the clip's tokens, and as many after them.
     """
     audio = np.arange(audio_tokens)
-    beside = np.full_like(audio, -1)
-    grid = np.concatenate([cells, np.stack([audio, beside, beside], axis=1)])[order]
+    outside = np.full_like(audio, -1)
+    grid = np.concatenate([cells, np.stack([audio, outside, outside], axis=1)])[order]
     kind = np.where(order < len(cells), int(Kind.VIDEO), int(Kind.AUDIO))
     edges = ((markers, markers), (0, 0))
     return TokenMap(

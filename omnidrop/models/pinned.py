@@ -203,8 +203,8 @@ def _placed(path: Path) -> list[tuple[Weight, int]]:
     weights = header(path)  # safetensors has checked the file
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        told = json.loads(file.read(length))
-    return [(weight, 8 + length + told[weight.name]["data_offsets"][0]) for weight in weights]
+        entries = json.loads(file.read(length))
+    return [(weight, 8 + length + entries[weight.name]["data_offsets"][0]) for weight in weights]
 
 
 def reads_pinned(device: torch.device) -> bool:

@@ -129,13 +129,13 @@ def test_windows_of_unequal_length_in_one_call(towers, monkeypatch):
 
 def test_batches_fit_the_device(monkeypatch):
     device = torch.device("cuda")
-    assert qwen2_5_towers.at_once(torch.device("cpu"), 5, 9, 100) == 5
+    assert qwen2_5_towers.batch_size(torch.device("cpu"), 5, 9, 100) == 5
     monkeypatch.setattr(qwen2_5_towers, "device_memory_free", lambda _: 2000)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 1000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 600)
-    assert qwen2_5_towers.at_once(device, 5, 9, 10) == 9
-    assert qwen2_5_towers.at_once(device, 5, 9, 100) == 6
-    assert qwen2_5_towers.at_once(device, 5, 9, 10**6) == 1
+    assert qwen2_5_towers.batch_size(device, 5, 9, 10) == 9
+    assert qwen2_5_towers.batch_size(device, 5, 9, 100) == 6
+    assert qwen2_5_towers.batch_size(device, 5, 9, 10**6) == 1
 
 
 def test_windows_are_batched(towers, monkeypatch):
