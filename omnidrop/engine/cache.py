@@ -1,8 +1,9 @@
-"""Keys and values of every layer, each layer with a length of its own.
+"""The KV cache, in which each layer has its own length.
 
-Layer-wise dropping leaves layers with unequal caches; the library's own cache measures all layers
-by the first. This one is appended to in place (room grows by blocks, so decoding does not copy the
-cache for each token), can be cut to chosen tokens, and can be rewound after a choice was scored.
+Dropping tokens layer by layer leaves layers with different numbers of tokens; transformers' cache
+takes the first layer's length for all. This cache appends in place (buffers grow by blocks, so
+decoding does not copy them for each token), can be cut to selected tokens, and can be rewound after
+a choice was scored.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ GROWTH = 256
 
 @dataclass(frozen=True)
 class CacheView:
-    """The first `length` tokens of a layer's buffers, which nobody changes; room may follow."""
+    """The first `length` tokens of a layer's buffers, never changed; spare room may follow."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -32,7 +33,7 @@ class KVCache:
     layers : int
         Decoder layers, L.
     even : bool
-        Whether all layers will be given as many tokens.
+        Whether all layers will hold the same number of tokens.
     """
 
     def __init__(self, layers: int, *, even: bool = False) -> None:
@@ -49,7 +50,7 @@ class KVCache:
         return self._lengths[layer]
 
     def filled(self, layer: int) -> None:
-        """Nothing: all that `update` returns counts."""
+        """Return None: all that `update` returns counts."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -92,20 +93,20 @@ class KVCache:
         return keys[:, :, : held + new], values[:, :, : held + new]
 
     def share(self, layer: int, length: int) -> CacheView:
-        """Return the first `length` tokens of a layer, for another cache to begin with."""
+        """Return the first `length` tokens of a layer, from which another cache can start."""
         keys, values = self._held(layer)
         return CacheView(keys, values, length)
 
     def start_from(self, layer: int, view: CacheView, *, copying: bool) -> None:
-        """Begin a layer with the tokens of another cache.
+        """Start a layer with the tokens of another cache.
 
         Parameters
         ----------
         layer : int
         view : CacheView
         copying : bool
-            Copy them before anything is appended: the other cache is still in use. Otherwise its
-            room is written to.
+            Copy them before anything is appended, because the other cache is still in use.
+            Otherwise new tokens are written into its spare room.
         """
         end = view.length if copying else view.keys.shape[2]
         self._keys[layer] = view.keys[:, :, :end]
@@ -122,9 +123,9 @@ class KVCache:
         self._lengths[layer] = int(index.shape[0])
 
     def move(self, layer: int, capacity: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Move a layer into buffers of its own for `capacity` tokens, and return them whole.
+        """Copy a layer into new buffers for `capacity` tokens, use them, and return them.
 
-        Room behind the tokens is zero. The buffers before are left as they are.
+        The room after the tokens is zero. The old buffers do not change.
         """
         keys, values = self._held(layer)
         held = self._lengths[layer]
@@ -136,7 +137,7 @@ class KVCache:
         return keys, values
 
     def move_into(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Move a layer into given buffers with room for it, (1, kv_heads, capacity, head_dim)."""
+        """Copy a layer into given buffers, (1, kv_heads, capacity, head_dim), and use them."""
         old_keys, old_values = self._held(layer)
         if keys is old_keys and values is old_values:
             return
@@ -146,7 +147,7 @@ class KVCache:
         self._keys[layer], self._values[layer] = keys, values
 
     def extend(self, count: int) -> None:
-        """Count `count` more tokens in every layer, which were written into its buffers."""
+        """Count `count` more tokens in every layer, already written into its buffers."""
         for layer, keys in enumerate(self._keys):
             room = keys.shape[2] if keys is not None else 0
             if self._lengths[layer] + count > room:
@@ -154,7 +155,7 @@ class KVCache:
             self._lengths[layer] += count
 
     def rewind(self, lengths: tuple[int, ...]) -> None:
-        """Forget what was appended after `lengths` was read."""
+        """Remove the tokens appended after `lengths` was read."""
         for layer, length in enumerate(lengths):
             if length > self._lengths[layer]:
                 raise ValueError(f"layer {layer} holds {self._lengths[layer]} tokens, not {length}")

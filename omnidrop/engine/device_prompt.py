@@ -1,4 +1,4 @@
-"""A prompt's tensors on the model's device, with what the host knows of them."""
+"""A prompt's tensors on the model's device, and the sizes that the host needs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,8 @@ from omnidrop.tokens import Prompt, TokenMap
 class DevicePrompt:
     """A prompt on the model's device.
 
-    Which rows are alive is known only on the device. Their number follows from the plan, and what
-    else the host must know comes from its own copy of the prompt, so nothing here waits for the
-    device.
+    Which rows are alive is known only on the device. The host knows their number from the plan and
+    the rest from its copy of the prompt, so nothing here synchronises.
 
     Parameters
     ----------
@@ -31,7 +30,7 @@ class DevicePrompt:
     Attributes
     ----------
     on_host : Prompt
-        As given.
+        The prompt given, on the CPU.
     device : torch.device
     ids : Tensor, (N,) int64
     positions : Tensor, (3, N) int64 or float32
@@ -121,9 +120,9 @@ class DevicePrompt:
         return self._known[rows]
 
     def clip_end(self) -> int:
-        """Return how many tokens come before anything that a question could change.
+        """Return the number of tokens before the first that depends on the question.
 
-        0 if the clip cannot be computed apart: there is no AV token, text stands between AV
+        0 if the clip cannot be computed separately: there is no AV token, text stands between AV
         tokens, or the question comes before them.
         """
         if not len(self._av) or self.text_between_av:
@@ -140,7 +139,7 @@ class _Queries(NamedTuple):
 
 
 def mapped(tokens: TokenMap, move: Callable[[torch.Tensor], torch.Tensor]) -> TokenMap:
-    """Return a token map of which every tensor went through `move`."""
+    """Return a token map with `move` applied to every tensor."""
     return TokenMap(**{f.name: move(getattr(tokens, f.name)) for f in fields(tokens)})
 
 

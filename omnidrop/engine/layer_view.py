@@ -1,4 +1,4 @@
-"""What a pruning method sees of the layer that was just run."""
+"""What a pruning method can read about the layer that just ran: attention, states, tokens."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from omnidrop.tokens import TokenMap
 
 @dataclass
 class LayerAttention:
-    """Attention of one layer from text rows to the AV tokens alive; computed when asked for.
+    """Attention of one layer from text rows to the AV tokens alive; computed on demand.
 
     Queries come from the hidden states that entered the layer, keys from the layer's KV cache. All
     results are on the model's device.
@@ -135,9 +135,9 @@ class DecoderLayerView:
     generator : torch.Generator
     state : MethodState
     question_free : bool
-        The method says that it reads nothing of the text; reading it is then an error.
+        The method declares that it does not read the text; reading it is then an error.
     on_host : bool
-        The method needs tokens and scores on the CPU; the host then waits for the device.
+        The method needs tokens and scores on the CPU; reading them then synchronises.
     """
 
     layer: int

@@ -1,12 +1,12 @@
 """The rows of a prompt between two decoder layers.
 
-Rows pass a layer in one block (`Whole`) or in two (`Split`): the clip's rows, which no question
-changes, and then the question's. A later question on the same clip passes only its own rows
-(`omnidrop.engine.prefix.Resumed`) until it first takes part in the selection. There, `join` makes
-a `Whole` of them.
+A layer computes the rows in one block (`Whole`) or in two (`Split`): the clip's rows, which do not
+depend on the question, and then the question's. For a later question on the same clip only the
+question's rows are computed (`omnidrop.engine.prefix.Resumed`) until the question first takes part
+in the selection. There, `join` makes one block of all rows.
 
-Sequences do not change: each step returns a new one. Row indices are on the model's device, and
-how many there are follows from what is asked for, so nothing here waits for the device.
+Sequences are immutable: each step returns a new one. Row indices are on the model's device; their
+number is known on the host, so nothing here synchronises.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from omnidrop.pruning.method import Entry
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that pass a layer together.
+    """Rows that a layer computes together.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Block:
         return self.run(0, len(self) - 1)
 
     def followed_by(self, other: Block) -> Block:
-        """Return the rows of both."""
+        """Return the rows of both, those of `other` last."""
         return Block(
             torch.cat([self.hidden, other.hidden], 1), torch.cat([self.angles, other.angles], 1)
         )
@@ -121,17 +121,17 @@ class Rows:
         return self.alive[self.columns]
 
     def keep(self, index: torch.Tensor) -> tuple[Rows, torch.Tensor]:
-        """Let all text and some AV tokens go on.
+        """Keep all text and some AV tokens.
 
         Parameters
         ----------
         index : Tensor, (k,) int64
-            Which AV tokens: ascending indices into `av`, on any device.
+            The AV tokens to keep: ascending indices into `av`, on any device.
 
         Returns
         -------
         rows : Rows
-            Those left.
+            The rows that are left.
         stay : Tensor, (n - m + k,) int64
             Their ascending indices into `alive`.
         """
@@ -167,7 +167,7 @@ class Sequence(ABC):
     Attributes
     ----------
     rows : Rows
-        Which they are.
+        Their prompt indices, and which are text and AV tokens.
     """
 
     rows: Rows
@@ -175,15 +175,15 @@ class Sequence(ABC):
     @property
     @abstractmethod
     def blocks(self) -> tuple[Block, ...]:
-        """Blocks that pass the next layer, in this order; the question is in the last."""
+        """Blocks that the next layer computes, in this order; the question is in the last."""
 
     @abstractmethod
     def through(self, layer: Callable[[Block], Block]) -> Self:
-        """Pass every block through a layer."""
+        """Run a layer on every block."""
 
     @abstractmethod
     def add_plane(self) -> Self:
-        """Add the first of the planes that are left to the AV tokens' states."""
+        """Add the next plane to the AV tokens' states."""
 
     @abstractmethod
     def join(self) -> Whole:
@@ -192,13 +192,13 @@ class Sequence(ABC):
 
 @dataclass(frozen=True)
 class Whole(Sequence):
-    """All rows pass together.
+    """All rows in one block.
 
     Attributes
     ----------
     block : Block, n rows
     planes : tuple of Tensor, (m, D) each
-        What is added to the AV tokens' states after the next layers, one tensor per layer.
+        Embeddings to add to the AV tokens' states after the next layers, one tensor per layer.
     """
 
     block: Block
@@ -225,7 +225,7 @@ class Whole(Sequence):
         return self
 
     def keep(self, entry: Entry) -> Whole:
-        """Let the AV tokens that `entry` names go on, with the states that it gives them."""
+        """Keep the AV tokens of `entry`, with the states that it gives them."""
         rows, stay = self.rows.keep(entry.keep)
         return Whole(
             rows,
@@ -236,7 +236,7 @@ class Whole(Sequence):
 
 @dataclass(frozen=True)
 class Split(Sequence):
-    """The clip's rows pass first, the question's after them.
+    """Two blocks: the clip's rows, then the question's.
 
     Attributes
     ----------
@@ -268,7 +268,7 @@ class Split(Sequence):
         return Whole(self.rows, self.clip.followed_by(self.question), self.planes)
 
     def keep(self, entry: Entry) -> Split:
-        """Let the AV tokens that `entry` names go on, with the states that it gives them."""
+        """Keep the AV tokens of `entry`, with the states that it gives them."""
         rows, stay = self.rows.keep(entry.keep)
         in_clip = stay[: len(stay) - len(self.question)]  # the question's rows all stay
         return Split(
@@ -280,7 +280,10 @@ class Split(Sequence):
 
 
 def taken(plane: torch.Tensor, entry: Entry) -> torch.Tensor:
-    """Return what the kept AV tokens carry of a plane, (m, D) → (k, D); not copied if all of it."""
+    """Return a plane's rows for the kept AV tokens, merges included, (m, D) → (k, D).
+
+    The plane itself if all tokens stay and none are merged.
+    """
     if entry.mix is None and len(entry.keep) == len(plane):
         return plane
     return entry.take(plane)
@@ -289,7 +292,7 @@ def taken(plane: torch.Tensor, entry: Entry) -> torch.Tensor:
 def _kept(
     block: Block, av: torch.Tensor, entry: Entry, stay: torch.Tensor, kept: torch.Tensor
 ) -> Block:
-    """Return the rows at `stay`, of which those at `kept` carry what `entry` makes of rows `av`."""
+    """Return the rows at `stay`; those at `kept` get the states that `entry` gives rows `av`."""
     if entry.mix is None:
         return block if len(stay) == len(block) else block.select(stay)
     left = block.select(stay)
@@ -303,5 +306,5 @@ def _kept(
 
 
 def _add(block: Block, av: torch.Tensor, plane: torch.Tensor) -> None:
-    """Add a plane to the rows at `av`, in place: a layer's states are its own."""
+    """Add a plane to the rows at `av`, in place; nothing else refers to a layer's output."""
     block.hidden[0].index_add_(0, av, plane)

@@ -1,4 +1,4 @@
-"""Model families, and what loads them: the only room that knows transformers or a family."""
+"""Model families and their loading; the only package that knows transformers or a family."""
 
 #: Modules of the families that come with the package; each has a `FAMILY`.
 FAMILIES = ("omnidrop.models.qwen2_5_omni",)

@@ -1,4 +1,4 @@
-"""Rows alive: text stays, and indices follow whether or not text stands between AV tokens."""
+"""Rows: text is always kept, and indices are right with and without text between AV tokens."""
 
 from __future__ import annotations
 

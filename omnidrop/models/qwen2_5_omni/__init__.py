@@ -1,6 +1,6 @@
 """Qwen2.5-Omni: decoder, encoders, prompt template and sizes.
 
-`FAMILY` is what the rest of the package knows of it; transformers is imported when it is used.
+The rest of the package uses only `FAMILY`; transformers is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class QwenOmni:
             "Qwen/Qwen2.5-Omni-7B": _published(TextShape(28, 3584, 18944, 28, 4, 128, 152_064)),
         }
     )
-    #: Parts of a checkpoint that speak.
+    #: Parts of a checkpoint that synthesise speech.
     unused_weights: tuple[str, ...] = ("talker.", "token2wav.")
 
     def missing_part(self, config: Mapping[str, Any]) -> str | None:
@@ -108,7 +108,7 @@ class QwenOmni:
 
 
 def thinker_config(config: Mapping[str, Any]) -> Any:
-    """Return the part of a config that is about the thinker; the hub's has others besides."""
+    """Return the thinker's part of a config; the hub's configs have other parts, too."""
     return config.get("thinker_config") or config
 
 
