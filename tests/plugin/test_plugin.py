@@ -109,6 +109,23 @@ def test_without_the_package_nobody_knows_it() -> None:
     assert "no method 'loudest'" in err
 
 
+def test_its_bug_is_not_called_one_of_omnidrop(site: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "site"
+    shutil.copytree(site, broken)
+    with (broken / "loudest.py").open("a", encoding="utf-8") as file:
+        file.write(
+            "\n    def start(self, plan):\n        return schedules.no_such_function(plan)\n"
+        )
+    ask = ["ask", str(DUET), QUESTION, "--method", "loudest"]
+    results = run(broken, ask, [*ask, "--set", "turn=late"])
+    (code, said, err), (_, _, wrong) = results
+    assert code == 1
+    assert not said
+    assert "It arose in 'loudest', an installed package" in err
+    assert "bug in omnidrop" not in err
+    assert "turn must be a number, not 'late'" in wrong
+
+
 def test_it_keeps_what_every_method_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PACKAGE))
     from loudest import Loudest
