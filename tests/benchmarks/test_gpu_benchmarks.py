@@ -20,6 +20,8 @@ from benchmarks.gpu_parts.bench import Bench, TooLongError, interrupted
 from benchmarks.gpu_parts.shapes import SHAPES, build, twin, write_checkpoint
 from benchmarks.gpu_parts.tables import markdown
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 TINY = ["--shape", "tiny", "--device", "cpu", "--repeats", "1", "--tokens", "200", "--new", "3"]

@@ -95,7 +95,7 @@ def test_two_methods_joined(run, model, questions, tmp_path) -> None:
         (("--dry-run", "--held-out", "1"), "leaves one side empty"),
         (("--dry-run", "--candidates", "1"), "no search"),
         (("--dry-run", "--method", "omnidrp"), "Did you mean omnidrop"),
-        (("--dry-run", "--method", "uniform"), "Nothing of uniform"),
+        (("--dry-run", "--method", "uniform"), "uniform declares nothing to tune"),
         (("--dry-run", "--limit", "3"), "two clips"),
     ],
 )

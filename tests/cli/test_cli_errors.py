@@ -34,7 +34,7 @@ from omnidrop_cli.options import parsing as values
         (("CLIP", "What?", "--method", "x"), 2, "There is no method 'x'."),
         (("CLIP", "What?", "--fps", "0"), 2, "--fps must be above 0, not 0."),
         (("CLIP", "What?", "--fps", "inf"), 2, "--fps must be a number, not inf."),
-        (("CLIP", "What?", "--max-frames", "-1"), 2, "--max-frames must be at least 2, not -1."),
+        (("CLIP", "What?", "--max-frames", "-1"), 2, "--max-frames must be at least 1, not -1."),
         (
             ("CLIP", "What?", "--start", "20", "--end", "10"),
             2,
@@ -106,6 +106,7 @@ def test_existing_file_is_replaced_with_force(run, fake, clip, tmp_path) -> None
     assert "OmniDrop" in target.read_text("utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes on Linux")
 def test_names_that_are_not_utf8(clip, tmp_path) -> None:
     name = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")

@@ -286,6 +286,7 @@ def test_values_are_numbers_lists_or_words() -> None:
         _ = EntrantFlags(methods=",").names
 
 
+@pytest.mark.slow
 def test_the_demo_model_answers_and_can_be_interrupted(run: Run, tmp_path: Path) -> None:
     """On a real clip: Ctrl-C leaves a folder that the next call goes on with."""
     rows = [

@@ -172,6 +172,7 @@ def test_batch(run, folder, film, tmp_path) -> None:
     assert json.loads((tmp_path / "o.jsonl").read_text())["text"] in ("a", "b")
 
 
+@pytest.mark.slow
 def test_nothing_but_the_answer_in_a_process_of_its_own(folder, film) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "omnidrop_cli", "ask", str(film), "What?", "--model", str(folder),

@@ -278,6 +278,7 @@ def test_short_clips_go_together_with_the_question(model: Model, features: Featu
     assert reused_layers(second) == 0
 
 
+@pytest.mark.slow
 def test_a_long_clip_is_reused_and_equals_a_fresh_process(folder) -> None:
     """1536 video tokens, and a process that has never heard another question."""
     code = (

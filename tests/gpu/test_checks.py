@@ -16,6 +16,8 @@ from benchmarks.gpu_parts import agreement
 from omnidrop.engine.encode import Features
 from omnidrop.pruning.method import LayerView
 
+pytestmark = pytest.mark.slow
+
 
 def test_tokens(checkpoint: Path, clips: list[Features]) -> None:
     checks.check_tokens(checkpoint, clips, "cpu")

@@ -70,6 +70,7 @@ def run(site: Path | None, *commands: list[str]) -> list[tuple[int, str, str]]:
     return [tuple(result) for result in json.loads(done.stdout)]
 
 
+@pytest.mark.slow
 def test_every_command_knows_it(site: Path, tmp_path: Path) -> None:
     questions = tmp_path / "set.jsonl"
     row = {"id": "1", "video": str(DUET), "question": QUESTION}

@@ -16,6 +16,8 @@ from avsynth.sound import load_bank
 import omnidrop
 from omnidrop.engine.decode import GenerateOptions
 
+pytestmark = pytest.mark.slow
+
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 CLIPS = 20
 METHODS = {

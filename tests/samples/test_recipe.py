@@ -116,6 +116,7 @@ def test_growing_to_twice_the_layers_keeps_the_logits() -> None:
         torch.testing.assert_close(whole(batch)[0], half(batch)[0], atol=0.02, rtol=0.02)
 
 
+@pytest.mark.slow
 def test_a_few_steps_lower_the_loss_and_can_be_resumed(tmp_path: Path) -> None:
     torch.manual_seed(2)
     options = LanguageOptions(
