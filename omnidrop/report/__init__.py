@@ -1,1 +1,1 @@
-"""What happened, what it cost, and pictures of both."""
+"""The record of an answer: `trace.Trace`. `omnidrop_cli.terminal` draws it."""

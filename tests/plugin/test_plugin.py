@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
 
+from omnidrop.errors import UsageError
 from omnidrop.testing import check_method
 
 HERE = Path(__file__).parent
@@ -133,6 +135,18 @@ def test_it_keeps_what_every_method_keeps(monkeypatch: pytest.MonkeyPatch) -> No
 
     check_method(Loudest)
     check_method(Loudest, turn=0.25, cache="cut")
+
+
+def test_the_short_method_on_the_page_is_a_method_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "write-a-method.md").read_text("utf-8")
+    blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    (code,) = [block for block in blocks if "NovelAudio" in block]
+    module = types.ModuleType("novel_audio")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(code, module.__dict__)
+    check_method(module.NovelAudio)
+    with pytest.raises(UsageError, match="audio must be a number"):
+        module.NovelAudio(audio="more")
 
 
 def test_the_docs_have_this_very_code() -> None:

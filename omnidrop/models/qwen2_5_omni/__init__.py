@@ -1,6 +1,7 @@
 """Qwen2.5-Omni: decoder, encoders, prompt template and sizes.
 
 `FAMILY` is what the rest of the package knows of it; transformers is imported when it is used.
+`template` has the chat, the order of tokens, their positions and the audio tokens per second.
 """
 
 from __future__ import annotations
