@@ -44,13 +44,7 @@ def quantisation(kind: str, made_of: Any, config: Any, dtype: torch.dtype) -> An
 
     with torch.device("meta"):
         empty = made_of(config)
-    language = language_model(empty)
-    inside = {id(part) for part in language.layers.modules()}
-    outside = [
-        name
-        for name, part in empty.named_modules()
-        if isinstance(part, torch.nn.Linear) and id(part) not in inside
-    ]
+    outside = _without(empty, language_model(empty).layers)
     if kind == "8bit":
         return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=outside)
     return BitsAndBytesConfig(
@@ -60,6 +54,24 @@ def quantisation(kind: str, made_of: Any, config: Any, dtype: torch.dtype) -> An
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=outside,
     )
+
+
+def _without(module: torch.nn.Module, decoder: torch.nn.Module, name: str = "") -> list[str]:
+    """Name the largest parts of a module that hold linears and nothing of the decoder.
+
+    Few names matter: transformers compiles a regular expression for each name at each module. With
+    the name of every linear, that took longer for a 3B than reading its weights.
+    """
+    if module is decoder:
+        return []
+    if all(part is not decoder for part in module.modules()):
+        linear = any(isinstance(part, torch.nn.Linear) for part in module.modules())
+        return [name] if linear else []
+    return [
+        found
+        for child, part in module.named_children()
+        for found in _without(part, decoder, f"{name}.{child}".lstrip("."))
+    ]
 
 
 def check_quantised(model: Any, folder: Path) -> None:
