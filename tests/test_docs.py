@@ -35,3 +35,25 @@ def test_the_map_of_the_code_names_every_package() -> None:
     packages = {path.parent.name for path in (ROOT / "omnidrop").glob("*/__init__.py")}
     assert packages
     assert not [name for name in packages if f"`omnidrop/{name}/`" not in text]
+
+
+def test_the_page_on_the_library_has_every_error_and_its_exit_code() -> None:
+    import omnidrop
+
+    rows = (ROOT / "docs" / "library.md").read_text("utf-8").splitlines()
+    kinds = [getattr(omnidrop, name) for name in omnidrop.__all__ if name.endswith("Error")]
+    named = [kind for kind in kinds if kind is not omnidrop.OmniDropError]
+    assert len(named) == 5
+    for kind in named:
+        (row,) = [row for row in rows if f"`{kind.__name__}`" in row]
+        assert f"| {kind.exit_code} |" in row
+
+
+def test_the_readme_counts_the_other_methods() -> None:
+    import omnidrop
+
+    words = {12: "Twelve", 13: "Thirteen", 14: "Fourteen", 15: "Fifteen", 16: "Sixteen"}
+    others = set(omnidrop.methods()) - {"omnidrop", "none"}
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert f"{words[len(others)]} other methods are built in" in text
+    assert len(text.splitlines()) <= 120
