@@ -1,4 +1,7 @@
-"""Print docs/methods.md from the methods' docstrings: python docs/make_methods.py > docs/methods.md
+"""Write docs/methods.md from the methods' docstrings; a test checks that the page is current.
+
+python docs/make_methods.py             # writes docs/methods.md
+python docs/make_methods.py --stdout    # prints it
 
 Every docstring has one pattern: one sentence; "Based on" a paper with its address; "Published:" and
 "Ours:" paragraphs; numpy-style parameters.
@@ -10,6 +13,7 @@ import inspect
 import re
 import sys
 from dataclasses import MISSING, fields
+from pathlib import Path
 
 from omnidrop.pruning.compose import Compose
 from omnidrop.pruning.method import Method, Need, Part
@@ -110,4 +114,7 @@ def document() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(document())
+    if "--stdout" in sys.argv[1:]:
+        sys.stdout.write(document())
+    else:
+        Path(__file__).with_name("methods.md").write_text(document(), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Ask questions about local video, sound included, with layer-wise token dropping.
+"""Ask questions about local video, audio included, with layer-wise token dropping.
 
     import omnidrop
     model = omnidrop.load("demo")
@@ -37,17 +37,26 @@ _HOME = {
     "Random": "omnidrop.pruning.methods.random",
     "Uniform": "omnidrop.pruning.methods.uniform",
     "OmniDropError": "omnidrop.errors",
+    "BudgetError": "omnidrop.errors",
+    "MediaError": "omnidrop.errors",
+    "MemoryShortError": "omnidrop.errors",
+    "ModelError": "omnidrop.errors",
+    "UsageError": "omnidrop.errors",
 }
 
 __all__ = [
     "Answer",
+    "BudgetError",
     "ClipOptions",
     "FastV",
     "GenerateOptions",
     "Limits",
     "LoadOptions",
+    "MediaError",
+    "MemoryShortError",
     "Method",
     "Model",
+    "ModelError",
     "OmniDrop",
     "OmniDropAuto",
     "OmniDropError",
@@ -55,6 +64,7 @@ __all__ = [
     "Session",
     "Trace",
     "Uniform",
+    "UsageError",
     "__version__",
     "get_method",
     "load",
@@ -79,7 +89,14 @@ if TYPE_CHECKING:
     from omnidrop.clip.options import ClipOptions
     from omnidrop.clip.probe import probe
     from omnidrop.engine.session import Model, Session, load
-    from omnidrop.errors import OmniDropError
+    from omnidrop.errors import (
+        BudgetError,
+        MediaError,
+        MemoryShortError,
+        ModelError,
+        OmniDropError,
+        UsageError,
+    )
     from omnidrop.options import GenerateOptions, LoadOptions
     from omnidrop.profiling.limits import Limits
     from omnidrop.pruning.method import Method

@@ -1,1 +1,5 @@
-"""The command line: typer and rich live here and nowhere else. Run `omnidrop --help`."""
+"""The command line, the only user of typer and rich. Run `omnidrop --help`.
+
+`commands` has one file per command, `options` their flags, `terminal` draws reports, `files` writes
+results, `errors` turns an exception into a sentence and an exit code.
+"""

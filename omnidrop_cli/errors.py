@@ -9,7 +9,9 @@ import os
 import shutil
 import sys
 import textwrap
+import traceback
 from contextlib import suppress
+from importlib.metadata import entry_points
 
 from omnidrop.errors import (
     BatchError,
@@ -42,6 +44,9 @@ BUG = (
     "Run the same command with --debug to see the traceback, and report it."
 )
 
+#: Entry points by which other packages add methods and model families.
+ADDED = ("omnidrop.methods", "omnidrop.families")
+
 _show_traceback = False
 
 
@@ -67,15 +72,29 @@ def describe(problem: BaseException) -> tuple[str, int]:
         text = "Not enough memory. Lower --max-pixels, --fps or --budget, or use --4bit."
         return text, MemoryShortError.exit_code
     kind, message = type(problem).__name__, str(problem)
-    text = f"{kind}: {message.rstrip(chr(46))}. {BUG}" if message else f"{kind}. {BUG}"
+    package = _added_package(problem)
+    cause = BUG
+    if package is not None:
+        cause = (
+            f"It arose in {package!r}, an installed package that adds to omnidrop. "
+            "Run the same command with --debug to see the traceback."
+        )
+    text = f"{kind}: {message.rstrip(chr(46))}. {cause}" if message else f"{kind}. {cause}"
     return text, BUG_CODE
+
+
+def _added_package(problem: BaseException) -> str | None:
+    """Return the package of a method or a model family that an exception passed through."""
+    points = [point for group in ADDED for point in entry_points(group=group)]
+    added = {point.module.partition(".")[0] for point in points} - {"omnidrop"}
+    frames = [frame for frame, _ in traceback.walk_tb(problem.__traceback__)]
+    names = [str(frame.f_globals.get("__name__")).partition(".")[0] for frame in frames]
+    return next((name for name in reversed(names) if name in added), None)
 
 
 def report(problem: BaseException) -> int:
     """Write an exception's paragraph to stderr; return its exit code."""
     if debugging():
-        import traceback
-
         traceback.print_exception(problem, file=sys.stderr)
     text, code = describe(problem)
     complain(text)

@@ -43,10 +43,10 @@ def test_compare_methods() -> None:
     assert budgets == pytest.approx([20.0] * 5, abs=1.0)
 
 
-def texts(notebook: dict) -> list[list[str]]:
-    """Return the text that each code cell printed, without figures."""
+def texts(notebook: dict) -> list[str]:
+    """Return the text that each code cell printed, without figures and warnings."""
     return [
-        ["".join(out["text"]) for out in cell["outputs"] if out["output_type"] == "stream"]
+        "".join("".join(out["text"]) for out in cell["outputs"] if out.get("name") == "stdout")
         for cell in notebook["cells"]
         if cell["cell_type"] == "code"
     ]
@@ -59,6 +59,10 @@ def test_the_notebook_shows_what_it_computes() -> None:
     path = EXAMPLES / "tour.ipynb"
     stored = json.loads(path.read_text(encoding="utf-8"))
     assert any(texts(stored)), "the notebook was saved without its outputs"
+    outputs = [out for cell in stored["cells"] for out in cell.get("outputs", ())]
+    assert all(out.get("name") != "stderr" for out in outputs), "warnings were saved"
+    assert any("image/png" in out.get("data", {}) for out in outputs), "no figure was saved"
+    assert path.stat().st_size < 60_000
     fresh = nbformat.read(path, as_version=4)
     client = nbclient.NotebookClient(
         fresh, timeout=180, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}}

@@ -10,7 +10,8 @@ import inspect
 import math
 import sys
 import types
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, Literal, Union, get_args, get_origin
 
 from omnidrop.errors import UsageError
@@ -19,29 +20,34 @@ from omnidrop.errors import UsageError
 def fields(method: Any) -> None:
     """Refuse values that a dataclass's own annotations exclude.
 
-    A field annotated with a `Literal` takes one of its words, and one annotated `bool` a switch;
-    a field that is either of several types is left alone where one of them is neither.
+    A field annotated with a `Literal` takes one of its words, `bool` a switch, `int` a whole number
+    and `float` a finite number; any of them may be joined with None. A field of any other type is
+    left to the method.
     """
-    for name, words, is_switch in _annotated(type(method)):  # type: ignore[arg-type]
-        if is_switch:
-            switch(name, getattr(method, name))
-        else:
-            one_of(name, getattr(method, name), words)
+    for name, check in _annotated(type(method)):  # type: ignore[arg-type]
+        check(name, getattr(method, name))
 
 
 @cache
-def _annotated(kind: type[Any]) -> tuple[tuple[str, tuple[Any, ...], bool], ...]:
-    """Return name, allowed words and whether it is a switch, of the fields that say so."""
-    found = []
-    for field in dataclasses.fields(kind):
-        hint = _hint(kind, field.name)
-        if hint is bool:
-            found.append((field.name, (), True))
-            continue
-        words = _words(hint)
-        if words:
-            found.append((field.name, words, False))
-    return tuple(found)
+def _annotated(kind: type[Any]) -> tuple[tuple[str, Callable[[str, Any], None]], ...]:
+    """Return name and check of the fields whose annotation says what they take."""
+    found = ((field.name, _check(_hint(kind, field.name))) for field in dataclasses.fields(kind))
+    return tuple((name, check) for name, check in found if check is not None)
+
+
+def _check(hint: Any) -> Callable[[str, Any], None] | None:
+    """Return the check that an annotation asks for; None where it asks for none."""
+    words = _words(hint)
+    if words:
+        return partial(one_of, known=words)
+    kinds = set(get_args(hint)) if get_origin(hint) in (Union, types.UnionType) else {hint}
+    plain = {bool: switch, int: whole, float: number}
+    if len(kinds - {type(None)}) != 1:
+        return None
+    check = plain.get(kinds.difference({type(None)}).pop())
+    if check is None or type(None) not in kinds:
+        return check
+    return lambda name, value: None if value is None else check(name, value)
 
 
 def _hint(kind: type, name: str) -> Any:
@@ -86,7 +92,7 @@ def number(field: str, value: Any, *, low: float = -math.inf, high: float = math
         raise UsageError(f"{field} cannot be {value!r}.", hint=f"Give {wanted}.")
 
 
-def whole(field: str, value: Any, *, low: int) -> None:
+def whole(field: str, value: Any, *, low: float = -math.inf) -> None:
     """Refuse what is not a whole number of at least `low`."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise UsageError(f"{field} must be a whole number, not {value!r}.")

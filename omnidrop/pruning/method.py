@@ -4,11 +4,12 @@ A method is a frozen dataclass whose fields are its hyper-parameters. It sees te
 TokenMap, never a model. The engine asks it three things:
 
 1. `plan(tokens, layers)` — how many audio and video (AV) tokens enter each layer;
-2. `enter(view)` — which AV tokens enter layer 0, with replaced embeddings where it merges;
+2. `enter(view, plan)` — which AV tokens enter layer 0, and which of them carry a mean of several;
 3. `keep(view, count)` — after a layer, which of the surviving AV tokens enter the next.
 
 To add a method: write one file with a subclass of `LayerMethod` (it chooses inside the layers) or
-`EntryMethod` (before them only), and add one line to `omnidrop/pruning/registry.py`.
+`EntryMethod` (before them only), and add one line to `omnidrop/pruning/registry.py`, or an entry
+point to a package of your own (`docs/write-a-method.md`).
 `omnidrop.testing.check_method` then checks all that must hold of any method.
 """
 

@@ -1,1 +1,1 @@
-"""The record of an answer (`trace`); other packages draw and print it."""
+"""The record of an answer: `trace.Trace`. `omnidrop_cli.terminal` draws it."""

@@ -32,7 +32,7 @@ Examples:
 A SET is a JSONL file, avsynth (built in), or a benchmark as FORMAT:FOLDER:
   worldsense, daily-omni, avut, video-mme, music-avqa, omnivideobench, avsynth
 One line of JSONL is one question:
-  id, video, question, answer   required; video in the file's folder or in --videos
+  id, video, question, answer   required; video beside the file or in --videos
   choices                       optional; answer is one of them, or its letter
   category, start, end, groups  optional
 

@@ -39,9 +39,12 @@ Examples:
 The unpruned control and each method at each budget run in turns, after a warm-up, from opening the
 file to the last token. The report goes to stdout, the names of files written to stderr.
 
---save FILE.png or .svg writes the figures as FILE-heatmap.png, FILE-stages.png, FILE-sweep.png and
-FILE-contact.png; a name that ends in one of these words gets that figure alone. --overlay shows the
-run that keeps the fewest tokens.
+\b
+--save FILE.png or FILE.svg writes one file for each figure:
+  FILE-heatmap.png, FILE-stages.png, FILE-sweep.png, FILE-contact.png
+
+A name that ends in one of these words, like contact.png, gets that figure alone. --overlay shows
+the run that keeps the fewest tokens.
 """
 
 

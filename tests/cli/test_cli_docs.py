@@ -7,6 +7,7 @@ from types import ModuleType
 
 import pytest
 from fakes import ROOT
+from test_cli_options import GROUP
 
 
 @pytest.fixture(scope="module")
@@ -32,3 +33,14 @@ def test_the_page_has_every_option(maker) -> None:
     for command, parameter in OPTIONS:
         assert f"## omnidrop {command.name}\n" in text
         assert max(parameter.opts, key=len) in text
+
+
+@pytest.mark.parametrize("command", sorted(GROUP.commands))
+def test_help_fits_80_columns_and_breaks_no_name(command, run, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, text, _ = run(command, "--help")
+    assert code == 0
+    lines = text.splitlines()
+    assert lines[0].startswith(f"Usage: omnidrop {command} ")
+    assert not [line for line in lines if len(line) > 80]
+    assert not [line for line in lines if line.endswith("-")]

@@ -8,10 +8,12 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
 
+from omnidrop.errors import UsageError
 from omnidrop.testing import check_method
 
 HERE = Path(__file__).parent
@@ -110,12 +112,41 @@ def test_without_the_package_nobody_knows_it() -> None:
     assert "no method 'loudest'" in err
 
 
+def test_its_bug_is_not_called_one_of_omnidrop(site: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "site"
+    shutil.copytree(site, broken)
+    with (broken / "loudest.py").open("a", encoding="utf-8") as file:
+        file.write(
+            "\n    def start(self, plan):\n        return schedules.no_such_function(plan)\n"
+        )
+    ask = ["ask", str(DUET), QUESTION, "--method", "loudest"]
+    results = run(broken, ask, [*ask, "--set", "turn=late"])
+    (code, said, err), (_, _, wrong) = results
+    assert code == 1
+    assert not said
+    assert "It arose in 'loudest', an installed package" in err
+    assert "bug in omnidrop" not in err
+    assert "turn must be a number, not 'late'" in wrong
+
+
 def test_it_keeps_what_every_method_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(PACKAGE))
     from loudest import Loudest
 
     check_method(Loudest)
     check_method(Loudest, turn=0.25, cache="cut")
+
+
+def test_the_short_method_on_the_page_is_a_method_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "write-a-method.md").read_text("utf-8")
+    blocks = [part.split("```")[0] for part in page.split("```python\n")[1:]]
+    (code,) = [block for block in blocks if "NovelAudio" in block]
+    module = types.ModuleType("novel_audio")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(code, module.__dict__)
+    check_method(module.NovelAudio)
+    with pytest.raises(UsageError, match="audio must be a number"):
+        module.NovelAudio(audio="more")
 
 
 def test_the_docs_have_this_very_code() -> None:

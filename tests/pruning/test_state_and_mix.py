@@ -97,3 +97,33 @@ def test_words_and_switches_are_checked_from_their_annotations():
         OmniDrop(rows="first")
     with pytest.raises(UsageError, match="solve must be true or false"):
         OmniDrop(solve=1)
+
+
+@dataclass(frozen=True)
+class Numbered(LayerMethod):
+    """A method that leaves the checking of its numbers to its annotations."""
+
+    share: float = 0.5
+    after: int | None = None
+    either: int | str = 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"share": "high"}, "share must be a number, not 'high'"),
+        ({"share": True}, "share must be a number, not True"),
+        ({"share": float("nan")}, "share must be a number"),
+        ({"share": None}, "share must be a number, not None"),
+        ({"after": 2.5}, "after must be a whole number, not 2.5"),
+    ],
+)
+def test_numbers_are_checked_from_their_annotations(settings, said):
+    with pytest.raises(UsageError, match=said):
+        Numbered(**settings)
+
+
+def test_numbers_that_annotations_allow_are_taken():
+    made = Numbered(share=1, after=None, either="any")
+    assert (made.share, made.after, made.either) == (1, None, "any")
+    assert Numbered(after=3).after == 3

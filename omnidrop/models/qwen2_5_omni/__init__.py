@@ -1,6 +1,7 @@
 """Qwen2.5-Omni: decoder, encoders, prompt template and sizes.
 
-The rest of the package uses only `FAMILY`; transformers is imported when it is needed.
+`FAMILY` is what the rest of the package knows of it; transformers is imported when it is used.
+`template` has the chat, the order of tokens, their positions and the audio tokens per second.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class QwenOmni:
             "Qwen/Qwen2.5-Omni-7B": _published(TextShape(28, 3584, 18944, 28, 4, 128, 152_064)),
         }
     )
-    #: Parts of a checkpoint that synthesise speech.
+    #: Parts of a checkpoint that speak.
     unused_weights: tuple[str, ...] = ("talker.", "token2wav.")
 
     def missing_part(self, config: Mapping[str, Any]) -> str | None:
@@ -108,7 +109,7 @@ class QwenOmni:
 
 
 def thinker_config(config: Mapping[str, Any]) -> Any:
-    """Return the thinker's part of a config; the hub's configs have other parts, too."""
+    """Return the part of a config that is about the thinker; the hub's has others besides."""
     return config.get("thinker_config") or config
 
 
