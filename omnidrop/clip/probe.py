@@ -344,15 +344,17 @@ def _corrected_spans(
     measured = _measured_spans(path, [stream.index for stream in wanted])
     short = 0.0
     for index, (start, length) in measured.items():
-        said = headers[index][1]
-        if said is None or estimated:
+        announced = headers[index][1]
+        if announced is None or estimated:
             spans[index] = (start, length)
             continue
-        end, said_end = start + (length or 0.0), headers[index][0] + said
+        end, announced_end = start + (length or 0.0), headers[index][0] + announced
         # Half a second of audio may be codec padding; frames are not padded.
-        if abs(end - said_end) > (0.02 if video_source and index == video_source.index else 0.5):
+        if abs(end - announced_end) > (
+            0.02 if video_source and index == video_source.index else 0.5
+        ):
             spans[index] = (headers[index][0], end - headers[index][0])
-        short = max(short, said_end - end)
+        short = max(short, announced_end - end)
     if short > 0.5 and not estimated:
         notices.append(
             f"The file is damaged or truncated: {short:.1f} s that its header announces "
