@@ -26,6 +26,9 @@ from omnidrop.clip.probe import COUNTED_FORMATS, AudioStream
 
 _PREROLL = 1.0  # seconds decoded before the start, so that codec and resampler have settled
 _GAP = 0.1  # seconds by which the file's clock may disagree with its sample count
+# Most seconds of silence that are filled in: so many, and one more for so many bytes of the file.
+# A damaged time can stand for any age; nothing in a file's contents backs it.
+_SILENCE, _BYTES_OF_SILENCE = 3600, 200
 # Samples resampled together: codecs yield about a thousand at a time, and each call has a cost.
 _GATHERED = 1 << 14
 _LOUDEST = 65536.0  # files in 16-bit units reach half of it; beyond are no samples but noise
@@ -144,12 +147,20 @@ def audio_blocks(
     blocks: Any = _decoded_blocks(path, track, counted, origin, rate, damage)
     place = 0  # samples yielded so far
     where = 0  # position of the next decoded sample; negative before the origin
+    leapt = 0  # samples by which the file's clock has leapt
+    silence = round((_SILENCE + path.stat().st_size / _BYTES_OF_SILENCE) * rate)
     largest = 10 * rate
     try:
         for time, block in blocks:
             # A block without a time continues the previous one.
-            where = where if time is None else round((time - origin) * rate)
+            if time is not None and math.isfinite(time):
+                where = round((time - origin) * rate) - leapt
             ahead = where - place if limit is None else min(where, limit) - place
+            if ahead > silence:  # a clock that leaps, not a gap: what follows, follows at once
+                leapt += where - place
+                where, ahead = place, 0
+                damage.leapt = leapt / rate
+            silence -= max(0, ahead)
             for start in range(0, ahead, largest):
                 yield np.zeros(min(largest, ahead - start), dtype=np.float32)
             place += max(0, ahead)

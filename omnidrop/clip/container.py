@@ -284,9 +284,16 @@ _TRIES = 50  # damaged packets in a row before the rest is given up
 
 
 def decoded_audio(
-    container: Any, stream: Any, on_damage: Callable[[], None] = lambda: None
+    container: Any,
+    stream: Any,
+    on_damage: Callable[[], None] = lambda: None,
+    correct: Callable[[Any], None] | None = None,
 ) -> Iterator[Any]:
-    """Decode an audio track; ``on_damage`` is called for each damaged packet, which is skipped."""
+    """Decode an audio track.
+
+    ``on_damage`` is called for each damaged packet, which is skipped; ``correct`` may change the
+    times of each packet before it is decoded.
+    """
     packets = demux(container, stream)
     failures = 0
     while failures < _TRIES:
@@ -294,6 +301,8 @@ def decoded_audio(
             packet = next(packets, None)
             if packet is None:
                 return
+            if correct is not None:
+                correct(packet)
             frames = packet.decode()
         except av.error.EOFError:
             return

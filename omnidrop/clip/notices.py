@@ -55,6 +55,8 @@ def audio_notices(
         yield f"Damaged parts of the audio were skipped ({len(damage.corrupt)})."
     if damage.not_numbers:
         yield f"{damage.not_numbers} audio samples are no numbers, and are read as silence."
+    if damage.leapt:
+        yield f"The audio's clock leaps by {damage.leapt:.0f} s, which are left out."
     if damage.inverted:
         yield "Audio channels are in opposite phase; one is inverted, or they would cancel out."
     if not decoded:

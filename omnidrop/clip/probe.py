@@ -27,6 +27,7 @@ from omnidrop.clip.container import (
     media_errors,
     open_container,
 )
+from omnidrop.clip.frames.large import check_held, is_large
 from omnidrop.clip.truncation import is_cut_off
 from omnidrop.errors import MediaError
 
@@ -180,7 +181,7 @@ def probe(path: Any) -> MediaInfo:
         if len(wanted) == 1 and video_source is None and small:
             joined = _joined(path, wanted[0], spans, notices, _format_names(container))
         video = (
-            _video_stream(container, video_source, spans, notices)
+            _video_stream(path, container, video_source, spans, notices)
             if video_source is not None
             else None
         )
@@ -397,7 +398,11 @@ def _orientation(frame: Any) -> tuple[int, bool]:
 
 
 def _video_stream(
-    container: Any, stream: Any, spans: dict[int, tuple[float, float | None]], notices: list[str]
+    path: Path,
+    container: Any,
+    stream: Any,
+    spans: dict[int, tuple[float, float | None]],
+    notices: list[str],
 ) -> VideoStream | None:
     start, duration = spans[stream.index]
     context = stream.codec_context
@@ -405,6 +410,9 @@ def _video_stream(
         notices.append("The video is in a format that cannot be decoded, and is left out.")
         return None
     codec = context.name
+    if is_large(context.width, context.height):
+        check_held(path, context.width, context.height)
+        context.thread_count = 1
     frame = _first_frame(container, stream)
     if frame is None:
         notices.append(f"The video ({codec}) cannot be decoded, and is left out.")

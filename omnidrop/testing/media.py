@@ -133,6 +133,8 @@ def _audio_jobs(output, seconds, codec="aac", start=0.0, rate=44_100, channels=1
                 language=None, layout=None, gains=None):  # fmt: skip
     stream = output.add_stream(codec, rate=rate)
     stream.layout = layout or _LAYOUTS[channels]
+    if codec.startswith("wma"):  # its default is more than it takes for one channel
+        stream.bit_rate = 64_000
     if language:
         stream.metadata["language"] = language
     wave = tone(seconds, rate, channels, hertz)

@@ -9,7 +9,7 @@ import torch
 from omnidrop.clip.audio_layout import AudioLayout, mix
 from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.testing import media
-from tests.whole import read_whole
+from omnidrop.testing.whole_clip import read_whole
 
 
 def level(sound: torch.Tensor) -> float:

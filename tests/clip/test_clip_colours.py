@@ -6,7 +6,7 @@ import pytest
 
 from omnidrop.clip.clip import open_clip
 from omnidrop.testing import media
-from tests.whole import read_whole
+from omnidrop.testing.whole_clip import read_whole
 
 RED = (200, 40, 30)
 

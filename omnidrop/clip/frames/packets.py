@@ -44,6 +44,8 @@ class Damage:
         Audio samples that are no numbers, or beyond any loudness; they are read as silence.
     inverted : bool
         Whether an audio channel was inverted, because it would have cancelled another.
+    leapt : float
+        Seconds by which the audio's clock leaps ahead, too many to be a gap; they are left out.
     """
 
     corrupt: set[object] = field(default_factory=set)
@@ -51,6 +53,7 @@ class Damage:
     gaps: list[tuple[float, float]] = field(default_factory=list)
     not_numbers: int = 0
     inverted: bool = False
+    leapt: float = 0.0
 
     def add(self, *others: Damage) -> None:
         """Merge the damage found by other readers; what two have met is counted once."""

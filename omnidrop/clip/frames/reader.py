@@ -31,6 +31,7 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from omnidrop.clip.container import media_errors, open_container
+from omnidrop.clip.frames.large import is_large, reduced
 from omnidrop.clip.frames.packets import CLOCK_SLACK, Damage, Packets, discard_other_streams
 from omnidrop.clip.probe import VideoStream
 
@@ -228,8 +229,12 @@ class FrameReader:
         """Return a decoded frame as RGB, rotated for display: uint8, (3, H, W)."""
         # By name, because PyAV 14 takes no numbers. Without it full-range colours are stretched.
         spread = {1: "MPEG", 2: "JPEG"}.get(int(frame.color_range))
+        scaled: dict[str, Any] = {}
+        if is_large(frame.width, frame.height):
+            width, height = reduced(frame.width, frame.height)
+            scaled = {"width": width, "height": height, "interpolation": "AREA"}
         rgb = self._scaler.reformat(
-            frame, format="rgb24", src_color_range=spread, **_matrix(frame), **_ONE_THREAD
+            frame, format="rgb24", src_color_range=spread, **scaled, **_matrix(frame), **_ONE_THREAD
         )
         image = torch.from_numpy(np.ascontiguousarray(rgb.to_ndarray())).permute(2, 0, 1)
         if self.stream.mirrored:
@@ -247,7 +252,9 @@ class FrameReader:
         discard_other_streams(self._container, self._source)
         self._context = self._source.codec_context
         size = self.stream.width * self.stream.height
-        if self._threads is not None or (self.stream.frames or 10**6) * size < _SMALL:
+        if is_large(self.stream.width, self.stream.height):
+            self._context.thread_count = 1  # each thread holds frames
+        elif self._threads is not None or (self.stream.frames or 10**6) * size < _SMALL:
             self._context.thread_count = self._threads or 1
         else:
             self._context.thread_type = "AUTO"
