@@ -96,8 +96,8 @@ class Mono:
             if frame is None or not frame.samples:
                 continue
             samples = frame.to_ndarray().reshape(frame.samples, len(self._weights))
-            # Written so that it is true for NaN too.
-            if not max(samples.max(), -samples.min()) <= _LOUDEST:
+            # One fast product tells in nearly all cases; written so that NaN counts as wrong.
+            if not np.vdot(samples, samples) <= _LOUDEST:
                 wrong = ~(np.abs(samples) <= _LOUDEST)
                 self._damage.not_numbers += int(wrong.sum())
                 samples = np.where(wrong, np.float32(0.0), samples)
