@@ -44,6 +44,7 @@ from omnidrop.errors import MediaError, UsageError
 __all__ = ["Clip", "ClipOptions", "FrameChunk", "SamplingPlan", "open_clip"]
 
 _OPTIONS, _SPEC = ClipOptions(), MediaSpec()
+_LONGEST = 30 * 86_400.0  # seconds that a clip may last
 _READ_AHEAD = 32 << 20  # bytes of frames that each reader may hold for later
 
 
@@ -214,6 +215,13 @@ class Clip:
             raise UsageError(
                 f"start ({start:g} s) is not before the end of the clip ({whole:.2f} s).",
                 hint=f"Choose a start below {whole:.2f}.",
+            )
+        if whole > _LONGEST and self.options.end is None and math.isfinite(whole):
+            raise MediaError(
+                f"The clip claims to last {whole / 86_400:,.0f} days; its times cannot be right.",
+                path=self.path,
+                hint="Select the part that matters (--end), or write the file anew with its "
+                "frame rate.",
             )
         end = whole
         if self.options.end is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,7 +19,15 @@ from typing import Any
 import av
 import av.error
 
-from omnidrop.clip.container import as_path, media_errors, open_container
+from omnidrop.clip.audio_layout import AudioLayout
+from omnidrop.clip.container import (
+    as_path,
+    decoded_audio,
+    demux,
+    media_errors,
+    open_container,
+)
+from omnidrop.clip.frames.large import check_held, is_large
 from omnidrop.clip.truncation import is_cut_off
 from omnidrop.errors import MediaError
 
@@ -29,9 +38,15 @@ _ESTIMATED = {
     "aac", "ac3", "amr", "dts", "eac3", "gif", "h264", "hevc", "loas", "m4v", "mjpeg", "mp3",
     "mpegvideo", "mpeg", "obu", "truehd", "vc1", "vvc",
 }  # fmt: skip
+#: Formats of audio whose times are counts of samples. A clock that leaps means joined files there.
+COUNTED_FORMATS = {
+    "aac", "ac3", "aiff", "amr", "au", "caf", "dts", "eac3", "flac", "loas", "mp3", "ogg", "tta",
+    "w64", "wav", "wv",
+}  # fmt: skip
 _STILL_CODECS = {"mjpeg", "png", "bmp", "webp", "tiff", "gif", "jpegxl"}
 _ALWAYS_MEASURED = 64 << 20  # bytes; files up to this size are read packet by packet
 _MAX_PACKETS_TO_FIRST_FRAME = 2000
+_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
@@ -78,7 +93,8 @@ class VideoStream:
 class AudioStream:
     """One audio track of a clip: stream ``index`` of the file, ``number`` among its audio tracks.
 
-    ``rate`` in Hz, ``duration`` and ``start`` in seconds on the file's own clock.
+    ``rate`` in Hz, ``duration`` and ``start`` in seconds on the file's own clock. ``joined`` says
+    that the file is several recordings, one behind the other, each with a clock of its own.
     """
 
     index: int
@@ -89,6 +105,7 @@ class AudioStream:
     duration: float | None
     start: float
     language: str | None
+    joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -160,15 +177,18 @@ def probe(path: Any) -> MediaInfo:
         small = path.stat().st_size <= _ALWAYS_MEASURED
         if estimated or small or any(spans[s.index][1] is None for s in wanted):
             spans = _corrected_spans(path, spans, video_source, wanted, bool(estimated), notices)
+        joined = False
+        if len(wanted) == 1 and video_source is None and small:
+            joined = _joined(path, wanted[0], spans, notices, _format_names(container))
         video = (
-            _video_stream(container, video_source, spans, notices)
+            _video_stream(path, container, video_source, spans, notices)
             if video_source is not None
             else None
         )
         audio = tuple(
             stream
             for number, source in enumerate(audio_sources)
-            if (stream := _audio_stream(source, number, spans, notices)) is not None
+            if (stream := _audio_stream(source, number, spans, notices, joined)) is not None
         )
         if not notices and is_cut_off(path, _format_names(container)):
             notices.append("The file is truncated: its end is missing.")
@@ -228,6 +248,37 @@ def _tagged(stream: Any) -> float | None:
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - max(0.0, start)
 
 
+_RESTART = 0.5  # seconds by which a clock falls back where the next of several joined files begins
+
+
+def _joined_span(path: Path, index: int) -> tuple[float, float] | None:
+    """Return start and duration of an audio track whose clock begins anew, by decoding it.
+
+    None if it does not begin anew.
+    """
+    start, latest, joined = None, None, False
+    with open_container(path) as container:
+        stream = container.streams[index]
+        with suppress(av.error.FFmpegError, OSError):  # packets before the damage count
+            for packet in demux(container, stream):
+                if packet.pts is None or not packet.size:
+                    continue
+                start = packet.pts if start is None else start
+                if latest is not None and (packet.pts - latest) * stream.time_base < -_RESTART:
+                    joined = True
+                    break
+                latest = packet.pts
+    if start is None or not joined:
+        return None
+    with open_container(path) as container:
+        stream = container.streams[index]
+        AudioLayout.of(stream.codec_context)
+        seconds = sum(
+            frame.samples / frame.sample_rate for frame in decoded_audio(container, stream)
+        )
+    return float(start * stream.time_base), seconds
+
+
 def _measured_spans(path: Path, indices: list[int]) -> dict[int, tuple[float, float | None]]:
     """Return start and duration per stream, in seconds, from its packets. Decodes nothing."""
     times: dict[int, list[float]] = {index: [] for index in indices}
@@ -238,7 +289,7 @@ def _measured_spans(path: Path, indices: list[int]) -> dict[int, tuple[float, fl
         bases = {i: container.streams[i].time_base or Fraction(1) for i in indices}
         scales = {i: (base.numerator, base.denominator) for i, base in bases.items()}
         try:
-            for packet in container.demux([container.streams[i] for i in indices]):
+            for packet in demux(container, [container.streams[i] for i in indices]):
                 if packet.pts is None or not packet.size or packet.is_discard:
                     continue
                 index = packet.stream_index
@@ -263,6 +314,22 @@ def _measured_spans(path: Path, indices: list[int]) -> dict[int, tuple[float, fl
                 length = sorted(gaps)[len(gaps) // 2]
             spans[index] = (moments[0], (moments[-1] + length - moments[0]) or None)
     return spans
+
+
+def _joined(
+    path: Path,
+    source: Any,
+    spans: dict[int, tuple[float, float | None]],
+    notices: list[str],
+    formats: set[str],
+) -> bool:
+    """Correct the span of the only track of an audio file; return whether files are joined."""
+    found = _joined_span(path, source.index) if formats & COUNTED_FORMATS else None
+    if found is None:
+        return False
+    spans[source.index] = found
+    notices.append("Several recordings are joined in the file; they are heard one after the other.")
+    return True
 
 
 def _corrected_spans(
@@ -305,7 +372,8 @@ def _choose_video(container: Any) -> Any:
             continue
         disposition = getattr(stream, "disposition", None)  # since PyAV 14.1
         if disposition is not None:
-            cover = "attached_pic" in str(disposition) or int(disposition) & 0x400
+            # PyAV 14.1 to 17.0 has a Flag, which int() refuses; later ones an IntFlag.
+            cover = bool(disposition.value & _ATTACHED_PICTURE)
         else:
             cover = stream.codec_context is not None and (
                 stream.codec_context.name in _STILL_CODECS and stream.frames <= 1
@@ -330,7 +398,11 @@ def _orientation(frame: Any) -> tuple[int, bool]:
 
 
 def _video_stream(
-    container: Any, stream: Any, spans: dict[int, tuple[float, float | None]], notices: list[str]
+    path: Path,
+    container: Any,
+    stream: Any,
+    spans: dict[int, tuple[float, float | None]],
+    notices: list[str],
 ) -> VideoStream | None:
     start, duration = spans[stream.index]
     context = stream.codec_context
@@ -338,6 +410,9 @@ def _video_stream(
         notices.append("The video is in a format that cannot be decoded, and is left out.")
         return None
     codec = context.name
+    if is_large(context.width, context.height):
+        check_held(path, context.width, context.height)
+        context.thread_count = 1
     frame = _first_frame(container, stream)
     if frame is None:
         notices.append(f"The video ({codec}) cannot be decoded, and is left out.")
@@ -372,7 +447,7 @@ def _video_stream(
 def _first_frame(container: Any, stream: Any) -> Any:
     """Decode the first frame that can be decoded, or return None."""
     try:
-        for count, packet in enumerate(container.demux(stream)):
+        for count, packet in enumerate(demux(container, stream)):
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
@@ -387,7 +462,11 @@ def _first_frame(container: Any, stream: Any) -> Any:
 
 
 def _audio_stream(
-    stream: Any, number: int, spans: dict[int, tuple[float, float | None]], notices: list[str]
+    stream: Any,
+    number: int,
+    spans: dict[int, tuple[float, float | None]],
+    notices: list[str],
+    joined: bool,
 ) -> AudioStream | None:
     context = stream.codec_context
     if context is None or not context.sample_rate:
@@ -400,8 +479,9 @@ def _audio_stream(
         number=number,
         codec=context.name,
         rate=context.sample_rate,
-        channels=len(context.layout.channels),
+        channels=len(AudioLayout.of(context).names),
         duration=duration,
         start=start,
         language=None if language in (None, "", "und") else language,
+        joined=joined,
     )
