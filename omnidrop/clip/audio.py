@@ -21,6 +21,7 @@ import av.error
 import numpy as np
 import soundfile
 
+from omnidrop.clip.clock import Corrector
 from omnidrop.clip.container import media_errors, open_container, open_file
 from omnidrop.clip.frames.packets import Damage, discard_other_streams
 from omnidrop.clip.probe import AudioStream
@@ -30,6 +31,7 @@ SNDFILE_FORMATS = {"wav", "w64", "flac", "ogg", "aiff", "au", "caf"}
 
 _PREROLL = 1.0  # seconds decoded before the start, so that codec and resampler have settled
 _GAP = 0.1  # seconds by which the file's clock may disagree with its sample count
+_MOST_SILENCE = 600  # seconds of silence that are made up for one gap
 _TRIES = 50  # damaged packets in a row before the rest is given up
 # Samples resampled together: codecs yield about a thousand at a time, and each call has a cost.
 _GATHERED = 1 << 14
@@ -91,6 +93,7 @@ def audio_blocks(
     length: float | None,
     rate: int,
     damage: Damage,
+    reach: float = 0.0,
 ) -> Iterator[np.ndarray]:
     """Yield an audio track from ``origin`` on.
 
@@ -109,7 +112,10 @@ def audio_blocks(
     rate : int
         Samples per second of the output.
     damage : Damage
-        Receives the packets that could not be decoded, and where the audio ended.
+        Receives the packets that could not be decoded, leaps, and where the audio ended.
+    reach : float
+        Seconds, on the same clock as ``origin``, up to which a gap is filled with silence however
+        long it is; beyond it a gap of more than ten minutes is taken for a leap of the clock.
 
     Yields
     ------
@@ -124,11 +130,16 @@ def audio_blocks(
         blocks = _libav_blocks(path, track, origin, rate, damage)
     place = 0  # samples yielded so far
     where = 0  # position of the next decoded sample; negative before the origin
+    leapt = 0.0  # seconds of leaps that were closed
     largest = 10 * rate
     try:
         for time, block in blocks:
             # A block without a time continues the previous one.
-            where = where if time is None else round((time - origin) * rate)
+            where = where if time is None else round((time - origin - leapt) * rate)
+            if where > max(place + _MOST_SILENCE * rate, (reach - origin) * rate):
+                leapt += (where - place) / rate
+                damage.leaps += 1
+                where = place
             ahead = where - place if limit is None else min(where, limit) - place
             for start in range(0, ahead, largest):
                 yield np.zeros(min(largest, ahead - start), dtype=np.float32)
@@ -209,10 +220,13 @@ def _libav_blocks(
     with media_errors(path), open_container(path) as container:
         stream = container.streams[track.index]
         discard_other_streams(container, stream)
-        if origin - track.start > 2 * _PREROLL:
+        clock_of = track.clock
+        correct = None if clock_of.is_plain else Corrector(clock_of, stream.time_base)
+        if origin - track.start > 2 * _PREROLL and not clock_of.sequential:
+            stored = clock_of.stored(origin - _PREROLL)
             with suppress(av.error.FFmpegError, OverflowError):  # else read from the start
-                container.seek(math.floor((origin - _PREROLL) / stream.time_base), stream=stream)
-        for frame in audio_frames(container, stream, damage):
+                container.seek(math.floor(stored / stream.time_base), stream=stream)
+        for frame in audio_frames(container, stream, damage, correct):
             if frame.time is not None and (clock is None or abs(frame.time - clock) > _GAP):
                 for block in resampler.flush():
                     yield time, block
@@ -229,8 +243,10 @@ def _libav_blocks(
             time = None
 
 
-def audio_frames(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
-    """Decode an audio track; damaged packets are recorded and skipped."""
+def audio_frames(
+    container: Any, stream: Any, damage: Damage, correct: Corrector | None = None
+) -> Iterator[Any]:
+    """Decode an audio track, its clock corrected; damaged packets are recorded and skipped."""
     packets = container.demux(stream)
     failures = 0
     while failures < _TRIES:
@@ -238,6 +254,8 @@ def audio_frames(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
             packet = next(packets, None)
             if packet is None:
                 return
+            if correct is not None:
+                correct(packet)
             frames = packet.decode()
         except av.error.EOFError:
             return

@@ -44,6 +44,7 @@ from omnidrop.errors import MediaError, UsageError
 __all__ = ["Clip", "ClipOptions", "FrameChunk", "SamplingPlan", "open_clip"]
 
 _OPTIONS, _SPEC = ClipOptions(), MediaSpec()
+_OVERHANG = 1.0  # seconds that audio may go on behind the last frame before that frame is repeated
 _READ_AHEAD = 32 << 20  # bytes of frames that each reader may hold for later
 
 
@@ -249,11 +250,14 @@ class Clip:
             if video is None and options.video:
                 self._note("The clip has no video.")
             return None
-        end = min(self.start + self.duration, self._video_end())
+        end, last = self.start + self.duration, self._video_end()
+        if end - last > _OVERHANG:
+            self._note(
+                f"The video ends at {last:.2f} s; its last frame stays on screen until {end:.2f} s."
+            )
+        elif self.start < last:
+            end = min(end, last)
         seconds = end - self.start
-        if seconds <= 0:
-            self._note(f"The video ends at {self._video_end():.2f} s, before the start.")
-            return None
         return sampling_plan(options, self.spec.video, seconds, video.height, video.width)
 
     def _audio_is_long_enough(self) -> bool:
@@ -361,11 +365,16 @@ class Clip:
             length=self.duration if cut and math.isfinite(self.duration) else None,
             rate=self.spec.audio.sampling_rate,
             damage=damage,
+            reach=info.start + self._reach(info),
         ):
             total += len(block)
             loudest = max(loudest, float(np.abs(block).max(initial=0.0)))
             yield block
         self._report_audio(damage, total, loudest)
+
+    def _reach(self, info: MediaInfo) -> float:
+        """Return the seconds of the clip up to which its video goes, if the audio is its own."""
+        return self._video_end() if info is self.info and info.video is not None else 0.0
 
     def _report_audio(self, damage: Damage, total: int, loudest: float) -> None:
         track, info = self._track, self._audio_info

@@ -56,6 +56,8 @@ def audio_notices(
     if not decoded:
         yield "The audio cannot be decoded, and is left out."
         return
+    if damage.leaps:
+        yield "The clock of the audio leaps by more than ten minutes; it is read without the leap."
     if loudest < _SILENCE:
         yield "The audio track is silent."
     if announced is not None and end < announced - _SHORTFALL:

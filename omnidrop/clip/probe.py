@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import av
 import av.error
 
+from omnidrop.clip.clock import PLAIN, PacketTimes, StreamClock, aligned, find_clocks
 from omnidrop.clip.container import as_path, media_errors, open_container
 from omnidrop.clip.truncation import is_cut_off
 from omnidrop.errors import MediaError
@@ -31,7 +32,11 @@ _ESTIMATED = {
 }  # fmt: skip
 _STILL_CODECS = {"mjpeg", "png", "bmp", "webp", "tiff", "gif", "jpegxl"}
 _ALWAYS_MEASURED = 64 << 20  # bytes; files up to this size are read packet by packet
+# The clock of these may break anywhere, and their headers announce no duration.
+_LIVE, _LIVE_MEASURED = {"mpegts", "flv"}, 2 << 30
 _MAX_PACKETS_TO_FIRST_FRAME = 2000
+_USUAL_RATE = 25  # frames per second of a stream that says nothing of them
+_HIGHEST_RATE = 1000  # above it a rate is a time base, not a rate
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
@@ -58,6 +63,10 @@ class VideoStream:
         Seconds, on the file's own clock.
     codec, pixel_format : str
     bit_depth : int
+    clock : StreamClock
+        How stored times become those of a steady clock; ``start`` lies on the steady one.
+    own_duration : bool
+        Whether ``duration`` is this stream's own, and not that of the whole file.
     """
 
     index: int
@@ -72,13 +81,15 @@ class VideoStream:
     codec: str
     pixel_format: str
     bit_depth: int
+    clock: StreamClock = PLAIN
+    own_duration: bool = True
 
 
 @dataclass(frozen=True)
 class AudioStream:
     """One audio track of a clip: stream ``index`` of the file, ``number`` among its audio tracks.
 
-    ``rate`` in Hz, ``duration`` and ``start`` in seconds on the file's own clock.
+    ``rate`` in Hz, ``duration`` and ``start`` in seconds on the steady clock that ``clock`` gives.
     """
 
     index: int
@@ -89,6 +100,7 @@ class AudioStream:
     duration: float | None
     start: float
     language: str | None
+    clock: StreamClock = PLAIN
 
 
 @dataclass(frozen=True)
@@ -143,7 +155,6 @@ def probe(path: Any) -> MediaInfo:
     path = as_path(path)
     notices: list[str] = []
     with open_container(path) as container, media_errors(path):
-        spans = _header_spans(container)
         video_source = _choose_video(container)
         audio_sources = [s for s in container.streams if s.type == "audio"]
         if video_source is None and not audio_sources:
@@ -154,26 +165,31 @@ def probe(path: Any) -> MediaInfo:
                 hint="Name a video or audio file.",
             )
         wanted = [s for s in [video_source, *audio_sources] if s is not None]
-        estimated = _format_names(container) & _ESTIMATED or (
-            "mov" in _format_names(container) and any(not s.frames for s in wanted)
-        )
-        small = path.stat().st_size <= _ALWAYS_MEASURED
-        if estimated or small or any(spans[s.index][1] is None for s in wanted):
-            spans = _corrected_spans(path, spans, video_source, wanted, bool(estimated), notices)
+        formats, size = _format_names(container), path.stat().st_size
+        found = _header_spans(container)
+        estimated = formats & _ESTIMATED or ("mov" in formats and any(not s.frames for s in wanted))
+        small = size <= (_LIVE_MEASURED if formats & _LIVE else _ALWAYS_MEASURED)
+        if estimated or small or any(found.spans[s.index][1] is None for s in wanted):
+            _measure(path, found, video_source, wanted, bool(estimated), formats, notices)
+        for index, shift in aligned(
+            {s.index: found.spans[s.index] for s in wanted}, notices
+        ).items():
+            start, duration = found.spans[index]
+            found.spans[index] = (start + shift, duration)
+            found.clocks[index] = replace(found.clocks[index], shift=shift)
         video = (
-            _video_stream(container, video_source, spans, notices)
+            _video_stream(container, video_source, found, notices)
             if video_source is not None
             else None
         )
         audio = tuple(
             stream
             for number, source in enumerate(audio_sources)
-            if (stream := _audio_stream(source, number, spans, notices)) is not None
+            if (stream := _audio_stream(source, number, found, notices)) is not None
         )
-        if not notices and is_cut_off(path, _format_names(container)):
+        if not notices and is_cut_off(path, formats):
             notices.append("The file is truncated: its end is missing.")
         format_name = container.format.name
-        size = path.stat().st_size
     if video is None and not audio:
         raise MediaError(
             "Nothing in the file can be decoded. " + " ".join(notices),
@@ -201,19 +217,25 @@ def _seconds(value: int | None, base: Any) -> float | None:
     return None if value is None or not base else float(value * base)
 
 
-def _header_spans(container: Any) -> dict[int, tuple[float, float | None]]:
-    """Return start, and duration or None, per stream, in seconds, as the headers say."""
+def _header_spans(container: Any) -> _Spans:
+    """Return what the headers say of each stream, in seconds."""
     whole = container.duration / av.time_base if container.duration else None
     first = container.start_time / av.time_base if container.start_time else 0.0
-    spans = {}
+    # libav gives the duration of the whole file to streams that have none of their own.
+    shared = "matroska" in _format_names(container) and len(container.streams) > 1
+    found = _Spans({}, set(), {})
     for stream in container.streams:
         start = _seconds(stream.start_time, stream.time_base)
         start = first if start is None else start
-        duration = _seconds(stream.duration, stream.time_base) or _tagged(stream)
+        tagged = _tagged(stream)
+        duration = tagged or _seconds(stream.duration, stream.time_base)
+        if duration and (tagged or not shared):
+            found.own.add(stream.index)
         if not duration and whole:
             duration = whole - (start - first)
-        spans[stream.index] = (start, duration if duration and duration > 0 else None)
-    return spans
+        found.spans[stream.index] = (start, duration if duration and duration > 0 else None)
+        found.clocks[stream.index] = PLAIN
+    return found
 
 
 def _tagged(stream: Any) -> float | None:
@@ -228,71 +250,112 @@ def _tagged(stream: Any) -> float | None:
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - max(0.0, start)
 
 
-def _measured_spans(path: Path, indices: list[int]) -> dict[int, tuple[float, float | None]]:
-    """Return start and duration per stream, in seconds, from its packets. Decodes nothing."""
-    times: dict[int, list[float]] = {index: [] for index in indices}
-    lengths: dict[int, float] = dict.fromkeys(indices, 0.0)  # of the latest packet
-    reordered: set[int] = set()
+def _packet_times(path: Path, indices: list[int]) -> dict[int, PacketTimes]:
+    """Return the times of all packets of the named streams. Decodes nothing."""
+    streams = {index: PacketTimes() for index in indices}
     with open_container(path) as container:
         # Fractions are slow, and this runs for every packet.
         bases = {i: container.streams[i].time_base or Fraction(1) for i in indices}
         scales = {i: (base.numerator, base.denominator) for i, base in bases.items()}
         try:
             for packet in container.demux([container.streams[i] for i in indices]):
-                if packet.pts is None or not packet.size or packet.is_discard:
+                if not packet.size:
                     continue
                 index = packet.stream_index
+                times = streams[index]
+                times.packets += 1
+                if packet.is_discard:
+                    times.late_discards = times.late_discards or bool(times.shown)
+                    continue
+                if packet.pts is None:
+                    continue
                 ticks, second = scales[index]
                 time = packet.pts * ticks / second
-                if not times[index] or time >= max(times[index][-1], times[index][0]):
-                    lengths[index] = (packet.duration or 0) * ticks / second
+                shown = times.shown
+                if not shown or time >= max(shown[-1], shown[0]):
+                    times.length = (packet.duration or 0) * ticks / second
                 else:
-                    reordered.add(index)
-                times[index].append(time)
+                    times.reordered = True
+                shown.append(time)
+                times.positions.append(packet.pos)
         except (av.error.FFmpegError, OSError):
             pass  # packets before the damage count
-    spans: dict[int, tuple[float, float | None]] = {}
-    for index, moments in times.items():
-        if moments:
-            moments.sort()
-            gaps = [b - a for a, b in itertools.pairwise(moments)]
-            # If the last packet's duration is unknown, use the median: with reordered frames a
-            # packet may carry its neighbour's duration.
-            length = 0.0 if index in reordered else lengths[index]
-            if not length and gaps:
-                length = sorted(gaps)[len(gaps) // 2]
-            spans[index] = (moments[0], (moments[-1] + length - moments[0]) or None)
-    return spans
+    return streams
 
 
-def _corrected_spans(
+def _span(times: PacketTimes) -> tuple[float, float | None]:
+    """Return start and duration, in seconds, of a stream with packets that have times."""
+    moments = sorted(times.shown)
+    gaps = [b - a for a, b in itertools.pairwise(moments)]
+    # If the last packet's duration is unknown, use the median: with reordered frames a packet may
+    # carry its neighbour's duration.
+    length = 0.0 if times.reordered else times.length
+    if not length and gaps:
+        length = sorted(gaps)[len(gaps) // 2]
+    return moments[0], (moments[-1] + length - moments[0]) or None
+
+
+@dataclass
+class _Spans:
+    """Start and duration (None if unknown) of each stream, its clock, and whether it is its own."""
+
+    spans: dict[int, tuple[float, float | None]]
+    own: set[int]
+    clocks: dict[int, StreamClock]
+
+
+def _measure(
     path: Path,
-    headers: dict[int, tuple[float, float | None]],
+    found: _Spans,
     video_source: Any,
     wanted: list[Any],
     estimated: bool,
+    formats: set[str],
     notices: list[str],
-) -> dict[int, tuple[float, float | None]]:
-    """Return the headers' spans, or those of the packets where headers are missing or wrong."""
-    spans = dict(headers)
-    measured = _measured_spans(path, [stream.index for stream in wanted])
-    short = 0.0
-    for index, (start, length) in measured.items():
+) -> None:
+    """Replace the headers' spans by those of the packets where headers are missing or wrong."""
+    video = None if video_source is None else video_source.index
+    streams = _packet_times(path, [stream.index for stream in wanted])
+    found.clocks.update(find_clocks(streams, video, formats, notices))
+    headers = dict(found.spans)
+    short: list[float] = []
+    for index, times in streams.items():
+        if not times.shown:
+            if times.packets and index == video:
+                rate = float(_frame_rate(video_source) or _USUAL_RATE)
+                found.clocks[index] = StreamClock(interval=1 / rate, sequential=True)
+                found.spans[index] = (0.0, times.packets / rate)
+                notices.append(
+                    f"The video stores no times; its frames are taken to come at {rate:g} per "
+                    "second."
+                )
+            continue
+        start, length = _span(times)
         said = headers[index][1]
-        if said is None or estimated:
-            spans[index] = (start, length)
+        if said is None or estimated or found.clocks[index].breaks:
+            found.spans[index] = (start, length)
+            found.own.add(index)
             continue
         end, said_end = start + (length or 0.0), headers[index][0] + said
         # Half a second of audio may be codec padding; frames are not padded.
-        if abs(end - said_end) > (0.02 if video_source and index == video_source.index else 0.5):
-            spans[index] = (headers[index][0], end - headers[index][0])
-        short = max(short, said_end - end)
-    if short > 0.5 and not estimated:
+        if abs(end - said_end) > (0.02 if index == video else 0.5):
+            found.spans[index] = (headers[index][0], end - headers[index][0])
+        if index in found.own:
+            short.append(said_end - end)
+        found.own.add(index)
+    if max(short, default=0.0) > 0.5:
         notices.append(
-            f"The file is damaged or truncated: {short:.1f} s that its header announces "
+            f"The file is damaged or truncated: {max(short):.1f} s that its header announces "
             "are missing."
         )
-    return spans
+
+
+def _frame_rate(stream: Any) -> Fraction | None:
+    """Return the frames per second that the headers give, or libav's guess, or None."""
+    for rate in (getattr(stream, "guessed_rate", None), stream.average_rate):
+        if rate and 0 < rate <= _HIGHEST_RATE:
+            return Fraction(rate)
+    return None
 
 
 def _choose_video(container: Any) -> Any:
@@ -328,9 +391,9 @@ def _orientation(frame: Any) -> tuple[int, bool]:
 
 
 def _video_stream(
-    container: Any, stream: Any, spans: dict[int, tuple[float, float | None]], notices: list[str]
+    container: Any, stream: Any, found: _Spans, notices: list[str]
 ) -> VideoStream | None:
-    start, duration = spans[stream.index]
+    start, duration = found.spans[stream.index]
     context = stream.codec_context
     if context is None:
         notices.append("The video is in a format that cannot be decoded, and is left out.")
@@ -340,7 +403,8 @@ def _video_stream(
     if frame is None:
         notices.append(f"The video ({codec}) cannot be decoded, and is left out.")
         return None
-    if frame.time is not None and 0 < (late := float(frame.time) - start) < 0.5:
+    clock = found.clocks[stream.index]
+    if clock.is_plain and frame.time is not None and 0 < (late := float(frame.time) - start) < 0.5:
         # Without presentation times (avi) the header does not include the decoder's delay.
         start += late
         duration = max(0.0, duration - late) or None if duration else None
@@ -357,14 +421,22 @@ def _video_stream(
         height=height,
         rotation=rotation,
         mirrored=mirrored,
-        average_fps=float(stream.average_rate) if stream.average_rate else None,
+        average_fps=_average_fps(stream, clock),
         frames=stream.frames or None,
         duration=duration,
         start=start,
         codec=codec,
         pixel_format=frame.format.name,
         bit_depth=max((part.bits for part in frame.format.components), default=8),
+        clock=clock,
+        own_duration=stream.index in found.own,
     )
+
+
+def _average_fps(stream: Any, clock: StreamClock) -> float | None:
+    if clock.interval is not None:
+        return 1 / clock.interval
+    return float(stream.average_rate) if stream.average_rate else None
 
 
 def _first_frame(container: Any, stream: Any) -> Any:
@@ -385,13 +457,13 @@ def _first_frame(container: Any, stream: Any) -> Any:
 
 
 def _audio_stream(
-    stream: Any, number: int, spans: dict[int, tuple[float, float | None]], notices: list[str]
+    stream: Any, number: int, found: _Spans, notices: list[str]
 ) -> AudioStream | None:
     context = stream.codec_context
     if context is None or not context.sample_rate:
         notices.append(f"Audio track {number} is in a format that cannot be decoded.")
         return None
-    start, duration = spans[stream.index]
+    start, duration = found.spans[stream.index]
     language = getattr(stream, "language", None)
     return AudioStream(
         index=stream.index,
@@ -402,4 +474,5 @@ def _audio_stream(
         duration=duration,
         start=start,
         language=None if language in (None, "", "und") else language,
+        clock=found.clocks[stream.index],
     )

@@ -8,6 +8,7 @@ of their frame as the brightness of a bar, so that a decoded frame can tell whic
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def write(
     container_options: dict[str, str] | None = None,
     container: str | None = None,
     color_range: int | None = None,
+    first: int = 0,
 ) -> Path:
     """Write a media file.
 
@@ -85,13 +87,15 @@ def write(
     sounds : list of dict, optional
         Per sound track ``codec``, ``seconds``, ``start``, ``rate``, ``channels``, ``hertz``,
         ``language``.
+    first : int
+        Number that the first picture carries.
     """
     path = Path(path)
     with av.open(str(path), "w", format=container, options=container_options or {}) as output:
         jobs: list[tuple[float, Any]] = []
         if codec is not None:
             jobs += _video_jobs(output, seconds, fps, size, codec, pixels, options, times,
-                                color_range)  # fmt: skip
+                                color_range, first)  # fmt: skip
         for sound in sounds or []:
             jobs += _audio_jobs(output, **{"seconds": seconds, **sound})
         streams = []
@@ -104,7 +108,7 @@ def write(
     return path
 
 
-def _video_jobs(output, seconds, fps, size, codec, pixels, options, times, color_range):
+def _video_jobs(output, seconds, fps, size, codec, pixels, options, times, color_range, first):
     stream = output.add_stream(codec, rate=fps)
     stream.width, stream.height = size
     stream.pix_fmt = pixels
@@ -116,7 +120,7 @@ def _video_jobs(output, seconds, fps, size, codec, pixels, options, times, color
     jobs = []
     moments = times if times is not None else [i / fps for i in range(round(seconds * fps))]
     for number, time in enumerate(moments):
-        frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(picture(first + number, *size), format="rgb24")
         if color_range is not None:
             frame = frame.reformat(
                 format=pixels, dst_color_range={1: "MPEG", 2: "JPEG"}[color_range]
@@ -267,6 +271,82 @@ def audio_only(path: Path, codec: str, seconds: float = 3.0, cover: bool = False
 def wav(path: Path, seconds: float = 3.0, rate: int = 44_100, channels: int = 1, hertz: float = 440) -> Path:  # fmt: skip  # noqa: E501
     """A wav, flac, ogg or mp3 file, by libsndfile."""
     soundfile.write(str(path), tone(seconds, rate, channels, hertz).T, rate)
+    return path
+
+
+# Clocks
+
+
+def joined(path: Path, *parts: Path, header: int = 0) -> Path:
+    """Join files byte by byte; ``header`` bytes of all but the first are left out (flv: 13)."""
+    first, *others = (part.read_bytes() for part in parts)
+    path.write_bytes(first + b"".join(data[header:] for data in others))
+    return path
+
+
+def remuxed(path: Path, source: Path, moved: dict[str, float], after: float = -1e9) -> Path:
+    """Copy the packets, those of a kind ("video", "audio") from ``after`` on moved by seconds."""
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        for packet in old.demux():
+            if packet.dts is None or packet.pts is None:
+                continue
+            if packet.dts * packet.time_base >= after:
+                shift = round(Fraction(moved.get(packet.stream.type, 0)) / packet.time_base)
+                packet.pts += shift
+                packet.dts += shift
+            packet.stream = copies[packet.stream.index]
+            new.mux(packet)
+    return path
+
+
+def _boxes(data: bytes, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    while place + 8 <= end:
+        size, kind = struct.unpack(">I4s", data[place : place + 8])
+        yield kind, place, place + size
+        place += size
+
+
+def edited(path: Path, source: Path, edits: list[tuple[float, float]]) -> Path:
+    """Give both tracks of an mp4 an edit list: (seconds, second of the media) of each edit."""
+    data = source.read_bytes()
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(content), kind) + content
+
+    def at(kinds: list[bytes], place: int, end: int) -> int:
+        for kind in kinds:
+            place, end = next((a + 8, b) for k, a, b in _boxes(data, place, end) if k == kind)
+        return place
+
+    def track(place: int, end: int) -> bytes:
+        (scale,) = struct.unpack(
+            ">I", data[(p := at([b"mdia", b"mdhd"], place, end)) + 12 : p + 16]
+        )
+        parts = []
+        for kind, first, last in _boxes(data, place, end):
+            if kind == b"edts":
+                (delay,) = struct.unpack(">i", data[first + 28 : first + 32])
+                rows = b"".join(
+                    struct.pack(">IiI", round(length * 1000), delay + round(scale * start), 1 << 16)
+                    for length, start in edits
+                )
+                parts.append(box(b"edts", box(b"elst", struct.pack(">II", 0, len(edits)) + rows)))
+            else:
+                parts.append(data[first:last])
+        return box(b"trak", b"".join(parts))
+
+    out = []
+    for kind, first, last in _boxes(data, 0, len(data)):
+        if kind == b"moov":
+            inner = [
+                track(a + 8, b) if k == b"trak" else data[a:b]
+                for k, a, b in _boxes(data, first + 8, last)
+            ]
+            out.append(box(b"moov", b"".join(inner)))
+        else:
+            out.append(data[first:last])
+    path.write_bytes(b"".join(out))
     return path
 
 

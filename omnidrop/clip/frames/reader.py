@@ -57,7 +57,8 @@ class FrameReader:
     Attributes
     ----------
     sequential_only : bool
-        True once decoding from a key frame has failed: neither seek nor skip any more.
+        True once decoding from a key frame has failed, and for streams with a broken clock:
+        neither seek nor skip any more.
 
     Notes
     -----
@@ -74,6 +75,7 @@ class FrameReader:
     ``_sent``            latest frame given to the decoder since it was last empty (-inf)
     ``_searched``        sample time up to which a key frame to skip to was searched (-inf)
     ``_intra``           every frame is a key frame (fixed per file)
+    ``_counted``         frames decoded of a stream whose frames carry no times
     ``_cancelled``       set from another thread to end `frames`
     ===================  ========================================================================
     """
@@ -84,8 +86,8 @@ class FrameReader:
         self.path = path
         self.stream = stream
         self.damage = damage
-        self.sequential_only = False
-        self._packets = Packets(damage, 1.0 / (stream.average_fps or 25.0))
+        self.sequential_only = stream.clock.sequential
+        self._packets = Packets(damage, 1.0 / (stream.average_fps or 25.0), stream.clock)
         self._threads = threads
         self._cancelled = False
         self._stack = ExitStack()
@@ -103,6 +105,7 @@ class FrameReader:
         self._back = 0.0
         self._sent = -math.inf
         self._searched = -math.inf
+        self._counted = 0
 
     def key_frame_near(self, time: float) -> float | None:
         """Return the time of the key frame that seeking to ``time`` reaches, or None.
@@ -162,7 +165,8 @@ class FrameReader:
                     self._open()
                 for times in spans:
                     self._times = times
-                    if moved or (times and times[0] > self.stream.start + 1.0):
+                    late = bool(times) and times[0] > self.stream.start + 1.0
+                    if moved or (late and not self.stream.clock.sequential):
                         self._seek(times[0])
                     moved = True
                     number = -1
@@ -200,10 +204,21 @@ class FrameReader:
             return
         self.damage.ended = self._packets.position
         for rest in range(number, len(times)):
-            if times[rest] > self._packets.position + max(0.5, self.largest_gap):
+            if self._is_cut_off() and times[rest] > self._held_until():
                 return
             image = self._convert(held) if image is None else image
             yield rest, image
+
+    def _held_until(self) -> float:
+        """Return until when the last frame of a file that is cut off counts as on screen."""
+        return self._packets.position + max(0.5, self.largest_gap)
+
+    def _is_cut_off(self) -> bool:
+        """Whether the stream ends before its announced end; a whole one holds its last frame."""
+        stream = self.stream
+        if not stream.own_duration or stream.duration is None:
+            return False
+        return self._held_until() < stream.start + stream.duration
 
     def _time(self, frame: Any, now: float) -> float:
         if frame.pts is not None:
@@ -242,6 +257,7 @@ class FrameReader:
         self._context.skip_frame = "DEFAULT"
         self._context.open(strict=False)
         self._packets.open(self._container, self._source)
+        self._counted = 0
         self._reset()
 
     def _seek_packets(self, time: float) -> None:
@@ -384,6 +400,10 @@ class FrameReader:
             self.damage.corrupt.add(None if packet is None else packet.dts)
             return
         for frame in frames:
+            if self.stream.clock.interval is not None:
+                seconds = self.stream.start + self._counted * self.stream.clock.interval
+                frame.pts = round(seconds / self._source.time_base)
+                self._counted += 1
             time = self._time(frame, math.inf)
             if time < self._first_valid:
                 continue
