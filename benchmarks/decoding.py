@@ -6,7 +6,7 @@ and their packets repeated, so that making an hour takes seconds.
 
 Three ways to the same frames and the same sound, in turn, in one process:
 
-omnidrop    `Clip.read()`, opening included
+omnidrop    `read_whole`, opening included
 everything  PyAV with its defaults: every packet decoded in one pass, up to the end of what is asked
             for; only the frames chosen are converted to RGB and resized, as here
 converted   (up to a minute) every frame converted with `to_ndarray`, as a first script would
@@ -37,6 +37,7 @@ import torch
 from omnidrop.clip.clip import Clip, ClipOptions, open_clip
 from omnidrop.clip.frames.packets import CLOCK_SLACK
 from omnidrop.clip.patches import resize_frames
+from omnidrop.testing.whole_clip import read_whole
 
 FPS, RATE, WIDTH, HEIGHT = 30, 48_000, 1920, 1080
 LOOP = 20  # seconds of picture encoded
@@ -168,7 +169,7 @@ def chosen(frame: object, size: tuple[int, int]) -> torch.Tensor:
 def own(path: Path, options: ClipOptions) -> Read:
     """Frames and sound by the library."""
     with open_clip(path, options) as clip:
-        data = clip.read()
+        data = read_whole(clip)
     return data.frames, data.audio.numpy()
 
 

@@ -36,6 +36,7 @@ from omnidrop.clip.specs import VideoSpec  # noqa: E402
 from omnidrop.engine.decode import GenerateOptions  # noqa: E402
 from omnidrop.engine.encode import Features  # noqa: E402
 from omnidrop.errors import OmniDropError  # noqa: E402
+from omnidrop.testing.whole_clip import read_whole  # noqa: E402
 
 METHODS = {"none": omnidrop.Method(), "omnidrop 30%": omnidrop.OmniDrop(budget=0.3)}
 SHORT = GenerateOptions(max_new_tokens=6)
@@ -55,7 +56,7 @@ def prepare(path: Path, clips: Path, count: int) -> None:
     fps: dict[str, float] = {}
     for name in names:
         with model.open(clips / name) as session:
-            data, mel = session.clip.read(), session.clip.log_mel()
+            data, mel = read_whole(session.clip), session.clip.log_mel()
         if len(data.frames):
             tensors[f"{name}/frames"], fps[name] = data.frames.contiguous(), data.fps
         if mel is not None:

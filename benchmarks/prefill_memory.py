@@ -107,7 +107,7 @@ def inputs(adapter: QwenOmniAdapter, prompt: Prompt, clip: Encoded) -> dict[str,
     """Return the thinker's arguments: embeddings and M-RoPE positions, ready made."""
     tokens = prompt.tokens
     embeds = adapter.embed(prompt.ids.to(adapter.device))
-    own = clip.in_prompt_order(tokens.video[tokens.av])
+    own, *_ = clip.in_prompt_order(tokens.video[tokens.av])
     embeds[tokens.av.to(adapter.device)] = own.to(embeds.dtype)
     positions = prompt.positions[:, None].to(adapter.device)
     return {"inputs_embeds": embeds[None], "position_ids": positions}

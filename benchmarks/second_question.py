@@ -97,11 +97,11 @@ def reused(answer: Answer) -> str:
 
 def together(subject: Subject, method: Method) -> Answer:
     """Ask a first question with all rows in one pass, as if there could be no second."""
-    before, prefill.APART_FROM = prefill.APART_FROM, sys.maxsize
+    before, prefill.SPLIT_FROM = prefill.APART_FROM, sys.maxsize
     try:
         return subject.ask(method, FIRST)[0]
     finally:
-        prefill.APART_FROM = before
+        prefill.SPLIT_FROM = before
 
 
 def main() -> None:

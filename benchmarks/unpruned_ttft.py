@@ -39,6 +39,7 @@ from omnidrop.clip.clip import Clip
 from omnidrop.clip.patches import patches, resize_frames
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.prompt import build_prompt
+from omnidrop.testing.whole_clip import read_whole
 from omnidrop.tokens import Media
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +84,7 @@ Read = tuple[torch.Tensor, torch.Tensor | None]
 
 def read_by_us(clip: Clip) -> Read:
     """Frames and sound by our reader."""
-    data = clip.read()
+    data = read_whole(clip)
     return data.frames, data.audio
 
 

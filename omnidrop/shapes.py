@@ -26,6 +26,9 @@ MLP_ROWS = 2048
 #: Patches that pass the vision encoder together, at most: bounds its activations for any clip.
 VISION_BATCH = 8192
 
+#: The same on a GPU, whose matrix products need more rows to reach their speed.
+VISION_BATCH_GPU = 16384
+
 #: Bytes of a patch's value before the vision encoder (float32).
 _PIXEL_BYTES = 4
 
@@ -334,7 +337,9 @@ class VisionShape:
         merger = self._merger_weights // self.merge**2
         return steps * float(body + 2 * area * (self._embedding_weights + merger))
 
-    def peak_bytes(self, grid: tuple[int, int, int] | None, bytes_per_value: float) -> float:
+    def peak_bytes(
+        self, grid: tuple[int, int, int] | None, bytes_per_value: float, *, gpu: bool = False
+    ) -> float:
         """Return the most bytes of a batch: six hidden rows, three of the MLP's, and the patches.
 
         Parameters
@@ -343,9 +348,11 @@ class VisionShape:
             (t, h, w) in patches.
         bytes_per_value : float
             Of hidden states.
+        gpu : bool
+            On a GPU batches are larger.
         """
         t, h, w = grid or (0, 0, 0)
-        patches = min(t * h * w, max(VISION_BATCH, h * w))
+        patches = min(t * h * w, max(VISION_BATCH_GPU if gpu else VISION_BATCH, h * w))
         pixels = _PIXEL_BYTES * 3 * self.temporal_patch * self.patch**2
         return patches * ((6 * self.hidden + 3 * self.intermediate) * bytes_per_value + pixels)
 

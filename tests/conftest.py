@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from omnidrop.models.family import registered
+from omnidrop.testing import made_up_family
 
 if TYPE_CHECKING:
     from omnidrop.engine.encode import Features
@@ -35,6 +39,13 @@ settings.register_profile(
 settings.load_profile("repeatable")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _made_up() -> Iterator[None]:
+    """Know the made-up family, as if its package were installed."""
+    with registered(made_up_family.FAMILY):
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
@@ -58,7 +69,7 @@ def model(folder: Path) -> Model:
 
 
 @pytest.fixture(scope="session")
-def features() -> Features:
+def features(model: Model) -> Features:
     from tests.tiny import make_features
 
-    return make_features()
+    return make_features(model=model)

@@ -21,6 +21,33 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 DEVICE = torch.device("meta")
 
+#: Operations whose result has a size, or a place, that the host must learn from the device.
+WAITING = ("_local_scalar_dense", "nonzero", "unique", "masked_select", "repeat_interleave.Tensor")
+
+_no_stops = False
+
+
+@contextmanager
+def no_stops() -> Iterator[None]:
+    """Raise where the host would wait for the device: to copy from it, or to learn a size."""
+    global _no_stops
+    before, _no_stops = _no_stops, True
+    try:
+        yield
+    finally:
+        _no_stops = before
+
+
+def _stops(name: str, args: Any, asked: list[torch.device]) -> bool:
+    """Whether an operation on tensors elsewhere makes the host wait."""
+    if any(word in name for word in WAITING):
+        return True
+    if name.startswith(("aten::index.", "aten::index_put")):
+        return any(isinstance(x, torch.Tensor) and x.dtype == torch.bool for x in args[1])
+    if name.startswith("aten::copy_"):
+        return isinstance(args[1], Elsewhere) != isinstance(args[0], Elsewhere)
+    return bool(asked) and asked[-1] != DEVICE
+
 
 class Elsewhere(torch.Tensor):
     """A tensor elsewhere; `held` is where its numbers are."""
@@ -43,6 +70,8 @@ class Elsewhere(torch.Tensor):
         return f"Elsewhere{tuple(self.shape)}"
 
     def tolist(self) -> Any:
+        if _no_stops:
+            raise RuntimeError("tolist waits for the device")
         return self.held.tolist()
 
     @classmethod
@@ -75,6 +104,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     if there and here and "copy" not in name:
         raise RuntimeError(f"{name} mixes devices: {here} is on the CPU")
     asked = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.device)]
+    if _no_stops and there and _stops(name, args, asked):
+        raise RuntimeError(f"{name} waits for the device")
     out = func(*tree_map(_held, args), **tree_map(_held, kwargs))
     first = func._schema.arguments[0].alias_info if func._schema.arguments else None
     if first is not None and first.is_write:

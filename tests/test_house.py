@@ -31,6 +31,7 @@ GROUND = {
     "errors": set(),
     "format": set(),
     "tokens": set(),
+    "moving": set(),
     "shapes": set(),
     "stages": set(),
     "files": {"errors"},

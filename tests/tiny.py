@@ -5,14 +5,24 @@ from __future__ import annotations
 import torch
 
 from omnidrop.engine.encode import Features
+from omnidrop.engine.session import Model
 
 
 def make_features(
-    grid: tuple[int, int, int] | None = (4, 8, 6), mel_frames: int = 410, seed: int = 0
+    grid: tuple[int, int, int] | None = (4, 8, 6),
+    mel_frames: int = 410,
+    seed: int = 0,
+    model: Model | None = None,
 ) -> Features:
+    """Random features in the sizes that a model asks for; without one, Qwen2.5-Omni's."""
+    width, bins = 3 * 2 * 14 * 14, 128
+    if model is not None:
+        video = model.adapter.video_spec
+        width = 3 * video.temporal_patch_size * video.patch_size**2
+        bins = model.adapter.audio_spec.n_mels
     generator = torch.Generator().manual_seed(seed)
     patches = None
     if grid is not None:
-        patches = torch.randn(grid[0] * grid[1] * grid[2], 3 * 2 * 14 * 14, generator=generator)
-    mel = torch.randn(128, mel_frames, generator=generator) if mel_frames else None
+        patches = torch.randn(grid[0] * grid[1] * grid[2], width, generator=generator)
+    mel = torch.randn(bins, mel_frames, generator=generator) if mel_frames else None
     return Features(patches=patches, grid=grid, second_per_grid=1.0 if grid else None, mel=mel)

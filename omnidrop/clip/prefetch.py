@@ -93,6 +93,12 @@ class Prefetch(Generic[T], Iterator[T]):
             raise StopIteration
         raise item
 
+    def ready(self) -> bool:
+        """Whether the next item is there already."""
+        with self._queue.mutex:
+            held = self._queue.queue
+            return bool(held) and isinstance(held[0], tuple)
+
     def close(self) -> None:
         """Stop and wait for the thread."""
         self._stop.set()

@@ -319,6 +319,7 @@ def _measure(
     found.clocks.update(find_clocks(streams, video, formats, notices))
     headers = dict(found.spans)
     short: list[float] = []
+    short_of_file: list[float] = []
     for index, times in streams.items():
         if not times.shown:
             if times.packets and index == video:
@@ -331,21 +332,22 @@ def _measure(
                 )
             continue
         start, length = _span(times)
-        said = headers[index][1]
-        if said is None or estimated or found.clocks[index].breaks:
+        announced = headers[index][1]
+        if announced is None or estimated or found.clocks[index].breaks:
             found.spans[index] = (start, length)
             found.own.add(index)
             continue
-        end, said_end = start + (length or 0.0), headers[index][0] + said
+        end, announced_end = start + (length or 0.0), headers[index][0] + announced
         # Half a second of audio may be codec padding; frames are not padded.
-        if abs(end - said_end) > (0.02 if index == video else 0.5):
+        if abs(end - announced_end) > (0.02 if index == video else 0.5):
             found.spans[index] = (headers[index][0], end - headers[index][0])
-        if index in found.own:
-            short.append(said_end - end)
+        (short if index in found.own else short_of_file).append(announced_end - end)
         found.own.add(index)
-    if max(short, default=0.0) > 0.5:
+    # One stream may end before the file does; all of them may not.
+    missing = max(short, default=min(short_of_file, default=0.0))
+    if missing > 0.5:
         notices.append(
-            f"The file is damaged or truncated: {max(short):.1f} s that its header announces "
+            f"The file is damaged or truncated: {missing:.1f} s that its header announces "
             "are missing."
         )
 

@@ -31,9 +31,12 @@ class KVCache:
     ----------
     layers : int
         Decoder layers, L.
+    even : bool
+        Whether all layers will be given as many tokens.
     """
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, *, even: bool = False) -> None:
+        self.even = even
         self._keys: list[torch.Tensor | None] = [None] * layers
         self._values: list[torch.Tensor | None] = [None] * layers
         self._lengths = [0] * layers
@@ -44,6 +47,9 @@ class KVCache:
     def length(self, layer: int) -> int:
         """Tokens held by `layer`."""
         return self._lengths[layer]
+
+    def filled(self, layer: int) -> None:
+        """Nothing: all that `update` returns counts."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -86,9 +92,7 @@ class KVCache:
 
     def share(self, layer: int, length: int) -> CacheView:
         """Return the first `length` tokens of a layer, for another cache to begin with."""
-        keys, values = self._keys[layer], self._values[layer]
-        if keys is None or values is None:
-            raise IndexError(f"layer {layer} holds no keys yet")
+        keys, values = self._held(layer)
         return CacheView(keys, values, length)
 
     def start_from(self, layer: int, view: CacheView, *, copying: bool) -> None:
@@ -109,13 +113,44 @@ class KVCache:
 
     def cut(self, layer: int, index: torch.Tensor) -> None:
         """Keep only the tokens at `index` ((n,) int64, ascending) in one layer."""
-        keys, values, held = self._keys[layer], self._values[layer], self._lengths[layer]
-        if keys is None or values is None:
-            raise IndexError(f"layer {layer} holds no keys yet")
+        keys, values = self._held(layer)
+        held = self._lengths[layer]
         index = index.to(keys.device)
         self._keys[layer] = keys[:, :, :held].index_select(2, index)
         self._values[layer] = values[:, :, :held].index_select(2, index)
         self._lengths[layer] = int(index.shape[0])
+
+    def move(self, layer: int, capacity: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Move a layer into buffers of its own for `capacity` tokens, and return them whole.
+
+        Room behind the tokens is zero. The buffers before are left as they are.
+        """
+        keys, values = self._held(layer)
+        held = self._lengths[layer]
+        keys = _with_room(keys[:, :, :held], capacity - held)
+        values = _with_room(values[:, :, :held], capacity - held)
+        keys[:, :, held:] = 0
+        values[:, :, held:] = 0
+        self._keys[layer], self._values[layer] = keys, values
+        return keys, values
+
+    def move_into(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """Move a layer into given buffers with room for it, (1, kv_heads, capacity, head_dim)."""
+        old_keys, old_values = self._held(layer)
+        if keys is old_keys and values is old_values:
+            return
+        held = self._lengths[layer]
+        keys[:, :, :held] = old_keys[:, :, :held]
+        values[:, :, :held] = old_values[:, :, :held]
+        self._keys[layer], self._values[layer] = keys, values
+
+    def extend(self, count: int) -> None:
+        """Count `count` more tokens in every layer, which were written into its buffers."""
+        for layer, keys in enumerate(self._keys):
+            room = keys.shape[2] if keys is not None else 0
+            if self._lengths[layer] + count > room:
+                raise ValueError(f"layer {layer} has room for {room} tokens")
+            self._lengths[layer] += count
 
     def rewind(self, lengths: tuple[int, ...]) -> None:
         """Forget what was appended after `lengths` was read."""
@@ -123,6 +158,12 @@ class KVCache:
             if length > self._lengths[layer]:
                 raise ValueError(f"layer {layer} holds {self._lengths[layer]} tokens, not {length}")
             self._lengths[layer] = length
+
+    def _held(self, layer: int) -> tuple[torch.Tensor, torch.Tensor]:
+        keys, values = self._keys[layer], self._values[layer]
+        if keys is None or values is None:
+            raise IndexError(f"layer {layer} holds no keys yet")
+        return keys, values
 
     def bytes(self) -> int:
         """Bytes of the keys and values held, spare room not counted."""

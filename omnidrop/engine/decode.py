@@ -1,14 +1,19 @@
-"""The token loop: greedy or sampled, streamed, stopped; and choices scored by their logits."""
+"""The token loop: greedy or sampled, streamed, stopped; and choices scored by their logits.
+
+On CUDA the steps are those of `captured`; elsewhere, and where those fail, each is launched anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 
 import torch
 
 from omnidrop.engine.cache import KVCache
+from omnidrop.engine.captured import Chosen, FixedStep, Steps, ahead, first_line, obstacle
+from omnidrop.engine.picking import Draws, Picker
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import UsageError
@@ -34,34 +39,16 @@ class Generated:
         "stop token" or "max new tokens".
     logprobs : tuple of float
         One per id where asked.
+    loop : str
+        How the steps were taken: "captured" as a CUDA graph, or "plain: " and why not; "" where
+        nothing was generated.
     """
 
     ids: tuple[int, ...]
     text: str
     stop: str
     logprobs: tuple[float, ...]
-
-
-def pick(logits: torch.Tensor, options: GenerateOptions, generator: torch.Generator) -> int:
-    """Choose the next token.
-
-    Parameters
-    ----------
-    logits : Tensor, (V,) float32
-    options : GenerateOptions
-    generator : torch.Generator
-        CPU generator; the draw is made there so that a seed means the same on every device.
-    """
-    if options.temperature == 0:
-        return int(logits.argmax())
-    probabilities = (logits.float().cpu() / options.temperature).softmax(-1)
-    if options.top_p < 1:
-        ordered, index = probabilities.sort(descending=True, stable=True)
-        outside = ordered.cumsum(-1) - ordered >= options.top_p
-        probabilities = torch.zeros_like(probabilities).scatter(
-            0, index, ordered.masked_fill(outside, 0.0)
-        )
-    return int(torch.multinomial(probabilities, 1, generator=generator))
+    loop: str = ""
 
 
 @torch.inference_mode()
@@ -72,6 +59,7 @@ def generate(
     on_text: Callable[[str], None] | None = None,
     on_token: Callable[[], None] | None = None,
     meter: Meter | None = None,
+    steps: Steps | None = None,
 ) -> Generated:
     """Generate an answer after a prefill.
 
@@ -87,33 +75,129 @@ def generate(
         Called once a token is chosen, the stop token included.
     meter : Meter, optional
         Receives the times of the steps (decode) and of turning ids into text (detokenise).
+    steps : Steps, optional
+        Where a recorded step is kept for the next answer.
     """
     stage = meter.stage if meter is not None else _untimed
-    generator = torch.Generator().manual_seed(options.seed)
     stream = TextStream(adapter.text.decode, on_text)
+    loop = _Loop(adapter, prefilled, options, stage, steps if steps is not None else Steps())
     ids: list[int] = []
     logprobs: list[float] = []
-    logits, stop = prefilled.logits, "max new tokens"
-    while True:
-        token = pick(logits, options, generator)
-        if on_token is not None:
-            on_token()
-        if token in adapter.stop_ids:
-            stop = "stop token"
-            break
-        ids.append(token)
-        if options.logprobs:
-            logprobs.append(float(logits.log_softmax(-1)[token]))
-        with stage(StageName.DETOKENISE):
-            stream.push(token)
-        if len(ids) >= options.max_new_tokens:
-            break
-        position = prefilled.next_position + len(ids) - 1
-        with stage(StageName.DECODE):
-            logits = step(adapter, prefilled.cache, [token], position)[-1]
+    stop = "max new tokens"
+    with closing(loop.tokens()) as tokens:
+        for chosen in tokens:
+            if on_token is not None:
+                on_token()
+            if chosen.token in adapter.stop_ids:
+                stop = "stop token"
+                break
+            ids.append(chosen.token)
+            if options.logprobs:
+                logprobs.append(chosen.logprob)
+            with stage(StageName.DETOKENISE):
+                stream.push(chosen.token)
     with stage(StageName.DETOKENISE):
         text = stream.finish()
-    return Generated(tuple(ids), text, stop, tuple(logprobs))
+    return Generated(tuple(ids), text, stop, tuple(logprobs), loop.said)
+
+
+class _Loop:
+    """The tokens of one answer, at most as many as asked for.
+
+    Attributes
+    ----------
+    said : str
+        How they were made, once they were: "captured", or "plain: " and why.
+    """
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        prefilled: Prefilled,
+        options: GenerateOptions,
+        stage: Callable[[str], AbstractContextManager[None]],
+        steps: Steps,
+    ) -> None:
+        self.said = "plain: one token"
+        self._adapter, self._prefilled, self._options = adapter, prefilled, options
+        self._stage, self._steps = stage, steps
+        self._picker = Picker(options.temperature, options.top_p)
+        self._draws = Draws(options.seed)
+
+    def tokens(self) -> Generator[Chosen, None, None]:
+        """Yield tokens; once closed, the cache holds the prompt and all that were gone on from."""
+        first = self._chosen(self._prefilled.logits, 0)
+        yield first
+        left = self._options.max_new_tokens - 1
+        if not left:
+            return
+        self.said = "plain: "
+        why = obstacle(self._adapter)
+        if why is None:
+            step = self._begun(first, left)
+            if step is not None:
+                yield from self._ahead(step, left)
+                return
+        else:
+            self.said += why
+        yield from self._plain(first)
+
+    def _plain(self, chosen: Chosen) -> Iterator[Chosen]:
+        """Go on after `chosen`, one token after the other."""
+        position = self._prefilled.next_position
+        for index in range(1, self._options.max_new_tokens):
+            with self._stage(StageName.DECODE):
+                logits = step(
+                    self._adapter, self._prefilled.cache, [chosen.token], position + index - 1
+                )[-1]
+                chosen = self._chosen(logits, index)
+            yield chosen
+
+    def _chosen(self, logits: torch.Tensor, index: int) -> Chosen:
+        if self._options.temperature == 0:
+            token = int(logits.argmax())
+        else:
+            token = int(self._picker(logits.cpu(), self._draws(index)))
+        if not self._options.logprobs:
+            return Chosen(token)
+        return Chosen(token, float(logits.log_softmax(-1)[token]))
+
+    def _begun(self, first: Chosen, left: int) -> FixedStep | None:
+        """Begin with a step of fixed size and take it once; None where that fails."""
+        cache, position = self._prefilled.cache, self._prefilled.next_position
+        lengths = cache.lengths
+        try:
+            fixed = self._steps.take(self._adapter, self._picker, logprobs=self._options.logprobs)
+            fixed.begin(cache, first.token, position, self._draws, 1, left)
+            with self._stage(StageName.DECODE):
+                fixed.advance()
+        except RuntimeError as error:
+            cache.rewind(lengths)
+            self.said += first_line(error)
+            return None
+        return fixed
+
+    def _ahead(self, fixed: FixedStep, left: int) -> Iterator[Chosen]:
+        """Yield the tokens of a step that was taken once; then keep it, and forget what overran."""
+        cache = self._prefilled.cache
+        # The step taken has put the first token there.
+        before, fed = [n - 1 for n in cache.lengths], 0
+        captured, sound = fixed.recorded, False
+        try:
+            for chosen in ahead(fixed, left, self._stage):
+                captured = captured or fixed.recorded
+                fed += 1
+                yield chosen
+            sound = True
+        except GeneratorExit:
+            sound = True
+            raise
+        finally:
+            cache.rewind(tuple(n + fed for n in before))
+            fixed.end()
+            if sound:
+                self._steps.keep(fixed)
+            self.said = "captured" if captured else f"plain: {fixed.failed or 'too few tokens'}"
 
 
 def _untimed(name: str) -> AbstractContextManager[None]:

@@ -19,10 +19,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from omnidrop.clip.prefetch import Prefetch
-from omnidrop.engine.frame_stream import AudioPrefetch, Grids, grids_in_rounds, prefetched_grids
+from omnidrop.engine.frame_stream import (
+    BATCH_PATCHES_GPU,
+    PREFETCHED,
+    PREFETCHED_GPU,
+    AudioPrefetch,
+    Grids,
+    all_ready,
+    grids_in_rounds,
+    prefetched_grids,
+)
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter, Embeds
+from omnidrop.moving import moved
 from omnidrop.stages import StageName
 from omnidrop.tokens import Media
 
@@ -116,13 +126,16 @@ class Encoded:
             return self.planes
         if not self.planes:
             return (self.audio,)
-        mask = video_mask.to(self.audio.device)
+        # Indices found on the host: a mask would make the host wait for the device.
+        video, audio = (
+            moved(mask.nonzero().squeeze(1), self.audio.device)
+            for mask in (video_mask, ~video_mask)
+        )
         mixed = []
         for plane in self.planes:
-            rows = plane.new_zeros((len(mask), plane.shape[-1]))
-            rows[mask] = plane
-            mixed.append(rows)
-        mixed[0][~mask] = self.audio
+            rows = plane.new_zeros((len(video_mask), plane.shape[-1]))
+            mixed.append(rows.index_copy_(0, video, plane))
+        mixed[0].index_copy_(0, audio, self.audio)
         return tuple(mixed)
 
 
@@ -273,9 +286,11 @@ def _video(
     attention: bool,
 ) -> _Video | None:
     if _has_processors_left(adapter):
-        beside = prefetched_grids(clip, meter)
+        gpu = adapter.device.type != "cpu"
+        beside = prefetched_grids(clip, meter, PREFETCHED_GPU if gpu else PREFETCHED)
+        waited_for = _waited_for(beside, meter, BATCH_PATCHES_GPU if gpu else 0)
         with closing(beside):
-            return _embedded(adapter, clip, meter, tell, _waited_for(beside, meter), attention)
+            return _embedded(adapter, clip, meter, tell, waited_for, attention)
     with closing(grids_in_rounds(clip, meter)) as grids:
         return _embedded(adapter, clip, meter, tell, grids, attention)
 
@@ -286,13 +301,14 @@ def _has_processors_left(adapter: Adapter) -> bool:
     return adapter.device.type != "cpu" or idle >= READERS
 
 
-def _waited_for(grids: Prefetch[Grids], meter: Meter) -> Iterator[Grids]:
+def _waited_for(grids: Prefetch[Grids], meter: Meter, patches: int) -> Iterator[Grids]:
+    """Yield chunks as they come, joined with those that are ready, up to about `patches`."""
     while True:
         with meter.stage(StageName.WAITING_FOR_FRAMES):
             item = next(grids, None)
         if item is None:
             return
-        yield item
+        yield all_ready(item, grids, patches)
 
 
 def _embedded(

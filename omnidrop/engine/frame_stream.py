@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing, nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,11 +29,15 @@ from omnidrop.stages import StageName
 if TYPE_CHECKING:  # ready features need no media library
     from omnidrop.clip.clip import Clip
 
-#: Chunks of patches prefetched for the vision tower.
+#: Chunks of patches prefetched for the vision encoder.
 PREFETCHED = 2
+#: The same for an encoder on a GPU, which takes several chunks at a time.
+PREFETCHED_GPU = 8
+#: Patches that an encoder on a GPU takes at a time, if so many are ready.
+BATCH_PATCHES_GPU = 8192
 #: Latest distinct grids that a new one is compared with, if near repeats count.
 COMPARED = 3
-#: Bytes of frames decoded before the vision tower runs, if both need the same processors.
+#: Bytes of frames decoded before the vision encoder runs, if both need the same processors.
 ROUND = 64 << 20
 #: Bytes of frames in a batch of such a round; their patches take four times as much.
 BATCH = 8 << 20
@@ -58,6 +62,18 @@ class Grids(NamedTuple):
     shape: tuple[int, int, int]
     places: list[int]
     frames: int
+
+    @classmethod
+    def together(cls, chunks: Sequence[Grids]) -> Grids:
+        """Join consecutive chunks of one clip."""
+        rows = [chunk.rows for chunk in chunks if chunk.rows is not None]
+        _, height, width = chunks[0].shape
+        return cls(
+            torch.cat(rows) if rows else None,
+            (sum(chunk.shape[0] for chunk in chunks), height, width),
+            [place for chunk in chunks for place in chunk.places],
+            sum(chunk.frames for chunk in chunks),
+        )
 
 
 class RepeatFilter:
@@ -125,9 +141,26 @@ class RepeatFilter:
         return None
 
 
-def prefetched_grids(clip: Clip, meter: Meter) -> Prefetch[Grids]:
-    """Decode frames and make their patches in a thread, a few chunks ahead of the consumer."""
-    return Prefetch(_grids(clip, meter, overlapped=True), PREFETCHED, "omnidrop-frames")
+def prefetched_grids(clip: Clip, meter: Meter, count: int = PREFETCHED) -> Prefetch[Grids]:
+    """Decode frames and make their patches in a thread, `count` chunks ahead of the consumer."""
+    return Prefetch(_grids(clip, meter, overlapped=True), count, "omnidrop-frames")
+
+
+def all_ready(first: Grids, rest: Prefetch[Grids], patches: int) -> Grids:
+    """Join a chunk with those that are ready, up to about `patches` patches.
+
+    An encoder that keeps up with decoding gets chunk after chunk; a slower one gets several at a
+    time, which takes it hardly longer than one.
+    """
+    taken, count = [first], _patch_count(first)
+    while count < patches and rest.ready():
+        taken.append(next(rest))
+        count += _patch_count(taken[-1])
+    return Grids.together(taken) if len(taken) > 1 else first
+
+
+def _patch_count(grids: Grids) -> int:
+    return 0 if grids.rows is None else len(grids.rows)
 
 
 def grids_in_rounds(clip: Clip, meter: Meter) -> Generator[Grids, None, None]:

@@ -1,35 +1,37 @@
-"""The layer loop: a prompt goes up through the decoder and loses tokens on the way.
+"""The layer loop: a prompt passes the decoder and loses audio and video (AV) tokens on the way.
 
-Scores for layer l come from the hidden states that entered it against its own cached keys, and
-the chosen tokens go on to layer l + 1. Text is never dropped and positions are never renumbered:
-the rotary rows of the survivors are gathered.
+Scores for layer l come from the hidden states that entered it and its own cached keys; the tokens
+that are chosen enter layer l + 1. Text is never dropped and positions are never renumbered: the
+survivors keep their rotary rows.
 
-Up to the layer after which the question first has a say, the clip's rows and the question's go
-apart, the question's after the clip's. So the clip's give the same numbers whatever is asked, and
-an answer does not depend on whether they were computed now or for an earlier question (in one pass
-over all rows a kernel's rounding may change with the number of rows).
+Until the question first takes part in the selection, the clip's rows and the question's pass each
+layer one after the other. So the clip's rows get the same numbers whatever the question is, and an
+answer does not depend on whether they were computed now or for an earlier question. (In one pass
+over all rows, a kernel's rounding may change with the number of rows.)
 """
 
 from __future__ import annotations
 
-import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import torch
 
-from omnidrop.engine.cache import CacheView, KVCache
+from omnidrop.engine.cache import KVCache
+from omnidrop.engine.device_prompt import DevicePrompt
 from omnidrop.engine.encode import Encoded
-from omnidrop.engine.prefix import Key, Prefix, Prefixes
-from omnidrop.engine.sequence import Block, Sequence, View, clip_end
+from omnidrop.engine.layer_view import DecoderLayerView, LayerAttention
+from omnidrop.engine.prefix import Handover, Key, Prefix, Prefixes, PrefixRecorder, Resumed
+from omnidrop.engine.sequence import Block, Rows, Split, Whole, taken
 from omnidrop.engine.timing import Meter
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodState, Plan
 from omnidrop.stages import StageName, prefix_stage
 from omnidrop.tokens import Prompt
 
-#: Fewer rows of a clip than this go together with the question's: a pass of their own through the
-#: weights would cost more than it saves.
-APART_FROM = 512
+#: A clip with fewer rows than this passes together with the question: a pass of its own would read
+#: all weights once more, which costs more than it saves.
+SPLIT_FROM = 512
 
 
 @dataclass(frozen=True)
@@ -43,27 +45,72 @@ class Prefilled:
     logits : Tensor, (V,) float32
         Scores of the first answer token.
     plan : Plan
-        What the schedule wanted.
-    survivors : tuple of Tensor, length L
-        Prompt indices of the AV tokens entering each layer, int64 on the CPU.
-    relevance : Tensor or None, (n,) float32
-        Attention of the question's rows to the AV tokens alive at layer L // 2.
-    relevance_tokens : Tensor or None, (n,) int64
-        Prompt indices of those tokens.
+        Tokens that were planned to enter each layer.
+    device_survivors : tuple of Tensor, length L
+        Prompt indices of the AV tokens entering each layer, int64 on the model's device.
+    device_relevance : Tensor or None, (n,) float32
+        Attention of the question's rows to the AV tokens alive at layer L // 2, on the device.
     next_position : int or float
         Position of the first generated token.
     reused : int
-        Layers, from the first, that the clip's rows went through for an earlier question.
+        Layers, from the first, that were not computed for the clip: an earlier question's prefix
+        was reused.
     """
 
     cache: KVCache
     logits: torch.Tensor
     plan: Plan
-    survivors: tuple[torch.Tensor, ...]
-    relevance: torch.Tensor | None
-    relevance_tokens: torch.Tensor | None
+    device_survivors: tuple[torch.Tensor, ...]
+    device_relevance: torch.Tensor | None
     next_position: int | float
     reused: int = 0
+
+    @cached_property
+    def survivors(self) -> tuple[torch.Tensor, ...]:
+        """`device_survivors` on the CPU: one copy, made when first asked for."""
+        lengths = [len(index) for index in self.device_survivors]
+        return torch.cat(self.device_survivors).cpu().split(lengths)
+
+    @cached_property
+    def relevance(self) -> torch.Tensor | None:
+        """`device_relevance` on the CPU."""
+        return None if self.device_relevance is None else self.device_relevance.cpu()
+
+    @property
+    def relevance_tokens(self) -> torch.Tensor | None:
+        """Prompt indices of the tokens of `relevance`, (n,) int64 on the CPU."""
+        if self.device_relevance is None:
+            return None
+        return self.survivors[len(self.survivors) // 2]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What is asked of the decoder."""
+
+    adapter: Adapter
+    prompt: DevicePrompt
+    method: Method
+    plan: Plan
+    meter: Meter
+
+    @property
+    def layers(self) -> int:
+        return self.adapter.info.text.layers
+
+    def cache(self) -> KVCache:
+        """Return an empty cache."""
+        even = not self.plan.adaptive and len(set(self.plan.counts)) == 1
+        return KVCache(self.layers, even=even)
+
+    @property
+    def middle(self) -> int:
+        """The layer whose attention from the question is reported."""
+        return self.layers // 2
+
+    def block(self, rows: torch.Tensor, hidden: torch.Tensor) -> Block:
+        """Return prompt rows `rows` ((n,) int64) with states `hidden` ((n, D)) as a block."""
+        return Block(hidden[None], self.adapter.rotary(self.prompt.positions[:, rows]))
 
 
 @torch.inference_mode()
@@ -88,265 +135,251 @@ def prefill(
     encoded : Encoded
         The clip's embeddings.
     method : Method
-        Decides what enters and what stays.
+        Chooses the tokens that enter layer 0, and those that go on after each layer.
     meter : Meter
         Receives the times of entry, prefill and selection.
     seed : int
         For methods that draw.
     prefixes : Prefixes, optional
-        What earlier questions about the same embeddings left; this one leaves its own there. The
-        result is the same with and without, but for one case: without, a prompt that loses nothing
-        goes up in one piece, as `generate` takes it, and in 16 bits that may round otherwise.
+        Prefixes of earlier questions on the same embeddings; this question's is added. The result
+        is the same with and without, except that without, a prompt that drops nothing passes in
+        one block, as in the reference's `generate`, which may round differently in 16 bits.
 
     Raises
     ------
     BudgetError
         If the method cannot reach its budget on this prompt.
     """
-    av = torch.nonzero(prompt.tokens.av).squeeze(1)
-    plan = method.plan(prompt.tokens.select(av), adapter.info.text.layers)
-    end = clip_end(prompt.tokens)
-    if not end:
-        prefixes = None
+    tokens = prompt.tokens
+    plan = method.plan(tokens.select(tokens.av), adapter.info.text.layers)
+    task = _Task(adapter, DevicePrompt(prompt, adapter.device), method, plan, meter)
+    end = task.prompt.clip_end()
+    kept = prefixes if end else None
     key = Key(method, plan, seed, tuple(prompt.ids[:end].tolist()))
-    known = prefixes.find(key) if prefixes is not None else None
-    whole = not plan.adaptive and all(count == plan.total for count in plan.counts)
-    apart_from = APART_FROM if prefixes is not None or not whole else len(prompt.tokens)
-    climb = _Climb(adapter, prompt, end, method, plan, meter, apart_from)
+    known = kept.find(key) if kept is not None else None
     if known is not None:
-        through = prefix_stage(known.layers, adapter.info.text.layers)
-        meter.add(StageName.ENTRY, 0.0, reused=True)
-        meter.add(through, 0.0, within=StageName.PREFILL, reused=True)
-        climb.resume(known)
+        loop = _resumed(task, known, end)
     else:
+        drops = plan.adaptive or any(count != plan.total for count in plan.counts)
+        split_at = end if drops or kept is not None else 0
         with meter.stage(StageName.ENTRY):
-            climb.begin(encoded, av, torch.Generator().manual_seed(seed))
+            loop = _entered(task, encoded, seed, split_at, record=kept is not None)
     with meter.stage(StageName.PREFILL):
-        logits = climb.run(keeping=prefixes is not None)
-    if prefixes is not None and climb.prefix is not None:
-        prefixes.add(key, climb.prefix)
+        logits = loop.run()
+    if kept is not None and loop.prefix is not None:
+        kept.add(key, loop.prefix)
     return Prefilled(
-        cache=climb.cache,
+        cache=loop.cache,
         logits=logits,
         plan=plan,
-        survivors=tuple(climb.survivors),
-        relevance=climb.relevance,
-        relevance_tokens=climb.relevance_tokens,
+        device_survivors=tuple(loop.survivors),
+        device_relevance=loop.relevance,
         next_position=prompt.next_position,
         reused=known.layers if known is not None else 0,
     )
 
 
-class _Climb:
-    """One prompt on its way up, from `begin` or `resume` to `run`.
+def _entered(
+    task: _Task, encoded: Encoded, seed: int, split_at: int, *, record: bool
+) -> _LayerLoop:
+    """Let the method choose what enters layer 0.
 
-    `prefix` is what the next question can use of it, once the question had a say.
+    `split_at` is where the clip's rows end, in the prompt; 0 if all rows must pass in one block.
+    """
+    adapter, prompt, method = task.adapter, task.prompt, task.method
+    rows, state = Rows.of(prompt), method.start(task.plan)
+    generator = torch.Generator().manual_seed(seed)
+    words = adapter.embed(prompt.ids[rows.text])
+    planes: tuple[torch.Tensor, ...] = ()
+    if len(rows.av):
+        tokens = prompt.on_host.tokens.select(prompt.on_host.tokens.av)
+        planes = tuple(
+            plane.to(device=words.device, dtype=words.dtype)
+            for plane in encoded.in_prompt_order(tokens.video)
+        )
+        view = EntryView(
+            tokens=tokens,
+            embeds=planes[0],
+            audio_attention=encoded.audio_attention,
+            generator=generator,
+            video_attention=encoded.video_attention,
+            state=state,
+            backbone=Backbone(adapter.info.name, adapter.fingerprint, adapter.folder),
+        )
+        entry = method.enter(view, task.plan)
+        rows, _ = rows.keep(entry.keep)
+        planes = tuple(taken(plane, entry) for plane in planes)
+    hidden = words.new_empty((len(rows), words.shape[1]))
+    hidden.index_copy_(0, rows.text, words)
+    if planes:
+        hidden.index_copy_(0, rows.av, planes[0])
+    cache = task.cache()
+    clip = prompt.text_before(split_at) + len(rows.av) if split_at else 0
+    if clip < SPLIT_FROM or not split_at:
+        whole = Whole(rows, task.block(rows.alive, hidden), planes[1:])
+        return _LayerLoop(task, cache, whole, state, generator)
+    split = Split(
+        rows,
+        task.block(rows.alive[:clip], hidden[:clip]),
+        task.block(rows.alive[clip:], hidden[clip:]),
+        planes[1:],
+    )
+    return _LayerLoop(
+        task, cache, split, state, generator, PrefixRecorder(cache) if record else None
+    )
+
+
+def _resumed(task: _Task, known: Prefix, end: int) -> _LayerLoop:
+    """Continue from an earlier question's prefix; the question's rows begin at `end`."""
+    adapter, prompt = task.adapter, task.prompt
+    task.meter.add(StageName.ENTRY, 0.0, reused=True)
+    through = prefix_stage(known.layers, task.layers)
+    task.meter.add(through, 0.0, within=StageName.PREFILL, reused=True)
+    cache, generator = task.cache(), torch.Generator()
+    known.start(cache)
+    state = task.method.start(task.plan)
+    if known.handover is not None:
+        state = known.handover.state.fork()
+        generator.set_state(known.handover.generator)
+    rows = Rows.of(prompt)
+    rows, _ = rows.keep(torch.searchsorted(rows.survivors, known.survivors[0]))
+    words = adapter.embed(prompt.ids[end:])
+    question = task.block(torch.arange(end, len(prompt), device=prompt.device), words)
+    return _LayerLoop(task, cache, Resumed(rows, question, known), state, generator)
+
+
+@dataclass
+class _LayerLoop:
+    """One prompt passing all layers.
+
+    Attributes
+    ----------
+    task : _Task
+    cache : KVCache
+    sequence : Whole, Split or Resumed
+        The rows alive between the layer just run and the next.
+    state : MethodState
+    generator : torch.Generator
+        The method's.
+    recorder : PrefixRecorder or None
+        Collects a prefix for later questions, up to where the question takes part.
+    prefix : Prefix or None
+        What it collected.
+    survivors : list of Tensor
+        Prompt indices of the AV tokens entering each layer run so far.
+    relevance : Tensor or None
+        `Prefilled.device_relevance`.
     """
 
-    generator: torch.Generator
+    task: _Task
+    cache: KVCache
+    sequence: Whole | Split | Resumed
     state: MethodState
-    sequence: Sequence
+    generator: torch.Generator
+    recorder: PrefixRecorder | None = None
+    prefix: Prefix | None = None
+    survivors: list[torch.Tensor] = field(default_factory=list)
+    relevance: torch.Tensor | None = None
 
-    def __init__(
-        self,
-        adapter: Adapter,
-        prompt: Prompt,
-        end: int,
-        method: Method,
-        plan: Plan,
-        meter: Meter,
-        apart_from: int,
-    ) -> None:
-        self.adapter, self.prompt, self.end = adapter, prompt, end
-        self.apart_from = apart_from
-        self.method, self.plan, self.meter = method, plan, meter
-        self.layers = adapter.info.text.layers
-        self.cache = KVCache(self.layers)
-        self.survivors: list[torch.Tensor] = []
-        self.relevance: torch.Tensor | None = None
-        self.relevance_tokens: torch.Tensor | None = None
-        self.prefix: Prefix | None = None
-        self._known: Prefix | None = None
-        self._lent: list[CacheView] = []
+    def run(self) -> torch.Tensor:
+        """Pass all layers; return the logits of the first answer token, (V,) float32."""
+        last = self.task.layers - 1
+        for layer in range(last):
+            entered = self.sequence.blocks[-1]
+            self.survivors.append(self.sequence.rows.survivors)
+            self.sequence = self.sequence.through(partial(self._layer, layer)).add_plane()
+            self._record(layer)
+            self._select(layer, entered)
+        self.survivors.append(self.sequence.rows.survivors)
+        return self._last_layer(last)
 
-    def begin(self, encoded: Encoded, av: torch.Tensor, generator: torch.Generator) -> None:
-        """Let the method choose what enters."""
-        self.generator, self.state = generator, self.method.start(self.plan)
-        device, tokens = self.adapter.device, self.prompt.tokens
-        text = torch.nonzero(~tokens.av).squeeze(1)
-        words = self.adapter.embed(self.prompt.ids[text].to(device))
-        if not len(av):
-            self.sequence = self._sequence(text, words)
-            return
-        own = encoded.in_prompt_order(tokens.video[av])[0].to(device=device, dtype=words.dtype)
-        entry = self.method.enter(
-            EntryView(
-                tokens=tokens.select(av),
-                embeds=own,
-                audio_attention=encoded.audio_attention,
-                generator=generator,
-                video_attention=encoded.video_attention,
-                state=self.state,
-                backbone=Backbone(
-                    self.adapter.info.name, self.adapter.fingerprint, self.adapter.folder
-                ),
-            ),
-            self.plan,
-        )
-        keep = entry.keep.cpu()
-        kept = entry.take(own)
-        alive, order = torch.cat([text, av[keep]]).sort()
-        hidden = torch.cat([words, kept.to(words.dtype)]).index_select(0, order.to(device))
-        self.sequence = self._sequence(alive, hidden)
-
-    def resume(self, known: Prefix) -> None:
-        """Take the clip's part from an earlier question."""
-        self._known = known
-        known.lend(self.cache)
-        self.state = known.state.fork()
-        self.generator = torch.Generator()
-        self.generator.set_state(known.generator)
-        text = torch.nonzero(~self.prompt.tokens.av).squeeze(1)
-        words = self.adapter.embed(self.prompt.ids[text[text >= self.end]].to(self.adapter.device))
-        self.sequence = self._sequence(torch.cat([text, known.survivors[0]]).sort()[0], words)
-
-    def _sequence(self, alive: torch.Tensor, hidden: torch.Tensor) -> Sequence:
-        """Make the sequence of `alive` rows; states may be those of the last of them alone."""
-        split = int((alive < self.end).sum())
-        split = split if split >= self.apart_from else 0
-        tail = hidden.shape[0] - (len(alive) - split)
-        return Sequence(
-            alive=alive,
-            tokens=self.prompt.tokens.select(alive),
-            head=self._block(alive[:split], hidden[:tail]) if split and tail else None,
-            tail=self._block(alive[split:], hidden[tail:]),
-        )
-
-    def _block(self, rows: torch.Tensor, hidden: torch.Tensor) -> Block:
-        positions = self.prompt.positions[:, rows].to(self.adapter.device)
-        return Block(hidden[None], self.adapter.rotary(positions))
-
-    def run(self, *, keeping: bool) -> torch.Tensor:
-        """Go through all layers and return the logits of the first answer token.
-
-        Parameters
-        ----------
-        keeping : bool
-            Make `prefix`.
-        """
-        keeping = keeping and self._known is None
-        for layer in range(self.layers - 1):
-            sequence, here = self.sequence, self._arrive()
-            entered = sequence.tail
-            if sequence.head is not None:
-                sequence.head = self._through(layer, sequence.head)
-            sequence.tail = self._through(layer, entered)
-            if keeping and sequence.split:
-                self._lent.append(self.cache.share(layer, sequence.split))
-            if len(here):
-                self._look(layer, entered, here, keeping)
-        return self._finish(self.layers - 1, keeping)
-
-    def _arrive(self) -> torch.Tensor:
-        here = self.sequence.av
-        self.survivors.append(self.sequence.alive[here])
-        return here
-
-    def _through(self, layer: int, block: Block) -> Block:
-        hidden = self.adapter.layer(layer, block.hidden, block.rotary, self.cache)
+    def _layer(self, layer: int, block: Block) -> Block:
+        hidden = self.task.adapter.layer(layer, block.hidden, block.rotary, self.cache)
         return Block(hidden, block.rotary)
 
-    def _finish(self, layer: int, keeping: bool) -> torch.Tensor:
-        """Go through the last layer: all rows are seen there, and one is asked for its state."""
-        sequence, here = self.sequence, self._arrive()
-        entered = sequence.tail
-        for block in (sequence.head, entered.but_last()):
-            if block is not None and len(block):
-                self.adapter.cache_kv(layer, block.hidden, block.rotary, self.cache)
-        last = self._through(layer, entered.last())
-        if layer == self.layers // 2 and len(here):
-            self._weigh(self._view(layer, entered, here))
-        if keeping and sequence.split:
-            self._lent.append(self.cache.share(layer, sequence.split))
-            self.prefix = self._keep_prefix(None)
-        return self.adapter.logits(last.hidden)
+    def _last_layer(self, layer: int) -> torch.Tensor:
+        """Pass the last layer: of all rows but the last, only keys and values are needed."""
+        adapter = self.task.adapter
+        *before, question = self.sequence.blocks
+        for block in (*before, question.but_last()):
+            if len(block):
+                adapter.cache_kv(layer, block.hidden, block.rotary, self.cache)
+        answer = self._layer(layer, question.last())
+        if layer == self.task.middle:
+            self._measure(self._attention(layer, question))
+        self._record(layer)
+        self._close_prefix(None)
+        return adapter.logits(answer.hidden)
 
-    def _view(self, layer: int, entered: Block, here: torch.Tensor) -> View:
-        return View(
+    def _select(self, layer: int, entered: Block) -> None:
+        """Let AV tokens go on to the next layer: chosen now, or for an earlier question."""
+        rows, method, plan = self.sequence.rows, self.task.method, self.task.plan
+        attention = self._attention(layer, entered)
+        if layer == self.task.middle:
+            self._measure(attention)
+        if isinstance(self.sequence, Resumed) and self.sequence.knows(layer + 1):
+            self.sequence = self.sequence.follow(layer + 1)
+            self._cut_caches(layer, rows)
+        elif len(rows.av) and (plan.adaptive or plan.counts[layer + 1] < len(rows.av)):
+            with self.task.meter.stage(StageName.SELECTION):
+                self.sequence = sequence = self._selectable()
+                view = self._view(layer, attention, sequence)
+                chosen = method.keep(view, plan.counts[layer + 1])
+                entry = chosen if isinstance(chosen, Entry) else Entry(chosen)
+                self.sequence = sequence.keep(entry)
+                self._cut_caches(layer, rows)
+
+    def _attention(self, layer: int, entered: Block) -> LayerAttention:
+        task = self.task
+        rows = self.sequence.rows
+        return LayerAttention(task.adapter, self.cache, layer, task.prompt, entered, rows)
+
+    def _measure(self, attention: LayerAttention) -> None:
+        if len(attention.rows.av):
+            with self.task.meter.stage(StageName.SELECTION):
+                self.relevance = attention.mean("question")
+
+    def _selectable(self) -> Whole | Split:
+        """Return the rows to choose from; joined where the question takes part."""
+        sequence = self.sequence
+        if isinstance(sequence, Split):
+            if self.task.method.question_free:
+                return sequence
+            self._close_prefix(
+                Handover(
+                    sequence.clip, sequence.planes, self.state.fork(), self.generator.get_state()
+                )
+            )
+        return sequence.join()
+
+    def _view(
+        self, layer: int, attention: LayerAttention, sequence: Whole | Split
+    ) -> DecoderLayerView:
+        return DecoderLayerView(
             layer=layer,
-            layers=self.layers,
+            layers=self.task.layers,
             generator=self.generator,
-            tokens=self.sequence.tokens.select(here),
             state=self.state,
-            _adapter=self.adapter,
-            _cache=self.cache,
-            _entered=entered,
-            _sequence=self.sequence,
-            _av=here,
-            _ids=self.prompt.ids,
+            question_free=self.task.method.question_free,
+            on_host=bool(self.task.method.needs_host) or self.task.plan.adaptive,
+            _attention=attention,
+            _sequence=sequence,
         )
 
-    def _weigh(self, view: View) -> None:
-        with self.meter.stage(StageName.SELECTION):
-            self.relevance, self.relevance_tokens = view.attention("question"), self.survivors[-1]
-
-    def _look(self, layer: int, entered: Block, here: torch.Tensor, keeping: bool) -> None:
-        """Score and choose after a layer, where there is something to do."""
-        count = self.plan.counts[layer + 1]
-        follows = self._known is not None and layer + 1 < self._known.layers
-        chooses = not follows and (self.plan.adaptive or count < len(here))
-        if chooses or layer == self.layers // 2:
-            view = self._view(layer, entered, here)
-        if layer == self.layers // 2:
-            self._weigh(view)
-        if self._known is not None and follows:
-            stays = torch.searchsorted(self.survivors[-1], self._known.survivors[layer + 1])
-            self._apply(layer, Entry(stays), here)
-        if not chooses:
-            return
-        with self.meter.stage(StageName.SELECTION):
-            if self.method.question_free:
-                view.blind = True
-            else:
-                self._together(keeping)
-            chosen = self.method.keep(view, count)
-            self._apply(layer, chosen if isinstance(chosen, Entry) else Entry(chosen), here)
-
-    def _together(self, keeping: bool) -> None:
-        """From here on the question has a say, and the clip's rows go on with its own."""
-        if not self.sequence.split:
-            return
-        if self._known is not None:
-            self.sequence.head = self._known.block
-        elif keeping:
-            self.prefix = self._keep_prefix(self.sequence.head)
-        self.sequence.join()
-
-    def _keep_prefix(self, block: Block | None) -> Prefix:
-        return Prefix(
-            survivors=tuple(self.survivors),
-            states=tuple(self._lent),
-            block=block,
-            state=self.state.fork() if block is not None else MethodState(),
-            generator=self.generator.get_state(),
-            user=weakref.ref(self.cache),
-        )
-
-    def _apply(self, layer: int, entry: Entry, here: torch.Tensor) -> None:
-        """Let the chosen of the AV tokens at `here` go on, with new states where there are any."""
-        sequence, kept = self.sequence, here[entry.keep.cpu()]
-        if entry.mix is not None:
-            states = sequence.first.hidden[0]
-            mix = replace(entry.mix, source=here[entry.mix.source.cpu()])
-            states[kept.to(states.device)] = mix.apply(states, kept)
-        if len(kept) == len(here):
-            return
-        stays = ~sequence.tokens.av
-        stays[kept] = True
-        before = sequence.alive
-        sequence.keep(torch.nonzero(stays).squeeze(1))
-        if self.method.cache == "cut":
-            # Layers passed hold the tokens that entered them; all those were cut to `before`.
-            index = torch.searchsorted(before, sequence.alive)
+    def _cut_caches(self, layer: int, before: Rows) -> None:
+        """Cut the layers passed to the survivors, under the "cut" policy."""
+        after = self.sequence.rows
+        if self.task.method.cache == "cut" and len(after) < len(before):
+            # Every layer passed holds the rows that entered this one: it was cut to them.
+            index = torch.searchsorted(before.alive, after.alive)
             for passed in range(layer + 1):
                 self.cache.cut(passed, index)
+
+    def _record(self, layer: int) -> None:
+        if self.recorder is not None and isinstance(self.sequence, Split):
+            self.recorder.layer(layer, len(self.sequence.clip))
+
+    def _close_prefix(self, handover: Handover | None) -> None:
+        if self.recorder is not None:
+            self.prefix = self.recorder.prefix(self.survivors, handover)
+            self.recorder = None

@@ -1,29 +1,33 @@
-"""What stays of a question for the next one: the clip's way through the first layers.
+"""Prefix KV reuse: a clip's keys and values in the layers that no question changes.
 
-Audio and video come before the question, and attention looks back only. So until a method first
-lets the question choose, the clip's keys, values and states are the same for every question, and a
-Session keeps those of the methods it was asked with last.
+Audio and video come before the question, and attention looks back only. So up to the layer where
+the question first takes part in the selection, the clip's keys, values and hidden states are the
+same for every question. A Session keeps those of the methods used last.
 """
 
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
+from omnidrop.engine import sequence as sequences
 from omnidrop.engine.cache import CacheView, KVCache
-from omnidrop.engine.sequence import Block
+from omnidrop.engine.sequence import Block, Whole
 from omnidrop.pruning.method import Method, MethodState, Plan
 
-#: Prefixes a Session keeps, and the bytes that all of them may take.
+#: Prefixes that a Session keeps.
 PREFIXES = 2
+
+#: Bytes that all of them may take.
 PREFIX_BYTES = 2 * 1024**3
 
 
 @dataclass(frozen=True)
 class Key:
-    """What a prefix depends on, the clip itself aside."""
+    """What a prefix depends on, apart from the clip."""
 
     method: Method
     plan: Plan
@@ -31,62 +35,143 @@ class Key:
     ids: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class Handover:
+    """The clip where the question first takes part in the selection.
+
+    Attributes
+    ----------
+    clip : Block
+        The clip's rows as they left the last layer of the prefix.
+    planes : tuple of Tensor, (m, D) each
+        Planes still to be added to its AV rows, one per layer.
+    state : MethodState
+        What the method remembered.
+    generator : Tensor
+        State of the method's random generator.
+    """
+
+    clip: Block
+    planes: tuple[torch.Tensor, ...]
+    state: MethodState
+    generator: torch.Tensor
+
+
 @dataclass
 class Prefix:
-    """The clip's way through layers 0 to `layers` - 1 under one method.
+    """What layers 0 to `layers` - 1 made of a clip under one method.
 
     Attributes
     ----------
     survivors : tuple of Tensor, length `layers`
-        Prompt indices of the AV tokens entering each of them.
-    states : tuple of CacheView, length `layers`
-        Their keys and values, whole also where the method cuts earlier caches.
-    block : Block or None
-        The clip's rows as they left the last of them; None after the last layer of all.
-    state : MethodState
-        What the method remembered then.
-    generator : Tensor
-        State of the generator then.
+        Prompt indices of the AV tokens entering each layer, on the model's device.
+    kv : tuple of CacheView, length `layers`
+        Keys and values of the clip's rows, before later cuts by the "cut" cache policy.
+    handover : Handover or None
+        None if the question never takes part in the selection; the prefix then holds all layers.
     user : weak reference to KVCache
-        Who writes to the room behind the clip's keys and values.
+        The cache that may write to the spare room behind the clip's keys and values.
     """
 
     survivors: tuple[torch.Tensor, ...]
-    states: tuple[CacheView, ...]
-    block: Block | None
-    state: MethodState
-    generator: torch.Tensor
+    kv: tuple[CacheView, ...]
+    handover: Handover | None
     user: weakref.ref[KVCache]
 
     @property
     def layers(self) -> int:
-        """Layers that need not be run again for the clip."""
-        return len(self.states)
+        """Layers that need not be computed again for the clip."""
+        return len(self.kv)
 
     @property
     def bytes(self) -> int:
-        """Bytes of keys, values (room for the answer included), states and the method's tensors."""
-        held = [t for lent in self.states for t in (lent.keys, lent.values)]
-        held += self.state.tensors()
-        if self.block is not None:
-            held += [self.block.hidden, *self.block.rotary]
-        return sum(t.untyped_storage().nbytes() for t in held)
+        """Bytes of all tensors held, each storage counted once, spare room included."""
+        held = [t for view in self.kv for t in (view.keys, view.values)]
+        if self.handover is not None:
+            held += [self.handover.clip.hidden, *self.handover.clip.rotary]
+            held += [*self.handover.planes, *self.handover.state.tensors()]
+        storages = {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in held)}
+        return sum(storages.values())
 
-    def lend(self, cache: KVCache) -> None:
-        """Let `cache` begin with the clip's keys and values.
+    def start(self, cache: KVCache) -> None:
+        """Let `cache` start with the clip's keys and values.
 
-        While an earlier user of the room behind them is alive, `cache` copies before it appends.
+        While an earlier user of the spare room is alive, `cache` copies before it appends.
         """
         shared = self.user() is not None
         if not shared:
             self.user = weakref.ref(cache)
-        for layer, lent in enumerate(self.states):
-            cache.start_from(layer, lent, copying=shared)
+        for layer, view in enumerate(self.kv):
+            cache.start_from(layer, view, copying=shared)
+
+
+@dataclass(frozen=True)
+class Resumed(sequences.Sequence):
+    """Only the question's rows pass; the clip's keys and values are those of a prefix.
+
+    Attributes
+    ----------
+    question : Block
+        The rows after the last AV token.
+    prefix : Prefix
+    """
+
+    question: Block
+    prefix: Prefix
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return (self.question,)
+
+    def through(self, layer: Callable[[Block], Block]) -> Resumed:
+        return replace(self, question=layer(self.question))
+
+    def add_plane(self) -> Resumed:
+        return self  # it is in the prefix's keys, values and states
+
+    def join(self) -> Whole:
+        handover = self.prefix.handover
+        if handover is None:
+            raise RuntimeError("The question takes no part in this selection: nothing to join.")
+        clip = handover.clip.followed_by(self.question)
+        return Whole(self.rows, clip, handover.planes)
+
+    def knows(self, layer: int) -> bool:
+        """Whether the AV tokens entering `layer` were chosen for an earlier question."""
+        return layer < self.prefix.layers
+
+    def follow(self, layer: int) -> Resumed:
+        """Let the AV tokens go on that entered `layer` for the earlier question."""
+        index = torch.searchsorted(self.rows.survivors, self.prefix.survivors[layer])
+        rows, _ = self.rows.keep(index)
+        return replace(self, rows=rows)
+
+
+class PrefixRecorder:
+    """Collects a prefix layer by layer, while clip and question are apart.
+
+    Parameters
+    ----------
+    cache : KVCache
+        Of the question that is computed now.
+    """
+
+    def __init__(self, cache: KVCache) -> None:
+        self._cache = cache
+        self._kv: list[CacheView] = []
+
+    def layer(self, layer: int, clip_rows: int) -> None:
+        """Take the first `clip_rows` keys and values of a layer that was just run."""
+        self._kv.append(self._cache.share(layer, clip_rows))
+
+    def prefix(self, survivors: Sequence[torch.Tensor], handover: Handover | None) -> Prefix:
+        """Return what was collected; see `Prefix`."""
+        return Prefix(tuple(survivors), tuple(self._kv), handover, weakref.ref(self._cache))
 
 
 @dataclass
 class Prefixes:
-    """The prefixes of one clip's embeddings, the latest used last.
+    """The prefixes of one clip, the one used last at the end.
 
     Parameters
     ----------
@@ -101,7 +186,7 @@ class Prefixes:
     _held: list[tuple[Key, Prefix]] = field(default_factory=list)
 
     def find(self, key: Key) -> Prefix | None:
-        """Return what is kept for `key`; otherwise let the oldest go where there is no room."""
+        """Return the prefix of `key`; if there is none, drop the oldest where no room is left."""
         for i, (known, prefix) in enumerate(self._held):
             if known == key:
                 self._held.append(self._held.pop(i))
@@ -110,7 +195,7 @@ class Prefixes:
         return None
 
     def add(self, key: Key, prefix: Prefix) -> None:
-        """Keep a prefix if it is small enough, and let older ones go for it."""
+        """Keep a prefix if it is small enough, and drop older ones for it."""
         if not prefix.layers or prefix.bytes > self.limit:
             return
         self._held.append((key, prefix))
@@ -118,12 +203,12 @@ class Prefixes:
             del self._held[0]
 
     def clear(self) -> None:
-        """Let all go."""
+        """Drop all."""
         self._held.clear()
 
     @property
     def bytes(self) -> int:
-        """Bytes of all that is kept."""
+        """Bytes of all prefixes kept."""
         return sum(prefix.bytes for _, prefix in self._held)
 
     def __len__(self) -> int:

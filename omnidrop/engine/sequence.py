@@ -1,34 +1,39 @@
-"""The prompt between two layers, and what a pruning method may see of it.
+"""The rows of a prompt between two decoder layers.
 
-Rows go through a layer in one block, or in two: the clip's (all up to the last AV token), which
-no question changes, and the question's after it.
+Rows pass a layer in one block (`Whole`) or in two (`Split`): the clip's rows, which no question
+changes, and then the question's. A later question on the same clip passes only its own rows
+(`omnidrop.engine.prefix.Resumed`) until it first takes part in the selection. There, `join` makes
+a `Whole` of them.
+
+Sequences do not change: each step returns a new one. Row indices are on the model's device, and
+how many there are follows from what is asked for, so nothing here waits for the device.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 
-from omnidrop.engine.cache import KVCache
-from omnidrop.models.adapter import Adapter, Rotary
-from omnidrop.pruning.method import MethodState, Rows
-from omnidrop.pruning.parts.relevance import relevance as relevance_of
-from omnidrop.pruning.parts.relevance import row_relevance
-from omnidrop.tokens import TokenMap
+from omnidrop.engine.device_prompt import DevicePrompt
+from omnidrop.models.adapter import Rotary
+from omnidrop.moving import moved
+from omnidrop.pruning.method import Entry
 
 
-@dataclass
+@dataclass(frozen=True)
 class Block:
-    """Rows that go through a layer together.
+    """Rows that pass a layer together.
 
     Attributes
     ----------
     hidden : Tensor, (1, n, D)
-        Their states.
+        Hidden states.
     rotary : pair of Tensor, (1, n, head_dim)
-        Cosine and sine of their positions.
+        Cosine and sine of the rows' positions.
     """
 
     hidden: torch.Tensor
@@ -37,9 +42,12 @@ class Block:
     def __len__(self) -> int:
         return int(self.hidden.shape[1])
 
+    def states(self, index: torch.Tensor) -> torch.Tensor:
+        """Return the hidden states at `index` ((k,) int64), (k, D)."""
+        return self.hidden[0].index_select(0, index)
+
     def select(self, index: torch.Tensor) -> Block:
-        """Return the rows at `index` ((n,) int64)."""
-        index = index.to(self.hidden.device)
+        """Return the rows at `index` ((k,) int64)."""
         cos, sin = self.rotary
         return Block(
             self.hidden.index_select(1, index),
@@ -56,162 +64,211 @@ class Block:
         cos, sin = self.rotary
         return Block(self.hidden[:, :-1], (cos[:, :-1], sin[:, :-1]))
 
+    def followed_by(self, other: Block) -> Block:
+        """Return the rows of both."""
+        (cos, sin), (other_cos, other_sin) = self.rotary, other.rotary
+        return Block(
+            torch.cat([self.hidden, other.hidden], 1),
+            (torch.cat([cos, other_cos], 1), torch.cat([sin, other_sin], 1)),
+        )
 
-@dataclass
-class Sequence:
-    """The rows that are still alive.
+
+@dataclass(frozen=True)
+class Rows:
+    """Which tokens of the prompt are still alive; all tensors are on the model's device.
 
     Attributes
     ----------
     alive : Tensor, (n,) int64
-        Prompt indices of all rows, ascending, on the CPU.
-    tokens : TokenMap
-        What they are.
-    head : Block or None
-        The clip's rows, while they go apart from the rest.
-    tail : Block
-        The other rows, or all. Where it is shorter than `alive` and there is no `head`, the clip's
-        rows are known from an earlier question and need not go through this layer.
+        Their prompt indices, ascending.
+    text : Tensor, (n - m,) int64
+        Indices into `alive` of the tokens that are never dropped.
+    av : Tensor, (m,) int64
+        Indices into `alive` of the audio and video tokens.
     """
 
     alive: torch.Tensor
-    tokens: TokenMap
-    head: Block | None
-    tail: Block
+    text: torch.Tensor
+    av: torch.Tensor
+
+    @staticmethod
+    def of(prompt: DevicePrompt) -> Rows:
+        """Return all rows of a prompt."""
+        return Rows(torch.arange(len(prompt), device=prompt.device), prompt.text, prompt.av)
+
+    def __len__(self) -> int:
+        return int(self.alive.shape[0])
 
     @property
-    def split(self) -> int:
-        """Number of rows before `tail`."""
-        return len(self.alive) - len(self.tail)
+    def survivors(self) -> torch.Tensor:
+        """Prompt indices of the AV tokens, (m,) int64."""
+        return self.alive[self.av]
 
-    @property
-    def av(self) -> torch.Tensor:
-        """Places of the AV tokens, (n,) int64."""
-        return torch.nonzero(self.tokens.av).squeeze(1)
+    def keep(self, index: torch.Tensor) -> tuple[Rows, torch.Tensor]:
+        """Let all text and some AV tokens go on.
 
-    @property
-    def first(self) -> Block:
-        """The block that holds the AV tokens."""
-        return self.tail if self.head is None else self.head
+        Parameters
+        ----------
+        index : Tensor, (k,) int64
+            Which AV tokens: ascending indices into `av`, on any device.
 
-    def keep(self, index: torch.Tensor) -> None:
-        """Go on with the rows at `index` ((n,) int64, ascending), all of `tail` among them."""
-        split = self.split
-        self.alive = self.alive[index]
-        self.tokens = self.tokens.select(index)
-        if not split:
-            self.tail = self.tail.select(index)
-        elif self.head is not None:
-            self.head = self.head.select(index[index < split])
-
-    def join(self) -> None:
-        """Let all rows go together from now on."""
-        if self.head is None:
-            return
-        one, two = self.head, self.tail
-        self.head = None
-        self.tail = Block(
-            torch.cat([one.hidden, two.hidden], 1),
-            (
-                torch.cat([one.rotary[0], two.rotary[0]], 1),
-                torch.cat([one.rotary[1], two.rotary[1]], 1),
-            ),
-        )
+        Returns
+        -------
+        rows : Rows
+            Those left.
+        stay : Tensor, (n - m + k,) int64
+            Their ascending indices into `alive`.
+        """
+        if len(index) == len(self.av):
+            return self, torch.arange(len(self), device=self.alive.device)
+        kept = self.av[moved(index, self.alive.device)]
+        stay = torch.cat([self.text, kept]).sort().values
+        left = (torch.searchsorted(stay, part) for part in (self.text, kept))
+        return Rows(self.alive[stay], *left), stay
 
 
-@dataclass
-class View:
-    """A `LayerView`: the layer just run, seen by a method. Attention is computed when asked for."""
+@dataclass(frozen=True)
+class Sequence(ABC):
+    """The rows that are alive between two layers.
 
-    layer: int
-    layers: int
-    generator: torch.Generator
-    tokens: TokenMap
-    state: MethodState
-    _adapter: Adapter
-    _cache: KVCache
-    _entered: Block
-    _sequence: Sequence
-    _av: torch.Tensor
-    _ids: torch.Tensor
-    blind: bool = False
-    _known: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def attention(self, rows: Rows) -> torch.Tensor:
-        if rows not in self._known:
-            self._known[rows] = self._scored(relevance_of, rows)
-        return self._known[rows]
-
-    def row_attention(self, rows: Rows) -> torch.Tensor:
-        return self._scored(row_relevance, rows)
-
-    def hidden(self) -> torch.Tensor:
-        return _rows(self._sequence.first, self._av)
-
-    def text_hidden(self, rows: Rows) -> torch.Tensor:
-        return _rows(self._sequence.tail, self._asking(rows) - self._sequence.split)
-
-    def text_embeds(self, rows: Rows) -> torch.Tensor:
-        ids = self._ids[self._sequence.alive[self._asking(rows)]]
-        return self._adapter.embed(ids.to(self._entered.hidden.device))
-
-    def _asking(self, rows: Rows) -> torch.Tensor:
-        if self.blind:
-            raise RuntimeError("A method that says it is question-free looked at the text.")
-        return query_rows(self._sequence.tokens, rows)
-
-    def _scored(self, score: Callable[..., torch.Tensor], rows: Rows) -> torch.Tensor:
-        index = self._asking(rows)
-        device = self._entered.hidden.device
-        asking = self._entered.select(index - (len(self._sequence.alive) - len(self._entered)))
-        scores = score(
-            self._adapter.queries(self.layer, asking.hidden, asking.rotary),
-            self._cache.keys(self.layer)[0],
-            rows=index.to(device),
-            columns=self._av.to(device),
-            scaling=self._adapter.scaling,
-        )
-        return scores.cpu()
-
-
-def _rows(block: Block, index: torch.Tensor) -> torch.Tensor:
-    return block.hidden[0].index_select(0, index.to(block.hidden.device))
-
-
-def query_rows(tokens: TokenMap, rows: Rows) -> torch.Tensor:
-    """Return which rows of a sequence ask for relevance.
-
-    Parameters
+    Attributes
     ----------
-    tokens : TokenMap
-        The sequence as it is now.
-    rows : {"question", "last", "all-text"}
-        The user's words; the last token; or every token that is not audio or video and comes
-        after the first AV token (rows before it cannot see any).
-
-    Returns
-    -------
-    Tensor, (r,) int64
+    rows : Rows
+        Which they are.
     """
-    last = torch.tensor([len(tokens) - 1])
-    if rows == "last":
-        return last
-    if rows == "question":
-        index = torch.nonzero(tokens.question).squeeze(1)
-        return index if len(index) else last
-    av = torch.nonzero(tokens.av).squeeze(1)
-    text = torch.nonzero(~tokens.av).squeeze(1)
-    return text[text > av[0]] if len(av) else last
+
+    rows: Rows
+
+    @property
+    @abstractmethod
+    def blocks(self) -> tuple[Block, ...]:
+        """Blocks that pass the next layer, in this order; the question is in the last."""
+
+    @abstractmethod
+    def through(self, layer: Callable[[Block], Block]) -> Self:
+        """Pass every block through a layer."""
+
+    @abstractmethod
+    def add_plane(self) -> Self:
+        """Add the first of the planes that are left to the AV tokens' states."""
+
+    @abstractmethod
+    def join(self) -> Whole:
+        """Return one block of all rows."""
 
 
-def clip_end(tokens: TokenMap) -> int:
-    """Return how many tokens of a prompt come before anything a question could change.
+@dataclass(frozen=True)
+class Whole(Sequence):
+    """All rows pass together.
 
-    0 where the clip's part cannot go apart: there is no AV token, or text stands between them, or
-    the question before them.
+    Attributes
+    ----------
+    block : Block, n rows
+    planes : tuple of Tensor, (m, D) each
+        What is added to the AV tokens' states after the next layers, one tensor per layer.
     """
-    av = torch.nonzero(tokens.av).squeeze(1)
-    if not len(av) or int(av[-1] - av[0]) >= len(av):
-        return 0
-    end = int(av[-1]) + 1
-    return 0 if bool(tokens.question[:end].any()) else end
+
+    block: Block
+    planes: tuple[torch.Tensor, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return (self.block,)
+
+    @property
+    def clip(self) -> Block:
+        """The block with the AV tokens; `rows.av` are indices into it."""
+        return self.block
+
+    def through(self, layer: Callable[[Block], Block]) -> Whole:
+        return replace(self, block=layer(self.block))
+
+    def add_plane(self) -> Whole:
+        if self.planes:
+            _add(self.block, self.rows.av, self.planes[0])
+        return replace(self, planes=self.planes[1:])
+
+    def join(self) -> Whole:
+        return self
+
+    def keep(self, entry: Entry) -> Whole:
+        """Let the AV tokens that `entry` names go on, with the states that it gives them."""
+        rows, stay = self.rows.keep(entry.keep)
+        return Whole(
+            rows,
+            _kept(self.block, self.rows.av, entry, stay, rows.av),
+            tuple(taken(plane, entry) for plane in self.planes),
+        )
+
+
+@dataclass(frozen=True)
+class Split(Sequence):
+    """The clip's rows pass first, the question's after them.
+
+    Attributes
+    ----------
+    clip : Block
+        All rows up to the last AV token; `rows.av` are indices into it.
+    question : Block
+        The rows after it.
+    planes : tuple of Tensor, (m, D) each
+        As in `Whole`.
+    """
+
+    clip: Block
+    question: Block
+    planes: tuple[torch.Tensor, ...] = ()
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        return (self.clip, self.question)
+
+    def through(self, layer: Callable[[Block], Block]) -> Split:
+        return replace(self, clip=layer(self.clip), question=layer(self.question))
+
+    def add_plane(self) -> Split:
+        if self.planes:
+            _add(self.clip, self.rows.av, self.planes[0])
+        return replace(self, planes=self.planes[1:])
+
+    def join(self) -> Whole:
+        return Whole(self.rows, self.clip.followed_by(self.question), self.planes)
+
+    def keep(self, entry: Entry) -> Split:
+        """Let the AV tokens that `entry` names go on, with the states that it gives them."""
+        rows, stay = self.rows.keep(entry.keep)
+        in_clip = stay[: len(stay) - len(self.question)]  # the question's rows all stay
+        return Split(
+            rows,
+            _kept(self.clip, self.rows.av, entry, in_clip, rows.av),
+            self.question,
+            tuple(taken(plane, entry) for plane in self.planes),
+        )
+
+
+def taken(plane: torch.Tensor, entry: Entry) -> torch.Tensor:
+    """Return what the kept AV tokens carry of a plane, (m, D) → (k, D); not copied if all of it."""
+    if entry.mix is None and len(entry.keep) == len(plane):
+        return plane
+    return entry.take(plane)
+
+
+def _kept(
+    block: Block, av: torch.Tensor, entry: Entry, stay: torch.Tensor, kept: torch.Tensor
+) -> Block:
+    """Return the rows at `stay`, of which those at `kept` carry what `entry` makes of rows `av`."""
+    if entry.mix is None:
+        return block if len(stay) == len(block) else block.select(stay)
+    left = block.select(stay)
+    in_block = Entry(
+        av[moved(entry.keep, av.device)],
+        replace(entry.mix, source=av[moved(entry.mix.source, av.device)]),
+    )
+    states = in_block.take(block.hidden[0])
+    left.hidden[0].index_copy_(0, kept, states)
+    return left
+
+
+def _add(block: Block, av: torch.Tensor, plane: torch.Tensor) -> None:
+    """Add a plane to the rows at `av`, in place: a layer's states are its own."""
+    block.hidden[0].index_add_(0, av, plane)

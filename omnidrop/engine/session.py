@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from omnidrop.clip.options import ClipOptions
+from omnidrop.engine.captured import Steps
 from omnidrop.engine.decode import Generated, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
 from omnidrop.engine.prefill import Prefilled, prefill
@@ -31,7 +32,7 @@ from omnidrop.options import DEFAULT_BUDGET, GenerateOptions, LoadOptions
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.methods.omnidrop import OmniDrop
-from omnidrop.report.trace import Answer, Choice, Stage
+from omnidrop.report.trace import Answer, Choice
 from omnidrop.stages import StageName
 from omnidrop.tokens import Prompt
 
@@ -122,6 +123,7 @@ class Model:
 
     def __init__(self, adapter: Adapter) -> None:
         self.adapter = adapter
+        self._steps = Steps()
 
     @property
     def info(self) -> ModelInfo:
@@ -170,11 +172,11 @@ class Model:
             clip = source.replanned(chosen, spec)
         else:
             clip = open_clip(source, chosen, spec)
-        return Session(self.adapter, clip=clip, notices=notices)
+        return Session(self.adapter, clip=clip, notices=notices, steps=self._steps)
 
     def features(self, features: Features) -> Session:
         """Ask about ready features instead of a file; no media library is needed."""
-        return Session(self.adapter, features=features)
+        return Session(self.adapter, features=features, steps=self._steps)
 
 
 class Session:
@@ -208,15 +210,17 @@ class Session:
         clip: Clip | None = None,
         features: Features | None = None,
         notices: Sequence[str] = (),
+        steps: Steps | None = None,
     ) -> None:
         self.adapter = adapter
         self.clip = clip
         self.prompt: Prompt | None = None
+        self._decoding = steps if steps is not None else Steps()
         self.reuse = True
         self._features = features
         self._further_notices = tuple(notices)
         self._encoded: Encoded | None = None
-        self._stages: tuple[Stage, ...] = ()
+        self._stages: tuple[str, ...] = ()
         self.prefixes = Prefixes()
 
     def __enter__(self) -> Session:
@@ -255,8 +259,8 @@ class Session:
         if known is not None and (
             not video_attention or known.video is None or known.video_attention is not None
         ):
-            for stage in self._stages:
-                meter.add(stage.name, 0.0, reused=True)
+            for name in self._stages:
+                meter.add(name, 0.0, reused=True)
             return known
         self.prefixes.clear()
         if self.clip is not None:
@@ -273,7 +277,7 @@ class Session:
                     meter,
                     video_attention=video_attention,
                 )
-        self._stages = meter.stages()
+        self._stages = meter.names()
         return self._encoded
 
     def ask(
@@ -353,6 +357,7 @@ class Session:
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
             notices=self._notices(prompt, prefilled, limit_notice),
+            decode_loop=reply.made.loop,
         )
         trace = build_trace(self.adapter, self.clip, encoded, account, meter, question, system)
         return Answer(
@@ -381,7 +386,7 @@ class Session:
         if limits is None:
             return method, None
         with meter.stage(StageName.FIT):
-            return limits.choose(self.adapter, prompt, method, meter.since_start)
+            return limits.choose(self.adapter, prompt, method, meter.since_start_done)
 
     def _choose_answer(
         self,
@@ -411,7 +416,7 @@ class Session:
             ticks.append(meter.since_start())
 
         with meter.stage(StageName.ANSWER):
-            made = generate(self.adapter, prefilled, options, on_text, tick, meter)
+            made = generate(self.adapter, prefilled, options, on_text, tick, meter, self._decoding)
         return _Reply(made, (), tuple(ticks))
 
     def _notices(
@@ -442,13 +447,15 @@ class Session:
     ) -> Prefilled:
         """Prefill; if memory runs out, once more without the prefixes of earlier questions."""
         run = partial(prefill, self.adapter, prompt, encoded, method, meter, seed=seed)
-        if not reuse:
-            return run()
-        if len(self.prefixes):
+        if reuse:
+            run = partial(run, prefixes=self.prefixes)
+        if len(self._decoding) or (reuse and len(self.prefixes)):
             with suppress(MemoryShortError), out_of_memory(TOO_BIG):
-                return run(prefixes=self.prefixes)
-            self.prefixes.clear()
-        return run(prefixes=self.prefixes)
+                return run()
+            self._decoding.clear()
+            if reuse:
+                self.prefixes.clear()
+        return run()
 
     @property
     def info(self) -> ModelInfo:

@@ -1,8 +1,14 @@
 """Stage times and peak memory, measured where the work is done.
 
-A stage's time includes the device's work (it is synchronised on leaving), and stages may nest:
-what is measured inside another stage names it. Peak memory per stage costs time to watch, so it is
-watched only where a `MemoryWatch` is open.
+On a CUDA device a stage lasts from when the device comes to its beginning to when it comes to its
+end, told by events in the stream: nobody waits for a stage to end, and work queued before it is not
+counted in it. Where the device waits for the host meanwhile, that is part of the stage; where it is
+still busy with an earlier one, what the host does costs nothing, and the stage shows 0. So the
+stages sum up to what was waited for. On a CPU, and for what runs beside the device (decoding, the
+sound), it is the clock on the wall.
+
+Stages may nest: what is measured inside another stage names it. Peak memory per stage costs time to
+watch, so it is watched only where a `MemoryWatch` is open.
 """
 
 from __future__ import annotations
@@ -11,11 +17,13 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,19 +35,84 @@ LOOK = 0.002
 _watch: ContextVar[MemoryWatch | None] = ContextVar("omnidrop memory watch", default=None)
 
 
+class WallClock:
+    """Tells time by the host's clock; a stage ends when the device has done its work.
+
+    Parameters
+    ----------
+    device : torch.device, optional
+        Waited for at the end of a stage, unless it is the CPU.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._device = device
+
+    def begin(self) -> float:
+        """Return the time at which a stage begins."""
+        return time.perf_counter()
+
+    def end(self) -> float:
+        """Return the time at which a stage ends."""
+        if self._device is not None:
+            synchronize(self._device)
+        return time.perf_counter()
+
+    def seconds(self, begin: float, end: float) -> float:
+        """Return the seconds between the two."""
+        return end - begin
+
+
+class EventClock:
+    """Tells time by events in a CUDA device's stream; waits only when asked for seconds.
+
+    Parameters
+    ----------
+    device : torch.device
+    make : callable, optional
+        Makes an event; PyTorch's own, with timing, if left out.
+    """
+
+    def __init__(self, device: torch.device, make: Callable[[], Any] | None = None) -> None:
+        self._device = device
+        self._make = make or partial(torch.cuda.Event, enable_timing=True)
+
+    def begin(self) -> Any:
+        """Put an event into the current stream."""
+        event = self._make()
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    end = begin
+
+    def seconds(self, begin: Any, end: Any) -> float:
+        """Wait until the device has come to `end`, and return the seconds since `begin`."""
+        end.synchronize()
+        return float(begin.elapsed_time(end)) / 1000.0
+
+
+def clock_of(device: torch.device) -> WallClock | EventClock:
+    """Return the clock that tells a device's time."""
+    return EventClock(device) if device.type == "cuda" else WallClock(device)
+
+
 class Meter:
     """Adds up seconds per stage; safe to use from the thread that decodes.
 
     Parameters
     ----------
     device : torch.device
-        Synchronised when a stage ends, unless it is the CPU.
+        Where the stages' work is done.
+    clock : WallClock or EventClock, optional
+        The device's own, `clock_of`, if left out.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, clock: WallClock | EventClock | None = None) -> None:
         self.device = device
         self.began = time.perf_counter()
+        self._clock: Any = clock or clock_of(device)
+        self._beside = WallClock()
         self._stages: dict[str, Stage] = {}
+        self._pending: list[tuple[str, Any, Any]] = []
         self._open = threading.local()
         self._lock = threading.Lock()
         self._watch = _watch.get()
@@ -58,14 +131,19 @@ class Meter:
         stack.append(name)
         if self._watch is not None:
             self._watch.enter(name, overlapped)
-        start = time.perf_counter()
+        clock = self._beside if overlapped else self._clock
+        begin = clock.begin()
         try:
             yield
         finally:
-            if not overlapped:
-                synchronize(self.device)
+            end = clock.end()
             stack.pop()
-            self.add(name, time.perf_counter() - start, within=within, overlapped=overlapped)
+            later = isinstance(clock, EventClock)
+            seconds = 0.0 if later else clock.seconds(begin, end)
+            self.add(name, seconds, within=within, overlapped=overlapped)
+            if later:
+                with self._lock:
+                    self._pending.append((name, begin, end))
             if self._watch is not None:
                 self._watch.leave(name, overlapped)
 
@@ -82,9 +160,9 @@ class Meter:
         with self._lock:
             before = self._stages.get(name)
             self._stages[name] = Stage(
-                name=name,
+                name=str(name),  # plain text, not a `StageName`
                 seconds=(before.seconds if before else 0.0) + seconds,
-                within=within,
+                within=None if within is None else str(within),
                 reused=reused,
                 overlapped=overlapped,
             )
@@ -93,9 +171,24 @@ class Meter:
         """Seconds since the meter was made."""
         return time.perf_counter() - self.began
 
-    def stages(self) -> tuple[Stage, ...]:
-        """Stages in the order they were first finished."""
+    def since_start_done(self) -> float:
+        """Seconds since the meter was made; waits until the device has done what it was asked."""
+        synchronize(self.device)
+        return self.since_start()
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the stages in the order they were first finished; waits for nothing."""
         with self._lock:
+            return tuple(self._stages)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Stages in the order they were first finished; waits until the device has done them."""
+        with self._lock:
+            for name, begin, end in self._pending:
+                known = self._stages[name]
+                spent = self._clock.seconds(begin, end)
+                self._stages[name] = replace(known, seconds=known.seconds + spent)
+            self._pending.clear()
             return tuple(self._stages.values())
 
 

@@ -39,6 +39,8 @@ class Account:
     ticks : tuple of float
         Seconds from the start of the question to each chosen token.
     notices : tuple of str
+    decode_loop : str
+        `Generated.loop`.
     """
 
     prompt: Prompt
@@ -48,6 +50,7 @@ class Account:
     kv_bytes: int
     ticks: tuple[float, ...]
     notices: tuple[str, ...]
+    decode_loop: str = ""
 
 
 def build_trace(
@@ -107,6 +110,7 @@ def build_trace(
         flops_prefill=shape.prefill_flops(text, kept),
         flops_prefill_unpruned=shape.prefill_flops(text, (total,) * layers),
         notices=account.notices,
+        decode_loop=account.decode_loop,
         survivors=(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()
         ),

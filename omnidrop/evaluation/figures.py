@@ -1,7 +1,7 @@
-"""Accuracy over FLOPs: one line per method, the unpruned model as the mark to reach.
+"""Accuracy over FLOPs: one line per method, with the unpruned model as reference.
 
-FLOPs fall from left to right, because that is where methods part and their names find room.
-matplotlib is imported when a figure is drawn and not before.
+FLOPs decrease from left to right, so that names fit where the lines separate. matplotlib is
+imported only when a figure is drawn.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from omnidrop.evaluation.runner import UNPRUNED
 from omnidrop.evaluation.summary import ALL, CellRow, Summary
+from omnidrop.profiling.figure_style import COLOURS_LIGHT, CONTROL_LIGHT, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: Colours that colour-blind readers can tell apart (Okabe and Ito, 2008), without the pale yellow.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)))
-GREY = "#666666"
 
 
 def draw(
@@ -33,26 +31,21 @@ def draw(
     ----------
     summary : Summary
     groups : sequence of (str, str), optional
-        As (axis, label); default all questions, then those the set shows apart.
+        As (axis, label); default all questions, then the set's `apart` groups.
     title : str
     """
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     groups = [ALL, *summary.apart] if groups is None else list(groups)
     labels = [label for label in summary.labels if label != UNPRUNED]
     height = max(4.2, 0.24 * len(labels) + 1.6)
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "omnidrop"}):
-        figure = Figure(figsize=(6.4 * len(groups), height), layout="constrained")
-        FigureCanvasAgg(figure)
+    with styled("light"):
+        figure = new_figure(6.4 * len(groups), height)
         axes = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
         for ax, group in zip(axes, groups, strict=True):
             _panel(ax, summary, labels, group)
         axes[0].set_ylabel("accuracy, %")
         if title:
             figure.suptitle(title, fontsize=11, parse_math=False)
-        figure.draw_without_rendering()  # limits are final now: labels can be put apart
+        figure.draw_without_rendering()  # limits are final: labels can be placed
         for ax, group in zip(axes, groups, strict=True):
             _name_lines(ax, summary, labels, group)
     return figure
@@ -70,23 +63,21 @@ def save(summary: Summary, stem: Path, title: str = "") -> tuple[Path, Path]:
     -------
     png, svg : Path
     """
-    import matplotlib
-
     figure = draw(summary, title=title)
     png, svg = stem.with_suffix(".png"), stem.with_suffix(".svg")
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "omnidrop"}):
+    with styled("light"):
         figure.savefig(png, dpi=160)
         figure.savefig(svg, metadata={"Date": None})
     return png, svg
 
 
-def look(labels: Sequence[str], label: str) -> dict[str, Any]:
-    """Return how a method's line looks; no two of the first 147 are alike."""
+def line_style(labels: Sequence[str], label: str) -> dict[str, Any]:
+    """Return colour, marker and dashes of a method's line; the first 147 all differ."""
     number = list(labels).index(label)
     return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
-        "linestyle": DASHES[number // len(COLOURS) % len(DASHES)],
+        "color": COLOURS_LIGHT[number % len(COLOURS_LIGHT)],
+        "marker": MARKERS[(number + number // len(COLOURS_LIGHT)) % len(MARKERS)],
+        "linestyle": DASHES[number // len(COLOURS_LIGHT) % len(DASHES)],
     }
 
 
@@ -104,22 +95,26 @@ def _points(summary: Summary, label: str, group: tuple[str, str]) -> list[CellRo
 
 def _panel(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[str, str]) -> None:
     for cell in _points(summary, UNPRUNED, group):
-        ax.axhline(100 * (cell.accuracy or 0), color=GREY, ls=(0, (6, 4)), lw=1.2, zorder=1)
-        ax.axhspan(100 * (cell.low or 0), 100 * (cell.high or 0), color=GREY, alpha=0.1, lw=0)
+        ax.axhline(
+            100 * (cell.accuracy or 0), color=CONTROL_LIGHT, ls=(0, (6, 4)), lw=1.2, zorder=1
+        )
+        ax.axhspan(
+            100 * (cell.low or 0), 100 * (cell.high or 0), color=CONTROL_LIGHT, alpha=0.1, lw=0
+        )
         ax.annotate(
             f"unpruned {100 * (cell.accuracy or 0):.1f}",
             (0.01, 100 * (cell.accuracy or 0)),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3),
             textcoords="offset points",
-            color=GREY,
+            color=CONTROL_LIGHT,
             fontsize=8,
         )
     for label in labels:
         cells = _points(summary, label, group)
         if not cells:
             continue
-        style = look(labels, label)
+        style = line_style(labels, label)
         x = [100 * (cell.flops or 0) for cell in cells]
         y = [100 * (cell.accuracy or 0) for cell in cells]
         ax.plot(x, y, lw=1.5, ms=4.5, zorder=3, **style)
@@ -138,7 +133,7 @@ def _panel(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[str, 
 
 
 def _ticks(ax: Axes) -> None:
-    """Write plain percentages on the logarithmic axis, inside what is drawn."""
+    """Label the logarithmic axis with plain percentages."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
     low, high = ax.get_xlim()
@@ -149,7 +144,7 @@ def _ticks(ax: Axes) -> None:
 
 
 def _name_lines(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[str, str]) -> None:
-    """Write each method's name right of the panel, level with its line where there is room."""
+    """Write each method's name to the right of the panel, near its line's end."""
     ends = {}
     for label in labels:
         if cells := _points(summary, label, group):
@@ -163,7 +158,7 @@ def _name_lines(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[
     names = sorted(ends, key=lambda name: (ends[name][1], name))
     heights = spread([ends[name][1] for name in names], room, low, high)
     for name, height in zip(names, heights, strict=True):
-        colour = look(labels, name)["color"]
+        colour = line_style(labels, name)["color"]
         ax.annotate(
             name,
             parse_math=False,
@@ -187,9 +182,9 @@ def _name_lines(ax: Axes, summary: Summary, labels: Sequence[str], group: tuple[
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Move rising heights apart until they are `gap` from each other, as little as need be.
+    """Move ascending heights apart until neighbours differ by `gap`, with minimal total movement.
 
-    They stay between `low` and `high` as long as there is room.
+    They stay between `low` and `high` if there is room.
     """
     groups: list[list[float]] = []  # each: sum of (wanted - its own offset), how many
     for height in wanted:
@@ -207,7 +202,7 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
 
 
 def _bottom(group: list[float], gap: float) -> float:
-    """Return where a group's first height goes: `group` is [sum of wanted starts, how many]."""
+    """Return the first height of a group: `group` is [sum of wanted starts, count]."""
     return group[0] / group[1]
 
 

@@ -75,9 +75,9 @@ class QuestionSet:
     note : str
         What a reader of results should know; may be empty.
     style : {"plain", "letters"}
-        How this set's questions are meant to be put to a model.
+        How this set's questions are meant to be asked.
     apart : tuple of (str, str)
-        Groups, as (name, label), that results show beside the whole.
+        Groups, as (name, label), that results also show separately.
     """
 
     name: str

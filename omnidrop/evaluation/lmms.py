@@ -5,8 +5,8 @@ An installed omnidrop announces itself to lmms-eval (entry point `lmms_eval.mode
     python -m lmms_eval --model omnidrop --tasks worldsense --batch_size 1 \\
         --model_args pretrained=7b,quantize=4bit,method=omnidrop,budget=0.3
 
-An lmms-eval that knows no entry points finds the class once this module's `register` was called.
-lmms-eval is no dependency: it is imported when it asks for the model and not before.
+For an lmms-eval without entry points, call this module's `register` first. lmms-eval is not a
+dependency: it is imported only when it asks for the model.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from omnidrop.options import DEFAULT_BUDGET
 
 NAME = "omnidrop"
 
-#: Arguments that lmms-eval hands every model, and that say nothing to this one.
+#: Arguments that lmms-eval passes to every model and that have no meaning here.
 _IGNORED = ("max_batch_size", "device_map", "use_cache")
 
 
 def manifest() -> Any:
-    """Return what lmms-eval's model registry wants to know."""
+    """Return the entry for lmms-eval's model registry."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     return ModelManifest(model_id=NAME, simple_class_path=f"{__name__}.OmniDropLmms")
@@ -49,7 +49,7 @@ def __getattr__(name: str) -> Any:
 
 
 class Asker:
-    """Answers lmms-eval's requests; all of the adapter that is not lmms-eval's interface.
+    """Answers lmms-eval's requests; independent of lmms-eval's interface.
 
     Parameters
     ----------
@@ -59,11 +59,11 @@ class Asker:
     budget : float
     seed : int
     system_prompt : str, optional
-        None takes the model family's own.
+        Default the model family's own.
     fps, max_frames, max_pixels : optional
-        Sampling; None takes the library's own.
+        Sampling; default the library's own.
     use_audio : bool
-        Give the model the clips' sound.
+        Use the clips' audio.
     device, dtype, quantize, attention : str, optional
         As in `omnidrop.LoadOptions`.
     **fields
@@ -125,7 +125,7 @@ class Asker:
         from omnidrop.engine.decode import GenerateOptions
 
         if settings.get("num_beams") not in (None, 1):
-            raise UsageError("Beam search is not done here.", hint="Set num_beams to 1.")
+            raise UsageError("Beam search is not supported.", hint="Set num_beams to 1.")
         sampled = settings.get("do_sample") is not False
         until = settings.get("until") or ()
         return (
@@ -153,8 +153,8 @@ def clip_of(visuals: Any) -> Path:
     Raises
     ------
     UsageError
-        If there is none, more than one, or it is no file: pictures and bare audio are not asked
-        about here.
+        If there is none, more than one, or it is not a file: images and audio alone are not
+        supported.
     """
     flat = [v for part in visuals for v in (part if isinstance(part, (list, tuple)) else [part])]
     if len(flat) != 1 or not isinstance(flat[0], (str, os.PathLike)):
@@ -168,7 +168,7 @@ def clip_of(visuals: Any) -> Path:
 
 @cache
 def _adapter() -> type:
-    """Make the class lmms-eval sees; it has to inherit from theirs."""
+    """Return the class that lmms-eval uses; it must inherit from theirs."""
     from lmms_eval.api.model import lmms
 
     class OmniDropLmms(lmms):

@@ -33,9 +33,9 @@ class Folder:
     Parameters
     ----------
     path : Path
-        Made if it is not there.
+        Created if it does not exist.
     setup : mapping
-        What all its records have in common: set, model, sampling, how questions are put.
+        What all its records share: set, model, sampling, how questions are asked.
 
     Raises
     ------
@@ -75,7 +75,7 @@ class Folder:
             self._stream = None
 
     def check_label(self, label: str, budget: float, settings: Mapping[str, Any]) -> None:
-        """Refuse a label that already stands for other settings in this folder."""
+        """Refuse a label that has other settings in this folder."""
         before = self._labels.get((label, budget))
         if before is None:
             return
@@ -89,11 +89,11 @@ class Folder:
             )
 
     def settled(self, key: str) -> bool:
-        """Return whether a question was answered or refused before; an error is tried again."""
+        """Return whether a question was answered or refused before; errors are tried again."""
         return self.done.get(key, FAILED) != FAILED
 
     def add(self, record: Record) -> None:
-        """Write one record, whole, to the disk."""
+        """Write one record in a single call."""
         if self._stream is None:
             raise ValueError("the folder is not open")
         text = to_json(record)
@@ -103,7 +103,7 @@ class Folder:
             raise UsageError(
                 f"A record cannot be written ({problem.strerror}).",
                 path=self.path,
-                hint="Make room and run the same command again; it goes on where it was.",
+                hint="Make room and run the same command again; it resumes.",
             ) from problem
         self.done[record["key"]] = record["status"]
 
@@ -186,7 +186,7 @@ def read_setup(path: Path) -> dict[str, Any] | None:
 
 
 def key_of(*parts: Any) -> str:
-    """Return a name for what was asked: the same parts give the same key."""
+    """Return a key: equal parts give equal keys."""
     text = json.dumps(plain(parts), sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:20]
 
@@ -196,7 +196,7 @@ def _cell(record: Record) -> tuple[str, float]:
 
 
 def _other_settings(one: Record, other: Record) -> list[str]:
-    """Return the settings that two records of a method have both, and not alike."""
+    """Return the settings that both records of a method have, with different values."""
     return [name for name in one if name != "plan" and other.get(name, one[name]) != one[name]]
 
 
@@ -209,7 +209,7 @@ def _agree(path: Path, setup: Mapping[str, Any]) -> None:
             with (path / SETUP).open("x", encoding="utf-8") as stream:
                 stream.write(json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
             return
-        except FileExistsError:  # another process was first
+        except FileExistsError:  # another process created it
             there = read_setup(path) or {}
     _compare(path, wanted, there, "the records already there")
 

@@ -1,7 +1,7 @@
-"""Run a question set: every clip encoded once, then every method at every budget on its questions.
+"""Run a question set: each clip is encoded once, then every method answers at every budget.
 
-The unpruned model always runs as the control. What goes wrong is a record of its own, never a wrong
-answer; a budget that a method cannot reach on a clip is a refusal, not an error.
+The unpruned model always runs as the control. A failure is recorded as such, never as a wrong
+answer. A budget that a method cannot reach on a clip is a refusal, not an error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from omnidrop.evaluation.records import (
     Record,
     key_of,
 )
-from omnidrop.evaluation.scoring import Score, offered, put, read, weighed
+from omnidrop.evaluation.scoring import Score, answer_options, ask_text, read_choice, read_reply
 from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.registry import get_method
 from omnidrop.report.trace import Answer
@@ -42,12 +42,12 @@ UNPRUNED = "unpruned"
 
 @dataclass(frozen=True)
 class Cell:
-    """One method at one budget, under the name it has in tables.
+    """One method at one budget, with its label in tables.
 
     Attributes
     ----------
     label : str
-        The method's name, or a variant's.
+        Name of the method or of the variant.
     method : Method
     """
 
@@ -67,22 +67,21 @@ class Cell:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How the questions are put.
+    """How the questions are asked.
 
     Attributes
     ----------
     seed : int
-        Every question draws from a seed of its own, made from this and its id, the same for all
-        methods.
+        Each question gets its own seed, derived from this one and its id, the same for all methods.
     score : {"text", "logits"}
     style : {"plain", "letters"} or None
-        None takes the set's own.
+        Default the set's own.
     max_new_tokens : int
-        Longest reply.
+        Length limit of a reply.
     system : str or None
-        System prompt; None takes the model family's own.
+        System prompt; default the model family's own.
     clip : ClipOptions
-        Sampling; a question's own span goes before it.
+        Sampling; a question's own span takes precedence.
     """
 
     seed: int = 0
@@ -108,7 +107,7 @@ class Tally:
     answered, refused, failed : int
         Questions times cells, in this run.
     before : int
-        Settled in an earlier run.
+        Done in an earlier run.
     """
 
     answered: int = 0
@@ -118,7 +117,7 @@ class Tally:
 
     @property
     def total(self) -> int:
-        """Return how many are done, whatever became of them."""
+        """Return how many are done, with any outcome."""
         return self.answered + self.refused + self.failed + self.before
 
 
@@ -134,13 +133,13 @@ def cells(
     Parameters
     ----------
     methods : sequence of str
-        Names; "none" is the control, which is there anyway.
+        Names; "none" is the control, which always runs.
     budgets : sequence of float
     settings : mapping, optional
         Method name → fields besides the budget.
     variants : sequence of (str, str, mapping), optional
-        Label, method name and fields. A variant that sets `budget` runs at that one alone; one
-        label may so stand for settings of its own at each budget.
+        Label, method name and fields. A variant that sets `budget` runs only at that one, so one
+        label can have different settings at each budget.
 
     Raises
     ------
@@ -196,13 +195,13 @@ def setup_of(questions: QuestionSet, model: Model, options: RunOptions) -> dict[
             "attention": info.attention,
             "quantization": info.quantization,
             "parameters": info.parameters,
-            "weights": fingerprint(model),
+            "weights": weights_hash(model),
         },
     }
 
 
-def fingerprint(model: Model) -> str:
-    """Return a name for a model's weights: the SHA-256 of its first token embeddings."""
+def weights_hash(model: Model) -> str:
+    """Return what identifies a model's weights: the SHA-256 of its first token embeddings."""
     count = min(256, model.info.text.vocab)
     with torch.inference_mode():
         rows = model.adapter.embed(torch.arange(count, device=model.adapter.device))
@@ -224,7 +223,7 @@ def run(
     on_record: Callable[[Tally, Record | None], None] | None = None,
     on_problem: Callable[[], None] | None = None,
 ) -> Tally:
-    """Answer every question by every cell; what `out` holds already is not asked again.
+    """Answer every question by every cell; what `out` already holds is not asked again.
 
     Parameters
     ----------
@@ -233,17 +232,17 @@ def run(
     entrants : sequence of Cell
         See `cells`.
     out : Path
-        Folder of records; made if needed, added to.
+        Folder of records; created if needed, appended to.
     options : RunOptions, optional
     on_record : callable, optional
-        Told after every record, and with None when a clip's questions were settled before.
+        Called after every record, and with None if all questions of a clip were done before.
     on_problem : callable, optional
         Called inside the handler of every exception; may raise to stop.
 
     Raises
     ------
     UsageError
-        If the folder belongs to another setup, or a label to other settings.
+        If the folder holds another setup, or a label has other settings there.
     """
     options = options or RunOptions()
     setup = setup_of(questions, model, options)
@@ -260,7 +259,7 @@ def run(
 
 @dataclass(frozen=True)
 class _Ask:
-    """One question by one cell, and the key its record goes by."""
+    """One question by one cell, with the key of its record."""
 
     item: Item
     cell: Cell
@@ -283,7 +282,7 @@ class _Job:
         self.common = key_of(self.setup)
 
     def records(self, tally: Tally) -> Iterator[Record | None]:
-        """Yield each record once it is on the disk; None for each clip that had all of its own."""
+        """Yield each record once it is written; None for each clip that was done before."""
         spans: dict[tuple[Path, float | None, float | None], list[Item]] = {}
         for item in self.questions.items:
             spans.setdefault((item.video, item.start, item.end), []).append(item)
@@ -340,7 +339,7 @@ class _Job:
         clip_seconds = time.perf_counter() - began
         refused: dict[Cell, BudgetError] = {}
         for ask in asks:
-            if ask.cell in refused:  # a plan sees the clip and the model, not the question
+            if ask.cell in refused:  # a plan depends on clip and model, not on the question
                 yield self._refused(ask, refused[ask.cell])
                 continue
             try:
@@ -354,12 +353,12 @@ class _Job:
 
     def _ask(self, session: Session, ask: _Ask) -> Answer:
         return session.ask(
-            put(ask.item, self.style),
+            ask_text(ask.item, self.style),
             method=ask.cell.method,
-            choices=offered(ask.item, self.style, self.options.score),
+            choices=answer_options(ask.item, self.style, self.options.score),
             options=GenerateOptions(max_new_tokens=self.options.max_new_tokens, seed=ask.seed),
             system=self.options.system,
-            reuse=False,  # every prefill is timed whole
+            reuse=False,  # every prefill is timed in full
         )
 
     def _stop(self) -> None:
@@ -385,7 +384,7 @@ class _Job:
         }
 
     def _source(self, video: Path) -> str:
-        """Return a name for a file, whatever span of it is asked about."""
+        """Return what identifies a file, whatever span of it is asked about."""
         folder = self.questions.source.parent
         return key_of(video.relative_to(folder) if video.is_relative_to(folder) else video)
 
@@ -405,7 +404,7 @@ class _Job:
     def _answered(self, ask: _Ask, answer: Answer, clip_seconds: float) -> Record:
         trace, item = answer.trace, ask.item
         seconds = {stage.name: round(stage.seconds, 6) for stage in trace.stages}
-        reading = (weighed if answer.choices else read)(answer.text, item, self.style)
+        reading = (read_choice if answer.choices else read_reply)(answer.text, item, self.style)
         record = self._record(ask, ANSWERED, trace.method)
         return record | {
             "clip": trace.clip.get("identity"),

@@ -1,16 +1,16 @@
-"""How a question is put, and whether a reply is right.
+"""How a question is asked, and whether a reply is right.
 
-A question with choices is put in one fixed form:
+A question with choices is asked in one fixed form:
 
     What plays first?
     A. piano
     B. flute
     Answer with the letter of the right choice and nothing else.
 
-one without choices with "Answer with one word or a short phrase and nothing else." below it. In the
-plain style both stand as they are in the set. A reply is right only if it says one thing and
-that thing is the answer: a letter in one of the ways models write it, or the choice itself word for
-word. Nothing is searched for inside a longer text, so that nonsense stays wrong.
+A question without choices is followed by "Answer with one word or a short phrase and nothing else."
+In the plain style both are asked as they stand in the set. A reply is right only if it names
+exactly one answer and that is the right one: a letter in one of the ways models write it, or the
+choice word for word. Nothing is searched for inside longer text, so nonsense stays wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Literal
 
 from omnidrop.evaluation.items import LETTERS, Item, Style
 
-#: "text" reads what the model writes; "logits" takes the likeliest of the choices.
+#: "text" reads what the model writes; "logits" takes the most probable choice.
 Score = Literal["text", "logits"]
 
 INSTRUCTION = "Answer with the letter of the right choice and nothing else."
@@ -42,10 +42,10 @@ _SAID = re.compile(
     r"(?:\s+(?i:is))?\s*:?\s*(.+)",
     re.DOTALL | re.IGNORECASE,
 )
-#: A letter that stands before something else, and one that begins a line or is all of it.
+#: A letter before other text, and a letter that starts a line or is all of it.
 _OTHER = re.compile(r"(?<![A-Za-z])(?:\(([A-Z])\)|([A-Z])[.:)])(?!\w)")
 _LINE = re.compile(r"^\s*(?:\(([A-Z])\)|([A-Z])[.:)]|([A-Z])\s*$)", re.MULTILINE)
-#: A letter that is announced further on: "no, the answer is B".
+#: A letter announced later: "no, the answer is B".
 _LATER = re.compile(r"\b(?i:answer)(?:\s+(?i:is))?\s*:?\s*\(?([A-Z])\b")
 
 
@@ -64,8 +64,8 @@ class Reading:
     right: bool
 
 
-def put(item: Item, style: Style) -> str:
-    """Return the question as the model is asked it."""
+def ask_text(item: Item, style: Style) -> str:
+    """Return the text that the model is asked."""
     if style == "plain":
         return item.question
     if not item.choices:
@@ -74,42 +74,42 @@ def put(item: Item, style: Style) -> str:
     return "\n".join([item.question, *lines, INSTRUCTION])
 
 
-def offered(item: Item, style: Style, score: Score) -> tuple[str, ...]:
-    """Return the answers to weigh by their logits; none if the reply is to be read as text."""
+def answer_options(item: Item, style: Style, score: Score) -> tuple[str, ...]:
+    """Return the answers to compare by their logits; empty if the reply is read as text."""
     if score == "text" or not item.choices:
         return ()
     return tuple(LETTERS[: len(item.choices)]) if style == "letters" else item.choices
 
 
-def read(reply: str, item: Item, style: Style) -> Reading:
-    """Return what a reply to `item` says, and whether that is right."""
+def read_reply(reply: str, item: Item, style: Style) -> Reading:
+    """Return what a reply to `item` says, and whether it is right."""
     if not item.choices:
         return Reading(reply.strip(), same(reply, item.answer))
     said = chosen(reply, item.choices) if style == "letters" else word_for_word(reply, item.choices)
     return Reading(said, said == item.answer)
 
 
-def weighed(likeliest: str, item: Item, style: Style) -> Reading:
-    """Return what the likeliest of the `offered` answers says, and whether that is right."""
+def read_choice(chosen_text: str, item: Item, style: Style) -> Reading:
+    """Return what the most probable of the `answer_options` says, and whether it is right."""
     if style == "plain":
-        return read(likeliest, item, style)
-    said = item.choices[LETTERS.index(likeliest)]
+        return read_reply(chosen_text, item, style)
+    said = item.choices[LETTERS.index(chosen_text)]
     return Reading(said, said == item.answer)
 
 
 def normal(text: str) -> str:
-    """Return a text without case, repeated spaces and one final full stop; 2 is written "two"."""
+    """Normalise: no case, no repeated spaces, no final full stop; 2 becomes "two"."""
     words = " ".join(text.casefold().split()).removesuffix(".").rstrip()
     return _NUMBERS.get(words, words)
 
 
 def same(one: str, other: str) -> bool:
-    """Return whether two texts are the same words; case and a final full stop are nothing."""
+    """Return whether two texts are equal after `normal`; empty texts never are."""
     return bool(normal(one)) and normal(one) == normal(other)
 
 
 def word_for_word(reply: str, choices: Sequence[str]) -> str | None:
-    """Return the choice that a reply is, or None."""
+    """Return the choice that a reply repeats word for word, or None."""
     found = [choice for choice in choices if same(reply, choice)]
     return found[0] if len(found) == 1 else None
 
@@ -119,8 +119,8 @@ def chosen(reply: str, choices: Sequence[str]) -> str | None:
 
     Read as B, of piano and flute: `B`, `b`, `(B)`, `B.`, `B. flute`, `B) It is the flute`,
     `Answer: B`, `The correct answer is (B).`, `flute`, and `B` on a line of its own before a
-    reason. Not read: a letter inside a sentence (`A dog`), a letter beyond the choices, two letters
-    (`A. or B.`, `A. B`, `A. No, the answer is B`), a letter with another choice's words
+    reason. Not accepted: a letter inside a sentence (`A dog`), a letter beyond the choices, two
+    letters (`A. or B.`, `A. B`, `A. No, the answer is B`), a letter with another choice's words
     (`A. flute`).
     """
     text = reply.strip()

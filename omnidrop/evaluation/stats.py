@@ -1,8 +1,8 @@
-"""Intervals and tests: how sure a difference between two methods is.
+"""Confidence intervals and tests for the difference between two methods.
 
-Methods answer the same questions, so they are compared question by question: only those that one
-gets right and the other wrong say anything. Questions about one clip are not independent, so the
-bootstrap draws clips, not questions.
+Methods answer the same questions, so they are compared in pairs: only questions that one gets right
+and the other wrong carry information. Questions about one clip are not independent, so the
+bootstrap resamples clips, not questions.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from functools import lru_cache
 
 import numpy as np
 
+#: 97.5th percentile of the standard normal distribution.
 Z95 = 1.959963984540054
+#: Resamples of a bootstrap.
 DRAWS = 10_000
-_BLOCK = 1 << 20  # numbers handled at once, to bound the memory
+_BLOCK = 1 << 20  # values processed at once, to bound memory
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Paired:
     difference : float
         Accuracy of the first minus accuracy of the second.
     low, high : float
-        95 % bootstrap interval of the difference, clips drawn with replacement.
+        95 % bootstrap interval of the difference, resampling clips.
     p : float
         Exact two-sided McNemar test.
     """
@@ -48,7 +50,7 @@ class Paired:
 
 
 def wilson(right: int, total: int, z: float = Z95) -> tuple[float, float]:
-    """Return Wilson's interval of a share; (0, 1) where nothing was counted.
+    """Return Wilson's interval of a share; (0, 1) if nothing was counted.
 
     Source: Wilson, 1927, "Probable inference, the law of succession, and statistical inference".
     """
@@ -80,23 +82,23 @@ def bootstrap(
     seed: int = 0,
     draws: int = DRAWS,
 ) -> tuple[float, float]:
-    """Return a 95 % interval of a mean whose terms come in clusters.
+    """Return a 95 % bootstrap interval of a mean of clustered values.
 
     Parameters
     ----------
     differences : sequence of float, (n,)
         One per question.
     clusters : sequence, (n,)
-        The clip of each question; clips are drawn, with all their questions.
+        The clip of each question; clips are resampled with all their questions.
     seed : int
-        Of the draw.
+        Of the resampling.
     draws : int
 
     Returns
     -------
     low, high : float
-        2.5 and 97.5 percentiles; 0, 0 where there is no question, and -1, 1, all that a difference
-        of shares can be, where there is one cluster: it says nothing of others.
+        2.5 and 97.5 percentiles; (0, 0) without questions, and (-1, 1), the whole range of a
+        difference, with one cluster, which says nothing about others.
     """
     values = np.asarray(differences, dtype=np.float64)
     if not len(values):
@@ -119,9 +121,9 @@ def bootstrap(
 
 @lru_cache(maxsize=8)
 def _drawn(clusters: int, draws: int, seed: int) -> np.ndarray:
-    """Return how often each draw holds each cluster, (draws, clusters) uint8.
+    """Return how often each resample holds each cluster, (draws, clusters) uint8.
 
-    Pairs about the same clips share it: drawing takes longer than all the rest.
+    Cached for pairs about the same clips: drawing takes longer than everything else.
     """
     generator = np.random.default_rng(seed)
     shares = np.full(clusters, 1 / clusters)
@@ -154,7 +156,7 @@ def paired(
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Return p values corrected for how many there are, in the order given.
+    """Return p values with Holm's correction, in the order given.
 
     Source: Holm, 1979, "A simple sequentially rejective multiple test procedure".
     """

@@ -1,6 +1,6 @@
-"""What a run's records add up to: accuracy with intervals, cost, and paired differences.
+"""Summary of a run's records: accuracy with intervals, cost, and paired differences.
 
-Errors are counted apart and never as wrong answers; a cell that a method refused has no accuracy.
+Errors are counted separately, never as wrong answers. A cell that a method refused has no accuracy.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ class CellRow:
     axis, group : str
         Which questions: ("all", "all"), ("category", …) or a further label of the set.
     answered, right, failed, refused, unread : int
-        Questions; `unread` are replies that named no choice, which count as wrong.
+        Questions; `unread` are replies that named no choice; they count as wrong.
     accuracy, low, high : float or None
-        Share of the answered that is right, with Wilson's 95 % interval; None if none was answered.
+        Share of right answers, with Wilson's 95 % interval; None if none was answered.
     realised : float or None
         Mean realised budget.
     flops : float or None
-        FLOPs of the LLM's prefill, summed over the questions, as a share of the unpruned model's.
+        FLOPs of the LLM prefill, summed over questions, as a share of the unpruned model's.
     kv : float or None
-        Bytes of keys and values after prefill, likewise.
+        Bytes of the KV cache after prefill, likewise.
     prefill_seconds, selection_seconds, first_token_seconds : float or None
-        Medians; the first token's without opening and encoding the clip.
+        Medians; the first token's excludes opening and encoding the clip.
     reachable : tuple of float or None
-        What the refusing clips could reach: highest low end, lowest high end.
+        Range that all refusing clips could reach: highest low end, lowest high end.
     """
 
     label: str
@@ -82,15 +82,15 @@ class PairRow:
     label, budget : str, float
     baseline, baseline_budget : str, float
     matched : str
-        How the baseline's budget was chosen: "budget" for the same one, "flops" for the cheapest
-        that costs at least as much, "unpruned".
+        How the baseline's budget was chosen: "budget" for the same, "flops" for the cheapest that
+        costs at least as much, "unpruned".
     axis, group : str
     questions, clips, only_first, only_second : int
-        `only_first` are right in the cell and wrong in the baseline.
+        `only_first`: right in the cell, wrong in the baseline.
     difference, low, high : float
         Accuracy minus the baseline's, with a 95 % interval (bootstrap over clips).
     p, p_holm : float
-        McNemar's exact p, and the same corrected for all pairs of the group.
+        McNemar's exact p, and the same with Holm's correction for all pairs of the group.
     """
 
     label: str
@@ -118,19 +118,19 @@ class Summary:
     Attributes
     ----------
     setup : mapping
-        What the records have in common.
+        What all records share.
     cells : tuple of CellRow
     pairs : tuple of PairRow
     apart : tuple of (str, str)
-        Groups that tables show beside the whole.
+        Groups that tables show next to the whole.
     failed : int
         Questions that ended in an error, over all cells.
     errors : tuple of (str, int)
-        What the errors said, and how often, most frequent first.
+        Error messages and their counts, most frequent first.
     damaged : int
-        Lines of the records that could not be read.
+        Damaged lines of the records.
     versions : tuple of mapping
-        Each set of versions that answered.
+        Each distinct set of library versions.
     """
 
     setup: Mapping[str, Any]
@@ -151,7 +151,7 @@ class Summary:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Return the labels, the control first, then as they were run."""
+        """Return the labels: the control, then in order of running."""
         return tuple(dict.fromkeys(cell.label for cell in self.cells))
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,14 +166,14 @@ def summarise(
     only: Sequence[str] | None = None,
     seed: int = 0,
 ) -> Summary:
-    """Add up the records of one or more folders.
+    """Summarise the records of one or more folders.
 
     Parameters
     ----------
     folders : Path or iterable of Path
-        What `run` was given as `out`.
+        The `out` of `run`.
     baselines : sequence of str, optional
-        Labels that every other cell is compared with; by default the control, and random if it ran.
+        Labels that every other cell is compared with; default the control, and random if it ran.
     only : sequence of str, optional
         Ids of the questions to count; default all.
     seed : int
@@ -182,7 +182,7 @@ def summarise(
     Raises
     ------
     UsageError
-        If a folder holds no evaluation, they do not belong together, or a baseline did not run.
+        If a folder holds no evaluation, setups differ, or a baseline did not run.
     """
     paths = [folders] if isinstance(folders, Path) else list(folders)
     setup, records, damaged = merge(paths)
@@ -224,7 +224,7 @@ _Cells = dict[tuple[str, float], dict[str, Record]]
 
 
 def _by_cell(records: list[Record]) -> _Cells:
-    """Return the records by cell and id, the control first, budgets falling."""
+    """Return the records by cell and id: control first, budgets descending."""
     found: _Cells = {}
     for record in records:
         found.setdefault((record["label"], record["asked"]), {})[record["id"]] = record
@@ -294,7 +294,7 @@ def _pairs(
     baselines: Sequence[str],
     seed: int,
 ) -> tuple[PairRow, ...]:
-    """Compare every cell with each baseline, on all questions and on every group but categories."""
+    """Compare every cell with each baseline, on all questions and every group except categories."""
     costs = {(c.label, c.budget): c.flops for c in cells if (c.axis, c.group) == ALL}
     matches = [
         (cell, other, how)
@@ -323,7 +323,7 @@ def _matched(
     by_cell: _Cells,
     costs: Mapping[tuple[str, float], float | None],
 ) -> list[tuple[tuple[str, float], str]]:
-    """Return the baseline's cell to compare with, and how it was chosen; empty if there is none."""
+    """Return the baseline's cell to compare with, and how it was matched; empty if none."""
     own = [key for key in by_cell if key[0] == baseline]
     if baseline == UNPRUNED:
         return [(key, "unpruned") for key in own]
@@ -363,7 +363,7 @@ def _pair(
 
 
 def _short(record: Record) -> str:
-    """Return an error's kind and the beginning of what it said."""
+    """Return an error's type and the start of its message."""
     return f"{record['error']}: {record['message']}"[:160]
 
 

@@ -1,4 +1,4 @@
-"""A summary as rows of words, for terminals, Markdown and CSV alike."""
+"""A summary as tables of text, for terminals, Markdown and CSV."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def by_category(summary: Summary) -> Table:
 
 
 def differences(summary: Summary, group: tuple[str, str] = ALL, *, unpruned: bool = True) -> Table:
-    """Return one row per compared pair of a group, those against the unpruned model if wanted."""
+    """Return one row per compared pair of a group; pairs with the unpruned model are optional."""
     rows = [
         (
             pair.label,
@@ -121,7 +121,7 @@ def differences(summary: Summary, group: tuple[str, str] = ALL, *, unpruned: boo
 
 
 def against(pair: PairRow) -> str:
-    """Return the baseline of a pair, with its budget where that is not the same."""
+    """Return the baseline of a pair, with its budget if that differs."""
     if pair.matched == "flops":
         return f"{pair.baseline} at {share(pair.baseline_budget)} (no cheaper)"
     return pair.baseline
@@ -133,7 +133,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 
 def share(value: float) -> str:
-    """Return a budget as a percentage, without digits that say nothing."""
+    """Return a budget as a percentage without trailing zeros."""
     return f"{100 * value:.3g}"
 
 
@@ -145,7 +145,7 @@ def interval(cell: CellRow, digits: int = 1) -> str:
 
 
 def reach(cell: CellRow) -> str:
-    """Return what a refused budget could be instead."""
+    """Return the budgets that could be reached instead of a refused one."""
     if cell.reachable is None:
         return DASH
     low, high = cell.reachable
@@ -195,7 +195,7 @@ def to_markdown(summary: Summary, figure: str | None = None) -> str:
 
 
 def cell_text(text: str) -> str:
-    """Return text that cannot break out of a Markdown cell or become markup."""
+    """Escape text so that it is neither a cell border nor markup in Markdown."""
     one_line = " ".join(text.split())
     for mark in "\\|<>`*_[]":
         one_line = one_line.replace(mark, f"\\{mark}")
@@ -212,12 +212,12 @@ def _markdown(table: Table) -> list[str]:
 
 
 def to_csv(summary: Summary) -> str:
-    """Return every cell of every group as CSV, numbers in full."""
+    """Return every cell of every group as CSV at full precision."""
     return _csv([field.name for field in fields(CellRow)], summary.cells)
 
 
 def pairs_csv(summary: Summary) -> str:
-    """Return every pair of every group as CSV, numbers in full."""
+    """Return every pair of every group as CSV at full precision."""
     return _csv([field.name for field in fields(PairRow)], summary.pairs)
 
 

@@ -16,6 +16,7 @@ import torch
 
 from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.models.family import Template
+from omnidrop.models.kernels import Filled
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 from omnidrop.tokens import TextEncoder
 
@@ -84,14 +85,26 @@ class Embeds(NamedTuple):
 class LayerCache(Protocol):
     """The engine's cache as a decoder layer sees it."""
 
+    @property
+    def even(self) -> bool:
+        """Whether all layers are given as many tokens."""
+        ...
+
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the new keys and values, (1, kv_heads, n, head_dim), and return all of them."""
+        """Append the new keys and values, (1, kv_heads, n, head_dim), and return all of them.
+
+        Where `filled` says something, n is 1 and what is returned has room behind the tokens.
+        """
         ...
 
     def length(self, layer: int) -> int:
-        """Tokens held by a layer."""
+        """Tokens held by a layer, as far as the host knows."""
+        ...
+
+    def filled(self, layer: int) -> Filled | None:
+        """How much of what `update` returns counts, where only the device knows it."""
         ...
 
 

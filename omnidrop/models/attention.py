@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from omnidrop.models import kernels
+from omnidrop.models.kernels import Choice
+
 
 def attend(
     module: Any,
@@ -18,8 +21,9 @@ def attend(
     mask: Tensor | None = None,
     *,
     causal: bool | None = None,
+    shared: bool = False,
 ) -> Tensor:
-    """Attend through the library's attention functions.
+    """Attend through the library's attention functions, or on CUDA as `kernels` says.
 
     Parameters
     ----------
@@ -32,44 +36,54 @@ def attend(
     causal : bool, optional
         Whether rows see only those before them, where no mask says so; if None, what the module
         says.
+    shared : bool
+        Whether other layers make calls of the same sizes; see `kernels.choose`.
 
     Returns
     -------
     Tensor, (b, n, heads · head_dim)
     """
+    name = module.config._attn_implementation
+    rows, keys = query.shape[2], key.shape[2]
+    if name == "sdpa" and mask is None and (causal is False or rows in (1, keys)):
+        choice = kernels.choose(query.device, rows, keys, shared=shared)
+        if choice is Choice.PLANLESS:
+            causal = module.is_causal if causal is None else causal
+            out = kernels.planless(query, key, value, causal=causal, scaling=module.scaling)
+            return out.flatten(2)
     # Eager attention is the family's own: each of the library's modelling files defines it.
     eager = sys.modules[type(module).__module__].eager_attention_forward
-    implementation = ALL_ATTENTION_FUNCTIONS.get_interface(
-        module.config._attn_implementation, eager
-    )
+    implementation = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
     out, _ = implementation(
         module, query, key, value, mask, scaling=module.scaling, dropout=0.0, is_causal=causal
     )
     return out.flatten(2)
 
 
-def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn queries or keys by their positions' angles.
+def causal_mask(implementation: str, new: int, past: int, like: Tensor) -> Tensor | None:
+    """Return a causal mask (1, 1, new, past + new), or None where attention needs none.
 
-    To the bit ``states * cos + rotate_half(states) * sin``, without the copy that is turned by a
-    quarter.
+    A single row sees all there is; flash attention aligns its own mask to the end; sdpa's own
+    mask is aligned to the beginning, so it will do only while nothing is cached.
 
     Parameters
     ----------
-    states : Tensor, (..., head_dim)
-    cos, sin : Tensor, (..., head_dim)
-        In the dtype of the states; broadcast against them.
-
-    Returns
-    -------
-    Tensor, (..., head_dim)
-        A new tensor, laid out in memory as `states` is.
+    implementation : str
+        As in the module's config.
+    new, past : int
+        Rows that attend, and keys before theirs.
+    like : Tensor
+        Of the device and, where the mask is added, the dtype.
     """
-    half = states.shape[-1] // 2
-    turned = states * cos
-    turned[..., :half] -= states[..., half:] * sin[..., :half]
-    turned[..., half:] += states[..., :half] * sin[..., half:]
-    return turned
+    if new == 1 or implementation.startswith("flash"):
+        return None
+    if past == 0 and implementation == "sdpa":
+        return None
+    seen = torch.ones(new, past + new, dtype=torch.bool, device=like.device).tril(past)
+    if implementation == "sdpa":
+        return seen[None, None]
+    blocked = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
+    return blocked.masked_fill_(~seen, torch.finfo(like.dtype).min)[None, None]
 
 
 def attend_from_few(

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from omnidrop.profiling.figures import AUDIO, CONTROL, VIDEO, clock, new_figure, styled
+from omnidrop.format import clock
+from omnidrop.profiling.figure_style import AUDIO, CONTROL, VIDEO, new_figure, styled
 from omnidrop.profiling.survivors import Replay, ReplayedChunk
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def _title(replay: Replay) -> str:
 
 
 def _caption(chunk: ReplayedChunk) -> str:
-    parts = [f"{clock(chunk.start)}–{clock(chunk.end)}"]
+    parts = [f"{clock(chunk.start, None)}–{clock(chunk.end, None)}"]
     if chunk.video_total:
         parts.append(f"video {chunk.video_kept}/{chunk.video_total}")
     if chunk.audio is not None:

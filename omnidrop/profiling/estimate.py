@@ -145,11 +145,14 @@ class Sizes:
         Bytes.
     width : int
         Bytes per value of hidden states, keys and values.
+    gpu : bool
+        Whether it runs on a GPU, where encoder batches are larger.
     """
 
     shapes: Shapes
     weights: int
     width: int
+    gpu: bool = False
 
 
 def encoder_flops(sizes: Sizes, tokens: Tokens) -> tuple[float, float]:
@@ -215,7 +218,8 @@ def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
     # Every plane of the video embeddings is held until it has been added.
     rows = tokens.av + tokens.text + (vision.planes - 1) * tokens.video
     embeddings = rows * text.hidden * width
-    held = max(text.peak_bytes(lengths, width), vision.peak_bytes(tokens.grid, width))
+    encoder = vision.peak_bytes(tokens.grid, width, gpu=sizes.gpu)
+    held = max(text.peak_bytes(lengths, width), encoder)
     return sizes.weights + embeddings + round(held)
 
 
@@ -272,7 +276,8 @@ def estimate(
     )
     if not tokens.counted:
         notices.append(ROUGH_TEXT)
-    sizes = Sizes(known.shapes, known.weights, known.bytes_per_value)
+    gpu = torch.device(known.device).type == "cuda"
+    sizes = Sizes(known.shapes, known.weights, known.bytes_per_value, gpu)
     speed, speed_of = _speed(known, tflops)
 
     def one(label: str, method: Method) -> RunEstimate:

@@ -1,97 +1,37 @@
-"""A Profile as figures: layers × chunks, stages against the control, curves over the budget.
+"""A Profile as figures: heatmap of layers × chunks, stages against the control, budget sweep.
 
-Each function returns a matplotlib Figure; `render` turns it into the bytes of a PNG or SVG. No
-window system is needed, and matplotlib is imported only when something is drawn.
+Each function returns a matplotlib Figure; `figure_style.render` turns it into a PNG or SVG.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from omnidrop.format import clock
+from omnidrop.profiling.figure_style import (
+    COLOURS,
+    CONTROL,
+    FAINT,
+    INK,
+    PAPER,
+    new_figure,
+    styled,
+)
 from omnidrop.profiling.result import PREFILL, UNACCOUNTED, Profile, RunProfile, StageStat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, PAPER, FAINT = "#d8dbe2", "#14161b", "#3a4050"
-AUDIO, VIDEO = "#e69f00", "#56b4e9"
-#: Told apart by people who do not see all colours (Okabe and Ito).
-COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2", "#ffffff")
-CONTROL = "#8a93a6"
 MARKERS = "osD^v"
-#: Methods side by side in a legend.
+#: Columns of a legend.
 ACROSS = 8
-DPI = 144
-
-_STYLE: dict[str, Any] = {
-    "figure.facecolor": PAPER,
-    "axes.facecolor": PAPER,
-    "savefig.facecolor": PAPER,
-    "text.color": INK,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.titlesize": 11,
-    "axes.labelsize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": False,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.6,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "text.parse_math": False,
-    "svg.fonttype": "path",
-    "svg.hashsalt": "omnidrop",
-}
-
-
-@contextmanager
-def styled() -> Iterator[None]:
-    """Draw in the style of the reports, leaving the caller's own settings alone."""
-    import matplotlib
-
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]
-        yield
-
-
-def new_figure(width: float, height: float, layout: Any = "constrained") -> Figure:
-    """Return an empty figure, in inches, that needs no display."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout=layout)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def render(figure: Figure, form: str) -> bytes:
-    """Return a figure as the bytes of a "png" or an "svg", the same for the same data."""
-    buffer = io.BytesIO()
-    metadata = {"Date": None, "Creator": "omnidrop"} if form == "svg" else {"Software": "omnidrop"}
-    with styled():
-        figure.savefig(buffer, format=form, dpi=DPI, metadata=metadata)
-    return buffer.getvalue()
-
-
-def clock(seconds: float) -> str:
-    """Return `1:05`, with tenths where they are not zero."""
-    minutes, rest = divmod(round(seconds, 1), 60)
-    return f"{int(minutes)}:{rest:04.1f}" if rest % 1 else f"{int(minutes)}:{int(rest):02d}"
 
 
 def heatmap(run: RunProfile) -> Figure:
-    """Draw the share of each chunk's tokens entering each layer, sound and picture apart."""
+    """Draw the share of each chunk's tokens entering each layer, for audio and video."""
     trace = run.trace
     kinds = [k for k in ("audio", "video") if getattr(trace, f"{k}_tokens")]
     with styled():
@@ -118,11 +58,11 @@ def heatmap(run: RunProfile) -> Figure:
             rows = np.arange(trace.layers + 1) - 0.5
             image = axis.pcolormesh(edges, rows, table, cmap="viridis", vmin=0, vmax=1)
             axis.invert_yaxis()
-            axis.set_title({"audio": "sound", "video": "picture"}[kind])
+            axis.set_title(kind)
             axis.set_xlabel("time in the clip")
             axis.xaxis.set_major_locator(_whole(6))
             axis.yaxis.set_major_locator(_whole(12))
-            axis.xaxis.set_major_formatter(lambda value, _: clock(value))
+            axis.xaxis.set_major_formatter(lambda value, _: clock(value, None))
         axes[0].set_ylabel("layer")
         if image is not None:
             bar = figure.colorbar(image, ax=list(axes), fraction=0.04, pad=0.02)
@@ -132,11 +72,11 @@ def heatmap(run: RunProfile) -> Figure:
 
 
 def stage_bars(profile: Profile) -> Figure:
-    """Draw the median time of every stage, a bar for each run, with fastest and slowest."""
+    """Draw the median time of every stage, one bar per run, with fastest and slowest."""
     runs = profile.all
     stages = [s for s in profile.control.stages if not _negligible(s, runs)]
     scale, unit = _unit(max(run.total.median for run in runs))
-    thick, thin = 0.8 / len(runs), 0.13 if len(runs) <= 8 else 0.08  # of a place, and in inches
+    thick, thin = 0.8 / len(runs), 0.13 if len(runs) <= 8 else 0.08  # share of a row, and inches
     with styled():
         figure = new_figure(9.0, 1.7 + max(thin * len(runs), 0.3) * (len(stages) + 1))
         axis = figure.subplots()
@@ -146,15 +86,15 @@ def stage_bars(profile: Profile) -> Figure:
                 timing = run.ttft if stage is None else _seconds(run, stage.name)
                 if timing is None:
                     continue
-                beside = stage is not None and stage.overlapped
+                parallel = stage is not None and stage.overlapped
                 where = place + (number - (len(runs) - 1) / 2) * thick
                 axis.barh(
                     where,
                     timing.median * scale,
                     height=thick * 0.92,
-                    color=PAPER if beside else colour,
+                    color=PAPER if parallel else colour,
                     edgecolor=colour,
-                    hatch="////" if beside else None,
+                    hatch="////" if parallel else None,
                     linewidth=0.6,
                     label=run.label if stage is None else None,
                 )
@@ -169,13 +109,13 @@ def stage_bars(profile: Profile) -> Figure:
         handles, labels = axis.get_legend_handles_labels()
         if any(s.overlapped for s in stages):
             handles.append(_hatched())
-            labels.append("beside other stages")
+            labels.append("in parallel to other stages")
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
     return figure
 
 
 def sweep(profile: Profile) -> Figure:
-    """Draw speed-up, first token and KL over the share kept, a line for each method."""
+    """Draw speed-up, TTFT and KL over the share of tokens kept, one line per method."""
     methods = list(dict.fromkeys(run.method for run in profile.runs))
     with styled():
         figure = new_figure(12.5, 4.7 + 0.2 * (len(methods) // ACROSS))
@@ -200,8 +140,8 @@ def sweep(profile: Profile) -> Figure:
             for run in pruned:
                 face = look["color"] if run.same_answer else PAPER
                 drift.plot([100 * run.realised], [run.kl], **look | {"mfc": face})
-        speed.set_title("LLM prefill, times as fast")
-        early.set_title("First token (TTFT), times as fast")
+        speed.set_title("LLM prefill, speed-up")
+        early.set_title("First token (TTFT), speed-up")
         drift.set_title("KL of the first token, nats")
         drift.set_ylim(bottom=-0.03 * drift.get_ylim()[1])
         speed.plot([], [], "-", color=INK, label="measured")
@@ -223,13 +163,13 @@ def sweep(profile: Profile) -> Figure:
 
 
 def _prefill(run: RunProfile, name: str, control: RunProfile) -> float | None:
-    """Return a ratio of the prefill to the control's, which is 1 for the control itself."""
+    """Return a ratio of the prefill to the control's; 1 for the control itself."""
     stage = run.stage(PREFILL)
     return 1.0 if run is control else getattr(stage, name) if stage is not None else None
 
 
 def _negligible(stage: StageStat, runs: Sequence[RunProfile]) -> bool:
-    """Whether a stage is under half a percent of every run."""
+    """Return whether a stage takes under half a percent of every run."""
     return (
         all(
             (timing := _seconds(run, stage.name)) is None
@@ -246,7 +186,7 @@ def _seconds(run: RunProfile, name: str) -> Any:
 
 
 def _name(stage: StageStat) -> str:
-    return f"in it: {stage.name}" if stage.within else stage.name
+    return f"part: {stage.name}" if stage.within else stage.name
 
 
 def _unit(seconds: float) -> tuple[float, str]:

@@ -211,7 +211,7 @@ def _expectation(
 def _sizes(adapter: Adapter) -> Sizes:
     """Return a model's sizes with no weights: these are in memory already."""
     width = torch.empty(0, dtype=adapter.dtype).element_size()
-    return Sizes(adapter.info.shapes, 0, width)
+    return Sizes(adapter.info.shapes, 0, width, adapter.device.type == "cuda")
 
 
 def memory_in_use(device: torch.device) -> tuple[int, int]:
@@ -327,7 +327,7 @@ def predict_encoding(adapter: Adapter, clip: Clip) -> tuple[Media, float, int]:
         with clip.replanned(first) as beginning:
             meter = Meter(adapter.device)
             encode_clip(adapter, beginning, meter)
-            seconds.append(meter.since_start())
+            seconds.append(meter.since_start_done())
             part = len(beginning.plan.times) if beginning.plan is not None else 0
     times = frames / part if part else clip.duration / length
     no_text = Tokens(0, 0, 0, grid=media.grid, counted=True)

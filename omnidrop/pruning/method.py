@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import torch
 
 from omnidrop.errors import BudgetError, UsageError
+from omnidrop.moving import moved
 from omnidrop.tokens import TokenMap
 
 Rows = Literal["question", "last", "all-text"]
@@ -191,17 +192,22 @@ class Mix:
             On the device and in the dtype of `rows`.
         """
         device = rows.device
-        used, place = torch.unique(self.kept.to(device), return_inverse=True)
-        source, weight = self.source.to(device), self.weight.to(device)
+        if self.kept.device.type == "cpu":
+            used, place = (
+                moved(part, device) for part in torch.unique(self.kept, return_inverse=True)
+            )
+        else:  # only the device knows which are named, so all are computed
+            used, place = torch.arange(len(keep), device=device), self.kept
+        source, weight = moved(self.source, device), moved(self.weight, device)
         sums = torch.zeros(len(used), rows.shape[1], device=device)
         total = torch.zeros(len(used), device=device).index_add_(0, place, weight)
         for into, index, share in zip(
             place.split(_BLOCK), source.split(_BLOCK), weight.split(_BLOCK), strict=True
         ):
             sums.index_add_(0, into, rows.index_select(0, index).float() * share[:, None])
-        out = rows.index_select(0, keep.to(device))
-        out[used] = (sums / total[:, None]).to(out)
-        return out
+        out = rows.index_select(0, moved(keep, device))
+        means = torch.where(total[:, None] > 0, (sums / total[:, None]).to(out), out[used])
+        return out.index_copy_(0, used, means)
 
 
 @dataclass(frozen=True)
@@ -231,9 +237,13 @@ class LayerView(Protocol):
 
     layer: int
     layers: int
-    tokens: TokenMap
     generator: torch.Generator
     state: MethodState
+
+    @property
+    def tokens(self) -> TokenMap:
+        """The surviving AV tokens; on the model's device, unless `Method.needs_host` says why."""
+        ...
 
     def attention(self, rows: Rows) -> torch.Tensor:
         """Post-softmax attention of this layer from text rows to each surviving AV token.
@@ -259,10 +269,6 @@ class LayerView(Protocol):
         """Hidden states of the surviving AV tokens that left this layer, (n, D)."""
         ...
 
-    def text_hidden(self, rows: Rows) -> torch.Tensor:
-        """Hidden states of text rows that left this layer, (r, D)."""
-        ...
-
     def text_embeds(self, rows: Rows) -> torch.Tensor:
         """Embeddings with which text rows entered layer 0, (r, D)."""
         ...
@@ -284,9 +290,13 @@ class Method:
     name: ClassVar[str] = "none"
     #: What the method needs that costs extra.
     wants: ClassVar[frozenset[str]] = frozenset()
-    #: `keep` asks nothing of the text (no attention, no `text_hidden`): every question about a clip
+    #: `keep` asks nothing of the text (no attention, no `text_embeds`): every question about a clip
     #: finds the same tokens chosen, so the clip's way through the layers is gone only once.
     question_free: ClassVar[bool] = False
+    #: Why `keep` needs tokens and scores on the CPU; "" where it works on any device and the number
+    #: of tokens it returns is the one asked for, so that the host need not wait for the device.
+    #: An adaptive plan always brings them to the CPU.
+    needs_host: ClassVar[str] = "its own choice on the CPU"
 
     budget: float = 1.0
     cache: CachePolicy = "own"

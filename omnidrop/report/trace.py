@@ -20,13 +20,13 @@ class Stage:
     name : str
         One of `omnidrop.stages.StageName`, or how far an earlier question's prefix was reused.
     seconds : float
-        Wall-clock seconds spent in it (device synchronised).
+        Seconds spent in it: on a GPU by the device's own events, else by the clock on the wall.
     within : str or None
         Name of the stage this one is a part of (selection is within prefill).
     reused : bool
         True when the result of an earlier question was used.
     overlapped : bool
-        True when it ran beside other stages (decoding runs beside the towers), so that its
+        True if it ran in parallel to other stages (decoding beside the encoders), so that its
         seconds are not part of the sum.
     """
 
@@ -117,6 +117,9 @@ class Trace:
         Analytic FLOPs of the LLM's prefill (`report.cost`).
     notices : tuple of str
         What a person should know: truncated file, demo model, long positions, …
+    decode_loop : str
+        How tokens after the first were made: "captured" as a CUDA graph, or "plain: " and why
+        not; "" where a choice was scored.
     survivors : tuple of tuple of int, optional
         Prompt indices of the AV tokens entering each layer; empty unless asked for.
     """
@@ -141,6 +144,7 @@ class Trace:
     flops_prefill: float
     flops_prefill_unpruned: float
     notices: tuple[str, ...] = ()
+    decode_loop: str = ""
     survivors: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
 
     @property

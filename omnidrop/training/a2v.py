@@ -1,7 +1,7 @@
 """Training of ContextGuard's audio-to-visual predictor on clips without labels.
 
-The model is frozen: only its towers run, once per clip. What is learnt is to tell, from the sound
-of two seconds, the mean embedding of their picture.
+The model is frozen: only its encoders run, once per clip. The predictor learns the mean video
+embedding of a chunk from the audio of that chunk.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class TrainOptions:
     hidden, heads : int
         Size of the network; see `omnidrop.pruning.parts.a2v.Shape`.
     steps, batch : int
-        Steps of the optimiser, and chunks in each.
+        Steps of the optimiser, and chunks per step.
     rate : float
-        Learning rate (AdamW; rises for a twentieth of the steps, then falls to 0).
+        Learning rate (AdamW; linear warm-up over 5 % of the steps, then linear decay to 0).
     decay : float
         Weight decay.
     held_out : float
-        Share of the clips kept aside, at least one; whole clips, so that no chunk is judged whose
-        neighbours were learnt.
+        Share of the clips held out, at least one. Whole clips, so that no chunk is evaluated whose
+        neighbours were trained on.
     seed : int
     """
 
@@ -57,7 +57,8 @@ class TrainOptions:
                 raise UsageError(f"{name} must be 1 or more.")
         if not 0.0 < self.held_out < 1.0:
             raise UsageError(
-                f"A share of {self.held_out:g} cannot be held out.", hint="Give one like 0.2."
+                f"held_out must be between 0 and 1, not {self.held_out:g}.",
+                hint="Give one like 0.2.",
             )
         if not self.rate > 0.0 or not self.decay >= 0.0 or self.seed < 0:
             raise UsageError("rate must be above 0; decay and seed 0 or more.")
@@ -65,7 +66,7 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Sound and picture of a clip's chunks.
+    """Audio and video embeddings of a clip's chunks.
 
     Attributes
     ----------
@@ -84,15 +85,17 @@ class Pairs:
 
 
 def pairs_of(session: Session, progress: Progress | None = None) -> Pairs:
-    """Run the towers over an open clip; its chunks that have both sound and picture, on the CPU."""
+    """Encode an open clip; return its chunks that have both audio and video, on the CPU."""
     encoded = session.encode(progress)
     prompt = build_prompt(session.adapter.text, session.adapter.template, "-", encoded.media)
     tokens = prompt.tokens.select(prompt.tokens.av)
     embeds = encoded.in_prompt_order(tokens.video)[0].detach()
     chunks = Chunks.of(tokens, embeds)
-    number, pictures = mean_picture(tokens, embeds)
-    heard, seen = torch.isin(chunks.number, number), torch.isin(number, chunks.number)
-    return Pairs(chunks.audio.cpu()[heard], chunks.there.cpu()[heard], pictures.cpu()[seen])
+    number, video = mean_picture(tokens, embeds)
+    with_audio, with_video = torch.isin(chunks.number, number), torch.isin(number, chunks.number)
+    return Pairs(
+        chunks.audio.cpu()[with_audio], chunks.there.cpu()[with_audio], video.cpu()[with_video]
+    )
 
 
 def train(
@@ -106,48 +109,49 @@ def train(
     Parameters
     ----------
     clips : sequence of Pairs
-        One for each clip, at least two that have any.
+        One per clip; at least two must have chunks.
     adapter : Adapter
-        The model whose towers made them.
+        The model whose encoders made them.
     options : TrainOptions, optional
     progress : callable, optional
-        Told (stage, done, total).
+        Called with (stage, done, total).
 
     Returns
     -------
     Trained
-        Its `training` holds the losses on the clips learnt from and on those held out, and on the
-        latter the loss of the best guess that does not listen: the mean picture.
+        Its `training` holds the losses on training and held-out clips, and on the latter the loss
+        of a constant prediction, which ignores the audio.
 
     Raises
     ------
     MediaError
-        If fewer than two clips have both sound and picture.
+        If fewer than two clips have both audio and video.
     """
     options = options or TrainOptions()
     useful = [clip for clip in clips if len(clip)]
     if len(useful) < 2:
         raise MediaError(
-            f"{len(useful)} of {len(clips)} clips have both sound and picture, and at least two "
-            "are needed: one to learn from and one to judge by.",
-            hint="Give more clips with sound.",
+            f"{len(useful)} of {len(clips)} clips have both audio and video, and at least two "
+            "are needed: one to train on and one to evaluate.",
+            hint="Give more clips with audio.",
         )
     order = random.Random(options.seed).sample(range(len(useful)), len(useful))
     aside = min(max(round(options.held_out * len(useful)), 1), len(useful) - 1)
-    learn, judge = (_join([useful[i] for i in ids]) for ids in (order[aside:], order[:aside]))
+    train_set = _join([useful[i] for i in order[aside:]])
+    held_out_set = _join([useful[i] for i in order[:aside]])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
-        predictor = Predictor(Shape(learn.picture.shape[1], options.hidden, options.heads))
-    _fit(predictor, learn, options, progress or _silent)
+        predictor = Predictor(Shape(train_set.picture.shape[1], options.hidden, options.heads))
+    _fit(predictor, train_set, options, progress or _silent)
     training: dict[str, Any] = {
         **asdict(options),
         "clips": len(order) - aside,
-        "chunks": len(learn),
+        "chunks": len(train_set),
         "held_out_clips": aside,
-        "held_out_chunks": len(judge),
-        "loss": round(_loss(predictor, learn), 5),
-        "held_out_loss": round(_loss(predictor, judge), 5),
-        "held_out_loss_without_listening": round(_deaf_loss(learn, judge), 5),
+        "held_out_chunks": len(held_out_set),
+        "loss": round(_loss(predictor, train_set), 5),
+        "held_out_loss": round(_loss(predictor, held_out_set), 5),
+        "held_out_loss_without_listening": round(_constant_loss(train_set, held_out_set), 5),
     }
     return Trained(predictor, adapter.info.name, adapter.fingerprint, training)
 
@@ -157,7 +161,7 @@ def _silent(stage: str, done: float, total: float | None) -> None:
 
 
 def _join(clips: Sequence[Pairs]) -> Pairs:
-    """Put clips together, padded to the longest chunk."""
+    """Concatenate clips, padded to the longest chunk."""
     most = max(clip.audio.shape[1] for clip in clips)
 
     def pad(rows: torch.Tensor) -> torch.Tensor:
@@ -185,7 +189,7 @@ def _fit(predictor: Predictor, data: Pairs, options: TrainOptions, progress: Pro
         for step in range(steps):
             rows = torch.randint(len(data), (options.batch,), generator=draw)
             guess = predictor(data.audio[rows], data.there[rows])
-            loss = _apart(guess, data.picture[rows])
+            loss = _cosine_loss(guess, data.picture[rows])
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
@@ -194,16 +198,16 @@ def _fit(predictor: Predictor, data: Pairs, options: TrainOptions, progress: Pro
     predictor.eval().requires_grad_(False)
 
 
-def _apart(guess: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
+def _cosine_loss(guess: torch.Tensor, picture: torch.Tensor) -> torch.Tensor:
     return 1 - torch.cosine_similarity(guess, picture, dim=-1).mean()
 
 
 @torch.inference_mode()
 def _loss(predictor: Predictor, data: Pairs) -> float:
-    return float(_apart(predictor(data.audio, data.there), data.picture))
+    return float(_cosine_loss(predictor(data.audio, data.there), data.picture))
 
 
-def _deaf_loss(learn: Pairs, judge: Pairs) -> float:
-    """Loss of one guess for all: the mean direction of the pictures learnt from."""
-    mean = torch.nn.functional.normalize(learn.picture, dim=-1).mean(0)
-    return float(_apart(mean.expand_as(judge.picture), judge.picture))
+def _constant_loss(train_set: Pairs, held_out_set: Pairs) -> float:
+    """Return the loss of a constant prediction: the mean direction of the training targets."""
+    mean = torch.nn.functional.normalize(train_set.picture, dim=-1).mean(0)
+    return float(_cosine_loss(mean.expand_as(held_out_set.picture), held_out_set.picture))

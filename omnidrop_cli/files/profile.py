@@ -74,7 +74,7 @@ def save(path: Path, found: Profile, look: Look, force: bool) -> Iterator[Path]:
 
 def draw(figure: str, found: Profile, run: RunProfile | None, look: Look, form: str) -> bytes:
     """Draw one figure: of all runs, or of one."""
-    from omnidrop.profiling import contact_sheet, figures
+    from omnidrop.profiling import contact_sheet, figure_style, figures
 
     if run is None:
         drawn = figures.stage_bars(found) if figure == "stages" else figures.sweep(found)
@@ -82,7 +82,7 @@ def draw(figure: str, found: Profile, run: RunProfile | None, look: Look, form: 
         drawn = figures.heatmap(run)
     else:
         drawn = contact_sheet.contact_sheet(look(run))
-    return figures.render(drawn, form)
+    return figure_style.render(drawn, form)
 
 
 def _lines(found: Profile) -> Iterator[str]:

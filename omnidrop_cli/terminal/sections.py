@@ -314,4 +314,6 @@ def settings(answer: Answer, width: int) -> list[Text]:
     count = len(answer.token_ids)
     after = f" after {count} token{'s' if count > 1 else ''}" if count else ""
     lines += field("stopped", answer.stop + after, width)
+    if trace.decode_loop:
+        lines += field("decoding", trace.decode_loop, width)
     return lines

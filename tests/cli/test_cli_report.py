@@ -81,6 +81,15 @@ def test_what_a_report_says() -> None:
         assert part in text
 
 
+@pytest.mark.parametrize("loop", ["captured", "plain: the device is cpu", ""])
+def test_how_tokens_were_made_is_said(loop) -> None:
+    found = answer()
+    found = replace(found, trace=replace(found.trace, decode_loop=loop))
+    said = [line.split() for line in lines(views.full(found), 100)]
+    told = [words[1:] for words in said if words[:1] == ["decoding"]]
+    assert told == ([loop.split()] if loop else [])
+
+
 def test_reused_stages_say_so() -> None:
     text = "\n".join(lines(views.full(answer(reused=True)), 80))
     assert text.count("done before, not run again") == 6

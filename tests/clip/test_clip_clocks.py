@@ -13,7 +13,7 @@ from omnidrop.clip.clock import PacketTimes, aligned, find_clocks
 from omnidrop.clip.frames.packets import Damage
 from omnidrop.clip.probe import probe
 from omnidrop.testing import media
-from tests.whole import read_whole
+from omnidrop.testing.whole_clip import read_whole
 
 FORMATS = {
     "a.ts": ({}, "aac", 0),

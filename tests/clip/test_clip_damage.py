@@ -10,7 +10,7 @@ from omnidrop.clip.log_mel import LogMel
 from omnidrop.clip.specs import MediaSpec, VideoSpec
 from omnidrop.errors import MediaError, UsageError
 from omnidrop.testing import media
-from tests.whole import read_whole
+from omnidrop.testing.whole_clip import read_whole
 
 
 @pytest.mark.parametrize(

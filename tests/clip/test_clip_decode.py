@@ -17,8 +17,8 @@ from omnidrop.clip.patches import resize_frames
 from omnidrop.clip.specs import MediaSpec
 from omnidrop.errors import MediaError
 from omnidrop.testing import media
+from omnidrop.testing.whole_clip import read_whole
 from tests.clip.kinds import KINDS
-from tests.whole import read_whole
 
 
 @functools.cache

@@ -13,8 +13,8 @@ from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.frames import reader as video
 from omnidrop.clip.frames.packets import Damage
 from omnidrop.testing import media
+from omnidrop.testing.whole_clip import read_whole
 from tests.clip.test_clip_decode import wanted
-from tests.whole import read_whole
 
 QUICK = {"preset": "veryfast", "g": "15"}
 

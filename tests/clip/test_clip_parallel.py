@@ -16,10 +16,10 @@ from omnidrop.clip.options import Stopwatch
 from omnidrop.clip.prefetch import Prefetch
 from omnidrop.clip.specs import MediaSpec
 from omnidrop.testing import media
+from omnidrop.testing.whole_clip import read_whole
 from tests.clip.kinds import KINDS
 from tests.clip.test_clip_decode import wanted
 from tests.clip.test_clip_leaps import NAMES, make
-from tests.whole import read_whole
 
 KEYED = {"long", "long_ts", "long_mkv", "open_gop", "intra"}  # with key frames all along
 

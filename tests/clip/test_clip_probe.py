@@ -20,7 +20,7 @@ from omnidrop.clip.probe import probe
 from omnidrop.clip.truncation import is_cut_off
 from omnidrop.errors import MediaError, UsageError
 from omnidrop.testing import media
-from tests.whole import read_whole
+from omnidrop.testing.whole_clip import read_whole
 
 
 def test_a_plain_file(tmp_path):

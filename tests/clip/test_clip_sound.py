@@ -12,7 +12,7 @@ from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.log_mel import log_mel
 from omnidrop.errors import MediaError, UsageError
 from omnidrop.testing import media
-from tests.whole import read_whole
+from omnidrop.testing.whole_clip import read_whole
 
 
 def loudness(sound: torch.Tensor, start: float, end: float) -> float:

@@ -1,7 +1,8 @@
 """Every method on another device than the CPU, found out without having one.
 
-A question and a choice, with four layers of the demo model. In a
-process of its own: `torch.inference_mode` must be out of the way before anything is imported.
+A question and a choice, with four layers of the demo model; and the way through the layers once
+more, where waiting for the device is an error. In a process of its own: `torch.inference_mode` must
+be out of the way before anything is imported.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,8 +19,13 @@ from omnidrop.pruning.registry import method_names
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
+#: Methods that never wait for the device, neither at entry nor between layers.
+ON_DEVICE = ("fastv", "omnidrop", "pyramiddrop", "random")
 CODE = """
 import json, sys
+from contextlib import nullcontext
+from dataclasses import replace
+from unittest import mock
 import torch
 torch.inference_mode = torch.no_grad
 from transformers import AutoTokenizer, Qwen2_5OmniThinkerConfig
@@ -28,9 +35,11 @@ from omnidrop.engine.session import Model
 from omnidrop.models.locations import demo_folder
 from omnidrop.models.qwen2_5_omni.adapter import THINKER, QwenOmniAdapter
 from omnidrop.pruning.registry import method_names
-from tests.elsewhere import elsewhere, move
+from omnidrop.engine import prefill
+from tests.elsewhere import elsewhere, move, no_stops
 from tests.tiny import make_features
 
+ON_DEVICE = sys.argv[1:]
 folder = demo_folder()
 config = Qwen2_5OmniThinkerConfig.from_pretrained(folder)
 config.text_config.num_hidden_layers = 4
@@ -52,20 +61,63 @@ with elsewhere() as device:
             said[name] = first.trace.realised_budget
         except RuntimeError as error:
             said[name] = str(error)
-print(json.dumps(said))
+
+    enter, run = prefill._entered, prefill._LayerLoop.run
+    def run_without_stops(self):
+        with no_stops():
+            return run(self)
+    def enter_without_stops(task, *args, **kwargs):
+        with no_stops() if task.method.name in ON_DEVICE else nullcontext():
+            return enter(task, *args, **kwargs)
+    stops = {}
+    layerwise = {"random": {"schedule": "sigmoid"}, "omnidrop-asl": {"turning": "asl"}}
+    with (
+        mock.patch.object(prefill, "_entered", enter_without_stops),
+        mock.patch.object(prefill._LayerLoop, "run", run_without_stops),
+    ):
+        for name in [*method_names(), "omnidrop-asl"]:
+            settings = {"budget": 0.6} | layerwise.get(name, {})
+            method = omnidrop.get_method(name.removesuffix("-asl"), **settings) if name != "none" \
+                else omnidrop.get_method(name)
+            stops[name] = [method.needs_host, None]
+            for cache in ("own", "cut"):
+                try:
+                    with Model(adapter).features(features) as clip:
+                        clip.ask("What plays?", method=replace(method, cache=cache), options=short)
+                        clip.ask("And then?", method=replace(method, cache=cache), options=short)
+                except RuntimeError as error:
+                    stops[name][1] = str(error)
+print(json.dumps([said, stops]))
 """
 
 
 @pytest.fixture(scope="module")
-def said() -> dict[str, float | str]:
+def found() -> list[dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, "-c", CODE], capture_output=True, text=True, cwd=ROOT, check=False
+        [sys.executable, "-c", CODE, *ON_DEVICE],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 
 
 @pytest.mark.parametrize("name", method_names())
-def test_nothing_is_left_on_the_cpu(said: dict[str, float | str], name: str) -> None:
+def test_nothing_is_left_on_the_cpu(found: list[dict[str, Any]], name: str) -> None:
     wanted = 1.0 if name == "none" else 0.6
-    assert said[name] == pytest.approx(wanted, abs=0.03)
+    assert found[0][name] == pytest.approx(wanted, abs=0.03)
+
+
+def test_methods_wait_for_the_device_only_where_they_say_so(found: list[dict[str, Any]]) -> None:
+    for name, (reason, stopped) in found[1].items():
+        if not reason and name != "omnidrop-asl":
+            assert stopped is None, f"{name} says that it works on the device"
+    assert set(ON_DEVICE) <= {name for name, (reason, _) in found[1].items() if not reason}
+
+
+def test_waiting_is_noticed(found: list[dict[str, Any]]) -> None:
+    # These choose after some layers, on the CPU.
+    for name in ("omnidrop-auto", "omnidrop-asl", "seats", "sparsevlm"):
+        assert "waits for the device" in str(found[1][name][1]), name

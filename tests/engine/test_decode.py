@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnidrop.engine.decode import GenerateOptions, TextStream, pick
+from omnidrop.engine.decode import GenerateOptions, TextStream
+from omnidrop.engine.picking import BLOCK, Draws, Picker
 from omnidrop.errors import UsageError
 
 
@@ -17,33 +18,62 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def pick(logits: torch.Tensor, draw: float = 0.5, **how: float) -> int:
+    return int(Picker(**how)(logits, torch.tensor([draw])))
+
+
 def test_greedy_takes_the_highest() -> None:
-    assert pick(torch.tensor([0.1, 3.0, 2.9]), GenerateOptions(), generator()) == 1
+    assert pick(torch.tensor([0.1, 3.0, 2.9])) == 1
 
 
 @given(st.floats(0.05, 1.0), st.integers(0, 10_000))
 def test_top_p_draws_only_from_the_smallest_sufficient_set(top_p: float, seed: int) -> None:
     logits = torch.randn(50, generator=generator(seed)) * 3
-    options = GenerateOptions(temperature=1.0, top_p=top_p, seed=seed)
-    token = pick(logits, options, generator(seed))
+    token = pick(logits, float(Draws(seed)(0)), temperature=1.0, top_p=top_p)
     probabilities, order = logits.softmax(-1).sort(descending=True)
     needed = int((probabilities.cumsum(-1) < top_p - 1e-6).sum()) + 1
     assert token in order[: needed + 1].tolist()
 
 
+@pytest.mark.parametrize("top_p", [1.0, 0.7])
+def test_tokens_come_as_often_as_they_are_probable(top_p: float) -> None:
+    logits = torch.tensor([0.3, -1.0, 1.1, -torch.inf, 0.6])
+    wanted = (logits / 1.5).softmax(-1)
+    if top_p < 1:  # the three most probable
+        wanted[1] = 0
+        wanted /= wanted.sum()
+    tokens = [pick(logits, (i + 0.5) / 4000, temperature=1.5, top_p=top_p) for i in range(4000)]
+    shares = torch.bincount(torch.tensor(tokens), minlength=5) / 4000
+    torch.testing.assert_close(shares, wanted, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("draw", [0.0, 1 - 2**-24])
+def test_the_ends_of_the_draw_meet_tokens_that_can_come(draw: float) -> None:
+    logits = torch.full((1000,), -torch.inf)
+    logits[[3, 500]] = 0.0
+    assert pick(logits, draw, temperature=1.0) == (3 if draw == 0 else 500)
+
+
 def test_a_seed_repeats_and_temperature_spreads() -> None:
     logits = torch.linspace(0, 2, 20)
-    options = GenerateOptions(temperature=2.0)
-    first = [pick(logits, options, g) for g in [generator(3)] for _ in range(20)]
-    second = [pick(logits, options, g) for g in [generator(3)] for _ in range(20)]
+    first, second = (
+        [pick(logits, float(draws(i)), temperature=2.0) for i in range(20)]
+        for draws in (Draws(3), Draws(3))
+    )
     assert first == second
     assert len(set(first)) > 3
 
 
+def test_draws_are_the_same_however_many_are_asked_for() -> None:
+    one, many = Draws(7), Draws(7)
+    whole = many(0, 2 * BLOCK + 5)
+    assert torch.equal(whole, torch.cat([one(i) for i in range(2 * BLOCK + 5)]))
+    assert torch.equal(one(BLOCK - 1, 3), whole[BLOCK - 1 : BLOCK + 2])
+
+
 def test_a_tiny_top_p_is_greedy() -> None:
     logits = torch.randn(30)
-    options = GenerateOptions(temperature=5.0, top_p=1e-9)
-    assert pick(logits, options, generator()) == int(logits.argmax())
+    assert pick(logits, 0.99, temperature=5.0, top_p=1e-9) == int(logits.argmax())
 
 
 @pytest.mark.parametrize(

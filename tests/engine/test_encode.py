@@ -19,7 +19,7 @@ from omnidrop.engine.timing import Meter, host_peak
 from omnidrop.errors import MediaError, MemoryShortError
 from omnidrop.pruning.method import Method
 from omnidrop.testing import media
-from tests.whole import read_whole
+from omnidrop.testing.whole_clip import read_whole
 
 QUESTION = "What instrument plays first?"
 SHORT = GenerateOptions(max_new_tokens=6)
@@ -41,11 +41,14 @@ def test_streamed_equals_whole(model: Model, clip_path: Path) -> None:
         data = read_whole(session.clip)
     assert data.audio is not None
     rows, grid = patches(data.frames, model.adapter.video_spec)
-    (video,), _ = model.adapter.encode_video(rows, grid)
-    (audio,), attention = model.adapter.encode_audio(log_mel(data.audio), attention=True)
+    planes, _ = model.adapter.encode_video(rows, grid)
+    (audio,), attention = model.adapter.encode_audio(
+        log_mel(data.audio, model.adapter.audio_spec), attention=True
+    )
     assert encoded.media.grid == grid
     assert encoded.media.audio_tokens == len(audio)
-    torch.testing.assert_close(encoded.video, video)
+    assert encoded.planes[0] is encoded.video
+    torch.testing.assert_close(encoded.planes, planes)
     torch.testing.assert_close(encoded.audio, audio)
     torch.testing.assert_close(encoded.audio_attention, attention)
     assert not frame_threads()
@@ -58,7 +61,12 @@ def test_a_clip_and_its_features_give_the_same_answer(model: Model, clip_path: P
         data = read_whole(session.clip)
     assert data.audio is not None
     rows, grid = patches(data.frames, model.adapter.video_spec)
-    ready = Features(patches=rows, grid=grid, second_per_grid=2 / data.fps, mel=log_mel(data.audio))
+    ready = Features(
+        patches=rows,
+        grid=grid,
+        second_per_grid=model.adapter.video_spec.temporal_patch_size / data.fps,
+        mel=log_mel(data.audio, model.adapter.audio_spec),
+    )
     with model.features(ready) as session:
         from_features = session.ask(QUESTION, method=Method(), options=SHORT)
     assert from_file.token_ids == from_features.token_ids

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import av
 import pytest
 import torch
 
+from omnidrop.clip.prefetch import Prefetch
 from omnidrop.engine import frame_stream as reading
 from omnidrop.engine.encode import encode_clip
 from omnidrop.engine.session import Encoded, Model
@@ -45,6 +47,33 @@ def test_grids_are_known_by_their_pixels() -> None:
     still = torch.cat([a[:1], a[:1]])
     assert seen.sort(torch.cat([b, a[:1]]))[1] == [1, 4]
     assert seen.sort(still)[1] == [4]
+
+
+def test_chunks_that_are_there_already_are_taken_together() -> None:
+    def chunk(number: int) -> reading.Grids:
+        if number == 1:  # nothing new in it
+            return reading.Grids(None, (0, 2, 3), [0], 2)
+        return reading.Grids(torch.full((12, 4), float(number)), (2, 2, 3), [number, 9], 4)
+
+    def ahead() -> Prefetch[reading.Grids]:
+        made = Prefetch((chunk(number) for number in range(5)), 8, "test")
+        made._thread.join()  # all five are there, and the end
+        return made
+
+    with closing(ahead()) as chunks:
+        first = next(chunks)
+        assert reading.all_ready(first, chunks, 0) is first
+        taken = reading.all_ready(first, chunks, 30)
+        assert taken.rows is not None
+        assert taken.rows[:, 0].tolist() == [0.0] * 12 + [2.0] * 12 + [3.0] * 12
+        assert taken.shape == (6, 2, 3)
+        assert taken.places == [0, 9, 0, 2, 9, 3, 9]
+        assert taken.frames == 14
+        last = next(chunks)
+        assert reading.all_ready(last, chunks, 1000) is last
+        assert next(chunks, None) is None
+    nothing = reading.Grids.together([chunk(1), chunk(1)])
+    assert (nothing.rows, nothing.shape) == (None, (0, 2, 3))
 
 
 def test_pictures_may_be_nearly_the_same_where_that_is_asked_for() -> None:

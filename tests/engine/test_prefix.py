@@ -85,7 +85,7 @@ def ids(method: object) -> str | None:
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let short clips go apart, too."""
-    monkeypatch.setattr(prefill_module, "APART_FROM", 1)
+    monkeypatch.setattr(prefill_module, "SPLIT_FROM", 1)
 
 
 @pytest.fixture(scope="module", params=["float32", "bfloat16"])
@@ -182,7 +182,7 @@ def test_room_is_shared_once_nobody_uses_it(model: Model, features: Features) ->
                 on_prefill=lambda p: places.append(p.cache.keys(2).data_ptr()),
             )
         (_, prefix) = session.prefixes._held[0]
-        assert places == [prefix.states[2].keys.data_ptr()] * 2
+        assert places == [prefix.kv[2].keys.data_ptr()] * 2
 
 
 @pytest.mark.usefixtures("apart")

@@ -1,59 +1,148 @@
-"""Peak memory by stage."""
+"""Stage times by the clock on the wall, and by a device's events without waiting for it."""
 
 from __future__ import annotations
 
 import time
 
-import numpy as np
 import pytest
 import torch
 
-from omnidrop.engine.timing import MemoryWatch, Meter, resident
-
-CPU = torch.device("cpu")
-
-
-def test_watch_credits_the_stage_that_holds_the_memory() -> None:
-    if resident() is None:
-        pytest.skip("this system does not tell a process's memory")
-    with MemoryWatch(CPU) as watch:
-        meter = Meter(CPU)
-        with meter.stage("small"):
-            time.sleep(0.01)
-        with meter.stage("outer"), meter.stage("large"):
-            held = np.ones(30_000_000)
-            time.sleep(0.01)
-        del held
-    peaks = watch.peaks
-    large, small = peaks["large"].host or 0, peaks["small"].host or 0
-    assert large - small > 200e6
-    assert (peaks["outer"].host or 0) >= large
-    assert peaks["large"].device is None
-    assert Meter(CPU)._watch is None
+from omnidrop.engine import timing as meters
+from omnidrop.engine.timing import EventClock, Meter, WallClock, clock_of
 
 
-def test_watch_folds_the_device_peaks_of_nested_stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    held = {"now": 5, "peak": 5}
+class Device:
+    """A device that has its own time: work takes some of it, and the host does not wait."""
 
-    def allocate(count: int) -> None:
-        held["now"] = count
-        held["peak"] = max(held["peak"], count)
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.waits = 0
 
-    def reset(device: torch.device) -> None:
-        held["peak"] = held["now"]
+    def work(self, seconds: float) -> None:
+        self.now += seconds
 
-    monkeypatch.setattr("omnidrop.engine.timing.device_peak", lambda device: held["peak"])
-    monkeypatch.setattr("omnidrop.engine.timing.reset_device_peak", reset)
-    with MemoryWatch(CPU) as watch:
-        meter = Meter(CPU)
-        with meter.stage("outer"):
-            allocate(7)
-            with meter.stage("inner"):
-                allocate(90)
-                allocate(6)
-            with meter.stage("beside", overlapped=True):
-                allocate(8)
-        with meter.stage("after"):
-            allocate(9)
-    peaks = {name: memory.device for name, memory in watch.peaks.items()}
-    assert peaks == {"outer": 90, "inner": 90, "beside": None, "after": 9}
+    def event(self) -> Event:
+        return Event(self)
+
+
+class Event:
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._at: float | None = None
+
+    def record(self, stream: object) -> None:
+        self._at = self._device.now
+
+    def synchronize(self) -> None:
+        self._device.waits += 1
+
+    def elapsed_time(self, other: Event) -> float:
+        assert self._at is not None
+        assert other._at is not None
+        return 1000.0 * (other._at - self._at)
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Device:
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    return Device()
+
+
+def test_events_tell_the_devices_time_and_nobody_waits(device: Device) -> None:
+    meter = Meter(torch.device("cpu"), EventClock(torch.device("cuda"), device.event))
+    device.work(5.0)  # queued before: no part of the stage
+    with meter.stage("prefill"):
+        device.work(1.0)
+        with meter.stage("selection"):
+            device.work(0.25)
+        device.work(1.0)
+        with meter.stage("selection"):
+            device.work(0.5)
+    with meter.stage("prompt"):
+        time.sleep(0.02)  # the host's work, while the device is busy
+    assert device.waits == 0
+    assert meter.names() == ("selection", "prefill", "prompt")
+    assert device.waits == 0
+    found = {stage.name: stage for stage in meter.stages()}
+    assert found["prefill"].seconds == pytest.approx(2.75)
+    assert found["selection"].seconds == pytest.approx(0.75)
+    assert found["selection"].within == "prefill"
+    assert found["prompt"].seconds == 0.0
+    assert device.waits == 4
+    # Asked again, nothing is counted twice; more of a stage adds up.
+    with meter.stage("prefill"):
+        device.work(1.0)
+    seconds = {stage.name: stage.seconds for stage in meter.stages()}
+    assert seconds["prefill"] == pytest.approx(3.75)
+    assert seconds["selection"] == pytest.approx(0.75)
+    assert device.waits == 5
+
+
+def test_what_runs_beside_the_device_is_told_by_the_wall(device: Device) -> None:
+    meter = Meter(torch.device("cpu"), EventClock(torch.device("cuda"), device.event))
+    with meter.stage("frames", overlapped=True):
+        device.work(100.0)
+        time.sleep(0.01)
+    (stage,) = meter.stages()
+    assert stage.overlapped
+    assert 0.01 <= stage.seconds < 10.0
+    assert device.waits == 0
+
+
+def test_a_stage_that_fails_is_counted(device: Device) -> None:
+    meter = Meter(torch.device("cpu"), EventClock(torch.device("cuda"), device.event))
+
+    def fail() -> None:
+        with meter.stage("entry"):
+            device.work(2.0)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert meter.stages()[0].seconds == pytest.approx(2.0)
+
+
+def test_other_devices_are_waited_for_at_the_end_of_a_stage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waited: list[torch.device] = []
+    monkeypatch.setattr(meters, "synchronize", waited.append)
+    with Meter(torch.device("mps")).stage("prefill"):
+        assert not waited
+    assert waited == [torch.device("mps")]
+
+
+def test_the_time_so_far_can_count_what_is_still_being_done(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(meters, "synchronize", lambda device: time.sleep(0.02))
+    meter = Meter(torch.device("cpu"))
+    assert meter.since_start() < 0.02 <= meter.since_start_done()
+
+
+def test_each_device_has_its_clock() -> None:
+    assert isinstance(clock_of(torch.device("cpu")), WallClock)
+    assert isinstance(clock_of(torch.device("cuda")), EventClock)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA GPU")
+def test_a_gpus_stages() -> None:
+    device = torch.device("cuda")
+    a = torch.randn(4096, 4096, device=device)
+    for _ in range(3):
+        a @ a
+    torch.cuda.synchronize()
+    meter, began = Meter(device), time.perf_counter()
+    with meter.stage("queued"):
+        for _ in range(50):
+            a @ a
+    with meter.stage("nothing"):
+        pass
+    queued = time.perf_counter() - began
+    torch.cuda.synchronize()
+    took = time.perf_counter() - began
+    seconds = {stage.name: stage.seconds for stage in meter.stages()}
+    assert queued < took / 2
+    assert seconds["queued"] == pytest.approx(took, rel=0.2)
+    assert seconds["nothing"] < 0.1 * took

@@ -14,7 +14,7 @@ import pytest
 from stub import StubModel, StubSession, make_trace
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.evaluation.calibrate.grid import Grid, ranges_of, stand_in
+from omnidrop.evaluation.calibrate.grid import Grid, ranges_of, synthetic_clip
 from omnidrop.evaluation.calibrate.search import (
     Search,
     calibrate,
@@ -231,7 +231,7 @@ def test_defaults_that_cannot_reach_the_budget(questions):
 
 
 def _clip():
-    return stand_in(), 28
+    return synthetic_clip(), 28
 
 
 def test_no_setting_reaches_the_budget(questions):
@@ -315,7 +315,7 @@ def test_values_to_try():
     for name, wrong in (("omnidrop", {"betta": (1,)}), ("omnidrop", {"budget": (0.1,)})):
         with pytest.raises(UsageError, match="cannot be tuned"):
             ranges_of(name, wrong)
-    with pytest.raises(UsageError, match="Nothing of uniform"):
+    with pytest.raises(UsageError, match="declares nothing to tune"):
         ranges_of("uniform")
 
 

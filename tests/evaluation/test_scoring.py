@@ -13,12 +13,12 @@ from omnidrop.evaluation.scoring import (
     INSTRUCTION,
     SHORT,
     Reading,
+    answer_options,
+    ask_text,
     chosen,
     normal,
-    offered,
-    put,
-    read,
-    weighed,
+    read_choice,
+    read_reply,
 )
 
 CHOICES = ("piano", "flute", "a drum", "Mr. B. Jones")
@@ -28,9 +28,9 @@ FREE = Item("2", Path("a.mp4"), "What plays?", "flute")
 
 def test_the_prompt_is_fixed() -> None:
     lines = ["What plays?", "A. piano", "B. flute", "C. a drum", "D. Mr. B. Jones", INSTRUCTION]
-    assert put(ITEM, "letters") == "\n".join(lines)
-    assert put(FREE, "letters") == f"What plays?\n{SHORT}"
-    assert put(ITEM, "plain") == put(FREE, "plain") == "What plays?"
+    assert ask_text(ITEM, "letters") == "\n".join(lines)
+    assert ask_text(FREE, "letters") == f"What plays?\n{SHORT}"
+    assert ask_text(ITEM, "plain") == ask_text(FREE, "plain") == "What plays?"
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_the_prompt_is_fixed() -> None:
 )
 def test_a_clear_reply_is_read(reply: str) -> None:
     assert chosen(reply, CHOICES) == "flute"
-    assert read(reply, ITEM, "letters").right
+    assert read_reply(reply, ITEM, "letters").right
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,11 @@ def test_a_clear_reply_is_read(reply: str) -> None:
 )
 def test_nonsense_is_no_answer(reply: str) -> None:
     assert chosen(reply, CHOICES) is None
-    assert not read(reply, ITEM, "letters").right
+    assert not read_reply(reply, ITEM, "letters").right
 
 
 def test_a_clear_reply_can_be_wrong() -> None:
-    found = read("A", ITEM, "letters")
+    found = read_reply("A", ITEM, "letters")
     assert (found.said, found.right) == ("piano", False)
 
 
@@ -123,25 +123,25 @@ def test_a_choice_that_is_itself_a_letter_is_taken_at_its_word() -> None:
 
 def test_a_weighed_letter_is_the_choice_in_its_place() -> None:
     item = Item("4", Path("a.mp4"), "Which note?", "B", ("B", "A"))
-    assert weighed("A", item, "letters") == Reading("B", True)
-    assert weighed("B", item, "letters") == Reading("A", False)
-    assert weighed("B", item, "plain") == Reading("B", True)
+    assert read_choice("A", item, "letters") == Reading("B", True)
+    assert read_choice("B", item, "letters") == Reading("A", False)
+    assert read_choice("B", item, "plain") == Reading("B", True)
 
 
 def test_plain_questions_take_the_words_alone() -> None:
-    assert read("Flute.", ITEM, "plain").right
-    assert read("B", ITEM, "plain").said is None
-    assert read("the flute", ITEM, "plain").said is None
+    assert read_reply("Flute.", ITEM, "plain").right
+    assert read_reply("B", ITEM, "plain").said is None
+    assert read_reply("the flute", ITEM, "plain").said is None
 
 
 def test_free_answers_are_compared_word_for_word() -> None:
-    assert read(" Flute. ", FREE, "letters").right
+    assert read_reply(" Flute. ", FREE, "letters").right
     for reply in ("", "flutes", "flute flute", "a flute", "not flute", "flute, I think", "flute!"):
-        assert not read(reply, FREE, "letters").right
+        assert not read_reply(reply, FREE, "letters").right
     two = Item("3", Path("a.mp4"), "How many?", "two")
-    assert read("2", two, "plain").right
-    assert not read("22", two, "plain").right
-    assert not read("2 or 3", two, "plain").right
+    assert read_reply("2", two, "plain").right
+    assert not read_reply("22", two, "plain").right
+    assert not read_reply("2 or 3", two, "plain").right
 
 
 def test_equal_choices_cannot_be_told_apart_by_their_words() -> None:
@@ -150,9 +150,9 @@ def test_equal_choices_cannot_be_told_apart_by_their_words() -> None:
 
 
 def test_what_is_weighed_by_logits() -> None:
-    assert offered(ITEM, "letters", "logits") == ("A", "B", "C", "D")
-    assert offered(ITEM, "plain", "logits") == CHOICES
-    assert offered(ITEM, "letters", "text") == offered(FREE, "plain", "logits") == ()
+    assert answer_options(ITEM, "letters", "logits") == ("A", "B", "C", "D")
+    assert answer_options(ITEM, "plain", "logits") == CHOICES
+    assert answer_options(ITEM, "letters", "text") == answer_options(FREE, "plain", "logits") == ()
 
 
 @given(st.text(max_size=40))

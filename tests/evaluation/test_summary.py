@@ -285,7 +285,7 @@ def test_the_figure_is_the_same_for_the_same_numbers(summary: Summary, tmp_path:
 
 def test_no_two_lines_look_alike() -> None:
     labels = [f"m{i}" for i in range(40)]
-    looks = {tuple(map(str, figures.look(labels, label).values())) for label in labels}
+    looks = {tuple(map(str, figures.line_style(labels, label).values())) for label in labels}
     assert len(looks) == 40
 
 

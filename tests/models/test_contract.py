@@ -1,4 +1,4 @@
-"""The contract of a model family: keeping everything equals `generate`, token for token.
+"""The contract of a model family: keeping everything equals the reference, token for token.
 
 Runs on the oldest and the newest supported transformers.
 """
@@ -14,8 +14,11 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model
+from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.testing.made_up_family import random_model, write_checkpoint
+from omnidrop.testing.made_up_model import MadeUpConfig, MadeUpOmni, reference_positions
 from tests.models.conftest import load
 
 QUESTION = "What is heard when the red square moves?"
@@ -35,13 +38,13 @@ MIXES = {
 }
 
 
-def features(mix: str) -> Features:
+def features(mix: str, width: int = 1176, bins: int = 128) -> Features:
     grid, step, frames = MIXES[mix]
     generator = torch.Generator().manual_seed(len(mix))
     patches = (
-        None if grid is None else torch.randn(torch.Size(grid).numel(), 1176, generator=generator)
+        None if grid is None else torch.randn(torch.Size(grid).numel(), width, generator=generator)
     )
-    mel = torch.randn(128, frames, generator=generator) if frames else None
+    mel = torch.randn(bins, frames, generator=generator) if frames else None
     return Features(patches=patches, grid=grid, second_per_grid=step, mel=mel)
 
 
@@ -114,3 +117,54 @@ def test_eager_attention_equals_generate(thinker_folder: Path):
     assert list(answer.token_ids) == reference(
         theirs, prompt.ids, clip, sorted(model.adapter.stop_ids)
     )
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, MadeUpOmni]:
+    folder = write_checkpoint(tmp_path_factory.mktemp("made-up"))
+    options = LoadOptions(model=str(folder), device="cpu", dtype="float32", offline=True)
+    return Model(load_adapter(options)), random_model(MadeUpConfig(), seed=0)
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_another_family_equals_its_reference(made_up: tuple[Model, MadeUpOmni], mix: str):
+    """Positions in fractions, a second plane, ten audio tokens a second; the same engine."""
+    model, theirs = made_up
+    clip = features(mix, width=192, bins=40)
+    with model.features(clip) as session:
+        answer = session.ask(
+            QUESTION, method=Method(), options=GenerateOptions(max_new_tokens=TOKENS), reuse=False
+        )
+        encoded = session.encode()
+    prompt = build_prompt(model.adapter.text, model.adapter.template, QUESTION, encoded.media)
+    ids = prompt.ids.tolist()
+    positions = reference_positions(theirs.config, ids, clip.grid, clip.second_per_grid)
+    assert prompt.positions.dtype == torch.float32
+    torch.testing.assert_close(prompt.positions, positions, rtol=0, atol=1e-4)
+    assert len(encoded.planes) == (0 if clip.grid is None else 2)
+    wanted = theirs.generate(
+        ids,
+        patches=clip.patches,
+        grid=clip.grid,
+        second_per_grid=clip.second_per_grid,
+        mel=clip.mel,
+        tokens=TOKENS,
+    )
+    assert list(answer.token_ids) == wanted
+    assert len(set(wanted)) > 3
+
+
+def test_the_second_plane_matters(made_up: tuple[Model, MadeUpOmni]):
+    """Without it the reference scores tokens otherwise, so the test above notices its loss."""
+    model, theirs = made_up
+    clip = features("silent", width=192, bins=40)
+    with model.features(clip) as session:
+        media = session.encode().media
+    ids = build_prompt(model.adapter.text, model.adapter.template, QUESTION, media).ids.tolist()
+    assert clip.patches is not None
+    assert clip.grid is not None
+    planes = theirs.vision(clip.patches, clip.grid)[:2]
+    given = (ids, planes, None, clip.grid, clip.second_per_grid)
+    whole = theirs._logits(*given)
+    without = theirs._logits(ids, (planes[0], 0 * planes[1]), *given[2:])
+    assert float((whole - without).abs().max()) > 0.5

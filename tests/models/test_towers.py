@@ -7,6 +7,7 @@ import torch
 from transformers import AutoConfig, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
+from omnidrop.models import windows
 from omnidrop.models.qwen2_5_omni import encoders as qwen2_5_towers
 from omnidrop.models.qwen2_5_omni.encoders import AudioTower, VisionTower
 from omnidrop.models.qwen2_5_omni.template import audio_token_count
@@ -76,6 +77,65 @@ def test_sound_is_the_same_window_by_window(towers, monkeypatch):
     torch.testing.assert_close(torch.cat([p[1] for p in parts]), weights)
     monkeypatch.setattr(qwen2_5_towers, "AUDIO_BATCH", 2)
     close(tower(mel)[0], whole)
+
+
+@pytest.mark.parametrize("inner", [64, 61])
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_joined_products_change_nothing(thinker_folder, grid, inner):
+    config = AutoConfig.from_pretrained(thinker_folder).vision_config
+    config.intermediate_size = inner
+    torch.manual_seed(0)
+    visual = reference.Qwen2_5OmniVisionEncoder._from_config(config, attn_implementation="sdpa")
+    patches = torch.randn(torch.Size(grid).numel(), 1176)
+    count = sum(p.numel() for p in visual.parameters())
+    wanted, scores = VisionTower(visual.eval())(patches, grid, attention=True)
+    tower = VisionTower(visual, joined=True)
+    assert all(products is not None for products in tower._products)
+    assert tower._products[0].down.weight.shape[1] == 64
+    out, received = tower(patches, grid, attention=True)
+    close(out, wanted)
+    close(received, scores)
+    # The library's own module still works, on the same memory.
+    assert sum(p.numel() for p in visual.parameters()) == count
+    with torch.inference_mode():
+        own = visual(patches, grid_thw=torch.tensor([grid])).pooler_output
+    close(own, wanted)
+
+
+def test_windows_of_unequal_length_in_one_call(towers, monkeypatch):
+    visual, _ = towers
+    tower = VisionTower(visual)
+    plan = tower._plan(10, 12, torch.device("cpu"))
+    assert len(plan.groups) == 4
+    attn = visual.blocks[0].attn
+    heads = attn.num_heads
+    states = tuple(torch.randn(3, 3, 120, heads, attn.dim // heads, dtype=visual.dtype))
+
+    def one_by_one(query, key, value, starts, _, most, __):
+        parts = []
+        for first, last in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+            assert last - first <= most
+            inside = (x[first:last].transpose(0, 1) for x in (query, key, value))
+            parts.append(torch.nn.functional.scaled_dot_product_attention(*inside).transpose(0, 1))
+        return torch.cat(parts)
+
+    monkeypatch.setattr(windows, "varlen_attention", lambda: one_by_one)
+    bounds = windows.window_bounds(plan.groups, 3)
+    with torch.inference_mode():
+        out = attn.proj(windows.attend_by_length(states, bounds, plan.groups))
+        wanted, _ = tower._attention(attn, states, plan.groups, False)
+    close(out, wanted)
+
+
+def test_batches_fit_the_device(monkeypatch):
+    device = torch.device("cuda")
+    assert qwen2_5_towers.at_once(torch.device("cpu"), 5, 9, 100) == 5
+    monkeypatch.setattr(qwen2_5_towers, "device_memory_free", lambda _: 2000)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 1000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 600)
+    assert qwen2_5_towers.at_once(device, 5, 9, 10) == 9
+    assert qwen2_5_towers.at_once(device, 5, 9, 100) == 6
+    assert qwen2_5_towers.at_once(device, 5, 9, 10**6) == 1
 
 
 def test_windows_are_batched(towers, monkeypatch):

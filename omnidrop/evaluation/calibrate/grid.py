@@ -1,4 +1,4 @@
-"""Which settings of a method can be tried: a grid of values, what cannot work left out."""
+"""The grid of a method's settings that can be tried; those that cannot work are left out."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ Ranges = Mapping[str, tuple[Any, ...]]
 DEFAULTS: Fields = {}
 
 
-def stand_in() -> TokenMap:
-    """Make the tokens of a clip of 8 chunks, each 200 tokens of video and 50 of audio."""
-    place = torch.arange(8 * 250)
-    within, chunk = place % 250, place // 250
-    video = within < 200
-    grid = torch.stack((2 * chunk + within // 100, within % 100 // 10, within % 10), 1)
-    grid[~video] = torch.stack((50 * chunk + within - 200, -torch.ones_like(place)), 1)[~video][
-        :, [0, 1, 1]
-    ]
+def synthetic_clip() -> TokenMap:
+    """Return the tokens of a clip of 8 chunks, each with 200 video and 50 audio tokens."""
+    chunks, video_tokens, audio_tokens, rows, columns = 8, 200, 50, 10, 10
+    place = torch.arange(chunks * (video_tokens + audio_tokens))
+    chunk, within = place // (video_tokens + audio_tokens), place % (video_tokens + audio_tokens)
+    video = within < video_tokens
+    per_grid = rows * columns
+    grids = video_tokens // per_grid * chunk + within // per_grid
+    cells = torch.stack((grids, within % per_grid // columns, within % columns), 1)
+    audio = audio_tokens * chunk + within - video_tokens
+    none = -torch.ones_like(place)
+    grid = torch.where(video[:, None], cells, torch.stack((audio, none, none), 1))
     return TokenMap(
         kind=torch.where(video, Kind.VIDEO, Kind.AUDIO).to(torch.int8),
         chunk=chunk.to(torch.int32),
@@ -43,12 +46,12 @@ def ranges_of(
 ) -> dict[str, tuple[Any, ...]]:
     """Return the values to try for each field of a method.
 
-    A method says them (`Method.tunable`); `given` goes before, or stands alone.
+    They come from `Method.tunable`; `given` overrides them, or replaces them with `only`.
 
     Raises
     ------
     UsageError
-        If the method is unknown or nothing is to be tried.
+        If the method is unknown or there is nothing to try.
     """
     known = get_method(method).settings()
     found = {**({} if only else methods()[method].tunable()), **(given or {})}
@@ -58,7 +61,7 @@ def ranges_of(
             raise UsageError(f"{name!r} of {method} cannot be tuned.", hint=f"Known: {names}.")
     if not found:
         raise UsageError(
-            f"Nothing of {method} is known to be tuned.",
+            f"{method} declares nothing to tune.",
             hint="Name values to try: --try NAME=VALUE,VALUE",
         )
     return found
@@ -68,8 +71,8 @@ def ranges_of(
 class Grid:
     """The settings of a method that can be tried.
 
-    Those that the method refuses, or that cannot reach a budget on a stand-in clip of 2,000 tokens,
-    are left out; a real clip's refusal is heeded when it comes.
+    Settings that the method refuses, or that cannot reach a budget on a synthetic clip of 2,000
+    tokens, are left out. A refusal on a real clip is handled when it occurs.
 
     Parameters
     ----------
@@ -87,10 +90,10 @@ class Grid:
     layers: int
 
     def __post_init__(self) -> None:
-        self._clip = stand_in()
+        self._clip = synthetic_clip()
 
     def draw(self, count: int, seed: int) -> list[Fields]:
-        """Return the defaults, then draws from the grid, none twice; fewer if it has no more."""
+        """Return the defaults, then distinct draws from the grid; fewer if it has no more."""
         found: list[Fields] = [DEFAULTS]
         seen = {self._effect(DEFAULTS)}
         size = math.prod(len(values) for values in self.ranges.values())
@@ -105,7 +108,7 @@ class Grid:
         return found
 
     def neighbours(self, fields: Fields) -> list[Fields]:
-        """Return the settings one step along one field of the grid away."""
+        """Return the settings that differ by one step in one field."""
         own = get_method(self.method, **fields).settings()
         found: list[Fields] = []
         seen = {self._effect(fields)}
@@ -118,7 +121,7 @@ class Grid:
         return found
 
     def _take(self, fields: Fields, found: list[Fields], seen: set[str]) -> None:
-        """Add settings that can be tried and are not there yet, what is the default left out."""
+        """Add settings that can be tried and are new, without fields at their defaults."""
         usual = get_method(self.method).settings()
         fields = {name: value for name, value in fields.items() if not _same(value, usual[name])}
         try:
@@ -134,7 +137,7 @@ class Grid:
         found.append(fields)
 
     def _effect(self, fields: Fields) -> str:
-        """Return a name for what settings come to, defaults filled in."""
+        """Return a key of the complete settings, defaults filled in."""
         return key_of(get_method(self.method, **fields).settings())
 
 

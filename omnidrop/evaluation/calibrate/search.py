@@ -1,14 +1,14 @@
-"""Settings that keep most accuracy at a budget, found on some clips and checked on others.
+"""Search for the settings that keep most accuracy at a budget; validated on held-out clips.
 
 The clips of a question set are split in two. On the first part, settings are drawn from a grid and
-thinned by successive halving: all start on a few questions, the better half goes on to twice as
-many. Then the winner's neighbours on the grid compete with it in the same way. What wins is asked
-the questions of the other part, which nothing was chosen by, beside the defaults; where it does no
-better there, the defaults are kept.
+reduced by successive halving: all start on a few questions, and the better half continues with
+twice as many. Then the winner's neighbours on the grid compete with it in the same way. The winner
+and the defaults then answer the questions of the held-out part. If the winner is not better there,
+the defaults are kept.
 
-All settings see the same questions with the same seeds, so differences are paired. What is
-maximised is the mean probability of the right choice (see `trials`) less `price` times the share
-of the unpruned prefill's FLOPs: at one budget FLOPs differ by little, and this settles ties.
+All settings see the same questions with the same seeds, so differences are paired. The objective
+is the mean probability of the right choice (see `trials`) minus `price` times the share of the
+unpruned prefill's FLOPs. At one budget FLOPs differ little, so this breaks ties.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from omnidrop.errors import BudgetError, UsageError
 from omnidrop.evaluation.calibrate.grid import DEFAULTS, Grid, Ranges, ranges_of
 from omnidrop.evaluation.calibrate.trials import Fields, Mark, Trials
 from omnidrop.evaluation.items import Item, QuestionSet
-from omnidrop.evaluation.runner import RunOptions, fingerprint
+from omnidrop.evaluation.runner import RunOptions, weights_hash
 from omnidrop.evaluation.stats import bootstrap, paired, wilson
 from omnidrop.pruning.presets import Preset
 
 
 @dataclass(frozen=True)
 class Search:
-    """How to look.
+    """Options of the search.
 
     Attributes
     ----------
     budgets : tuple of float
-        The settings are shared by all of them, and scores are means over them.
+        All share the settings; scores are means over them.
     candidates : int
-        Settings drawn at first, the defaults among them.
+        Settings drawn at the start, the defaults included.
     held_out : float
-        Share of the clips that nothing is chosen by.
+        Share of the clips used for validation only.
     price : float
-        What one whole unpruned prefill is worth in accuracy.
+        Accuracy that one unpruned prefill is worth.
     seed : int
-        Of the split and the draw.
+        Seed of split and draw.
     """
 
     budgets: tuple[float, ...] = (0.3,)
@@ -70,7 +70,7 @@ class Search:
 
 @dataclass(frozen=True)
 class Standing:
-    """How a setting did on some questions, all budgets together.
+    """Results of a setting on some questions, over all budgets.
 
     Attributes
     ----------
@@ -97,15 +97,15 @@ class Standing:
 
 @dataclass(frozen=True)
 class Gain:
-    """The chosen setting less the defaults on the same questions.
+    """The chosen setting minus the defaults on the same questions.
 
     Attributes
     ----------
     accuracy, low, high, p : float
-        Difference of accuracy, its 95 % interval (clips drawn with replacement), and McNemar's
-        exact two-sided p.
+        Difference in accuracy, its 95 % interval (bootstrap over clips), and McNemar's exact
+        two-sided p.
     score, score_low, score_high : float
-        The same of the probability of the right choice.
+        The same for the probability of the right choice.
     """
 
     accuracy: float
@@ -139,7 +139,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a calibration found.
+    """Result of a calibration.
 
     Attributes
     ----------
@@ -148,10 +148,10 @@ class Calibration:
     best : mapping
         The settings that won on the first part.
     better : bool
-        It was better than the defaults on held-out clips too, and is what the preset holds.
+        Whether it beat the defaults on held-out clips; then the preset holds it.
     train, held_out : Side
     tried : tuple of (mapping, Standing)
-        Every setting that went through all questions of the first part, best first.
+        Every setting that answered all questions of the first part, best first.
     refused : int
         Settings that could not reach a budget.
     preset : Preset
@@ -169,12 +169,12 @@ class Calibration:
 
 
 def split(questions: QuestionSet, search: Search) -> tuple[list[Item], list[Item]]:
-    """Split a set's questions by clip, in a drawn order of clips.
+    """Split a set's questions by clip, in a random order of clips.
 
     Raises
     ------
     UsageError
-        If there are not at least two clips.
+        If there are fewer than two clips.
     """
     clips = list(questions.videos)
     if len(clips) < 2:
@@ -190,7 +190,7 @@ def split(questions: QuestionSet, search: Search) -> tuple[list[Item], list[Item
 
 
 def rungs(candidates: int, questions: int) -> list[tuple[int, int]]:
-    """Return how many candidates see how many questions, halving one and doubling the other."""
+    """Return (candidates, questions) per rung: the first halves, the second doubles."""
     steps = max(1, math.ceil(math.log2(max(candidates, 2))) - 1)
     steps = min(steps, max(1, math.floor(math.log2(max(questions, 1))) + 1))
     return [
@@ -200,7 +200,7 @@ def rungs(candidates: int, questions: int) -> list[tuple[int, int]]:
 
 
 def most_asks(ranges: Ranges, train: int, held: int, search: Search) -> int:
-    """Return how many questions will be asked at most; known before any is."""
+    """Return the largest number of questions that a search can ask."""
 
     def halving(candidates: int, known: int) -> int:
         asked = before = 0
@@ -239,16 +239,16 @@ def calibrate(
     ranges : mapping, optional
         Values to try, by field; the method's own by default (`ranges_of`).
     options : RunOptions, optional
-        How questions are put.
+        How questions are asked.
     trials : Path, optional
-        File of what was asked; a call that was stopped goes on there.
+        File of results; a call that was stopped resumes from it.
     on_ask : callable, optional
-        Told after every question.
+        Called after every question.
 
     Raises
     ------
     UsageError
-        If nothing can be tried, or the clips cannot be split.
+        If there is nothing to try, or the clips cannot be split.
     BudgetError
         If no setting reaches the budgets.
     """
@@ -274,7 +274,7 @@ def calibrate(
     made = {
         "by": f"omnidrop calibrate {omnidrop.__version__}",
         "model": {"name": model.info.name, "layers": model.info.text.layers}
-        | {"weights": fingerprint(model)},
+        | {"weights": weights_hash(model)},
         "set": questions.name,
         "seed": search.seed,
         "price": search.price,
@@ -297,7 +297,7 @@ def calibrate(
 
 
 def standing(marks: Sequence[Mark]) -> Standing:
-    """Add up marks."""
+    """Average marks."""
     count, right = len(marks), sum(mark.right for mark in marks)
     low, high = wilson(right, count)
     return Standing(
@@ -347,7 +347,7 @@ def _value(found: Standing, search: Search) -> float:
 def _ranked(
     asking: Trials, settings: Sequence[Fields], items: Sequence[Item], search: Search
 ) -> list[Fields]:
-    """Return settings, best first; of equal ones the earlier."""
+    """Return settings, best first; ties keep their order."""
     return sorted(
         settings, key=lambda fields: -_value(standing(asking.flat(fields, items)), search)
     )
@@ -356,7 +356,7 @@ def _ranked(
 def _halve(
     asking: Trials, settings: Sequence[Fields], train: Sequence[Item], search: Search
 ) -> list[Fields]:
-    """Return the settings that saw all of `train`, best first; the defaults are always kept."""
+    """Return the settings that answered all of `train`, best first; the defaults always stay."""
     alive, seen = list(settings), 0
     for count, questions in rungs(len(settings), len(train)):
         if seen:

@@ -1,8 +1,8 @@
-"""Trying settings of a method on questions: each is asked once, and what came out is remembered.
+"""Trials of a method's settings on questions: each is run once and its result is stored.
 
-A question with choices is scored by the probability of its right choice among them, which moves
-where accuracy jumps; one without by whether the reply is right. Clips are gone through one by one,
-so that each is encoded once a pass and only one is held.
+A question with choices is scored by the probability of the right choice, which is smoother than
+accuracy; one without by whether the reply is right. Clips are processed one at a time, so that each
+is encoded once per pass and only one is in memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from omnidrop.errors import BudgetError, MediaError, UsageError
 from omnidrop.evaluation.items import LETTERS, Item, QuestionSet, Style
 from omnidrop.evaluation.records import key_of, plain
 from omnidrop.evaluation.runner import RunOptions, seed_of, setup_of
-from omnidrop.evaluation.scoring import offered, put, read
+from omnidrop.evaluation.scoring import answer_options, ask_text, read_reply
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.registry import get_method
 
@@ -30,7 +30,7 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Mark:
-    """What one question by one setting at one budget gave.
+    """Result of one question with one setting at one budget.
 
     Attributes
     ----------
@@ -40,7 +40,7 @@ class Mark:
     flops : float
         Share of the unpruned prefill's FLOPs.
     realised : float
-        Mean over the layers of the share of tokens that entered.
+        Mean over the layers of the share of tokens entering.
     """
 
     score: float
@@ -51,7 +51,7 @@ class Mark:
 
 @dataclass
 class Trials:
-    """Asks settings of one method, and remembers.
+    """Runs settings of one method and stores the results.
 
     Parameters
     ----------
@@ -61,11 +61,11 @@ class Trials:
         Name of the method.
     budgets : tuple of float
     options : RunOptions
-        Its `score` is not used.
+        Its `score` is ignored.
     path : Path, optional
-        File that marks are added to, and read from at the start: a stopped call goes on there.
+        File that results are appended to and read from at the start, so that a call can resume.
     on_ask : callable, optional
-        Told before every question.
+        Called before every question.
     """
 
     model: Model
@@ -90,12 +90,12 @@ class Trials:
         return get_method(self.method, **{**fields, "budget": budget})
 
     def flat(self, fields: Fields, items: Sequence[Item]) -> list[Mark]:
-        """Return what is known of a setting: question by question, one budget after the other."""
+        """Return the results of a setting: question by question, budget after budget."""
         name = key_of(fields)
         return [self._marks[name, budget, item.id] for budget in self.budgets for item in items]
 
     def ask(self, settings: Sequence[Fields], items: Sequence[Item]) -> list[Fields]:
-        """Ask what is not known yet; return the settings that no clip refused.
+        """Run what has no result yet; return the settings that no clip refused.
 
         Raises
         ------
@@ -142,9 +142,9 @@ class Trials:
 
     def _ask(self, session: Session, method: Method, item: Item) -> Mark:
         seed = seed_of(item, self.options.seed)
-        choices = offered(item, self.style, "logits")
+        choices = answer_options(item, self.style, "logits")
         answer = session.ask(
-            put(item, self.style),
+            ask_text(item, self.style),
             method=method,
             choices=choices,
             options=GenerateOptions(max_new_tokens=self.options.max_new_tokens, seed=seed),
@@ -158,7 +158,7 @@ class Trials:
             score = next(choice.probability for choice in answer.choices if choice.text == wanted)
             right = answer.text == wanted
         else:
-            right = read(answer.text, item, self.style).right
+            right = read_reply(answer.text, item, self.style).right
             score = float(right)
         return Mark(
             score=score,
@@ -168,7 +168,7 @@ class Trials:
         )
 
     def _id(self, item: Item) -> str:
-        """Return a name that changes with the question and with the file it is about."""
+        """Return an id that changes with the question and with its file."""
         try:
             about = item.video.stat()
         except OSError as problem:
@@ -189,13 +189,13 @@ class Trials:
                 stream.write(text + "\n")
         except OSError as problem:
             raise UsageError(
-                f"What was asked cannot be written ({problem.strerror}).",
+                f"Trials cannot be written ({problem.strerror}).",
                 path=self.path,
-                hint="Make room and run the same command again; it goes on where it was.",
+                hint="Make room and run the same command again; it resumes.",
             ) from problem
 
     def _read(self, path: Path) -> dict[tuple[str, float, str], Mark]:
-        """Return the marks of a file that are about this setup; a line cut short is left out."""
+        """Return the results in a file that belong to this setup; skip a truncated line."""
         known = {self._id(item): item.id for item in self.questions.items}
         found: dict[tuple[str, float, str], Mark] = {}
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")

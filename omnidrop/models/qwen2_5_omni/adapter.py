@@ -14,9 +14,11 @@ import torch
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
 from omnidrop.errors import ModelError
+from omnidrop.models import fused, kernels
 from omnidrop.models.adapter import Adapter, Embeds, LayerCache, ModelInfo, Rotary
-from omnidrop.models.attention import attend, attend_from_few, rotate
+from omnidrop.models.attention import attend, attend_from_few, causal_mask
 from omnidrop.models.codec import Codec
+from omnidrop.models.kernels import Choice
 from omnidrop.models.qwen2_5_omni.encoders import AudioTower, VisionTower
 from omnidrop.models.qwen2_5_omni.sizes import NAME, media_specs, shapes
 from omnidrop.models.qwen2_5_omni.template import template
@@ -73,6 +75,7 @@ class QwenOmniAdapter(Adapter):
                 f"{name} attends through a sliding window, which OmniDrop does not run.",
                 hint="Use a checkpoint of the Qwen2.5-Omni family as published.",
             )
+        parameters = parameters or sum(p.numel() for p in thinker.parameters())
         self._vision = VisionTower(holder.visual)
         self._audio = AudioTower(holder.audio_tower)
         self.folder, self.fingerprint = folder, _fingerprint(holder)
@@ -97,7 +100,7 @@ class QwenOmniAdapter(Adapter):
             text=sizes.text,
             vision=sizes.vision,
             audio=sizes.audio,
-            parameters=parameters or sum(p.numel() for p in thinker.parameters()),
+            parameters=parameters,
         )
 
     def encode_video(
@@ -128,7 +131,7 @@ class QwenOmniAdapter(Adapter):
         hidden = hidden + self._attend(index, hidden, rotary, cache)
         # Row by row the same, but the MLP's wide states are never there for all rows at once.
         for rows in _slabs(hidden):
-            rows += self._mlp(layer.mlp, layer.post_attention_layernorm(rows))
+            self._add_mlp(layer.mlp, rows, _normed(layer.post_attention_layernorm, rows))
         return hidden
 
     def _attend(
@@ -136,41 +139,52 @@ class QwenOmniAdapter(Adapter):
     ) -> torch.Tensor:
         """Return what a layer's attention adds to the rows."""
         layer, attention = self._layers[index], self._layers[index].self_attn
-        mask = self._mask(hidden.shape[1], cache.length(index), hidden)
+        past = cache.length(index)
         normed = _normed(layer.input_layernorm, hidden)
         queries = _rotated(attention.q_proj(normed), attention.head_dim, rotary)
         keys, values = self._update_cache(index, normed, rotary, cache)
         del normed
-        if mask is not None and self._implementation == "sdpa" and mask.shape[2] <= FEW_ROWS:
-            attended = attend_from_few(queries, keys, values, mask, self.scaling)
+        filled = cache.filled(index)
+        if filled is not None:
+            attended = kernels.over_filled(queries, keys, values, filled, scaling=self.scaling)
+            attended = attended.flatten(2)
         else:
-            attended = attend(attention, queries, keys, values, mask)
+            attended = self._over(attention, queries, keys, values, past, cache.even)
         del queries, keys, values
         return attention.o_proj(attended)
 
-    def _mlp(self, mlp: Any, states: torch.Tensor) -> torch.Tensor:
-        """Return what `mlp` gives, with one wide tensor less."""
+    def _over(
+        self,
+        attention: Any,
+        queries: torch.Tensor,
+        keys: torch.Tensor,
+        values: torch.Tensor,
+        past: int,
+        shared: bool,
+    ) -> torch.Tensor:
+        """Attend from new rows over `past` keys and their own."""
+        rows = queries.shape[2]
+        if past and rows > 1 and self._implementation == "sdpa":
+            choice = kernels.choose(queries.device, rows, past + rows, shared=shared)
+            if choice is Choice.PLANLESS:
+                out = kernels.planless(queries, keys, values, causal=True, scaling=self.scaling)
+                return out.flatten(2)
+        mask = causal_mask(self._implementation, rows, past, queries)
+        if mask is not None and self._implementation == "sdpa" and rows <= FEW_ROWS:
+            return attend_from_few(queries, keys, values, mask, self.scaling)
+        return attend(attention, queries, keys, values, mask, shared=shared)
+
+    def _add_mlp(self, mlp: Any, rows: torch.Tensor, normed: torch.Tensor) -> None:
+        """Add to the rows what `mlp` makes of their norms, with one wide tensor less."""
         if not self._silu:
-            return mlp(states)
-        wide = torch.nn.functional.silu(mlp.gate_proj(states), inplace=True)
-        wide *= mlp.up_proj(states)
-        return mlp.down_proj(wide)
-
-    def _mask(self, new: int, past: int, hidden: torch.Tensor) -> torch.Tensor | None:
-        """Return a causal mask (1, 1, new, past + new), or None where attention needs none.
-
-        A single row sees all there is; flash attention aligns its own mask to the end; sdpa's own
-        mask is aligned to the beginning, so it will do only while nothing is cached.
-        """
-        if new == 1 or self._implementation.startswith("flash"):
-            return None
-        if past == 0 and self._implementation == "sdpa":
-            return None
-        seen = torch.ones(new, past + new, dtype=torch.bool, device=hidden.device).tril(past)
-        if self._implementation == "sdpa":
-            return seen[None, None]
-        blocked = torch.zeros(seen.shape, dtype=hidden.dtype, device=hidden.device)
-        return blocked.masked_fill_(~seen, torch.finfo(hidden.dtype).min)[None, None]
+            rows += mlp(normed)
+            return
+        wide = fused.silu_mul(mlp.gate_proj(normed), mlp.up_proj(normed))
+        down = mlp.down_proj
+        if wide.is_cuda and type(down) is torch.nn.Linear and down.bias is None:
+            rows[0].addmm_(wide[0], down.weight.t())  # the product adds, with no pass of its own
+        else:
+            rows += down(wide)
 
     @torch.inference_mode()
     def cache_kv(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
@@ -189,12 +203,12 @@ class QwenOmniAdapter(Adapter):
     @torch.inference_mode()
     def queries(self, index: int, hidden: torch.Tensor, rotary: Rotary) -> torch.Tensor:
         layer = self._layers[index]
-        states = layer.self_attn.q_proj(layer.input_layernorm(hidden))
+        states = layer.self_attn.q_proj(_normed(layer.input_layernorm, hidden))
         return _rotated(states, layer.self_attn.head_dim, rotary)[0]
 
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return self._thinker.lm_head(self._text.norm(hidden))[0, -1].float()
+        return self._thinker.lm_head(_normed(self._text.norm, hidden))[0, -1].float()
 
 
 def _slabs(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -203,11 +217,11 @@ def _slabs(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
     """Return what a norm makes of the rows; its float32 states are never there for all at once."""
-    if hidden.shape[1] <= MLP_ROWS:
-        return norm(hidden)
+    if hidden.is_cuda or hidden.shape[1] <= MLP_ROWS:
+        return fused.rms_norm(hidden, norm.weight, norm.variance_epsilon)
     normed = torch.empty_like(hidden)
     for rows, into in zip(_slabs(hidden), _slabs(normed), strict=True):
-        into.copy_(norm(rows))
+        into.copy_(fused.rms_norm(rows, norm.weight, norm.variance_epsilon))
     return normed
 
 
@@ -218,7 +232,7 @@ def _heads(states: torch.Tensor, width: int) -> torch.Tensor:
 def _rotated(states: torch.Tensor, width: int, rotary: Rotary) -> torch.Tensor:
     """Split (1, n, heads · width) into heads and turn them, (1, heads, n, width)."""
     cos, sin = rotary
-    return rotate(_heads(states, width), cos[:, None], sin[:, None])
+    return fused.rotate(_heads(states, width), cos[:, None], sin[:, None])
 
 
 def _stop_ids(thinker: Any, end_of_turn: int) -> frozenset[int]:

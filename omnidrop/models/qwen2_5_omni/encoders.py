@@ -13,11 +13,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from omnidrop.models.attention import attend, rotate
-from omnidrop.shapes import VISION_BATCH
+from omnidrop.models import fused
+from omnidrop.models.attention import attend
+from omnidrop.models.joining import Product, join, padded, widen
+from omnidrop.models.memory import device_memory_free
+from omnidrop.models.uploading import Upload
+from omnidrop.models.windows import Windows, attend_by_length, varlen_attention, window_bounds
+from omnidrop.shapes import VISION_BATCH, VISION_BATCH_GPU
 
 #: Windows (2 s each) that pass the audio tower together.
 AUDIO_BATCH = 64
+#: The same on a GPU.
+AUDIO_BATCH_GPU = 256
+#: Share of a GPU's free memory that a batch may take.
+BATCH_SHARE = 0.25
 #: Frame sizes whose window plan is remembered.
 PLANS = 4
 
@@ -43,26 +52,57 @@ def attention_received(query: Tensor, key: Tensor, scaling: float) -> Tensor:
     return total / heads
 
 
-class Windows(NamedTuple):
-    """How the patches of one frame fall into windows.
+def at_once(device: torch.device, usual: int, on_gpu: int, size: int) -> int:
+    """Return how many items a tower takes together.
+
+    Parameters
+    ----------
+    device : torch.device
+    usual : int
+        On any device that has no memory of its own.
+    on_gpu : int
+        On one that has, while there is room.
+    size : int
+        Bytes that an item takes there.
+
+    Returns
+    -------
+    int
+        At least 1.
+    """
+    free = device_memory_free(device)
+    if free is None:
+        return usual
+    # What PyTorch holds without using it is free, too.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return max(1, min(on_gpu, int(BATCH_SHARE * free) // size))
+
+
+class Products(NamedTuple):
+    """A vision block's products, joined and padded; see `omnidrop.models.joining`.
 
     Attributes
     ----------
-    tokens : Tensor, (h/merge · w/merge,) int64
-        Tokens of a frame, sorted by the size of their window, then by window.
-    back : Tensor, (h/merge · w/merge,) int64
-        The inverse of `tokens`.
-    groups : tuple of (int, int)
-        Number of windows and patches per window, in that order.
-    cos, sin : Tensor, (h · w, 1, head_dim) float32
-        Rotary angles of the patches in that order.
+    qkv : Product, width → 3 · width
+    gate_up : Product, width → 2 · inner
+    down : Product, inner → width
     """
 
-    tokens: Tensor
-    back: Tensor
-    groups: tuple[tuple[int, int], ...]
-    cos: Tensor
-    sin: Tensor
+    qkv: Product
+    gate_up: Product
+    down: Product
+
+    @classmethod
+    def of(cls, block: Any) -> Products | None:
+        """Join a block's products; None where its layers are not plain ones."""
+        attn, mlp = block.attn, block.mlp
+        inner = padded(mlp.gate_proj.out_features)
+        qkv = join((attn.q, attn.k, attn.v))
+        gate_up = join((mlp.gate_proj, mlp.up_proj), inner)
+        down = widen(mlp.down_proj, inner)
+        if qkv is None or gate_up is None or down is None:
+            return None
+        return cls(qkv, gate_up, down)
 
 
 class VisionTower:
@@ -72,10 +112,20 @@ class VisionTower:
     ----------
     module : Module
         The library's vision encoder.
+    joined : bool, optional
+        Join the products of a block, and pad them to widths that fast kernels take. The module's
+        parameters become views of the joined ones. Default: on a CUDA device.
     """
 
-    def __init__(self, module: Any) -> None:
+    def __init__(self, module: Any, *, joined: bool | None = None) -> None:
         self._module = module
+        weight = module.patch_embed.proj.weight
+        if joined is None:
+            joined = weight.device.type == "cuda"
+        self._products: list[Products | None] = [None] * len(module.blocks)
+        if joined and module.config.hidden_act == "silu":
+            self._products = [Products.of(block) for block in module.blocks]
+        self._upload = Upload(weight.device, weight.dtype)
         self._merge = int(module.spatial_merge_size)
         self._window = int(module.window_size) // self._merge // int(module.patch_size)
         self._full = frozenset(module.fullatt_block_indexes)
@@ -90,19 +140,28 @@ class VisionTower:
         size = height * width
         if patches.shape[0] != frames * size:
             raise ValueError(f"{patches.shape[0]} patches do not fill a grid of {grid}")
-        weight = self._module.patch_embed.proj.weight
-        plan = self._plan(height, width, weight.device)
-        step = max(1, VISION_BATCH // size)
+        plan = self._plan(height, width, self._upload.device)
+        step = self._step(frames, size)
         parts, received = [], []
         for first in range(0, frames, step):
             rows = patches[first * size : (first + step) * size]
-            embeds, scores = self._frames(
-                rows.to(weight.device, weight.dtype), size, plan, attention
-            )
+            embeds, scores = self._frames(self._upload.send(rows), size, plan, attention)
             parts.append(embeds)
             if scores is not None:
                 received.append(scores)
         return torch.cat(parts), torch.cat(received) if received else None
+
+    def _step(self, frames: int, size: int) -> int:
+        """Return how many of the frames, of `size` patches each, go together."""
+        config, device = self._module.config, self._upload.device
+        wide = 6 * config.hidden_size + 3 * config.intermediate_size
+        pixels = self._module.patch_embed.proj.weight[0].numel()
+        room = (wide + pixels) * self._upload.dtype.itemsize
+        step = max(1, at_once(device, VISION_BATCH, VISION_BATCH_GPU, room) // size)
+        if device.type == "cpu":
+            return step
+        batches = -(-frames // step)  # of one size: a small last one would be slow for its size
+        return -(-frames // batches) if batches else step
 
     def _frames(
         self, rows: Tensor, size: int, plan: Windows, attention: bool
@@ -112,20 +171,43 @@ class VisionTower:
         hidden = self._embed(rows)
         frames, width = hidden.shape[0] // size, hidden.shape[1]
         hidden = hidden.view(frames, size // unit, unit * width)
-        hidden = hidden.index_select(1, plan.tokens).view(frames, size, width)
-        received = None
+        hidden = hidden.index_select(1, plan.tokens).view(frames * size, width)
+        received, bounds = None, self._bounds(plan, frames, hidden)
         for number, block in enumerate(module.blocks):
+            products = self._products[number]
             groups = ((1, size),) if number in self._full else plan.groups
             last = attention and number == len(module.blocks) - 1
-            out, received = self._attention(block.attn, block.norm1(hidden), plan, groups, last)
-            hidden = hidden + out
-            hidden = hidden + block.mlp(block.norm2(hidden))
-        merged = module.merger(hidden.reshape(frames * size, width))
+            states = self._queries_keys_values(
+                block.attn, products, _normed(block.norm1, hidden), plan, frames
+            )
+            if bounds is not None and len(groups) > 1 and not last:
+                hidden += block.attn.proj(attend_by_length(states, bounds, groups))
+            else:
+                out, received = self._attention(block.attn, states, groups, last)
+                hidden += out
+            hidden += self._mlp(block.mlp, products, _normed(block.norm2, hidden))
+        merged = module.merger.mlp(_normed(module.merger.ln_q, hidden).view(-1, unit * width))
         merged = merged.view(frames, size // unit, -1).index_select(1, plan.back)
         if received is not None:
             received = received.view(frames, size // unit, unit).mean(-1)
             received = received.index_select(1, plan.back).flatten()
         return merged.flatten(0, 1), received
+
+    def _bounds(self, plan: Windows, frames: int, like: Tensor) -> Tensor | None:
+        """Return where the windows of a batch begin and end, for attention in one call.
+
+        None where all are of one length, and where PyTorch has no such call.
+        """
+        if (
+            len(plan.groups) == 1
+            or not like.is_cuda
+            or like.dtype not in (torch.bfloat16, torch.float16)
+            or self._module.config._attn_implementation != "sdpa"
+            or torch.cuda.get_device_capability(like.device) < (8, 0)
+            or varlen_attention() is None
+        ):
+            return None
+        return window_bounds(plan.groups, frames).pin_memory().to(like.device, non_blocking=True)
 
     def _embed(self, rows: Tensor) -> Tensor:
         """Embed patches: the library's convolution, whose windows do not overlap, as a product.
@@ -138,33 +220,61 @@ class VisionTower:
         return F.linear(rows, embed.proj.weight.flatten(1), embed.proj.bias)
 
     @staticmethod
+    def _queries_keys_values(
+        attn: Any, products: Products | None, normed: Tensor, plan: Windows, frames: int
+    ) -> tuple[Tensor, ...]:
+        """Return turned queries, turned keys and values, (frames, size, heads, head_dim) each."""
+        heads, width = attn.num_heads, normed.shape[-1]
+        shape = (frames, normed.shape[0] // frames, heads, width // heads)
+        if products is None:
+            query, key = (
+                fused.rotate(project(normed).view(shape), plan.cos, plan.sin)
+                for project in (attn.q, attn.k)
+            )
+            return query, key, attn.v(normed).view(shape)
+        both, value = products.qkv(normed).split((2 * width, width), dim=-1)
+        # Queries and keys are turned as heads of one kind, where they lie.
+        both = both.view(*shape[:2], 2 * heads, shape[3])
+        fused.rotate(both, plan.cos, plan.sin, inplace=True)
+        return *both.chunk(2, dim=2), value.view(shape)
+
+    @staticmethod
     def _attention(
         attn: Any,
-        hidden: Tensor,
-        plan: Windows,
+        states: tuple[Tensor, ...],
         groups: tuple[tuple[int, int], ...],
         weights: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        frames, size, _ = hidden.shape
-        shape = (frames, size, attn.num_heads, -1)
-        query, key = (
-            rotate(states.view(shape).float(), plan.cos, plan.sin).to(hidden.dtype)
-            for states in (attn.q(hidden), attn.k(hidden))
-        )
-        value = attn.v(hidden).view(shape)
+        """Attend inside the windows of every frame; see `Windows` for their order.
+
+        Returns
+        -------
+        Tensor, (frames · size, width)
+        Tensor or None, (frames, size) float32
+            What each patch received, if `weights` are asked for.
+        """
+        frames, size, heads, _ = states[0].shape
         parts, scores, first = [], [], 0
         for count, length in groups:
             span = slice(first, first + count * length)
             first = span.stop
-            batch = (frames * count, length, attn.num_heads, -1)
-            inside = [x[:, span].reshape(batch) for x in (query, key, value)]
+            batch = (frames * count, length, heads, -1)
+            inside = [x[:, span].reshape(batch) for x in states]
             out = attend(attn, *(x.transpose(1, 2) for x in inside), causal=False)
             parts.append(out.view(frames, count * length, -1))
             if weights:
                 got = attention_received(inside[0], inside[1], attn.scaling)
                 scores.append(got.view(frames, count * length))
-        out = attn.proj(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0])
+        out = torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+        out = attn.proj(out.view(frames * size, -1))
         return out, torch.cat(scores, dim=1) if weights else None
+
+    @staticmethod
+    def _mlp(mlp: Any, products: Products | None, normed: Tensor) -> Tensor:
+        if products is None:
+            return mlp(normed)
+        gate, up = products.gate_up(normed).chunk(2, dim=-1)
+        return products.down(fused.silu_mul(gate, up))
 
     def _plan(self, height: int, width: int, device: torch.device) -> Windows:
         """Plan the windows of a frame of height x width patches."""
@@ -206,6 +316,10 @@ class VisionTower:
         return plan
 
 
+def _normed(norm: Any, rows: Tensor) -> Tensor:
+    return fused.rms_norm(rows, norm.weight, norm.variance_epsilon)
+
+
 class AudioTower:
     """Batched forward of `Qwen2_5OmniAudioEncoder`.
 
@@ -218,6 +332,7 @@ class AudioTower:
     def __init__(self, module: Any) -> None:
         self._module = module
         self._window = 2 * int(module.n_window)
+        self._upload = Upload(module.conv1.weight.device, module.conv1.weight.dtype)
 
     @torch.inference_mode()
     def __call__(self, mel: Tensor, *, attention: bool = False) -> tuple[Tensor, Tensor | None]:
@@ -227,7 +342,7 @@ class AudioTower:
         if mel.ndim != 2 or mel.shape[0] != weight.shape[1]:
             raise ValueError(f"mel is {tuple(mel.shape)}, not ({weight.shape[1]}, F)")
         whole = mel.shape[1] // window
-        step = window * AUDIO_BATCH
+        step = window * self._step(whole)
         pieces = [
             mel[:, first : min(first + step, whole * window)].unflatten(1, (-1, window))
             for first in range(0, whole * window, step)
@@ -236,8 +351,7 @@ class AudioTower:
             pieces.append(mel[:, whole * window :].unsqueeze(1))
         embeds, received = [], []
         for piece in pieces:
-            batch = piece.transpose(0, 1).to(weight.device, weight.dtype)
-            hidden, weights = self._windows(batch, attention)
+            hidden, weights = self._windows(self._upload.send(piece.transpose(0, 1)), attention)
             embeds.append(hidden.flatten(0, 1))
             if weights is not None:
                 received.append(weights.flatten())
@@ -253,6 +367,16 @@ class AudioTower:
             return pooled, None
         scores = torch.cat(received)
         return pooled, scores[: len(scores) // 2 * 2].unflatten(0, (-1, 2)).mean(1)
+
+    def _step(self, windows: int) -> int:
+        """Return how many of the windows go together."""
+        config, device = self._module.config, self._upload.device
+        wide = 10 * config.d_model + 2 * config.encoder_ffn_dim
+        room = self._window * wide * self._upload.dtype.itemsize
+        step = at_once(device, AUDIO_BATCH, AUDIO_BATCH_GPU, room)
+        if device.type == "cpu" or not windows:
+            return step
+        return -(-windows // -(-windows // step))
 
     def _windows(self, mel: Tensor, attention: bool) -> tuple[Tensor, Tensor | None]:
         """Run windows of one length, (b, mel_bins, f) in the tower's dtype."""

@@ -68,6 +68,7 @@ class OmniDropAuto(Method):
     """
 
     name: ClassVar[str] = "omnidrop-auto"
+    needs_host: ClassVar[str] = "windows of unequal length, sorted by length"
 
     lead: float = 2.5
     fuse: int | float | None = None

@@ -32,6 +32,7 @@ class FastV(Method):
     """
 
     name: ClassVar[str] = "fastv"
+    needs_host: ClassVar[str] = ""
 
     after: int = 2
 

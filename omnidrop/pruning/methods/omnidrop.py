@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from omnidrop.errors import UsageError
+from omnidrop.moving import moved
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import Entry, EntryView, LayerView, Method, MethodState, Plan, Rows
 from omnidrop.pruning.parts import rank_stability as turnings
@@ -99,6 +100,7 @@ class OmniDrop(Method):
     """
 
     name: ClassVar[str] = "omnidrop"
+    needs_host: ClassVar[str] = ""
 
     schedule: schedules.Shape = "sigmoid"
     rows: Rows = "question"
@@ -254,10 +256,12 @@ class OmniDrop(Method):
         if view.audio_attention is None:  # a tower that reports none: spread evenly over time
             heard = even(len(audio), n_audio)
         else:
-            heard = top(view.audio_attention, n_audio).cpu()
+            heard = top(view.audio_attention, n_audio)
         kept, target, source = merge_video(
             view.embeds, video, seen, count - n_audio, size=self.video_group
         )
+        # How many of each is known, so the host need not know which.
+        audio, video, heard = (moved(x, kept.device) for x in (audio, video, heard))
         keep = torch.cat((audio[heard], video[kept])).sort().values
         return mixed(keep, video[target], video[source])
 

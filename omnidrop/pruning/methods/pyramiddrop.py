@@ -41,6 +41,7 @@ class PyramidDrop(Method):
     """
 
     name: ClassVar[str] = "pyramiddrop"
+    needs_host: ClassVar[str] = ""
 
     keep_share: float | None = None
     stages: Sequence[float] = (0.25, 0.5, 0.75)

@@ -30,6 +30,7 @@ class Random(Method):
     """
 
     name: ClassVar[str] = "random"
+    needs_host: ClassVar[str] = ""
     question_free: ClassVar[bool] = True
 
     schedule: Literal["entry"] | schedules.Shape = "entry"

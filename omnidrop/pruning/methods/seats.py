@@ -72,6 +72,7 @@ class Seats(Method):
     """
 
     name: ClassVar[str] = "seats"
+    needs_host: ClassVar[str] = "budgets of windows levelled one token at a time"
     wants: ClassVar[frozenset[str]] = frozenset({Need.VIDEO_ATTENTION})
 
     cache: CachePolicy = "cut"

@@ -91,6 +91,7 @@ class SparseVLM(Method):
     """
 
     name: ClassVar[str] = "sparsevlm"
+    needs_host: ClassVar[str] = "counts that follow the rank of the attention"
 
     stages: Sequence[float] = _STAGES
     recycle: float = 0.3

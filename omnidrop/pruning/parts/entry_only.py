@@ -18,6 +18,7 @@ class EntryMethod(Method):
     """Base of methods that choose before the first layer and leave the layers alone."""
 
     question_free: ClassVar[bool] = True
+    needs_host: ClassVar[str] = "tokens are counted by chunk"
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Keep one number of tokens throughout."""

@@ -11,12 +11,15 @@ from dataclasses import dataclass
 
 import torch
 
+from omnidrop.moving import moved
 from omnidrop.pruning.method import Entry, Mix
 from omnidrop.pruning.parts.select import even, rank_within, shares
 from omnidrop.tokens import TokenMap
 
 #: Tokens compared at once: bounds the float32 copies, and keeps them in the processor's caches.
 _BLOCK = 512
+#: The same on a GPU, where every block costs launches.
+_BLOCK_GPU = 8192
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,27 @@ def group_grids(video: TokenMap, size: int) -> Groups:
     size : int
         Grids per group.
     """
+    return _grouped(*_numbered(video), size)
+
+
+def _numbered(video: TokenMap) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the temporal grid and the place in it of video tokens, both counted 0, 1, 2, …"""
     grid = video.grid.long()
     times = video.chunk.long() * (grid[:, 0].max() + 1) + grid[:, 0]
-    frame = torch.unique(times, return_inverse=True)[1]
-    place = torch.unique(grid[:, 1] * (grid[:, 2].max() + 1) + grid[:, 2], return_inverse=True)[1]
+    return _ranked(times), _ranked(grid[:, 1] * (grid[:, 2].max() + 1) + grid[:, 2])
+
+
+def _ranked(numbers: torch.Tensor) -> torch.Tensor:
+    """Return the rank of each number among those that occur, (n,) int64 ≥ 0 → (n,) int64."""
+    most = int(numbers.max()) + 1
+    if most > 16 * len(numbers):
+        return torch.unique(numbers, return_inverse=True)[1]
+    there = torch.zeros(most, dtype=torch.int64)
+    there[numbers] = 1
+    return (there.cumsum(0) - 1)[numbers]  # as `torch.unique` counts them, without its sort
+
+
+def _grouped(frame: torch.Tensor, place: torch.Tensor, size: int) -> Groups:
     own = torch.arange(len(frame))
     group = frame // size
     table = own.new_full((int(group.max()) + 1, int(place.max()) + 1), -1)
@@ -93,24 +113,43 @@ def merge_video(
         Ascending indices into the video tokens.
     target, source : Tensor, (m,) int64
         Which kept tokens take in which video tokens; see `takes_in`.
+
+    Notes
+    -----
+    All three are where `embeds` are. How many there are of each follows from the token map alone,
+    so the host does not wait for the embeddings.
     """
-    nothing = torch.empty(0, dtype=torch.int64)
+    device = embeds.device
+    none = torch.empty(0, dtype=torch.int64, device=device)
     if count >= len(video):
-        return torch.arange(len(video)), nothing, nothing
+        return torch.arange(len(video), device=device), none, none
     if count == 0:
-        return nothing, nothing, nothing
-    groups = group_grids(video, size)
-    frames = int(groups.frame.max()) + 1
+        return none, none, none
+    frame, place = _numbered(video)
+    groups = _grouped(frame, place, size)
+    frames = int(frame.max()) + 1
     while size < frames and int(groups.anchors.sum()) > count:
         size *= 2
-        groups = group_grids(video, size)
+        groups = _grouped(frame, place, size)
     anchors = groups.anchors.nonzero().flatten()
     if len(anchors) >= count:
+        chosen = anchors[even(len(anchors), count)]
         kept = torch.zeros(len(video), dtype=torch.bool)
-        kept[anchors[even(len(anchors), count)]] = True
-    else:
-        kept = groups.anchors | _distinct(embeds, index, groups, count - len(anchors))
-    return kept.nonzero().flatten(), *takes_in(groups.anchor, kept)
+        kept[chosen] = True
+        target, source = takes_in(groups.anchor, kept)
+        return moved(chosen, device), moved(target, device), moved(source, device)
+    followers = (~groups.anchors).nonzero().flatten()
+    leaders = groups.anchor[followers]
+    new, gone = _distinct(embeds, index, groups, followers, count - len(anchors))
+    anchors, followers, leaders = (moved(x, device) for x in (anchors, followers, leaders))
+    keep = torch.cat((anchors, followers[new])).sort().values
+    target = torch.cat((anchors, leaders[gone]))
+    return keep, target, torch.cat((anchors, followers[gone]))
+
+
+def _block(device: torch.device) -> int:
+    """Return how many tokens are compared at a time."""
+    return _BLOCK if device.type == "cpu" else _BLOCK_GPU
 
 
 def natural_count(video: TokenMap, prune: float, size: int = 4) -> int:
@@ -120,27 +159,40 @@ def natural_count(video: TokenMap, prune: float, size: int = 4) -> int:
 
 
 def _distinct(
-    embeds: torch.Tensor, index: torch.Tensor, groups: Groups, count: int
-) -> torch.Tensor:
-    """Return a mask of the `count` followers least like their anchors, by quota per grid."""
-    followers = (~groups.anchors).nonzero().flatten()
+    embeds: torch.Tensor,
+    index: torch.Tensor,
+    groups: Groups,
+    followers: torch.Tensor,
+    count: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Split the followers into the `count` least like their anchors, by quota per grid, and others.
+
+    Returns
+    -------
+    Tensor, (count,) int64, and Tensor, int64
+        Indices into `followers`, ascending, where `embeds` are.
+    """
+    device = embeds.device
     likeness = _cosine(embeds, index[followers], index[groups.anchor[followers]])
-    order = torch.sort(likeness, stable=True).indices
     _, place, sizes = torch.unique(groups.frame[followers], return_inverse=True, return_counts=True)
+    place, sizes, quota = (moved(x, device) for x in (place, sizes, shares(sizes, count)))
+    order = torch.sort(likeness, stable=True).indices
     rank = torch.empty_like(order)
     rank[order] = rank_within(place[order], sizes)
-    mask = torch.zeros(len(groups.frame), dtype=torch.bool)
-    mask[followers[rank < shares(sizes, count)[place]]] = True
-    return mask
+    others = (rank >= quota[place]).to(torch.uint8)
+    split = torch.sort(others, stable=True).indices
+    return split[:count], split[count:]
 
 
 def _cosine(embeds: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return the cosine of rows `a` and rows `b`, (n,) float32 on the CPU."""
+    """Return the cosine of rows `a` and rows `b`, (n,) float32, where `embeds` are."""
+    a, b = moved(a, embeds.device), moved(b, embeds.device)
+    block = _block(embeds.device)
     parts = [
         torch.cosine_similarity(embeds[i].float(), embeds[j].float(), dim=-1)
-        for i, j in zip(a.split(_BLOCK), b.split(_BLOCK), strict=True)
+        for i, j in zip(a.split(block), b.split(block), strict=True)
     ]
-    return torch.cat(parts).cpu()
+    return torch.cat(parts)
 
 
 def mixed(
@@ -162,7 +214,7 @@ def mixed(
     """
     if not len(target):
         return Entry(keep)
-    ones = torch.ones(len(target))
+    ones = torch.ones(len(target), device=target.device)
     kept = torch.searchsorted(keep, target)
     return Entry(keep, Mix(kept, source, ones if weight is None else weight))
 

@@ -1,0 +1,115 @@
+"""A prompt's tensors on the model's device, with what the host knows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from functools import cached_property
+
+import torch
+
+from omnidrop.moving import moved
+from omnidrop.pruning.method import Rows
+from omnidrop.tokens import Prompt, TokenMap
+
+
+class DevicePrompt:
+    """A prompt on the model's device.
+
+    Which rows are alive is known only on the device. Their number follows from the plan, and what
+    else the host must know comes from its own copy of the prompt, so nothing here waits for the
+    device.
+
+    Parameters
+    ----------
+    prompt : Prompt
+        On the CPU.
+    device : torch.device
+
+    Attributes
+    ----------
+    on_host : Prompt
+        As given.
+    device : torch.device
+    ids : Tensor, (N,) int64
+    positions : Tensor, (3, N) int64 or float32
+    text : Tensor, (t,) int64
+        Prompt indices of the tokens that are neither audio nor video.
+    av : Tensor, (N - t,) int64
+        Prompt indices of the audio and video tokens.
+    """
+
+    def __init__(self, prompt: Prompt, device: torch.device) -> None:
+        self.on_host, self.device = prompt, device
+        av = prompt.tokens.av
+        self._text, self._av = torch.nonzero(~av).squeeze(1), torch.nonzero(av).squeeze(1)
+        self.ids = moved(prompt.ids, device)
+        self.positions = moved(prompt.positions, device)
+        self.text, self.av = moved(self._text, device), moved(self._av, device)
+        self._queries: dict[Rows, torch.Tensor] = {}
+
+    def __len__(self) -> int:
+        return len(self.on_host)
+
+    @cached_property
+    def tokens(self) -> TokenMap:
+        """What the tokens are, on the device."""
+        return mapped(self.on_host.tokens, lambda part: moved(part, self.device))
+
+    @cached_property
+    def text_between_av(self) -> bool:
+        """Whether text stands between AV tokens."""
+        return bool(len(self._av)) and int(self._av[-1] - self._av[0]) >= len(self._av)
+
+    def text_before(self, end: int) -> int:
+        """Return how many tokens before prompt index `end` are text."""
+        return int((self._text < end).sum())
+
+    def query_rows(self, rows: Rows) -> torch.Tensor:
+        """Return the prompt indices of `query_rows`, (r,) int64 on the device."""
+        if rows not in self._queries:
+            self._queries[rows] = moved(query_rows(self.on_host.tokens, rows), self.device)
+        return self._queries[rows]
+
+    def clip_end(self) -> int:
+        """Return how many tokens come before anything that a question could change.
+
+        0 if the clip cannot be computed apart: there is no AV token, text stands between AV
+        tokens, or the question comes before them.
+        """
+        if not len(self._av) or self.text_between_av:
+            return 0
+        end = int(self._av[-1]) + 1
+        return 0 if bool(self.on_host.tokens.question[:end].any()) else end
+
+
+def mapped(tokens: TokenMap, move: Callable[[torch.Tensor], torch.Tensor]) -> TokenMap:
+    """Return a token map of which every tensor went through `move`."""
+    return TokenMap(**{f.name: move(getattr(tokens, f.name)) for f in fields(tokens)})
+
+
+def query_rows(tokens: TokenMap, rows: Rows) -> torch.Tensor:
+    """Return the tokens of a prompt whose queries score the AV tokens.
+
+    Parameters
+    ----------
+    tokens : TokenMap
+        Of the whole prompt.
+    rows : {"question", "last", "all-text"}
+        The user's words; the last token; or every token that is neither audio nor video and
+        stands after the first AV token (those before it attend to none).
+
+    Returns
+    -------
+    Tensor, (r,) int64
+        The last token if there is no such token.
+    """
+    last = torch.tensor([len(tokens) - 1])
+    if rows == "last":
+        return last
+    if rows == "question":
+        index = torch.nonzero(tokens.question).squeeze(1)
+        return index if len(index) else last
+    av = torch.nonzero(tokens.av).squeeze(1)
+    text = torch.nonzero(~tokens.av).squeeze(1)
+    return text[text > av[0]] if len(av) else last

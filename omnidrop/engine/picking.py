@@ -1,0 +1,76 @@
+"""How a token is chosen from logits, on any device and without asking the host.
+
+A seed means the same on every device: the random numbers are drawn on the CPU, one for each token,
+and a token is where its number falls when the probabilities stand in a row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+#: Random numbers drawn at a time.
+BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class Picker:
+    """Greedy, or a draw.
+
+    Parameters
+    ----------
+    temperature : float
+        0 is greedy; otherwise logits are divided by it and a token is drawn.
+    top_p : float
+        Draw from the smallest set of tokens whose probabilities sum to at least this, in (0, 1].
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+    def __call__(self, logits: torch.Tensor, draw: torch.Tensor) -> torch.Tensor:
+        """Choose a token.
+
+        Parameters
+        ----------
+        logits : Tensor, (V,) float32
+        draw : Tensor, (1,) float32
+            In [0, 1), on the device of the logits; not looked at where the choice is greedy.
+
+        Returns
+        -------
+        Tensor, (1,) int64
+        """
+        if self.temperature == 0:
+            return logits.argmax(-1, keepdim=True)
+        probabilities = (logits.float() / self.temperature).softmax(-1)
+        if self.top_p < 1:
+            ordered, index = probabilities.sort(descending=True, stable=True)
+            outside = ordered.cumsum(-1) - ordered >= self.top_p
+            probabilities = torch.zeros_like(probabilities).scatter(
+                0, index, ordered.masked_fill(outside, 0.0)
+            )
+        # In float64 the sums of two devices differ by less than any two draws.
+        ends = probabilities.double().cumsum(-1)
+        return torch.searchsorted(ends, ends[-1:] * draw, right=True).clamp_(max=len(logits) - 1)
+
+
+class Draws:
+    """Random numbers of a seed, the same however many are asked for at a time.
+
+    Parameters
+    ----------
+    seed : int
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+        self._drawn = torch.empty(0)
+
+    def __call__(self, first: int, count: int = 1) -> torch.Tensor:
+        """Return the numbers `first` to `first + count` - 1, (count,) float32 on the CPU."""
+        while len(self._drawn) < first + count:
+            block = torch.rand(BLOCK, generator=self._generator)
+            self._drawn = torch.cat([self._drawn, block])
+        return self._drawn[first : first + count]

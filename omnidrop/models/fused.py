@@ -1,0 +1,137 @@
+"""RMS norm, gated activation and rotary, each in one pass over memory where a kernel is at hand.
+
+Written out in PyTorch's elementwise operations each of them takes two to six passes over the
+states, in float32 at that, and on a GPU they cost as much as a third of the matrix products. On a
+CUDA device the norm is PyTorch's own fused one; the other two are small Triton kernels, if Triton
+is there and can build them. Everywhere else, and always on a CPU, the plain operations run, to the
+bit those of the library.
+
+The kernels compute in float32 and round once, where the plain operations round after each step: in
+16 bits they are nearer to the exact value. All can be captured in a CUDA graph once they have run
+for the same dtype.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Kernels(NamedTuple):
+    """The Triton kernels, or why there are none.
+
+    Attributes
+    ----------
+    module : module or None
+        `omnidrop.models.fused_triton`.
+    reason : str
+        Why it is None; "" where it is not.
+    """
+
+    module: ModuleType | None
+    reason: str
+
+
+@cache
+def triton_kernels() -> Kernels:
+    """Build and run the Triton kernels once on the current CUDA device.
+
+    Triton may be missing (it ships with PyTorch's CUDA builds for Linux), the device too old for
+    it, or the C compiler that it starts kernels with: then there are none, and the reason says so.
+    """
+    try:
+        from omnidrop.models import fused_triton as module
+    except ImportError as error:
+        return Kernels(None, f"Triton cannot be imported ({error})")
+    try:
+        module.silu_mul(*torch.ones(2, 1, 8, device="cuda").unbind())
+    except Exception as error:  # from a compiler or a driver; the plain operations do as well
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return Kernels(None, f"Triton cannot build a kernel here ({first[:200]})")
+    return Kernels(module, "")
+
+
+def _kernels(*tensors: Tensor) -> Any:
+    """Return the module of kernels where all tensors are on a CUDA device and it can run there."""
+    if all(tensor.is_cuda for tensor in tensors):
+        return triton_kernels().module
+    return None
+
+
+def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Divide rows by their root mean square, and multiply by a weight per channel.
+
+    Parameters
+    ----------
+    states : Tensor, (..., n)
+    weight : Tensor, (n,)
+    eps : float
+        Added to the mean square.
+
+    Returns
+    -------
+    Tensor, (..., n)
+        In the dtype of the states.
+    """
+    if states.is_cuda and states.dtype == weight.dtype:
+        return F.rms_norm(states, weight.shape, weight, eps)
+    wide = states.float()
+    wide = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + eps)
+    return weight * wide.to(states.dtype)
+
+
+def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
+    """Return ``silu(gate) * up``, in the place of `gate`.
+
+    Parameters
+    ----------
+    gate, up : Tensor, (..., n)
+        Of one shape and dtype; rows may be parts of wider ones. `gate` is overwritten.
+
+    Returns
+    -------
+    Tensor, (..., n)
+        `gate`.
+    """
+    kernels = _kernels(gate, up)
+    if kernels is not None and kernels.takes_rows(gate, up):
+        kernels.silu_mul(gate, up)
+        return gate
+    return F.silu(gate, inplace=True).mul_(up)
+
+
+def rotate(states: Tensor, cos: Tensor, sin: Tensor, *, inplace: bool = False) -> Tensor:
+    """Turn queries or keys by their positions' angles.
+
+    ``states * cos + rotate_half(states) * sin`` in the dtype of `cos`, without the copy that is
+    turned by a quarter.
+
+    Parameters
+    ----------
+    states : Tensor, (..., head_dim)
+    cos, sin : Tensor, (..., head_dim)
+        In the dtype of the states or in float32; broadcast against them.
+    inplace : bool
+        Put the result in the place of `states`.
+
+    Returns
+    -------
+    Tensor, (..., head_dim)
+        In the dtype of the states. `states`, or a new tensor, laid out in memory as they are.
+    """
+    kernels = _kernels(states, cos, sin)
+    if kernels is not None and kernels.takes_heads(states):
+        out = states if inplace else torch.empty_like(states)
+        kernels.rotate(states, cos, sin, out)
+        return out
+    half = states.shape[-1] // 2
+    wide = states.to(cos.dtype)
+    turned = wide * cos
+    turned[..., :half] -= wide[..., half:] * sin[..., :half]
+    turned[..., half:] += wide[..., :half] * sin[..., half:]
+    return states.copy_(turned) if inplace else turned.to(states.dtype)
