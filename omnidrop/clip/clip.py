@@ -39,6 +39,7 @@ from omnidrop.clip.prefetch import Gate
 from omnidrop.clip.probe import AudioStream, MediaInfo, probe
 from omnidrop.clip.sampling import check_pixel_limits, sampling_plan
 from omnidrop.clip.specs import MediaSpec
+from omnidrop.clip.tracks import audible_track
 from omnidrop.errors import MediaError, UsageError
 
 __all__ = ["Clip", "ClipOptions", "FrameChunk", "SamplingPlan", "open_clip"]
@@ -102,13 +103,13 @@ class Clip:
         self.path = path
         self.options = options
         self.spec = spec
-        self.info: MediaInfo = probe(path) if known is None else known.info
+        self.info: MediaInfo = self._probed(known)
         self.notices: list[str] = list(self.info.notices)
         self._closed = False
         self.gate = Gate()
         self.resizing, self.transforming, self.waiting = Stopwatch(), Stopwatch(), Stopwatch()
         self._audio_info: MediaInfo | None = self._audio_source(known)
-        self._track = self._choose_track()
+        self._track = self._choose_track(known)
         self.start, self.duration = self._span()
         self.plan = self._make_plan()
         self.has_video = self.plan is not None
@@ -183,7 +184,13 @@ class Clip:
         assert self._track is not None
         return self._audio_info, self._track
 
-    def _choose_track(self) -> AudioStream | None:
+    def _probed(self, known: Clip | None) -> MediaInfo:
+        track = self.options.video_track
+        if known is not None and known.options.video_track == track:
+            return known.info
+        return probe(self.path, track) if track is not None else probe(self.path)
+
+    def _choose_track(self, known: Clip | None) -> AudioStream | None:
         info = self._audio_info
         if info is None:
             return None
@@ -192,12 +199,14 @@ class Clip:
             if not info.audio:
                 self._note("The clip has no audio.")
                 return None
-            if len(info.audio) > 1:
-                self._note(
-                    f"The clip has {len(info.audio)} audio tracks; "
-                    f"track {info.audio[0].number} is used (--audio-track)."
-                )
-            return info.audio[0]
+            if len(info.audio) == 1:
+                return info.audio[0]
+            track = self._audible_track(info, known)
+            self._note(
+                f"The clip has {len(info.audio)} audio tracks; "
+                f"track {track.number} is used (--audio-track)."
+            )
+            return track
         for track in info.audio:
             if track.number == number:
                 return track
@@ -207,6 +216,13 @@ class Clip:
             path=info.path,
             hint="Audio tracks are numbered from 0.",
         )
+
+    def _audible_track(self, info: MediaInfo, known: Clip | None) -> AudioStream:
+        if known is not None and known._audio_info is info:
+            same = known.options.start == self.options.start
+            if same and known.options.audio_track is None and known._track is not None:
+                return known._track
+        return audible_track(info, self.options.start or 0.0, self.spec.audio.sampling_rate)
 
     def _span(self) -> tuple[float, float]:
         """Return start and duration of the selected span, in seconds."""

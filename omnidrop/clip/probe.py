@@ -21,7 +21,7 @@ import av.error
 from omnidrop.clip.clock import PLAIN, PacketTimes, StreamClock, aligned, find_clocks
 from omnidrop.clip.container import as_path, media_errors, open_container
 from omnidrop.clip.truncation import is_cut_off
-from omnidrop.errors import MediaError
+from omnidrop.errors import MediaError, UsageError
 
 __all__ = ["AudioStream", "MediaInfo", "VideoStream", "probe"]
 
@@ -34,6 +34,7 @@ _STILL_CODECS = {"mjpeg", "png", "bmp", "webp", "tiff", "gif", "jpegxl"}
 _ALWAYS_MEASURED = 64 << 20  # bytes; files up to this size are read packet by packet
 # The clock of these may break anywhere, and their headers announce no duration.
 _LIVE, _LIVE_MEASURED = {"mpegts", "flv"}, 2 << 30
+_DEFAULT, _PICTURES = 0x1, 0x400 | 0x800  # AV_DISPOSITION_: attached_pic, timed_thumbnails
 _MAX_PACKETS_TO_FIRST_FRAME = 2000
 _USUAL_RATE = 25  # frames per second of a stream that says nothing of them
 _HIGHEST_RATE = 1000  # above it a rate is a time base, not a rate
@@ -101,6 +102,7 @@ class AudioStream:
     start: float
     language: str | None
     clock: StreamClock = PLAIN
+    default: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,12 +138,14 @@ class MediaInfo:
     size_bytes: int
 
 
-def probe(path: Any) -> MediaInfo:
+def probe(path: Any, video_track: int | None = None) -> MediaInfo:
     """Probe a media file.
 
     Parameters
     ----------
     path : path-like
+    video_track : int, optional
+        Number of the video track, from 0; by default the one that a player would show.
 
     Returns
     -------
@@ -151,11 +155,13 @@ def probe(path: Any) -> MediaInfo:
     ------
     MediaError
         If it is not a media file, or holds neither video nor audio that can be decoded.
+    UsageError
+        If it has no such video track.
     """
     path = as_path(path)
     notices: list[str] = []
     with open_container(path) as container, media_errors(path):
-        video_source = _choose_video(container)
+        video_source, first_frame = _choose_video(path, container, video_track, notices)
         audio_sources = [s for s in container.streams if s.type == "audio"]
         if video_source is None and not audio_sources:
             kinds = sorted({s.type for s in container.streams if s.type}) or ["nothing"]
@@ -164,6 +170,8 @@ def probe(path: Any) -> MediaInfo:
                 path=path,
                 hint="Name a video or audio file.",
             )
+        if first_frame is None and audio_sources:
+            video_source = None
         wanted = [s for s in [video_source, *audio_sources] if s is not None]
         formats, size = _format_names(container), path.stat().st_size
         found = _header_spans(container)
@@ -178,8 +186,8 @@ def probe(path: Any) -> MediaInfo:
             found.spans[index] = (start + shift, duration)
             found.clocks[index] = replace(found.clocks[index], shift=shift)
         video = (
-            _video_stream(container, video_source, found, notices)
-            if video_source is not None
+            _video_stream(video_source, first_frame, found, notices)
+            if first_frame is not None
             else None
         )
         audio = tuple(
@@ -360,23 +368,80 @@ def _frame_rate(stream: Any) -> Fraction | None:
     return None
 
 
-def _choose_video(container: Any) -> Any:
-    """Return the video stream, or None; cover art of an audio file does not count."""
-    candidates = []
-    for stream in container.streams:
-        if stream.type != "video":
+def _choose_video(
+    path: Path, container: Any, track: int | None, notices: list[str]
+) -> tuple[Any, Any]:
+    """Return the video stream and its first frame; None for each if there is none.
+
+    Cover art does not count, unless it is asked for. Of several streams the default one is chosen,
+    of several defaults the largest; one that cannot be decoded only if no other can.
+    """
+    streams = [stream for stream in container.streams if stream.type == "video"]
+    if track is not None:
+        if not track < len(streams):
+            have = ", ".join(str(number) for number in range(len(streams))) or "none"
+            raise UsageError(
+                f"The clip has no video track {track}; it has {have}.",
+                path=path,
+                hint="Video tracks are numbered from 0.",
+            )
+        ordered = [streams[track]]
+    else:
+        ordered = sorted((s for s in streams if not _is_cover(container, s)), key=_rank)
+    refused: list[str] = []
+    for place, stream in enumerate(ordered):
+        number = streams.index(stream)
+        name = "The video" if len(ordered) == 1 else f"Video track {number}"
+        if stream.codec_context is None:
+            refused.append(f"{name} is in a format that cannot be decoded, and is left out.")
             continue
-        disposition = getattr(stream, "disposition", None)  # since PyAV 14.1
-        if disposition is not None:
-            cover = "attached_pic" in str(disposition) or int(disposition) & 0x400
+        if place:
+            with open_container(path) as again:
+                frame = _first_frame(again, again.streams[stream.index])
         else:
-            cover = stream.codec_context is not None and (
-                stream.codec_context.name in _STILL_CODECS and stream.frames <= 1
-                and any(s.type == "audio" for s in container.streams)
-            )  # fmt: skip
-        if not cover:
-            candidates.append(stream)
-    return candidates[0] if candidates else None
+            frame = _first_frame(container, stream)
+        if frame is None:
+            codec = stream.codec_context.name
+            refused.append(f"{name} ({codec}) cannot be decoded, and is left out.")
+            continue
+        notices += refused
+        if len(ordered) > 1:
+            notices.append(
+                f"The clip has {len(ordered)} video tracks; track {number} "
+                f"({frame.width}x{frame.height}) is used (--video-track)."
+            )
+        return stream, frame
+    notices += refused
+    return (ordered[0] if ordered else None), None
+
+
+def _is_cover(container: Any, stream: Any) -> bool:
+    disposition = getattr(stream, "disposition", None)  # since PyAV 14.1
+    if disposition is not None:
+        return "attached_pic" in str(disposition) or bool(_bits(disposition) & _PICTURES)
+    return stream.codec_context is not None and (
+        stream.codec_context.name in _STILL_CODECS
+        and stream.frames <= 1
+        and any(s.type == "audio" for s in container.streams)
+    )
+
+
+def _bits(disposition: Any) -> int:
+    return int(getattr(disposition, "value", disposition))
+
+
+def _is_default(stream: Any) -> bool:
+    disposition = getattr(stream, "disposition", None)
+    return disposition is not None and bool(_bits(disposition) & _DEFAULT)
+
+
+def _rank(stream: Any) -> tuple[bool, bool, int]:
+    """Order video streams: default before others, moving before still pictures, large first."""
+    context = stream.codec_context
+    if context is None:
+        return not _is_default(stream), True, 0
+    area = (context.width or 0) * (context.height or 0)
+    return not _is_default(stream), context.name in _STILL_CODECS, -area
 
 
 def _orientation(frame: Any) -> tuple[int, bool]:
@@ -392,19 +457,10 @@ def _orientation(frame: Any) -> tuple[int, bool]:
     return 0, False
 
 
-def _video_stream(
-    container: Any, stream: Any, found: _Spans, notices: list[str]
-) -> VideoStream | None:
+def _video_stream(stream: Any, frame: Any, found: _Spans, notices: list[str]) -> VideoStream:
     start, duration = found.spans[stream.index]
     context = stream.codec_context
-    if context is None:
-        notices.append("The video is in a format that cannot be decoded, and is left out.")
-        return None
     codec = context.name
-    frame = _first_frame(container, stream)
-    if frame is None:
-        notices.append(f"The video ({codec}) cannot be decoded, and is left out.")
-        return None
     clock = found.clocks[stream.index]
     if clock.is_plain and frame.time is not None and 0 < (late := float(frame.time) - start) < 0.5:
         # Without presentation times (avi) the header does not include the decoder's delay.
@@ -477,4 +533,5 @@ def _audio_stream(
         start=start,
         language=None if language in (None, "", "und") else language,
         clock=found.clocks[stream.index],
+        default=_is_default(stream),
     )

@@ -8,7 +8,8 @@ of their frame as the brightness of a bar, so that a decoded frame can tell whic
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def frame_number(image: Any) -> int:
 
 
 def tone(seconds: float, rate: int = 44_100, channels: int = 1, hertz: float = 440) -> np.ndarray:
-    """Return a tone: float32 (channels, S)."""
+    """Return a tone, or silence at 0 Hz: float32 (channels, S)."""
     time = np.arange(round(seconds * rate)) / rate
     wave = 0.4 * np.sin(2 * np.pi * hertz * time)
     return np.stack([wave / (1 + i) for i in range(channels)]).astype(np.float32)
@@ -297,6 +298,41 @@ def remuxed(path: Path, source: Path, moved: dict[str, float], after: float = -1
                 packet.dts += shift
             packet.stream = copies[packet.stream.index]
             new.mux(packet)
+    return path
+
+
+def combined(path: Path, *sources: Path, default: Collection[int] | None = None) -> Path:
+    """Copy the streams of several files into one, those of numbers in ``default`` marked so."""
+    with ExitStack() as stack:
+        new = stack.enter_context(av.open(str(path), "w"))
+        packets: list[tuple[Fraction, Any]] = []
+        count = 0
+        for source in sources:
+            old = stack.enter_context(av.open(str(source)))
+            copies = {}
+            for stream in old.streams:
+                copies[stream.index] = copy = new.add_stream_from_template(stream)
+                if default is not None:
+                    kinds = av.stream.Disposition
+                    copy.disposition = kinds.default if count in default else kinds(0)
+                count += 1
+            for packet in old.demux():
+                if packet.dts is not None:
+                    packet.stream = copies[packet.stream.index]
+                    packets.append((packet.dts * packet.time_base, packet))
+        for _, packet in sorted(packets, key=lambda pair: pair[0]):
+            new.mux(packet)
+    return path
+
+
+def scrambled(path: Path, packet_ids: Collection[int]) -> Path:
+    """Scramble the packets of some elementary streams of a transport stream."""
+    data = bytearray(path.read_bytes())
+    for place in range(0, len(data), 188):
+        if (data[place + 1] & 31) << 8 | data[place + 2] in packet_ids:
+            data[place + 3] |= 0x80
+            data[place + 4 : place + 188] = bytes(b ^ 0x5A for b in data[place + 4 : place + 188])
+    path.write_bytes(data)
     return path
 
 

@@ -179,6 +179,15 @@ class ReadFlags:
         Path | None,
         option("--audio", panel="Clip", metavar="FILE", help="Take the audio from this file."),
     ] = None
+    video_track: Annotated[
+        int | None,
+        option(
+            "--video-track",
+            panel="Clip",
+            metavar="N",
+            help="Which video track of the clip, from 0.",
+        ),
+    ] = None
     audio_track: Annotated[
         int | None,
         option(
@@ -197,6 +206,8 @@ class ReadFlags:
             )
         if self.no_audio and (self.audio_file is not None or self.audio_track is not None):
             raise UsageError("--no-audio excludes --audio and --audio-track.", hint="Drop one.")
+        if self.no_video and self.video_track is not None:
+            raise UsageError("--no-video excludes --video-track.", hint="Drop one.")
         if self.audio_file is not None and not self.audio_file.is_file():
             raise MediaError(
                 "There is no such file.", path=self.audio_file, hint="Check the path of --audio."
@@ -217,6 +228,7 @@ class ReadFlags:
             video=not self.no_video,
             audio=not self.no_audio,
             audio_file=self.audio_file,
+            video_track=self.video_track,
             audio_track=self.audio_track,
         )
 

@@ -33,7 +33,7 @@ def numbers(frames) -> list[int]:
 
 
 def pitch(samples: np.ndarray) -> float:
-    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    spectrum = np.abs(np.fft.rfft(np.asarray(samples) * np.hanning(len(samples))))
     return float(spectrum.argmax() * 16_000 / len(samples))
 
 
