@@ -46,6 +46,7 @@ __all__ = ["Clip", "ClipOptions", "FrameChunk", "SamplingPlan", "open_clip"]
 
 _OPTIONS, _SPEC = ClipOptions(), MediaSpec()
 _OVERHANG = 1.0  # seconds that audio may go on behind the last frame before that frame is repeated
+_LONGEST = 30 * 86_400.0  # seconds that a clip may last
 _READ_AHEAD = 32 << 20  # bytes of frames that each reader may hold for later
 
 
@@ -232,6 +233,13 @@ class Clip:
                 f"start ({start:g} s) is not before the end of the clip ({whole:.2f} s).",
                 hint=f"Choose a start below {whole:.2f}.",
             )
+        if whole > _LONGEST and self.options.end is None and math.isfinite(whole):
+            raise MediaError(
+                f"The clip claims to last {whole / 86_400:,.0f} days; its times cannot be right.",
+                path=self.path,
+                hint="Select the part that matters (--end), or write the file anew with its "
+                "frame rate.",
+            )
         end = whole
         if self.options.end is not None:
             if self.options.end > whole + 0.05:
@@ -381,16 +389,11 @@ class Clip:
             length=self.duration if cut and math.isfinite(self.duration) else None,
             rate=self.spec.audio.sampling_rate,
             damage=damage,
-            reach=info.start + self._reach(info),
         ):
             total += len(block)
             loudest = max(loudest, float(np.abs(block).max(initial=0.0)))
             yield block
         self._report_audio(damage, total, loudest)
-
-    def _reach(self, info: MediaInfo) -> float:
-        """Return the seconds of the clip up to which its video goes, if the audio is its own."""
-        return self._video_end() if info is self.info and info.video is not None else 0.0
 
     def _report_audio(self, damage: Damage, total: int, loudest: float) -> None:
         track, info = self._track, self._audio_info

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -18,8 +19,16 @@ from typing import Any
 import av
 import av.error
 
+from omnidrop.clip.audio_layout import AudioLayout
 from omnidrop.clip.clock import PLAIN, PacketTimes, StreamClock, aligned, find_clocks
-from omnidrop.clip.container import as_path, media_errors, open_container
+from omnidrop.clip.container import (
+    as_path,
+    decoded_audio,
+    demux,
+    media_errors,
+    open_container,
+)
+from omnidrop.clip.frames.large import check_held, is_large
 from omnidrop.clip.truncation import is_cut_off
 from omnidrop.errors import MediaError, UsageError
 
@@ -29,6 +38,11 @@ __all__ = ["AudioStream", "MediaInfo", "VideoStream", "probe"]
 _ESTIMATED = {
     "aac", "ac3", "amr", "dts", "eac3", "gif", "h264", "hevc", "loas", "m4v", "mjpeg", "mp3",
     "mpegvideo", "mpeg", "obu", "truehd", "vc1", "vvc",
+}  # fmt: skip
+#: Formats of audio whose times are counts of samples. A clock that leaps means joined files there.
+COUNTED_FORMATS = {
+    "aac", "ac3", "aiff", "amr", "au", "caf", "dts", "eac3", "flac", "loas", "mp3", "ogg", "tta",
+    "w64", "wav", "wv",
 }  # fmt: skip
 _STILL_CODECS = {"mjpeg", "png", "bmp", "webp", "tiff", "gif", "jpegxl"}
 _ALWAYS_MEASURED = 64 << 20  # bytes; files up to this size are read packet by packet
@@ -91,6 +105,8 @@ class AudioStream:
     """One audio track of a clip: stream ``index`` of the file, ``number`` among its audio tracks.
 
     ``rate`` in Hz, ``duration`` and ``start`` in seconds on the steady clock that ``clock`` gives.
+    ``joined`` says that the file is several recordings, one behind the other, each with a clock of
+    its own.
     """
 
     index: int
@@ -103,6 +119,7 @@ class AudioStream:
     language: str | None
     clock: StreamClock = PLAIN
     default: bool = False
+    joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,6 +202,9 @@ def probe(path: Any, video_track: int | None = None) -> MediaInfo:
             start, duration = found.spans[index]
             found.spans[index] = (start + shift, duration)
             found.clocks[index] = replace(found.clocks[index], shift=shift)
+        joined = False
+        if len(wanted) == 1 and video_source is None and small:
+            joined = _joined(path, wanted[0], found.spans, notices, formats)
         video = (
             _video_stream(video_source, first_frame, found, notices)
             if first_frame is not None
@@ -193,7 +213,7 @@ def probe(path: Any, video_track: int | None = None) -> MediaInfo:
         audio = tuple(
             stream
             for number, source in enumerate(audio_sources)
-            if (stream := _audio_stream(source, number, found, notices)) is not None
+            if (stream := _audio_stream(source, number, found, notices, joined)) is not None
         )
         if not notices and is_cut_off(path, formats):
             notices.append("The file is truncated: its end is missing.")
@@ -258,6 +278,37 @@ def _tagged(stream: Any) -> float | None:
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - max(0.0, start)
 
 
+_RESTART = 0.5  # seconds by which a clock falls back where the next of several joined files begins
+
+
+def _joined_span(path: Path, index: int) -> tuple[float, float] | None:
+    """Return start and duration of an audio track whose clock begins anew, by decoding it.
+
+    None if it does not begin anew.
+    """
+    start, latest, joined = None, None, False
+    with open_container(path) as container:
+        stream = container.streams[index]
+        with suppress(av.error.FFmpegError, OSError):  # packets before the damage count
+            for packet in demux(container, stream):
+                if packet.pts is None or not packet.size:
+                    continue
+                start = packet.pts if start is None else start
+                if latest is not None and (packet.pts - latest) * stream.time_base < -_RESTART:
+                    joined = True
+                    break
+                latest = packet.pts
+    if start is None or not joined:
+        return None
+    with open_container(path) as container:
+        stream = container.streams[index]
+        AudioLayout.of(stream.codec_context)
+        seconds = sum(
+            frame.samples / frame.sample_rate for frame in decoded_audio(container, stream)
+        )
+    return float(start * stream.time_base), seconds
+
+
 def _packet_times(path: Path, indices: list[int]) -> dict[int, PacketTimes]:
     """Return the times of all packets of the named streams. Decodes nothing."""
     streams = {index: PacketTimes() for index in indices}
@@ -266,7 +317,7 @@ def _packet_times(path: Path, indices: list[int]) -> dict[int, PacketTimes]:
         bases = {i: container.streams[i].time_base or Fraction(1) for i in indices}
         scales = {i: (base.numerator, base.denominator) for i, base in bases.items()}
         try:
-            for packet in container.demux([container.streams[i] for i in indices]):
+            for packet in demux(container, [container.streams[i] for i in indices]):
                 if not packet.size:
                     continue
                 index = packet.stream_index
@@ -310,6 +361,22 @@ class _Spans:
     spans: dict[int, tuple[float, float | None]]
     own: set[int]
     clocks: dict[int, StreamClock]
+
+
+def _joined(
+    path: Path,
+    source: Any,
+    spans: dict[int, tuple[float, float | None]],
+    notices: list[str],
+    formats: set[str],
+) -> bool:
+    """Correct the span of the only track of an audio file; return whether files are joined."""
+    found = _joined_span(path, source.index) if formats & COUNTED_FORMATS else None
+    if found is None:
+        return False
+    spans[source.index] = found
+    notices.append("Several recordings are joined in the file; they are heard one after the other.")
+    return True
 
 
 def _measure(
@@ -395,8 +462,10 @@ def _choose_video(
         if stream.codec_context is None:
             refused.append(f"{name} is in a format that cannot be decoded, and is left out.")
             continue
+        _prepare(path, stream)
         if place:
             with open_container(path) as again:
+                _prepare(path, again.streams[stream.index])
                 frame = _first_frame(again, again.streams[stream.index])
         else:
             frame = _first_frame(container, stream)
@@ -413,6 +482,14 @@ def _choose_video(
         return stream, frame
     notices += refused
     return (ordered[0] if ordered else None), None
+
+
+def _prepare(path: Path, stream: Any) -> None:
+    """Refuse frames that cannot be held, and decode large ones by one thread."""
+    context = stream.codec_context
+    if is_large(context.width, context.height):
+        check_held(path, context.width, context.height)
+        context.thread_count = 1
 
 
 def _is_cover(container: Any, stream: Any) -> bool:
@@ -500,7 +577,7 @@ def _average_fps(stream: Any, clock: StreamClock) -> float | None:
 def _first_frame(container: Any, stream: Any) -> Any:
     """Decode the first frame that can be decoded, or return None."""
     try:
-        for count, packet in enumerate(container.demux(stream)):
+        for count, packet in enumerate(demux(container, stream)):
             try:
                 frames = packet.decode()
             except av.error.FFmpegError:
@@ -515,7 +592,7 @@ def _first_frame(container: Any, stream: Any) -> Any:
 
 
 def _audio_stream(
-    stream: Any, number: int, found: _Spans, notices: list[str]
+    stream: Any, number: int, found: _Spans, notices: list[str], joined: bool
 ) -> AudioStream | None:
     context = stream.codec_context
     if context is None or not context.sample_rate:
@@ -528,10 +605,11 @@ def _audio_stream(
         number=number,
         codec=context.name,
         rate=context.sample_rate,
-        channels=len(context.layout.channels),
+        channels=len(AudioLayout.of(context).names),
         duration=duration,
         start=start,
         language=None if language in (None, "", "und") else language,
         clock=found.clocks[stream.index],
         default=_is_default(stream),
+        joined=joined,
     )

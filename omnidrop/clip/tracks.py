@@ -53,7 +53,6 @@ def _is_audible(info: MediaInfo, track: AudioStream, start: float, rate: int) ->
             length=_LISTENED,
             rate=rate,
             damage=Damage(),
-            reach=info.start + info.duration,
         )
         if any(float(np.abs(block).max(initial=0.0)) >= _SILENCE for block in blocks):
             return True

@@ -18,6 +18,8 @@ import av
 import numpy as np
 import soundfile
 
+_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 16: "hexadecagonal"}
+
 LEVELS = 14  # brightness levels of a digit of the frame number
 
 
@@ -54,7 +56,7 @@ def frame_number(image: Any) -> int:
 
 
 def tone(seconds: float, rate: int = 44_100, channels: int = 1, hertz: float = 440) -> np.ndarray:
-    """Return a tone, or silence at 0 Hz: float32 (channels, S)."""
+    """Return a tone: float32 (channels, S)."""
     time = np.arange(round(seconds * rate)) / rate
     wave = 0.4 * np.sin(2 * np.pi * hertz * time)
     return np.stack([wave / (1 + i) for i in range(channels)]).astype(np.float32)
@@ -87,7 +89,7 @@ def write(
         Presentation times of the frames, instead of a constant rate.
     sounds : list of dict, optional
         Per sound track ``codec``, ``seconds``, ``start``, ``rate``, ``channels``, ``hertz``,
-        ``language``.
+        ``language``, ``layout``, and ``gains``: a factor per channel, all of one tone.
     first : int
         Number that the first picture carries.
     """
@@ -133,17 +135,25 @@ def _video_jobs(output, seconds, fps, size, codec, pixels, options, times, color
 
 
 def _audio_jobs(output, seconds, codec="aac", start=0.0, rate=44_100, channels=1, hertz=440,
-                language=None, layout=None):  # fmt: skip
+                language=None, layout=None, gains=None):  # fmt: skip
     stream = output.add_stream(codec, rate=rate)
-    stream.layout = layout or {1: "mono", 2: "stereo", 6: "5.1"}[channels]
+    stream.layout = layout or _LAYOUTS[channels]
+    if codec.startswith("wma"):  # its default is more than it takes for one channel
+        stream.bit_rate = 64_000
     if language:
         stream.metadata["language"] = language
     wave = tone(seconds, rate, channels, hertz)
+    if gains is not None:
+        wave = wave[:1] * np.array(gains, dtype=np.float32)[:, None]
+    format_name = "fltp"
+    if channels > 6:  # PyAV fills no planar frame of so many channels
+        wave, format_name = wave.T.reshape(1, -1), "flt"
     jobs = []
     step = 1024
-    for first in range(0, wave.shape[1], step):
-        block = np.ascontiguousarray(wave[:, first : first + step])
-        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=stream.layout.name)
+    width = channels if format_name == "flt" else 1
+    for first in range(0, wave.shape[1] // width, step):
+        block = np.ascontiguousarray(wave[:, first * width : (first + step) * width])
+        frame = av.AudioFrame.from_ndarray(block, format=format_name, layout=stream.layout.name)
         frame.sample_rate = rate
         frame.pts = first + round(start * rate)
         frame.time_base = Fraction(1, rate)
@@ -257,7 +267,7 @@ def audio_only(path: Path, codec: str, seconds: float = 3.0, cover: bool = False
         jobs = _audio_jobs(output, **sound)
         art = output.add_stream("mjpeg", rate=1)
         art.width, art.height, art.pix_fmt = 64, 64, "yuvj420p"
-        art.disposition = av.stream.Disposition.attached_pic
+        art.disposition = av.stream.Disposition.attached_pic.value  # 14.1 to 17.0 take no member
         frame = av.VideoFrame.from_ndarray(picture(3, 64, 64), format="rgb24")
         frame.pts = 0
         art_packets = art.encode(frame) + art.encode(None)
@@ -272,6 +282,82 @@ def audio_only(path: Path, codec: str, seconds: float = 3.0, cover: bool = False
 def wav(path: Path, seconds: float = 3.0, rate: int = 44_100, channels: int = 1, hertz: float = 440) -> Path:  # fmt: skip  # noqa: E501
     """A wav, flac, ogg or mp3 file, by libsndfile."""
     soundfile.write(str(path), tone(seconds, rate, channels, hertz).T, rate)
+    return path
+
+
+def listed_channels(path: Path, tag: int = 122, **rest: Any) -> Path:
+    """QuickTime with 5.1 PCM whose channels stand in an order of their own: L R Ls Rs C LFE."""
+    mov(path, **{"sounds": [{"codec": "pcm_s16le", "channels": 6, "layout": "5.1"}], **rest})
+    data = bytearray(path.read_bytes())
+    place = data.index(b"chan") + 8
+    data[place : place + 4] = struct.pack(">I", tag << 16 | 6)
+    path.write_bytes(data)
+    return path
+
+
+def unfinished_wav(path: Path, size: int = 0, **rest: Any) -> Path:
+    """A wav whose header was never completed: both sizes are 0, or FFFFFFFF."""
+    data = bytearray(wav(path, **rest).read_bytes())
+    place = data.index(b"data") + 4
+    data[4:8] = data[place : place + 4] = struct.pack("<I", size)
+    path.write_bytes(data)
+    return path
+
+
+def chained(
+    path: Path, codec: str | None, seconds: float = 3.0, hertz: tuple[float, ...] = (440, 1000)
+) -> Path:
+    """Recordings of one codec, each with headers of its own, one behind the other.
+
+    Without a codec libsndfile chooses it by the name: Vorbis for .ogg.
+    """
+    parts = []
+    for tone_of in hertz:
+        if codec is None:
+            wav(path, seconds, 48_000, hertz=tone_of)
+        else:
+            audio_only(path, codec, seconds, rate=48_000, hertz=tone_of)
+        parts.append(path.read_bytes())
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def float_wav(path: Path, samples: np.ndarray, rate: int = 16_000) -> Path:
+    """A wav of 32-bit floats, written as they are: NaN and infinities too."""
+    body = np.asarray(samples, dtype="<f4").tobytes()
+    head = struct.pack("<HHIIHH", 3, 1, rate, 4 * rate, 4, 32)
+    chunks = b"WAVEfmt " + struct.pack("<I", 16) + head + b"data" + struct.pack("<I", len(body))
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(chunks) + len(body)) + chunks + body)
+    return path
+
+
+def flat_colour(
+    path: Path, rgb: tuple[int, int, int], matrix: str = "709", full: bool = False
+) -> Path:
+    """A flat colour, as YUV by the definition of its matrix (709, 601 or 2020), stored lossless.
+
+    Full range needs the matrix too: both are written into the stream.
+    """
+    red, blue = {"709": (0.2126, 0.0722), "601": (0.299, 0.114), "2020": (0.2627, 0.0593)}[matrix]
+    r, g, b = (value / 255 for value in rgb)
+    y = red * r + (1 - red - blue) * g + blue * b
+    u, v = (b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red)
+    scales = (255, 255, 0) if full else (219, 224, 16)
+    planes = (scales[2] + scales[0] * y, 128 + scales[1] * u, 128 + scales[1] * v)
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        stream.options = {"qp": "0"}
+        context = stream.codec_context
+        context.colorspace = {"709": 1, "601": 6, "2020": 9}[matrix]
+        context.color_range = 2 if full else 1
+        for number in range(5):
+            frame = av.VideoFrame(160, 120, "yuv420p")
+            for plane, value in zip(frame.planes, planes, strict=True):
+                plane.update(bytes([round(value)]) * plane.buffer_size)
+            frame.pts = number
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
     return path
 
 

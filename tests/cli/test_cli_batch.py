@@ -83,6 +83,17 @@ def test_csv(run, fake, clip, tmp_path) -> None:
     assert run("batch", path, "--out", tmp_path / "o.jsonl")[0] == 0
 
 
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\v", "\f", "\x1c", "\x1e"])
+def test_unusual_line_separators_are_text(clip, mark) -> None:
+    path = clip.with_name("q.csv")
+    path.write_bytes(f"clip,question\r\na.mp4,One{mark}two?\r\nb.mp4,Three?\n".encode())
+    assert [i.text for i in read_manifest(path)] == [f"One{mark}two?", "Three?"]
+    path = clip.with_name("q.jsonl")
+    row = {"clip": "a.mp4", "question": f"One{mark}two?"}
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n", "utf-8")
+    assert [i.text for i in read_manifest(path)] == [f"One{mark}two?"]
+
+
 def test_ids_do_not_depend_on_the_row(clip) -> None:
     path = clip.with_name("q.jsonl")
     rows = [{"clip": "a.mp4", "question": f"{i}?"} for i in range(3)]

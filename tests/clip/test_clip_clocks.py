@@ -164,7 +164,7 @@ def test_silence_over_a_leap_is_bounded(tmp_path, measured, monkeypatch):
     path = media.remuxed(tmp_path / "b.mp4", source, {"audio": 10_000}, after=2)
     with open_clip(path) as clip:
         samples = sum(len(block) for block in clip.audio_blocks())
-        assert any("read without the leap" in note for note in clip.notices)
+        assert any("leap" in note for note in clip.notices)
         if measured:
             assert clip.duration == pytest.approx(4, abs=0.1)
             check_pictures(read_whole(clip).frames)

@@ -19,6 +19,7 @@ import av.error
 import av.stream
 
 from omnidrop.clip.clock import PLAIN, Corrector, StreamClock
+from omnidrop.clip.container import demux
 
 # Containers round times to about a millisecond; a frame at t must not be missed for that.
 CLOCK_SLACK = 5e-4
@@ -40,14 +41,20 @@ class Damage:
         Time on the file's clock at which the stream's packets end.
     gaps : list of (float, float)
         Spans on the same clock without a frame, long compared with the frame interval.
-    leaps : int
-        How often the clock leapt so far that the leap was closed.
+    not_numbers : int
+        Audio samples that are no numbers, or beyond any loudness; they are read as silence.
+    inverted : bool
+        Whether an audio channel was inverted, because it would have cancelled another.
+    leapt : float
+        Seconds by which the audio's clock leaps ahead, too many to be a gap; they are left out.
     """
 
     corrupt: set[object] = field(default_factory=set)
     ended: float | None = None
     gaps: list[tuple[float, float]] = field(default_factory=list)
-    leaps: int = 0
+    not_numbers: int = 0
+    inverted: bool = False
+    leapt: float = 0.0
 
     def add(self, *others: Damage) -> None:
         """Merge the damage found by other readers; what two have met is counted once."""
@@ -120,7 +127,7 @@ class Packets:
         self._restart()
 
     def _restart(self) -> None:
-        self._stream = self._container.demux(self._source)
+        self._stream = demux(self._container, self._source)
         self.window.clear()
         self._times.clear()
         self._ended = False
@@ -145,7 +152,11 @@ class Packets:
     def fill_beyond(self, time: float, most: int) -> None:
         """Read until a frame after ``time`` is known, or ``most`` bytes are held."""
         held = sum(packet.size for _, packet in self.window)
-        while self._times[-1] <= time + CLOCK_SLACK and held < most and self._read():
+        while (
+            (not self._times or self._times[-1] <= time + CLOCK_SLACK)
+            and held < most
+            and self._read()
+        ):
             held += self.window[-1][1].size
 
     def _read(self) -> bool:
@@ -179,7 +190,7 @@ class Packets:
                 return None
             except av.error.FFmpegError:
                 self._damage.corrupt.add(("after", self.position))
-                self._stream = self._container.demux(self._source)
+                self._stream = demux(self._container, self._source)
                 continue
             if packet is None:
                 return None

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from omnidrop.clip.frames.large import is_large
 from omnidrop.clip.frames.packets import CLOCK_SLACK, Damage
 from omnidrop.clip.frames.reader import FrameReader
 from omnidrop.clip.prefetch import Gate, Prefetch
@@ -181,6 +182,8 @@ def _until_sequential(
 
 
 def _max_readers(stream: VideoStream) -> int:
+    if is_large(stream.width, stream.height):
+        return 1
     most = _MAX_READERS if stream.width * stream.height <= _LARGE else _MAX_READERS_LARGE
     return min(most, os.cpu_count() or 1)
 

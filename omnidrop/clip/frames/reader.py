@@ -31,14 +31,29 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from omnidrop.clip.container import media_errors, open_container
+from omnidrop.clip.frames.large import is_large, reduced
 from omnidrop.clip.frames.packets import CLOCK_SLACK, Damage, Packets, discard_other_streams
 from omnidrop.clip.probe import VideoStream
 
 _SEEK_GAP = 3.0  # seconds between samples above which seeking may be faster than decoding
 _MAX_HELD = 32 << 20  # bytes of packets held while searching for a key frame
 # By default PyAV 17 starts threads for every frame it converts, which takes longer than converting.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+_PYAV = int(av.__version__.split(".")[0])
+_ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
 _SMALL = 320 * 240 * 60  # pixels in a clip below which decoder threads cost more than they save
+
+
+_RGB_DEFAULT = 5  # SWS_CS_DEFAULT: no matrix of its own
+
+
+def _matrix(frame: Any) -> dict[str, int]:
+    """Return the arguments that make PyAV before 17 use the frame's own colour matrix.
+
+    It ignores the matrix unless source and target differ, and decodes BT.709 as BT.601.
+    """
+    if _PYAV >= 17 or frame.colorspace not in (1, 4, 7, 9, 10):
+        return {}
+    return {"src_colorspace": int(frame.colorspace), "dst_colorspace": _RGB_DEFAULT}
 
 
 class FrameReader:
@@ -229,7 +244,13 @@ class FrameReader:
         """Return a decoded frame as RGB, rotated for display: uint8, (3, H, W)."""
         # By name, because PyAV 14 takes no numbers. Without it full-range colours are stretched.
         spread = {1: "MPEG", 2: "JPEG"}.get(int(frame.color_range))
-        rgb = self._scaler.reformat(frame, format="rgb24", src_color_range=spread, **_ONE_THREAD)
+        scaled: dict[str, Any] = {}
+        if is_large(frame.width, frame.height):
+            width, height = reduced(frame.width, frame.height)
+            scaled = {"width": width, "height": height, "interpolation": "AREA"}
+        rgb = self._scaler.reformat(
+            frame, format="rgb24", src_color_range=spread, **scaled, **_matrix(frame), **_ONE_THREAD
+        )
         image = torch.from_numpy(np.ascontiguousarray(rgb.to_ndarray())).permute(2, 0, 1)
         if self.stream.mirrored:
             image = image.flip(2)
@@ -246,7 +267,9 @@ class FrameReader:
         discard_other_streams(self._container, self._source)
         self._context = self._source.codec_context
         size = self.stream.width * self.stream.height
-        if self._threads is not None or (self.stream.frames or 10**6) * size < _SMALL:
+        if is_large(self.stream.width, self.stream.height):
+            self._context.thread_count = 1  # each thread holds frames
+        elif self._threads is not None or (self.stream.frames or 10**6) * size < _SMALL:
             self._context.thread_count = self._threads or 1
         else:
             self._context.thread_type = "AUTO"
