@@ -32,9 +32,9 @@ from omnidrop.clip.audio import audio_blocks
 from omnidrop.clip.container import as_path, hash_file
 from omnidrop.clip.frames.packets import Damage
 from omnidrop.clip.frames.parallel import shown_frames
+from omnidrop.clip.frames.picture import fitted
 from omnidrop.clip.log_mel import LogMel
 from omnidrop.clip.options import ClipOptions, FrameChunk, SamplingPlan, Stopwatch
-from omnidrop.clip.patches import resize_frames
 from omnidrop.clip.prefetch import Gate
 from omnidrop.clip.probe import AudioStream, MediaInfo, probe
 from omnidrop.clip.sampling import check_pixel_limits, sampling_plan
@@ -282,7 +282,16 @@ class Clip:
         elif self.start < last:
             end = min(end, last)
         seconds = end - self.start
-        return sampling_plan(options, self.spec.video, seconds, video.height, video.width)
+        height, width = video.height, video.width
+        if (height, width) != video.stored_size:
+            if options.square_pixels:
+                height, width = video.stored_size
+            else:
+                self._note(
+                    "The video's pixels are not square; it is shown as "
+                    f"{width}x{height} (--square-pixels)."
+                )
+        return sampling_plan(options, self.spec.video, seconds, height, width)
 
     def _audio_is_long_enough(self) -> bool:
         track = self._track
@@ -328,7 +337,7 @@ class Clip:
         damage = Damage()
         times = (plan.times + (self.info.start + self.start)).tolist()
         ahead = max(2, _READ_AHEAD // (3 * plan.size[0] * plan.size[1]))
-        resize = self.resizing.timing(partial(_resized, size=plan.size))
+        resize = self.resizing.timing(partial(_resized, size=plan.size, shape=video.stored_size))
         frames: list[Tensor] = []
         taken = 0
         shown = shown_frames(
@@ -458,8 +467,8 @@ class Clip:
         return digest.hexdigest()
 
 
-def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+def _resized(image: Tensor, size: tuple[int, int], shape: tuple[int, int]) -> Tensor:
     """Resize one frame, (3, H, W) -> (1, 3, height, width), contiguous."""
-    resized = resize_frames(image[None], size)
+    resized = fitted(image[None], size, shape)
     # numpy copies in this thread; torch would wake others, which costs more than the copy.
     return torch.from_numpy(np.ascontiguousarray(resized.numpy()))

@@ -37,6 +37,8 @@ class ClipOptions:
         Grey levels by which every pixel of two frames may differ for them to count as the same
         frame, which is encoded once. 0, the default, merges exact repeats only and changes no
         result.
+    square_pixels : bool
+        Take pixels as square whatever the file says, as the model family's reference does.
     video, audio : bool
         Whether to use video and audio.
     video_track : int, optional
@@ -61,6 +63,7 @@ class ClipOptions:
     min_pixels: int | None = None
     max_pixels: int | None = None
     still: int = 0
+    square_pixels: bool = False
     video: bool = True
     audio: bool = True
     video_track: int | None = None

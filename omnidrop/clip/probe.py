@@ -51,7 +51,11 @@ _LIVE, _LIVE_MEASURED = {"mpegts", "flv"}, 2 << 30
 _DEFAULT, _PICTURES = 0x1, 0x400 | 0x800  # AV_DISPOSITION_: attached_pic, timed_thumbnails
 _MAX_PACKETS_TO_FIRST_FRAME = 2000
 _USUAL_RATE = 25  # frames per second of a stream that says nothing of them
+_GUESSED_TIMES = {
+    "mjpeg"
+}  # formats without times, to whose frames libav gives those of 25 a second
 _HIGHEST_RATE = 1000  # above it a rate is a time base, not a rate
+_WIDEST_PIXEL = 8  # a pixel that is said to be longer than so many times its height is not believed
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
@@ -64,7 +68,8 @@ class VideoStream:
     index : int
         Of the stream in the file.
     width, height : int
-        In pixels, as displayed: rotation applied. Pixels are assumed square, as in the reference.
+        As displayed: rotation applied, and pixels that are not square made so, by stretching their
+        shorter side.
     rotation : int
         Degrees clockwise by which stored frames are rotated for display: 0, 90, 180 or 270.
     mirrored : bool
@@ -78,6 +83,10 @@ class VideoStream:
         Seconds, on the file's own clock.
     codec, pixel_format : str
     bit_depth : int
+    stored_size : (height, width)
+        Of the pixels that are stored, rotation applied.
+    transfer : str or None
+        ``"PQ"`` or ``"HLG"`` of HDR video.
     clock : StreamClock
         How stored times become those of a steady clock; ``start`` lies on the steady one.
     own_duration : bool
@@ -96,6 +105,8 @@ class VideoStream:
     codec: str
     pixel_format: str
     bit_depth: int
+    stored_size: tuple[int, int]
+    transfer: str | None = None
     clock: StreamClock = PLAIN
     own_duration: bool = True
 
@@ -401,11 +412,10 @@ def _measure(
                 rate = float(_frame_rate(video_source) or _USUAL_RATE)
                 found.clocks[index] = StreamClock(interval=1 / rate, sequential=True)
                 found.spans[index] = (0.0, times.packets / rate)
-                notices.append(
-                    f"The video stores no times; its frames are taken to come at {rate:g} per "
-                    "second."
-                )
+                notices.append(_no_times(rate))
             continue
+        if index == video and formats & _GUESSED_TIMES:
+            notices.append(_no_times(len(times.shown) / max(1e-6, _span(times)[1] or 1.0)))
         start, length = _span(times)
         announced = headers[index][1]
         if announced is None or estimated or found.clocks[index].breaks:
@@ -425,6 +435,10 @@ def _measure(
             f"The file is damaged or truncated: {missing:.1f} s that its header announces "
             "are missing."
         )
+
+
+def _no_times(rate: float) -> str:
+    return f"The video stores no times; its frames are taken to come at {rate:g} per second."
 
 
 def _frame_rate(stream: Any) -> Fraction | None:
@@ -544,12 +558,15 @@ def _video_stream(stream: Any, frame: Any, found: _Spans, notices: list[str]) ->
         start += late
         duration = max(0.0, duration - late) or None if duration else None
     rotation, mirrored = _orientation(frame)
-    width, height = frame.width, frame.height
+    stored, (width, height) = (frame.height, frame.width), _shown_size(stream, frame)
     if rotation in (90, 270):
         width, height = height, width
+        stored = stored[::-1]
     transfer = _HDR_TRANSFERS.get(int(getattr(context, "color_trc", 0) or 0))
     if transfer:
-        notices.append(f"The video is HDR ({transfer}); its tones are not mapped to SDR.")
+        notices.append(f"The video is HDR ({transfer}); its tones are mapped to SDR.")
+    if frame.interlaced_frame:
+        notices.append("The video is interlaced; where its fields differ, one of them is shown.")
     return VideoStream(
         index=stream.index,
         width=width,
@@ -563,9 +580,20 @@ def _video_stream(stream: Any, frame: Any, found: _Spans, notices: list[str]) ->
         codec=codec,
         pixel_format=frame.format.name,
         bit_depth=max((part.bits for part in frame.format.components), default=8),
+        stored_size=stored,
+        transfer=transfer,
         clock=clock,
         own_duration=stream.index in found.own,
     )
+
+
+def _shown_size(stream: Any, frame: Any) -> tuple[int, int]:
+    """Return width and height of a frame with square pixels, as a player shows it."""
+    width, height = frame.width, frame.height
+    ratio = float(getattr(stream, "sample_aspect_ratio", None) or 1)
+    if not 1 / _WIDEST_PIXEL <= ratio <= _WIDEST_PIXEL or abs(ratio - 1) < 0.005:
+        return width, height
+    return (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
 
 
 def _average_fps(stream: Any, clock: StreamClock) -> float | None:

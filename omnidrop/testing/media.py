@@ -361,6 +361,54 @@ def flat_colour(
     return path
 
 
+# Pictures
+
+
+def from_frames(path: Path, frames: list[Any], options: dict[str, str], fps: int = 5) -> Path:
+    """Encode frames as they are with x264."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=fps, options=options)
+        stream.width, stream.height = frames[0].width, frames[0].height
+        stream.pix_fmt = frames[0].format.name
+        for number, frame in enumerate(frames):
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+def hdr(path: Path, transfer: str, levels: tuple[float, ...]) -> Path:
+    """Grey steps side by side, of signal levels 0 to 1, in 10 bits and BT.2020."""
+    luma = np.repeat(np.array([round(64 + 876 * level) for level in levels], np.uint16), 40)
+    width = len(luma)
+    frame = av.VideoFrame(width, 80, "yuv420p10le")
+    for plane, rows, row in zip(
+        frame.planes,
+        (80, 40, 40),
+        (luma, *[np.full(width // 2, 512, np.uint16)] * 2),
+        strict=True,
+    ):
+        line = row.tobytes().ljust(plane.line_size, b"\0")
+        plane.update(line * rows)
+    colours = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:range=tv"
+    return from_frames(path, [frame] * 10, {"qp": "0", "x264-params": colours})
+
+
+def interlaced(path: Path, step: int = 8) -> Path:
+    """A bright bar that moves by ``step`` pixels a field, before thin lines that stand still."""
+    frames = []
+    for number in range(50):
+        image = np.full((240, 320, 3), 40, np.uint8)
+        image[200:, ::40] = 160
+        image[220] = 160
+        for field in (0, 1):
+            left = (number * 2 + field) * step % 280
+            image[field:200:2, left : left + 40] = 215
+        frames.append(av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p"))
+    options = {"flags": "+ildct+ilme", "x264-params": "tff=1", "crf": "4"}
+    return from_frames(path, frames, options, 25)
+
+
 # Clocks
 
 

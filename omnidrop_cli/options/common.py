@@ -173,6 +173,14 @@ class ReadFlags:
             f"({ClipOptions.still}); 16 suits slides.",
         ),
     ] = ClipOptions.still
+    square_pixels: Annotated[
+        bool,
+        option(
+            "--square-pixels",
+            panel="Clip",
+            help="Take pixels as square, as the model's own reader does, whatever the clip says.",
+        ),
+    ] = ClipOptions.square_pixels
     no_audio: Annotated[bool, option("--no-audio", panel="Clip", help="Ignore the audio.")] = False
     no_video: Annotated[bool, option("--no-video", panel="Clip", help="Ignore the video.")] = False
     audio_file: Annotated[
@@ -225,6 +233,7 @@ class ReadFlags:
             max_frames=self.max_frames,
             max_pixels=self.max_pixels,
             still=self.still,
+            square_pixels=self.square_pixels,
             video=not self.no_video,
             audio=not self.no_audio,
             audio_file=self.audio_file,

@@ -33,6 +33,7 @@ from torch import Tensor
 from omnidrop.clip.container import media_errors, open_container
 from omnidrop.clip.frames.large import is_large, reduced
 from omnidrop.clip.frames.packets import CLOCK_SLACK, Damage, Packets, discard_other_streams
+from omnidrop.clip.frames.picture import hdr_divisor, tone_mapped, without_combs
 from omnidrop.clip.probe import VideoStream
 
 _SEEK_GAP = 3.0  # seconds between samples above which seeking may be faster than decoding
@@ -248,10 +249,23 @@ class FrameReader:
         if is_large(frame.width, frame.height):
             width, height = reduced(frame.width, frame.height)
             scaled = {"width": width, "height": height, "interpolation": "AREA"}
+        elif self.stream.transfer and (part := hdr_divisor(frame.width, frame.height)) > 1:
+            size = {"width": frame.width // part, "height": frame.height // part}
+            scaled = {**size, "interpolation": "AREA"}
         rgb = self._scaler.reformat(
-            frame, format="rgb24", src_color_range=spread, **scaled, **_matrix(frame), **_ONE_THREAD
+            frame,
+            format="rgb48le" if self.stream.transfer else "rgb24",
+            src_color_range=spread,
+            **scaled,
+            **_matrix(frame),
+            **_ONE_THREAD,
         )
-        image = torch.from_numpy(np.ascontiguousarray(rgb.to_ndarray())).permute(2, 0, 1)
+        pixels = rgb.to_ndarray()
+        if frame.interlaced_frame and not scaled:
+            pixels = without_combs(pixels)
+        if self.stream.transfer:
+            pixels = tone_mapped(pixels, self.stream.transfer)
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
         if self.stream.mirrored:
             image = image.flip(2)
         if self.stream.rotation:  # torch copies the frame even for no rotation
