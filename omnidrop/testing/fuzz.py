@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +29,9 @@ from omnidrop.errors import OmniDropError
 from omnidrop.testing import media
 
 SECONDS, BYTES = 30.0, 2 << 30
-_SMALL = {"seconds": 1.2, "size": (64, 48), "fps": 10}
-_PCM = {"codec": "pcm_s16le", "rate": 16_000}
-_FAST = {"preset": "ultrafast", "g": "5", "bf": "2"}
+_SMALL: dict[str, Any] = {"seconds": 1.2, "size": (64, 48), "fps": 10}
+_PCM: dict[str, Any] = {"codec": "pcm_s16le", "rate": 16_000}
+_FAST: dict[str, Any] = {"preset": "ultrafast", "g": "5", "bf": "2"}
 
 #: File name -> what writes it.
 SEEDS: Mapping[str, Callable[[Path], Path]] = {
@@ -129,9 +130,8 @@ def mutate(data: bytes, rng: np.random.Generator, other: bytes = b"") -> bytes:
             held[place : place + 1] = bytes([held[place] ^ 1 << int(rng.integers(0, 8))])
         elif change < 0.65:
             width = int(rng.choice([1, 2, 4, 8]))
-            order = "big" if rng.random() < 0.6 else "little"
-            number = int(rng.choice(_TELLING)) % (1 << 8 * width)
-            held[place : place + width] = number.to_bytes(width, order)
+            number = (int(rng.choice(_TELLING)) % (1 << 8 * width)).to_bytes(width, "big")
+            held[place : place + width] = number if rng.random() < 0.6 else number[::-1]
         elif change < 0.72:
             held[place : place + length] = rng.integers(0, 256, length, dtype=np.uint8).tobytes()
         elif change < 0.79:
@@ -280,7 +280,8 @@ def _child(folder: Path) -> None:
             "bytes": _peak() - held,
             "output": output[:2000],
         }
-        print(json.dumps(row), flush=True)
+        sys.stdout.write(json.dumps(row) + "\n")
+        sys.stdout.flush()
         faulthandler.cancel_dump_traceback_later()
 
 
@@ -319,8 +320,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     faults = run(given.folder, given.count, given.seed)
     for fault in faults:
-        print(f"{fault.file}: {fault.kind}: {fault.detail}")
-    print(f"{given.count} files, {len(faults)} faults")
+        sys.stdout.write(f"{fault.file}: {fault.kind}: {fault.detail}\n")
+    sys.stdout.write(f"{given.count} files, {len(faults)} faults\n")
     return bool(faults)
 
 

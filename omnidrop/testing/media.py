@@ -267,7 +267,9 @@ def audio_only(path: Path, codec: str, seconds: float = 3.0, cover: bool = False
         jobs = _audio_jobs(output, **sound)
         art = output.add_stream("mjpeg", rate=1)
         art.width, art.height, art.pix_fmt = 64, 64, "yuvj420p"
-        art.disposition = av.stream.Disposition.attached_pic.value  # 14.1 to 17.0 take no member
+        # By its number: PyAV 14.1 to 17.0 take no member.
+        number: Any = av.stream.Disposition.attached_pic.value
+        art.disposition = number
         frame = av.VideoFrame.from_ndarray(picture(3, 64, 64), format="rgb24")
         frame.pts = 0
         art_packets = art.encode(frame) + art.encode(None)

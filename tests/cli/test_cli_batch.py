@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -66,6 +70,55 @@ def test_a_line_cut_off_by_a_kill_is_asked_again(run, fake, manifest, tmp_path) 
     run("batch", manifest, "--out", out, "--quiet")
     assert set(written(out)) == {"a", "b", "c", "d"}
     assert [e for e in fake.log if e.startswith("ask")] == ["ask concert.mp4 Then?"]
+
+
+ABORT = """
+import os, sys
+from pathlib import Path
+from omnidrop.begun import Begun
+with Begun(Path(sys.argv[1]), sys.argv[2]) as begun, begun.reading(Path(sys.argv[3]), None, None):
+    os.abort()
+"""
+
+
+def crash(folder: Path, prefix: str, clip: Path) -> None:
+    """Let a process end while it reads a clip."""
+    subprocess.run([sys.executable, "-c", ABORT, folder, prefix, clip], check=False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_clip_that_ended_the_process_costs_its_rows_alone(run, fake, clip, tmp_path) -> None:
+    other = clip.with_name("other.mp4")
+    other.write_bytes(b"another clip")
+    rows = [{"id": name, "clip": name, "question": "What?"} for name in (clip.name, other.name)]
+    manifest, out = clip.with_name("q.jsonl"), tmp_path / "answers.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, rows)))
+    crash(tmp_path, ".answers.jsonl.begun", clip)
+    code, _, err = run("batch", manifest, "--out", out)
+    found = written(out)
+    assert code == 6
+    assert "ended the whole process in an earlier call (Aborted)" in err
+    assert found[clip.name]["exit_code"] == 3
+    assert found[other.name]["schema"] == "omnidrop.answer/1"
+    assert run("batch", manifest, "--out", out, "--retry")[0] == 0
+    assert not list(tmp_path.glob(".answers*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ask_goes_on_after_a_clip_that_ended_the_process(run, fake, clip) -> None:
+    from omnidrop.begun import state_folder
+
+    other = clip.with_name("other.mp4")
+    shutil.copy(clip, other)
+    os.utime(other, ns=(1, 1))
+    crash(state_folder(), "ask", clip)
+    for _ in range(2):
+        code, stdout, err = run("ask", clip, other, "What?")
+        assert code == 6
+        assert "ended the whole process" in err
+        assert "other.mp4" in stdout
+    assert run("ask", other, clip.with_name("concert.mp4"), "-q", "What?")[0] == 6
+    assert run("ask", clip, "What?")[0] == 0
 
 
 def test_csv(run, fake, clip, tmp_path) -> None:

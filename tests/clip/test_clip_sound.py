@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import av
 import numpy as np
 import pytest
 import soundfile
@@ -87,7 +86,6 @@ def test_sound_alone(tmp_path, name, codec):
     assert difference(part, data.audio, 35_200) < 0.05
 
 
-@pytest.mark.skipif(not hasattr(av.stream, "Disposition"), reason="PyAV 14.0 cannot write it")
 def test_cover_art_is_no_picture(tmp_path):
     for name, codec in [("a.mp3", "libmp3lame"), ("a.m4a", "aac")]:
         path = media.audio_only(tmp_path / name, codec, cover=True)
