@@ -196,11 +196,12 @@ def _decoded_blocks(
         discard_other_streams(container, stream)
         steady = track.clock
         correct = None if steady.is_plain else Corrector(steady, stream.time_base)
-        if origin - track.start > 2 * _PREROLL and not (track.joined or steady.sequential):
+        sought = origin - track.start > 2 * _PREROLL and not (track.joined or steady.sequential)
+        if sought:
             stored = steady.stored(origin - _PREROLL)
             with suppress(av.error.FFmpegError, OverflowError):  # else read from the start
                 container.seek(math.floor(stored / stream.time_base), stream=stream)
-        for frame in audio_frames(container, stream, damage, correct):
+        for frame in audio_frames(container, stream, damage, correct, sought):
             said = frame.time
             if said is not None and (clock is None or (abs(said - clock) > _GAP and not counted)):
                 for block in resampler.flush():
@@ -219,11 +220,22 @@ def _decoded_blocks(
 
 
 def audio_frames(
-    container: Any, stream: Any, damage: Damage, correct: Corrector | None = None
+    container: Any,
+    stream: Any,
+    damage: Damage,
+    correct: Corrector | None = None,
+    sought: bool = False,
 ) -> Iterator[Any]:
-    """Decode an audio track, its clock corrected; damaged packets are recorded and skipped."""
+    """Decode an audio track, its clock corrected; damaged packets are recorded and skipped.
+
+    After seeking in a program stream the first packet may be a fragment; that is no damage.
+    """
+    whole = not sought
 
     def note() -> None:
-        damage.corrupt.add(len(damage.corrupt))
+        if whole:
+            damage.corrupt.add(len(damage.corrupt))
 
-    return decoded_audio(container, stream, note, correct)
+    for frame in decoded_audio(container, stream, note, correct):
+        whole = True
+        yield frame

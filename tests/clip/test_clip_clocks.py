@@ -67,6 +67,16 @@ def test_joined_files_are_one_clip(tmp_path, name):
     assert pitch(data.audio[:8000]) == pytest.approx(1000, abs=5)
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_start_within_a_broadcast_is_no_damage(tmp_path, name):
+    rest, sound, _ = FORMATS[name]
+    path = part(tmp_path / name, 0, 500, rest, sound, seconds=8)
+    for start in (3.3, 4.17, 5.9):
+        with open_clip(path, ClipOptions(start=start)) as clip:
+            check_pictures(read_whole(clip).frames, first=start)
+            assert not clip.notices
+
+
 def test_a_clock_that_leaps_ahead(tmp_path):
     source = media.ts(tmp_path / "a.ts", seconds=8)
     path = media.remuxed(tmp_path / "b.ts", source, {"video": 3600, "audio": 3600}, after=5.5)
