@@ -20,6 +20,7 @@ import av.error
 import numpy as np
 
 from omnidrop.clip.audio_layout import AudioLayout, mix
+from omnidrop.clip.clock import Corrector
 from omnidrop.clip.container import decoded_audio, media_errors, open_container
 from omnidrop.clip.frames.packets import Damage, discard_other_streams
 from omnidrop.clip.probe import COUNTED_FORMATS, AudioStream
@@ -135,7 +136,7 @@ def audio_blocks(
     rate : int
         Samples per second of the output.
     damage : Damage
-        Receives the packets that could not be decoded, and where the audio ended.
+        Receives the packets that could not be decoded, leaps, and where the audio ended.
 
     Yields
     ------
@@ -193,10 +194,14 @@ def _decoded_blocks(
         stream = container.streams[track.index]
         resampler = Mono(rate, AudioLayout.of(stream.codec_context), damage)
         discard_other_streams(container, stream)
-        if origin - track.start > 2 * _PREROLL and not track.joined:
+        steady = track.clock
+        correct = None if steady.is_plain else Corrector(steady, stream.time_base)
+        sought = origin - track.start > 2 * _PREROLL and not (track.joined or steady.sequential)
+        if sought:
+            stored = steady.stored(origin - _PREROLL)
             with suppress(av.error.FFmpegError, OverflowError):  # else read from the start
-                container.seek(math.floor((origin - _PREROLL) / stream.time_base), stream=stream)
-        for frame in audio_frames(container, stream, damage):
+                container.seek(math.floor(stored / stream.time_base), stream=stream)
+        for frame in audio_frames(container, stream, damage, correct, sought):
             said = frame.time
             if said is not None and (clock is None or (abs(said - clock) > _GAP and not counted)):
                 for block in resampler.flush():
@@ -214,10 +219,23 @@ def _decoded_blocks(
             time = None
 
 
-def audio_frames(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
-    """Decode an audio track; damaged packets are recorded and skipped."""
+def audio_frames(
+    container: Any,
+    stream: Any,
+    damage: Damage,
+    correct: Corrector | None = None,
+    sought: bool = False,
+) -> Iterator[Any]:
+    """Decode an audio track, its clock corrected; damaged packets are recorded and skipped.
+
+    After seeking in a program stream the first packet may be a fragment; that is no damage.
+    """
+    whole = not sought
 
     def note() -> None:
-        damage.corrupt.add(len(damage.corrupt))
+        if whole:
+            damage.corrupt.add(len(damage.corrupt))
 
-    return decoded_audio(container, stream, note)
+    for frame in decoded_audio(container, stream, note, correct):
+        whole = True
+        yield frame

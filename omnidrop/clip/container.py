@@ -55,6 +55,7 @@ _IMAGES = (
     (b"8BPS", "Photoshop"),
     (b"qoif", "QOI"),
 )
+_NEXT_PICTURE = re.compile(rb"\xff\xd9(?:\r\n|\0*)\xff\xd8\xff")  # an end, then a beginning
 _STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif")
 
 _ONLY_LOCAL = "Only the named local file is ever read; download or join the media into one file."
@@ -190,6 +191,25 @@ def refuse_playlists_and_images(path: Path, head: bytes) -> None:
         )
 
 
+def _is_motion_jpeg(path: Path, handle: BinaryIO) -> bool:
+    """Whether a file that begins as a JPEG picture holds many, one behind the other.
+
+    Photos may hold up to three: a depth map, the same in HDR.
+    """
+    needed = 1 if path.suffix.lower() in (".mjpeg", ".mjpg") else 3
+    handle.seek(0)
+    found, rest = 0, b""
+    for _ in range(_BLOCKS):
+        block = handle.read(_BLOCK)
+        if not block:
+            break
+        found += len(_NEXT_PICTURE.findall(rest + block))
+        if found >= needed:
+            return True
+        rest = block[-4:]  # shorter than the pattern, so that nothing is counted twice
+    return False
+
+
 def _is_text(head: bytes) -> bool:
     try:
         text = head.decode("utf-8")
@@ -250,14 +270,18 @@ def open_container(path: Path) -> Iterator[Any]:
     with open_file(path) as handle:
         with media_errors(path):
             head = handle.read(8192)
+            pictures = head.startswith(b"\xff\xd8\xff") and _is_motion_jpeg(path, handle)
             handle.seek(0)
-        refuse_playlists_and_images(path, head)
+        if not pictures:
+            refuse_playlists_and_images(path, head)
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide"):
             options |= {"enable_drefs": "0", "use_absolute_path": "0"}
         extra: dict[str, Any] = {}
         if int(av.__version__.split(".")[0]) < 19:  # the default since 19, where the option is gone
             extra["metadata_errors"] = "replace"
+        if pictures:
+            extra["format"] = "mjpeg"
         with media_errors(path):
             container = av.open(
                 _Reader(path, handle), "r", options=options, buffer_size=1 << 18, **extra

@@ -8,6 +8,8 @@ of their frame as the brightness of a bar, so that a decoded frame can tell whic
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,7 @@ def write(
     container_options: dict[str, str] | None = None,
     container: str | None = None,
     color_range: int | None = None,
+    first: int = 0,
 ) -> Path:
     """Write a media file.
 
@@ -87,13 +90,15 @@ def write(
     sounds : list of dict, optional
         Per sound track ``codec``, ``seconds``, ``start``, ``rate``, ``channels``, ``hertz``,
         ``language``, ``layout``, and ``gains``: a factor per channel, all of one tone.
+    first : int
+        Number that the first picture carries.
     """
     path = Path(path)
     with av.open(str(path), "w", format=container, options=container_options or {}) as output:
         jobs: list[tuple[float, Any]] = []
         if codec is not None:
             jobs += _video_jobs(output, seconds, fps, size, codec, pixels, options, times,
-                                color_range)  # fmt: skip
+                                color_range, first)  # fmt: skip
         for sound in sounds or []:
             jobs += _audio_jobs(output, **{"seconds": seconds, **sound})
         streams = []
@@ -106,7 +111,7 @@ def write(
     return path
 
 
-def _video_jobs(output, seconds, fps, size, codec, pixels, options, times, color_range):
+def _video_jobs(output, seconds, fps, size, codec, pixels, options, times, color_range, first):
     stream = output.add_stream(codec, rate=fps)
     stream.width, stream.height = size
     stream.pix_fmt = pixels
@@ -118,7 +123,7 @@ def _video_jobs(output, seconds, fps, size, codec, pixels, options, times, color
     jobs = []
     moments = times if times is not None else [i / fps for i in range(round(seconds * fps))]
     for number, time in enumerate(moments):
-        frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(picture(first + number, *size), format="rgb24")
         if color_range is not None:
             frame = frame.reformat(
                 format=pixels, dst_color_range={1: "MPEG", 2: "JPEG"}[color_range]
@@ -355,6 +360,165 @@ def flat_colour(
             frame.pts = number
             output.mux(stream.encode(frame))
         output.mux(stream.encode(None))
+    return path
+
+
+# Pictures
+
+
+def from_frames(path: Path, frames: list[Any], options: dict[str, str], fps: int = 5) -> Path:
+    """Encode frames as they are with x264."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=fps, options=options)
+        stream.width, stream.height = frames[0].width, frames[0].height
+        stream.pix_fmt = frames[0].format.name
+        for number, frame in enumerate(frames):
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+def hdr(path: Path, transfer: str, levels: tuple[float, ...]) -> Path:
+    """Grey steps side by side, of signal levels 0 to 1, in 10 bits and BT.2020."""
+    luma = np.repeat(np.array([round(64 + 876 * level) for level in levels], np.uint16), 40)
+    width = len(luma)
+    frame = av.VideoFrame(width, 80, "yuv420p10le")
+    for plane, rows, row in zip(
+        frame.planes,
+        (80, 40, 40),
+        (luma, *[np.full(width // 2, 512, np.uint16)] * 2),
+        strict=True,
+    ):
+        line = row.tobytes().ljust(plane.line_size, b"\0")
+        plane.update(line * rows)
+    colours = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:range=tv"
+    return from_frames(path, [frame] * 10, {"qp": "0", "x264-params": colours})
+
+
+def interlaced(path: Path, step: int = 8) -> Path:
+    """A bright bar that moves by ``step`` pixels a field, before thin lines that stand still."""
+    frames = []
+    for number in range(50):
+        image = np.full((240, 320, 3), 40, np.uint8)
+        image[200:, ::40] = 160
+        image[220] = 160
+        for field in (0, 1):
+            left = (number * 2 + field) * step % 280
+            image[field:200:2, left : left + 40] = 215
+        frames.append(av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p"))
+    options = {"flags": "+ildct+ilme", "x264-params": "tff=1", "crf": "4"}
+    return from_frames(path, frames, options, 25)
+
+
+# Clocks
+
+
+def joined(path: Path, *parts: Path, header: int = 0) -> Path:
+    """Join files byte by byte; ``header`` bytes of all but the first are left out (flv: 13)."""
+    first, *others = (part.read_bytes() for part in parts)
+    path.write_bytes(first + b"".join(data[header:] for data in others))
+    return path
+
+
+def remuxed(path: Path, source: Path, moved: dict[str, float], after: float = -1e9) -> Path:
+    """Copy the packets, those of a kind ("video", "audio") from ``after`` on moved by seconds."""
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        for packet in old.demux():
+            if packet.dts is None or packet.pts is None:
+                continue
+            if packet.dts * packet.time_base >= after:
+                shift = round(Fraction(moved.get(packet.stream.type, 0)) / packet.time_base)
+                packet.pts += shift
+                packet.dts += shift
+            packet.stream = copies[packet.stream.index]
+            new.mux(packet)
+    return path
+
+
+def combined(path: Path, *sources: Path, default: Collection[int] | None = None) -> Path:
+    """Copy the streams of several files into one, those of numbers in ``default`` marked so."""
+    with ExitStack() as stack:
+        new = stack.enter_context(av.open(str(path), "w"))
+        packets: list[tuple[Fraction, Any]] = []
+        count = 0
+        for source in sources:
+            old = stack.enter_context(av.open(str(source)))
+            copies = {}
+            for stream in old.streams:
+                copies[stream.index] = copy = new.add_stream_from_template(stream)
+                if default is not None:
+                    kinds = av.stream.Disposition
+                    copy.disposition = kinds.default if count in default else kinds(0)
+                count += 1
+            for packet in old.demux():
+                if packet.dts is not None:
+                    packet.stream = copies[packet.stream.index]
+                    packets.append((packet.dts * packet.time_base, packet))
+        for _, packet in sorted(packets, key=lambda pair: pair[0]):
+            new.mux(packet)
+    return path
+
+
+def scrambled(path: Path, packet_ids: Collection[int]) -> Path:
+    """Scramble the packets of some elementary streams of a transport stream."""
+    data = bytearray(path.read_bytes())
+    for place in range(0, len(data), 188):
+        if (data[place + 1] & 31) << 8 | data[place + 2] in packet_ids:
+            data[place + 3] |= 0x80
+            data[place + 4 : place + 188] = bytes(b ^ 0x5A for b in data[place + 4 : place + 188])
+    path.write_bytes(data)
+    return path
+
+
+def _boxes(data: bytes, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    while place + 8 <= end:
+        size, kind = struct.unpack(">I4s", data[place : place + 8])
+        yield kind, place, place + size
+        place += size
+
+
+def edited(path: Path, source: Path, edits: list[tuple[float, float]]) -> Path:
+    """Give both tracks of an mp4 an edit list: (seconds, second of the media) of each edit."""
+    data = source.read_bytes()
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(content), kind) + content
+
+    def at(kinds: list[bytes], place: int, end: int) -> int:
+        for kind in kinds:
+            place, end = next((a + 8, b) for k, a, b in _boxes(data, place, end) if k == kind)
+        return place
+
+    def track(place: int, end: int) -> bytes:
+        (scale,) = struct.unpack(
+            ">I", data[(p := at([b"mdia", b"mdhd"], place, end)) + 12 : p + 16]
+        )
+        parts = []
+        for kind, first, last in _boxes(data, place, end):
+            if kind == b"edts":
+                (delay,) = struct.unpack(">i", data[first + 28 : first + 32])
+                rows = b"".join(
+                    struct.pack(">IiI", round(length * 1000), delay + round(scale * start), 1 << 16)
+                    for length, start in edits
+                )
+                parts.append(box(b"edts", box(b"elst", struct.pack(">II", 0, len(edits)) + rows)))
+            else:
+                parts.append(data[first:last])
+        return box(b"trak", b"".join(parts))
+
+    out = []
+    for kind, first, last in _boxes(data, 0, len(data)):
+        if kind == b"moov":
+            inner = [
+                track(a + 8, b) if k == b"trak" else data[a:b]
+                for k, a, b in _boxes(data, first + 8, last)
+            ]
+            out.append(box(b"moov", b"".join(inner)))
+        else:
+            out.append(data[first:last])
+    path.write_bytes(b"".join(out))
     return path
 
 

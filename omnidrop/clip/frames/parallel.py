@@ -189,6 +189,8 @@ def _max_readers(stream: VideoStream) -> int:
 
 
 def _is_worth_it(stream: VideoStream, times: Sequence[float]) -> bool:
+    if stream.clock.sequential:
+        return False
     frames = (times[-1] - times[0]) * (stream.average_fps or 25.0) if times else 0.0
     return _max_readers(stream) > 1 and frames * stream.width * stream.height >= _MIN_PIXELS
 

@@ -33,6 +33,7 @@ from torch import Tensor
 from omnidrop.clip.container import media_errors, open_container
 from omnidrop.clip.frames.large import is_large, reduced
 from omnidrop.clip.frames.packets import CLOCK_SLACK, Damage, Packets, discard_other_streams
+from omnidrop.clip.frames.picture import hdr_divisor, tone_mapped, without_combs
 from omnidrop.clip.probe import VideoStream
 
 _SEEK_GAP = 3.0  # seconds between samples above which seeking may be faster than decoding
@@ -72,7 +73,8 @@ class FrameReader:
     Attributes
     ----------
     sequential_only : bool
-        True once decoding from a key frame has failed: neither seek nor skip any more.
+        True once decoding from a key frame has failed, and for streams with a broken clock:
+        neither seek nor skip any more.
 
     Notes
     -----
@@ -89,6 +91,7 @@ class FrameReader:
     ``_sent``            latest frame given to the decoder since it was last empty (-inf)
     ``_searched``        sample time up to which a key frame to skip to was searched (-inf)
     ``_intra``           every frame is a key frame (fixed per file)
+    ``_counted``         frames decoded of a stream whose frames carry no times
     ``_cancelled``       set from another thread to end `frames`
     ===================  ========================================================================
     """
@@ -99,8 +102,8 @@ class FrameReader:
         self.path = path
         self.stream = stream
         self.damage = damage
-        self.sequential_only = False
-        self._packets = Packets(damage, 1.0 / (stream.average_fps or 25.0))
+        self.sequential_only = stream.clock.sequential
+        self._packets = Packets(damage, 1.0 / (stream.average_fps or 25.0), stream.clock)
         self._threads = threads
         self._cancelled = False
         self._stack = ExitStack()
@@ -118,6 +121,7 @@ class FrameReader:
         self._back = 0.0
         self._sent = -math.inf
         self._searched = -math.inf
+        self._counted = 0
 
     def key_frame_near(self, time: float) -> float | None:
         """Return the time of the key frame that seeking to ``time`` reaches, or None.
@@ -177,7 +181,8 @@ class FrameReader:
                     self._open()
                 for times in spans:
                     self._times = times
-                    if moved or (times and times[0] > self.stream.start + 1.0):
+                    late = bool(times) and times[0] > self.stream.start + 1.0
+                    if moved or (late and not self.stream.clock.sequential):
                         self._seek(times[0])
                     moved = True
                     number = -1
@@ -215,10 +220,21 @@ class FrameReader:
             return
         self.damage.ended = self._packets.position
         for rest in range(number, len(times)):
-            if times[rest] > self._packets.position + max(0.5, self.largest_gap):
+            if self._is_cut_off() and times[rest] > self._held_until():
                 return
             image = self._convert(held) if image is None else image
             yield rest, image
+
+    def _held_until(self) -> float:
+        """Return until when the last frame of a file that is cut off counts as on screen."""
+        return self._packets.position + max(0.5, self.largest_gap)
+
+    def _is_cut_off(self) -> bool:
+        """Whether the stream ends before its announced end; a whole one holds its last frame."""
+        stream = self.stream
+        if not stream.own_duration or stream.duration is None:
+            return False
+        return self._held_until() < stream.start + stream.duration
 
     def _time(self, frame: Any, now: float) -> float:
         if frame.pts is not None:
@@ -233,10 +249,23 @@ class FrameReader:
         if is_large(frame.width, frame.height):
             width, height = reduced(frame.width, frame.height)
             scaled = {"width": width, "height": height, "interpolation": "AREA"}
+        elif self.stream.transfer and (part := hdr_divisor(frame.width, frame.height)) > 1:
+            size = {"width": frame.width // part, "height": frame.height // part}
+            scaled = {**size, "interpolation": "AREA"}
         rgb = self._scaler.reformat(
-            frame, format="rgb24", src_color_range=spread, **scaled, **_matrix(frame), **_ONE_THREAD
+            frame,
+            format="rgb48le" if self.stream.transfer else "rgb24",
+            src_color_range=spread,
+            **scaled,
+            **_matrix(frame),
+            **_ONE_THREAD,
         )
-        image = torch.from_numpy(np.ascontiguousarray(rgb.to_ndarray())).permute(2, 0, 1)
+        pixels = rgb.to_ndarray()
+        if frame.interlaced_frame and not scaled:
+            pixels = without_combs(pixels)
+        if self.stream.transfer:
+            pixels = tone_mapped(pixels, self.stream.transfer)
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
         if self.stream.mirrored:
             image = image.flip(2)
         if self.stream.rotation:  # torch copies the frame even for no rotation
@@ -265,6 +294,7 @@ class FrameReader:
         self._context.skip_frame = "DEFAULT"
         self._context.open(strict=False)
         self._packets.open(self._container, self._source)
+        self._counted = 0
         self._reset()
 
     def _seek_packets(self, time: float) -> None:
@@ -407,6 +437,10 @@ class FrameReader:
             self.damage.corrupt.add(None if packet is None else packet.dts)
             return
         for frame in frames:
+            if self.stream.clock.interval is not None:
+                seconds = self.stream.start + self._counted * self.stream.clock.interval
+                frame.pts = round(seconds / self._source.time_base)
+                self._counted += 1
             time = self._time(frame, math.inf)
             if time < self._first_valid:
                 continue
