@@ -59,6 +59,11 @@ class DevicePrompt:
         return mapped(self.on_host.tokens, lambda part: moved(part, self.device))
 
     @cached_property
+    def av_on_host(self) -> TokenMap:
+        """What the audio and video tokens are, on the CPU."""
+        return self.on_host.tokens.select(self._av)
+
+    @cached_property
     def text_between_av(self) -> bool:
         """Whether text stands between AV tokens."""
         return bool(len(self._av)) and int(self._av[-1] - self._av[0]) >= len(self._av)

@@ -150,13 +150,13 @@ def prefill(
     BudgetError
         If the method cannot reach its budget on this prompt.
     """
-    tokens = prompt.tokens
-    plan = method.plan(tokens.select(tokens.av), adapter.info.text.layers)
-    task = _Task(adapter, DevicePrompt(prompt, adapter.device), method, plan, meter)
+    on_device = DevicePrompt(prompt, adapter.device)
+    plan = method.plan(on_device.av_on_host, adapter.info.text.layers)
+    task = _Task(adapter, on_device, method, plan, meter)
     end = task.prompt.clip_end()
     kept = prefixes if end else None
-    key = Key(method, plan, seed, tuple(prompt.ids[:end].tolist()))
-    known = kept.find(key) if kept is not None else None
+    key = Key(method, plan, seed, tuple(prompt.ids[:end].tolist())) if kept is not None else None
+    known = kept.find(key) if kept is not None and key is not None else None
     if known is not None:
         loop = _resumed(task, known, end)
     else:
@@ -166,7 +166,7 @@ def prefill(
             loop = _entered(task, encoded, seed, split_at, record=kept is not None)
     with meter.stage(StageName.PREFILL):
         logits = loop.run()
-    if kept is not None and loop.prefix is not None:
+    if kept is not None and key is not None and loop.prefix is not None:
         kept.add(key, loop.prefix)
     return Prefilled(
         cache=loop.cache,
@@ -192,7 +192,7 @@ def _entered(
     words = adapter.embed(prompt.ids[rows.text])
     planes: tuple[torch.Tensor, ...] = ()
     if len(rows.av):
-        tokens = prompt.on_host.tokens.select(prompt.on_host.tokens.av)
+        tokens = prompt.av_on_host
         planes = tuple(
             plane.to(device=words.device, dtype=words.dtype)
             for plane in encoded.in_prompt_order(tokens.video)

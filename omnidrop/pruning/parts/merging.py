@@ -175,7 +175,9 @@ def _distinct(
     """
     device = embeds.device
     likeness = _cosine(embeds, index[followers], index[groups.anchor[followers]])
-    _, place, sizes = torch.unique(groups.frame[followers], return_inverse=True, return_counts=True)
+    frame = groups.frame[followers]
+    sizes = torch.bincount(frame)
+    place, sizes = _ranked(frame), sizes[sizes > 0]
     place, sizes, quota = (moved(x, device) for x in (place, sizes, shares(sizes, count)))
     order = torch.sort(likeness, stable=True).indices
     rank = torch.empty_like(order)
