@@ -31,7 +31,7 @@ GROUND = {
     "errors": set(),
     "format": set(),
     "tokens": set(),
-    "moving": set(),
+    "transfers": set(),
     "shapes": set(),
     "stages": set(),
     "begun": {"errors"},

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 import torch
 
-from omnidrop.moving import moved
 from omnidrop.pruning.method import Rows
 from omnidrop.pruning.parts.relevance import causal
 from omnidrop.tokens import Prompt, TokenMap
+from omnidrop.transfers import to_device
 
 
 class DevicePrompt:
@@ -44,9 +44,9 @@ class DevicePrompt:
         self.on_host, self.device = prompt, device
         av = prompt.tokens.av
         self._text, self._av = torch.nonzero(~av).squeeze(1), torch.nonzero(av).squeeze(1)
-        self.ids = moved(prompt.ids, device)
-        self.positions = moved(prompt.positions, device)
-        self.text, self.av = moved(self._text, device), moved(self._av, device)
+        self.ids = to_device(prompt.ids, device)
+        self.positions = to_device(prompt.positions, device)
+        self.text, self.av = to_device(self._text, device), to_device(self._av, device)
         self._known: dict[Rows, _Queries] = {}
         self._masks: dict[Rows, torch.Tensor] = {}
 
@@ -56,7 +56,7 @@ class DevicePrompt:
     @cached_property
     def tokens(self) -> TokenMap:
         """What the tokens are, on the device."""
-        return mapped(self.on_host.tokens, lambda part: moved(part, self.device))
+        return mapped(self.on_host.tokens, lambda part: to_device(part, self.device))
 
     @cached_property
     def av_on_host(self) -> TokenMap:
@@ -121,7 +121,7 @@ class DevicePrompt:
             run = range(int(index[0]), int(index[-1]) + 1)
             behind = not len(self._av) or run.start > int(self._av[-1])
             one = behind and len(run) == len(index)
-            self._known[rows] = _Queries(moved(index, self.device), run if one else None)
+            self._known[rows] = _Queries(to_device(index, self.device), run if one else None)
         return self._known[rows]
 
     def clip_end(self) -> int:

@@ -32,9 +32,9 @@ from omnidrop.engine.frame_stream import (
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter, Embeds
-from omnidrop.moving import moved
 from omnidrop.stages import StageName
 from omnidrop.tokens import Media
+from omnidrop.transfers import to_device
 
 if TYPE_CHECKING:  # precomputed features need no media library
     from omnidrop.clip.clip import Clip
@@ -128,7 +128,7 @@ class Encoded:
             return (self.audio,)
         # Indices are computed on the host: indexing by a mask would synchronise with the device.
         video, audio = (
-            moved(mask.nonzero().squeeze(1), self.audio.device)
+            to_device(mask.nonzero().squeeze(1), self.audio.device)
             for mask in (video_mask, ~video_mask)
         )
         mixed = []

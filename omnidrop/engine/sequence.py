@@ -21,8 +21,8 @@ import torch
 
 from omnidrop.engine.device_prompt import DevicePrompt
 from omnidrop.models.adapter import Rotary
-from omnidrop.moving import moved
 from omnidrop.pruning.method import Entry
+from omnidrop.transfers import to_device
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Rows:
         """
         if len(index) == len(self.av):
             return self, self.places[: len(self)]
-        index, lead = moved(index, self.alive.device), self.lead
+        index, lead = to_device(index, self.alive.device), self.lead
         if lead is None:
             kept = self.av.index_select(0, index)
             stay = torch.cat([self.text, kept]).sort().values
@@ -297,8 +297,8 @@ def _kept(
         return block if len(stay) == len(block) else block.select(stay)
     left = block.select(stay)
     in_block = Entry(
-        av[moved(entry.keep, av.device)],
-        replace(entry.mix, source=av[moved(entry.mix.source, av.device)]),
+        av[to_device(entry.keep, av.device)],
+        replace(entry.mix, source=av[to_device(entry.mix.source, av.device)]),
     )
     states = in_block.take(block.hidden[0])
     left.hidden[0].index_copy_(0, kept, states)

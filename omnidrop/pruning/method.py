@@ -25,9 +25,9 @@ from typing import Any, ClassVar, Literal, Protocol, Self
 import torch
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.moving import moved
 from omnidrop.pruning import checks
 from omnidrop.tokens import TokenMap
+from omnidrop.transfers import to_device
 
 Rows = Literal["question", "last", "all-text"]
 CachePolicy = Literal["own", "cut"]
@@ -205,18 +205,18 @@ class Mix:
         device = rows.device
         if self.kept.device.type == "cpu":
             used, place = (
-                moved(part, device) for part in torch.unique(self.kept, return_inverse=True)
+                to_device(part, device) for part in torch.unique(self.kept, return_inverse=True)
             )
         else:  # only the device knows which are named, so all are computed
             used, place = torch.arange(len(keep), device=device), self.kept
-        source, weight = moved(self.source, device), moved(self.weight, device)
+        source, weight = to_device(self.source, device), to_device(self.weight, device)
         sums = torch.zeros(len(used), rows.shape[1], device=device)
         total = torch.zeros(len(used), device=device).index_add_(0, place, weight)
         for into, index, share in zip(
             place.split(_BLOCK), source.split(_BLOCK), weight.split(_BLOCK), strict=True
         ):
             sums.index_add_(0, into, rows.index_select(0, index).float() * share[:, None])
-        out = rows.index_select(0, moved(keep, device))
+        out = rows.index_select(0, to_device(keep, device))
         means = torch.where(total[:, None] > 0, (sums / total[:, None]).to(out), out[used])
         return out.index_copy_(0, used, means)
 

@@ -17,7 +17,6 @@ from typing import Any, ClassVar, Literal
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.moving import moved
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import (
     Entry,
@@ -33,6 +32,7 @@ from omnidrop.pruning.parts import rank_stability
 from omnidrop.pruning.parts.merging import merge_video, mixed, natural_count
 from omnidrop.pruning.parts.select import diversify, even, top
 from omnidrop.tokens import TokenMap
+from omnidrop.transfers import to_device
 
 BETA = 20.0  # paper
 T_MID = 0.5  # paper: 0.5, and 0.55 for the smaller model at 20 %
@@ -286,7 +286,7 @@ class OmniDrop(LayerMethod):
             view.embeds, video, seen, count - n_audio, size=self.video_group
         )
         # How many of each is known, so the host need not know which.
-        audio, video, heard = (moved(x, kept.device) for x in (audio, video, heard))
+        audio, video, heard = (to_device(x, kept.device) for x in (audio, video, heard))
         keep = torch.cat((audio[heard], video[kept])).sort().values
         return mixed(keep, video[target], video[source])
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from omnidrop.moving import moved
 from omnidrop.pruning.method import Entry, Mix
 from omnidrop.pruning.parts.select import even, rank_within, shares
 from omnidrop.tokens import TokenMap
+from omnidrop.transfers import to_device
 
 #: Tokens compared at once: bounds the float32 copies, and keeps them in the processor's caches.
 _BLOCK = 512
@@ -138,11 +138,11 @@ def merge_video(
         kept = torch.zeros(len(video), dtype=torch.bool)
         kept[chosen] = True
         target, source = takes_in(groups.anchor, kept)
-        return moved(chosen, device), moved(target, device), moved(source, device)
+        return to_device(chosen, device), to_device(target, device), to_device(source, device)
     followers = (~groups.anchors).nonzero().flatten()
     leaders = groups.anchor[followers]
     new, gone = _distinct(embeds, index, groups, followers, count - len(anchors))
-    anchors, followers, leaders = (moved(x, device) for x in (anchors, followers, leaders))
+    anchors, followers, leaders = (to_device(x, device) for x in (anchors, followers, leaders))
     keep = torch.cat((anchors, followers[new])).sort().values
     target = torch.cat((anchors, leaders[gone]))
     return keep, target, torch.cat((anchors, followers[gone]))
@@ -178,7 +178,7 @@ def _distinct(
     frame = groups.frame[followers]
     sizes = torch.bincount(frame)
     place, sizes = _ranked(frame), sizes[sizes > 0]
-    place, sizes, quota = (moved(x, device) for x in (place, sizes, shares(sizes, count)))
+    place, sizes, quota = (to_device(x, device) for x in (place, sizes, shares(sizes, count)))
     order = torch.sort(likeness, stable=True).indices
     rank = torch.empty_like(order)
     rank[order] = rank_within(place[order], sizes)
@@ -189,7 +189,7 @@ def _distinct(
 
 def _cosine(embeds: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return the cosine of rows `a` and rows `b`, (n,) float32, where `embeds` are."""
-    a, b = moved(a, embeds.device), moved(b, embeds.device)
+    a, b = to_device(a, embeds.device), to_device(b, embeds.device)
     block = _block(embeds.device)
     parts = [
         torch.cosine_similarity(embeds[i].float(), embeds[j].float(), dim=-1)

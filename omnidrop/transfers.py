@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 
-def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Return a tensor on a device, without waiting for the device's queued work.
 
     A copy from pageable memory to a GPU blocks the host until the GPU has finished its queue; a
