@@ -1,18 +1,18 @@
-"""OmniDrop on one GPU against transformers and against the chip: speed, memory, numbers.
+"""Compares OmniDrop on a GPU with transformers and the hardware: speed, memory, accuracy.
 
     python benchmarks/gpu.py --out gpu.json                           every part, 7B shape
     python benchmarks/gpu.py --part ceilings ttft --tokens 20000 --limit 60
-    python benchmarks/gpu.py --shape tiny --device cpu                does it run at all
+    python benchmarks/gpu.py --shape tiny --device cpu                a quick test of the script
     python benchmarks/gpu.py --table gpu.json                         its tables, as Markdown
     python benchmarks/gpu.py --write-checkpoint DIR --shape 3b        random weights, hub's layout
     python benchmarks/gpu.py --prepare-demo FILE --clips DIR          for the part `demo`
 
-Nothing is downloaded and no media library is needed: weights are drawn on the device in bfloat16,
-features too. Random weights change what is kept, not what it costs. Parts, in this order:
+Nothing is downloaded and no media library is needed: weights (bfloat16) and features are random.
+Random weights change which tokens are kept, but not the cost. Parts, in this order:
 
 ceilings         bf16 matrix product, copy on the device and from the host
 ttft             first token and memory by length and method; transformers' `generate` in turns
-decoding         milliseconds a token; `generate` as shipped, and with its static cache compiled
+decoding         milliseconds a token; `generate` by default, and compiled with a static cache
 second-question  a second question about the same clip, over the first
 accuracy         tokens against transformers' in float32; logits in bf16 and fp16; choices against
                  the CPU's
@@ -20,10 +20,10 @@ cold-start       a fresh process on a checkpoint, from its start to the first to
 4bit             the same in 4 bits; needs bitsandbytes
 demo             the demo model's answers, needs a file that --prepare-demo wrote
 
-Every reading is printed as it comes, a row of medians when its turns are over, and the JSON is
-written after every row. With --limit a cell is begun only if the time it took last is left; what is
-left out is printed, and listed in the JSON. Exit code 1 if something failed otherwise than for want
-of memory or time, 4 without a GPU.
+Every measurement is printed at once, a row of medians after its last round, and the JSON is written
+after every row. With --limit, a cell is started only if as much time is left as it took before;
+what is left out is printed, and listed in the JSON. Exit code 1 if something failed for another
+reason than memory or time, 4 without a GPU.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def arguments(given: list[str] | None) -> argparse.Namespace:
 
 
 def main(given: list[str] | None = None) -> int:
-    """Do what the command line says; return the exit code."""
+    """Run the command line; return the exit code."""
     began = BEGAN if given is None else time.perf_counter()
     options = arguments(given)
     if options.table:
@@ -112,7 +112,7 @@ def main(given: list[str] | None = None) -> int:
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         print(
-            "There is no CUDA GPU here. To see it run: --shape tiny --device cpu", file=sys.stderr
+            "There is no CUDA GPU. To test the script: --shape tiny --device cpu", file=sys.stderr
         )
         return NO_GPU
     if options.write_checkpoint:
@@ -139,7 +139,7 @@ def main(given: list[str] | None = None) -> int:
 
 
 def measure(bench: Bench, options: argparse.Namespace) -> None:
-    """Run the parts; one that fails as a whole is a row, and the others go on."""
+    """Run the parts; one that fails becomes a row, and the others continue."""
     limits: dict[str, float] = {}
     small = options.shape == ["tiny"]
 
@@ -195,7 +195,7 @@ def measure(bench: Bench, options: argparse.Namespace) -> None:
 
 
 def fresh(bench: Bench, options: argparse.Namespace, name: str, scratch: Path) -> None:
-    """Run the parts that start processes, on the checkpoint given or one made here."""
+    """Run the parts that start processes, with the given checkpoint or a temporary one."""
     shape, folder = SHAPES[name], options.checkpoint
     if folder is None:
         if not bench.allows("cold-start", "checkpoint", 30.0 if name != "tiny" else 0.0):

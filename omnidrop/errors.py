@@ -1,8 +1,7 @@
-"""Every error a person can meet.
+"""The errors that the library raises for users.
 
-Each error names what happened, the file or option, and the remedy, and knows the exit code of the
-command line: `omnidrop_cli.errors.EXIT_CODES` lists all codes. The library raises errors; only
-`omnidrop_cli` prints them.
+Each error has the cause, the file or option, the remedy, and the exit code of the command line;
+`omnidrop_cli.errors.EXIT_CODES` lists all codes. Only `omnidrop_cli` prints errors.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import os
 
 
 def printable(path: object) -> str:
-    """Show a path in a message, whatever bytes its name is made of.
+    """Return a path as printable text, whatever bytes it contains.
 
     Parameters
     ----------
@@ -29,14 +28,14 @@ def printable(path: object) -> str:
 
 
 class OmniDropError(Exception):
-    """Base of every error raised on purpose.
+    """Base class of all errors that the library raises for users.
 
     Parameters
     ----------
     what : str
         One sentence: what went wrong.
     path : path-like, optional
-        The file concerned.
+        The file that the error is about.
     hint : str, optional
         One sentence: what to do.
     """
@@ -89,13 +88,13 @@ class MediaError(OmniDropError):
 
 
 class ModelError(OmniDropError):
-    """A model or an environment that cannot do what is asked (exit code 4)."""
+    """A model that cannot be used, or an environment that cannot run it (exit code 4)."""
 
     exit_code = 4
 
 
 class MemoryShortError(OmniDropError):
-    """Not enough host or device memory, estimated or met (exit code 5)."""
+    """Not enough host or device memory, as estimated or as it happened (exit code 5)."""
 
     exit_code = 5
 

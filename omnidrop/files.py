@@ -1,4 +1,4 @@
-"""Files that appear complete or not at all, and values as strict JSON."""
+"""Atomic writes of files, and conversion of values to strict JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from omnidrop.errors import UsageError, printable
 
 
 def check_target(path: Path, force: bool) -> None:
-    """Refuse a file that could not be written later.
+    """Check that a file can be written later.
 
     Parameters
     ----------
@@ -26,19 +26,22 @@ def check_target(path: Path, force: bool) -> None:
     Raises
     ------
     UsageError
-        No such folder, a folder in its place, a file that is there, or no permission.
+        If the folder does not exist, the path is a folder, the file exists, or permission is
+        missing.
     """
     folder = path.parent
     if not folder.is_dir():
         raise UsageError(
-            "The folder to save in does not exist.", path=folder, hint="Make it, or save elsewhere."
+            "The folder does not exist.", path=folder, hint="Create it, or choose another."
         )
     if path.is_dir():
         raise UsageError("This is a folder.", path=path, hint="Give the name of a file.")
     if path.exists() and not force:
-        raise UsageError("The file to save exists.", path=path, hint="Add --force to replace it.")
+        raise UsageError("The file exists.", path=path, hint="Add --force to replace it.")
     if not os.access(folder, os.W_OK):
-        raise UsageError("The folder to save in cannot be written.", path=folder)
+        raise UsageError(
+            "There is no permission to write in this folder.", path=folder, hint="Choose another."
+        )
 
 
 def write_whole(path: Path, content: str | bytes, force: bool) -> None:
@@ -49,24 +52,24 @@ def write_whole(path: Path, content: str | bytes, force: bool) -> None:
 
 @contextmanager
 def whole_file(path: Path, force: bool) -> Iterator[Path]:
-    """Give a file its name once it is complete.
+    """Write a file atomically: it gets its name once it is complete.
 
     Parameters
     ----------
     path : Path
     force : bool
-        Whether an existing file is replaced. Without it, one that appears meanwhile is kept.
+        Replace an existing file. Otherwise a file that appears in the meantime is kept.
 
     Yields
     ------
     Path
-        An empty draft beside it, with the same suffix, to write to. It is renamed at the end, and
-        removed after an error.
+        An empty temporary file in the same folder, with the same suffix, to write to. It is renamed
+        at the end, and deleted after an error.
 
     Raises
     ------
     UsageError
-        As `check_target`, or the disk refuses it.
+        As `check_target`, or if writing fails.
     """
     check_target(path, force)
     try:
@@ -88,14 +91,17 @@ def whole_file(path: Path, force: bool) -> Iterator[Path]:
         raise
     except OSError as problem:
         raise UsageError(
-            f"It cannot be written ({problem.strerror or problem}).",
+            f"The file cannot be written ({problem.strerror or problem}).",
             path=path,
-            hint="Save elsewhere.",
+            hint="Choose another folder.",
         ) from problem
 
 
 def _link(draft: Path, path: Path) -> bool:
-    """Give a finished draft its name unless that is taken; False where there are no hard links."""
+    """Move a complete draft to `path` unless a file exists there.
+
+    Returns False if the file system has no hard links.
+    """
     try:
         os.link(draft, path)
     except FileExistsError:
@@ -107,10 +113,10 @@ def _link(draft: Path, path: Path) -> bool:
 
 
 def plain(value: Any) -> Any:
-    """Return a value that strict JSON can hold.
+    """Convert a value to types that strict JSON has.
 
-    NaN and infinities become None, sets sorted lists, arrays lists, paths and other objects text;
-    text that is not UTF-8 is escaped.
+    NaN and infinities become None, sets become sorted lists, arrays become lists, and paths and
+    other objects become text; text that is not UTF-8 is escaped.
     """
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,4 +1,4 @@
-"""Numbers as text: clock times, durations, bytes, FLOPs, shares. Nothing else formats them."""
+"""Formats numbers as text: times, durations, bytes, FLOPs, shares; for all packages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def clock(seconds: float, tenths: bool | None = False) -> str:
 
 
 def span(start: float, end: float) -> str:
-    """Return `0:24–0:30`, with tenths where whole seconds would say the wrong thing."""
+    """Return `0:24–0:30`, with tenths for short spans that do not lie on whole seconds."""
     tenths = end - start < 10 and any(abs(t - round(t)) > 0.05 for t in (start, end))
     return f"{clock(start, tenths)}–{clock(end, tenths)}"
 
@@ -43,12 +43,12 @@ def duration(seconds: float) -> str:
 
 
 def rounded_duration(seconds: float) -> str:
-    """Return `1.9 s` or `350 ms`: three digits at most, no zeros at the end."""
+    """Return `1.9 s` or `350 ms`: at most three digits, no trailing zeros."""
     return f"{1000 * seconds:.3g} ms" if seconds < 0.9995 else f"{float(f'{seconds:.3g}'):g} s"
 
 
 def rounded_size(count: float) -> str:
-    """Return bytes as `12 GB` or `812 MB`: three digits at most, no zeros at the end."""
+    """Return bytes as `12 GB` or `812 MB`: at most three digits, no trailing zeros."""
     unit, name = (1e9, "GB") if count >= 999.5e6 else (1e6, "MB")
     return f"{float(f'{count / unit:.3g}'):g} {name}"
 
@@ -88,7 +88,7 @@ def parameters(count: float | None) -> str:
 
 
 def setting(value: object) -> str:
-    """Return the value of a setting in words: yes, no, – for None, long lists cut short."""
+    """Return the value of a setting as text: yes, no, – for None, long lists shortened."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None:

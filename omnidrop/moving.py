@@ -1,4 +1,4 @@
-"""From the host's memory to a device without stopping the host."""
+"""Copies tensors from the host to a device without synchronising; every package may use it."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import torch
 
 
 def moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a tensor on a device; the host does not wait for work that is queued there.
+    """Return a tensor on a device, without waiting for the device's queued work.
 
-    PyTorch copies from ordinary memory to a GPU only once the GPU has done all that was asked of it
-    before; from pinned memory the copy is queued like any other work.
+    A copy from pageable memory to a GPU blocks the host until the GPU has finished its queue; a
+    copy from pinned memory is queued like any other work.
 
     Parameters
     ----------
     tensor : Tensor
-        On any device. A small one: it is copied into pinned memory first.
+        A small tensor on any device; one on the CPU is first copied into pinned memory.
     device : torch.device
     """
     if tensor.device.type == "cpu" and device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)
+    return tensor if tensor.device == device else tensor.to(device)

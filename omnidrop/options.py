@@ -1,7 +1,7 @@
-"""How a model is loaded and how an answer is made: frozen values, checked when made.
+"""Options of loading a model and of generating an answer, validated when they are created.
 
-They import nothing, so that a command line can read defaults and refuse mistakes before torch is
-imported. What to take of a clip is in `omnidrop.clip.options`.
+This module does not import torch, so a command line can read defaults and report mistakes before
+torch is imported. Options of sampling a clip are in `omnidrop.clip.options`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from omnidrop.errors import UsageError
 
-#: Share of audio and video tokens kept when nobody says otherwise (the paper's main setting).
+#: Default budget: share of audio and video tokens kept (the paper's main setting).
 DEFAULT_BUDGET = 0.3
 
-#: Names of a dtype; what stands first of a pair is torch's name for it.
+#: Names of dtypes; each short name follows torch's own.
 DTYPES = ("auto", "bfloat16", "bf16", "float16", "fp16", "float32", "fp32")
 #: Bits that weights can be quantised to.
 QUANTIZE = ("4bit", "8bit")
@@ -27,23 +27,23 @@ _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """Which model, where, and how precise.
+    """Which model to load, on which device, in which precision.
 
     Parameters
     ----------
     model : str or None
-        A folder, a hub name, an alias ("3b", "7b", "demo"); None takes a model of a known family
+        A folder, a hub name or an alias ("3b", "7b", "demo"); None takes a model of a known family
         from the hub's cache, or else the demo model.
     device : str
         "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
     dtype : str
-        "auto", "bfloat16", "float16" or "float32". Auto: the checkpoint's own on a GPU; on a CPU
-        float32 for the demo model, for a float32 checkpoint and where the processor has no
-        arithmetic for bfloat16, else bfloat16.
+        "auto", "bfloat16", "float16" or "float32". Auto: on a GPU the checkpoint's own; on a CPU
+        float32 for the demo model, for a float32 checkpoint, and if the CPU has no bfloat16
+        arithmetic; else bfloat16.
     quantize : {None, "4bit", "8bit"}
         Quantise the language model's linear layers (bitsandbytes); the encoders keep `dtype`.
     attention : {"sdpa", "flash", "eager"}
-        Flash attention must be installed; eager is slow and there for comparisons.
+        Flash attention must be installed; eager is slow and meant for comparisons.
     offline : bool
         Never use the network.
 
@@ -63,40 +63,40 @@ class LoadOptions:
     def __post_init__(self) -> None:
         if not _DEVICE.fullmatch(self.device):
             raise UsageError(
-                f"There is no device {self.device!r}.", hint="Use auto, cpu, cuda, cuda:0 or mps."
+                f"Unknown device {self.device!r}.", hint="Use auto, cpu, cuda, cuda:0 or mps."
             )
         if self.dtype not in DTYPES:
             raise UsageError(
-                f"There is no dtype {self.dtype!r}.", hint="Use auto, bfloat16, float16 or float32."
+                f"Unknown dtype {self.dtype!r}.", hint="Use auto, bfloat16, float16 or float32."
             )
         if self.quantize not in (None, *QUANTIZE):
             raise UsageError(
-                f"There is no quantisation {self.quantize!r}.", hint="Use 4bit or 8bit, or neither."
+                f"Unknown quantisation {self.quantize!r}.", hint="Use 4bit, 8bit or neither."
             )
         if self.attention not in ATTENTION:
             raise UsageError(
-                f"There is no attention {self.attention!r}.", hint="Use sdpa, flash or eager."
+                f"Unknown attention {self.attention!r}.", hint="Use sdpa, flash or eager."
             )
 
 
 @dataclass(frozen=True)
 class GenerateOptions:
-    """How the answer is made.
+    """How the answer is generated.
 
     Parameters
     ----------
     max_new_tokens : int
         At least 1.
     temperature : float
-        0 is greedy; otherwise logits are divided by it and a token is drawn.
+        0 is greedy; otherwise logits are divided by it and a token is sampled.
     top_p : float
-        Draw from the smallest set of tokens whose probabilities sum to at least this, in (0, 1].
+        Sample from the smallest set of tokens whose probabilities sum to at least this, in (0, 1].
     seed : int
-        Of every draw, the method's included.
+        Seed of all random numbers, the method's included.
     logprobs : bool
-        Keep the log-probability of each generated token.
+        Return the log-probability of each generated token.
     survivors : bool
-        Keep in the Trace which tokens entered each layer.
+        Record in the Trace which tokens entered each layer.
 
     Raises
     ------

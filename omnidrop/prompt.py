@@ -1,7 +1,7 @@
-"""A question and a clip → token ids, positions, and a TokenMap that says what each token is.
+"""Builds a prompt from a question and a clip: token ids, positions and a TokenMap.
 
-What belongs to a model family (chat, order, positions) comes from its template; here the text is
-encoded and the parts are joined.
+What is specific to a model family (chat, order, positions) comes from its template; this module
+encodes the text and joins the parts.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ def build_prompt(
     *,
     system: str | None = None,
 ) -> Prompt:
-    """Make the whole prompt of one question about one clip.
+    """Build the prompt of one question about one clip.
 
     Parameters
     ----------
     encoder : TextEncoder
         Tokenizer of the model.
     template : Template
-        Of the model's family.
+        Prompt template of the model's family.
     question : str
-        The user's words. Special tokens spelled out in them are read as plain text.
+        The user's words. Special tokens written in them are treated as plain text.
     media : Media
-        What of the clip there is; `Media()` for none.
+        Sizes of the clip's video and audio; `Media()` for no clip.
     system : str, optional
         System prompt; the family's own if None.
 
@@ -70,7 +70,7 @@ def build_prompt(
 
 
 def encode_pieces(encoder: TextEncoder, pieces: list[Piece]) -> tuple[list[int], list[int]]:
-    """Encode a run of special ids and text.
+    """Encode a list of special ids and text.
 
     Parameters
     ----------
@@ -101,7 +101,7 @@ def _check_text(text: str, what: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"The {what} is not valid UTF-8 text.", hint="Type it anew, or save it as UTF-8."
+            f"The {what} is not valid UTF-8 text.", hint="Type it again, or save it as UTF-8."
         ) from error
 
 
@@ -111,12 +111,12 @@ def _nothing(start: int, template: Template) -> ClipTokens:
 
 
 def _text_positions(start: int | float, count: int, dtype: torch.dtype) -> torch.Tensor:
-    """Positions of text, (3, count): one further for each token, the same in all three rows."""
+    """Positions of text, (3, count): consecutive, the same in all three rows."""
     return (start + torch.arange(count).to(dtype)).expand(3, -1)
 
 
 def _text_map(kinds: list[int]) -> TokenMap:
-    """TokenMap of tokens that have no place in the clip."""
+    """TokenMap of tokens outside the clip."""
     n = len(kinds)
     return TokenMap(
         kind=torch.tensor(kinds, dtype=torch.int8),
@@ -134,24 +134,24 @@ def _joined(*maps: TokenMap) -> TokenMap:
 
 
 def long_position_notice(prompt: Prompt, template: Template) -> str | None:
-    """Say so if a prompt's positions leave the range a model was trained on.
+    """Return a notice if a prompt's positions exceed the range that the model was trained on.
 
     Parameters
     ----------
     prompt : Prompt
     template : Template
-        It knows the range.
+        Has the range.
 
     Returns
     -------
     str or None
-        One sentence for a person, or None if all is well.
+        One sentence for the user, or None if the positions are in range.
     """
     limit, last = template.max_positions, int(prompt.next_position - 1)
     if prompt.next_position <= limit:
         return None
     return (
         f"The prompt reaches position {last}, beyond the {limit} the model was trained on "
-        f"({template.positions_per_second:g} a second), so answers may suffer; a "
-        "shorter span (--start, --end) helps."
+        f"({template.positions_per_second:g} a second), so answers may be worse; choose a "
+        "shorter span (--start, --end)."
     )

@@ -1,16 +1,16 @@
-"""Sizes of a model's parts, and what they cost: operations and bytes, from counts of tokens.
+"""Sizes of a model's decoder and encoders; FLOPs and bytes for given numbers of tokens.
 
 A multiply and an add count as two operations. Counted are the matrix products (projections, MLPs,
-attention scores and sums, `lm_head`); norms, rotary angles, softmax and activations are under one
-percent and left out. The numbers are what the arithmetic needs, not what a kernel spends: masked
-halves of causal attention are not counted, so a kernel that computes them anyway spends more.
+attention scores and sums, `lm_head`); norms, rotary embedding, softmax and activations are under
+one percent and left out. The masked half of causal attention is not counted, so a kernel that
+computes it anyway needs more operations.
 
-A prefill is counted in two ways. To compare methods, every layer is counted whole, as other engines
-run it and papers count it. To judge a measured time, the last layer is counted as this engine runs
-it: all keys and values, and one row of the rest (`as_run`).
+A prefill is counted in two ways. To compare methods, every layer is counted whole, as in papers. To
+judge a measured time, the last layer is counted as this engine runs it: all keys and values, and
+one row of the rest (`as_run`).
 
-Prefill is bound by arithmetic and decoding by memory bandwidth: operations predict the first,
-bytes (weights once per token, and the KV cache) the second.
+Prefill is bound by arithmetic and decoding by memory bandwidth: FLOPs predict the time of the
+first, bytes (weights once per token, and the KV cache) that of the second.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any
 
-#: Rows that pass a norm or an MLP of the decoder together, at most: bounds activation memory.
+#: Rows of a chunk in a norm or an MLP of the decoder, at most: bounds activation memory.
 MLP_ROWS = 2048
 
-#: Patches that pass the vision encoder together, at most: bounds its activations for any clip.
+#: The same on a GPU, where every chunk costs launches; attention over long prompts needs as much.
+MLP_ROWS_GPU = 4096
+
+#: Patches in a batch of the vision encoder, at most: bounds its activation memory for any clip.
 VISION_BATCH = 8192
 
-#: The same on a GPU, whose matrix products need more rows to reach their speed.
+#: The same on a GPU, which needs more rows to reach full speed.
 VISION_BATCH_GPU = 16384
 
-#: Bytes of a patch's value before the vision encoder (float32).
+#: Bytes per value of a patch before the vision encoder (float32).
 _PIXEL_BYTES = 4
 
 
@@ -40,15 +43,15 @@ class Experts:
     Attributes
     ----------
     count : int
-        Routed experts of a layer.
+        Routed experts per layer.
     active : int
-        How many of them a token passes.
+        Number of routed experts per token.
     width : int
         Width of one expert's gated MLP.
     shared : int
-        Width of the expert that every token passes besides; 0 for none.
+        Width of the shared expert, which every token uses; 0 for none.
     dense_layers : int
-        Layers, from the first, that keep a dense MLP of `TextShape.intermediate`.
+        Number of first layers with a dense MLP of `TextShape.intermediate`.
     """
 
     count: int
@@ -95,7 +98,7 @@ class TextShape:
         return self.experts is None or layer < self.experts.dense_layers
 
     def mlp_width(self, layer: int = -1) -> int:
-        """Return the MLP width that one token passes in a layer (-1: the last)."""
+        """Return the MLP width that one token uses in a layer (-1: the last)."""
         layer %= max(1, self.layers)
         if self.experts is None or self._dense(layer):
             return self.intermediate
@@ -109,7 +112,7 @@ class TextShape:
         layer : int
             -1 is the last.
         active : bool
-            Count what one token passes; otherwise all experts, as they lie in memory.
+            Count the weights that one token uses; otherwise all experts, as in memory.
         """
         layer %= max(1, self.layers)
         width, router = self.mlp_width(layer), 0
@@ -126,7 +129,7 @@ class TextShape:
 
     @property
     def linear_weights(self) -> int:
-        """Weights of all layers' matrices, all experts counted: what 4-bit and 8-bit quantise."""
+        """Weights of all layers' matrices, with all experts; 4-bit and 8-bit quantise these."""
         return sum(self.layer_weights(layer, active=False) for layer in range(self.layers))
 
     @property
@@ -140,9 +143,9 @@ class TextShape:
         Parameters
         ----------
         bytes_per_weight : float
-            Of the layers' matrices: 2 for bfloat16, about 0.53 for 4-bit NF4 with its scales.
+            For the layers' matrices: 2 for bfloat16, about 0.53 for 4-bit NF4 with its scales.
         table_bytes : float, optional
-            Of the tables, which are never quantised; by default 2, or `bytes_per_weight` where that
+            For the tables, which are never quantised; by default 2, or `bytes_per_weight` if that
             is more.
         """
         tables = max(2.0, bytes_per_weight) if table_bytes is None else table_bytes
@@ -168,16 +171,16 @@ class TextShape:
     def layer_flops(self, tokens: int, layer: int = -1) -> int:
         """Return the operations of one layer over `tokens` tokens with causal attention.
 
-        Token i sees i + 1 tokens, so scores and sums each take
+        Token i attends to i + 1 tokens, so scores and sums each take
         `2 · heads · head_dim · tokens · (tokens + 1) / 2`.
         """
         attention = 2 * self.heads * self.head_dim * tokens * (tokens + 1)
         return 2 * tokens * self.layer_weights(layer) + attention
 
     def last_layer_flops(self, tokens: int) -> int:
-        """Return the operations of the last layer where only its last row is asked for.
+        """Return the operations of the last layer if only its last row is computed.
 
-        Keys and values of all tokens are computed, as decoding needs them.
+        Keys and values are computed for all tokens, because decoding needs them.
         """
         both = 2 * self.kv_heads * self.head_dim
         row = self.layer_weights() - self.hidden * both
@@ -186,12 +189,12 @@ class TextShape:
     def prefill_flops(
         self, text_tokens: int, counts: Sequence[int], *, as_run: bool = False
     ) -> float:
-        """Return the operations of a prefill whose layers see fewer and fewer tokens.
+        """Return the operations of a prefill, given the tokens entering each layer.
 
         Parameters
         ----------
         text_tokens : int
-            Tokens that every layer sees: text and markers.
+            Tokens that enter every layer: text and markers.
         counts : sequence of int, length L
             Audio and video tokens entering each layer.
         as_run : bool
@@ -212,43 +215,48 @@ class TextShape:
     def decode_flops(self, lengths: Sequence[int], steps: int) -> float:
         """Return the operations of `steps` decoding steps.
 
-        The first answer token comes out of the prefill, so n answer tokens take n - 1 steps.
+        The prefill yields the first answer token, so n answer tokens take n - 1 steps.
 
         Parameters
         ----------
         lengths : sequence of int, length L
             Tokens in each layer's cache when decoding starts.
         steps : int
-            Tokens fed, one at a time; step s sees `length + s` tokens (s from 1).
+            Number of decode steps; step s attends to `length + s` tokens (s from 1).
         """
         pairs = steps * sum(lengths) + len(lengths) * steps * (steps + 1) // 2
         attention = 4 * self.heads * self.head_dim * pairs
         weights = sum(self.layer_weights(layer) for layer in range(len(lengths)))
         return float(steps * (2 * weights + self.head_flops) + attention)
 
-    def peak_bytes(self, lengths: Sequence[int], bytes_per_value: float) -> float:
-        """Return the most bytes that a prefill holds at once beside weights and embeddings.
+    def peak_bytes(
+        self, lengths: Sequence[int], bytes_per_value: float, *, gpu: bool = False
+    ) -> float:
+        """Return the peak bytes of a prefill, without weights and embeddings.
 
-        Layer l holds the keys and values so far, the rows that entered it, and beside them the
-        larger of what its two halves need. Attention: another hidden row and two and a half of the
-        queries' while positions rotate them, or three of the queries', or two hidden rows. The MLP:
-        another hidden row, and of `MLP_ROWS` rows at a time two of the MLP's width, one hidden and
-        two in float32.
+        Layer l holds the keys and values so far, the rows that entered it, and the larger of what
+        attention and MLP need. Per row, attention needs one more hidden row and two and a half rows
+        of the queries' width during rotary embedding, or three of the queries' width, or two hidden
+        rows. The MLP needs one more hidden row, and for each of up to `MLP_ROWS` rows two of the
+        MLP's width, one hidden and two hidden in float32.
 
         Parameters
         ----------
         lengths : sequence of int, length L
             Tokens entering each layer, text included.
         bytes_per_value : float
-            Of hidden states, keys and values.
+            For hidden states, keys and values.
+        gpu : bool
+            On a GPU, chunks of the MLP have `MLP_ROWS_GPU` rows.
         """
+        block = MLP_ROWS_GPU if gpu else MLP_ROWS
         hidden, queries, width = self.hidden, self.heads * self.head_dim, bytes_per_value
         attention = max(2 * hidden + 2.5 * queries, hidden + 3 * queries, 3 * hidden) * width
         angles = 2 * self.head_dim * width
 
         def held(layer: int, length: int) -> float:
             slab = (2 * self.mlp_width(layer) + hidden) * width + 2 * hidden * 4
-            mlp = length * 2 * hidden * width + min(length, MLP_ROWS) * slab
+            mlp = length * 2 * hidden * width + min(length, block) * slab
             cache = self.kv_bytes(lengths[: layer + 1], width)
             return cache + length * angles + max(length * attention, mlp)
 
@@ -258,9 +266,9 @@ class TextShape:
 def _encoder_flops(
     hidden: int, weights: int, layers: int, windows: Iterable[int], full: int, full_layers: int
 ) -> int:
-    """Operations of encoder layers: products over all positions, attention inside windows.
+    """Return the operations of encoder layers with windowed attention.
 
-    `weights` are one layer's; `full_layers` of the layers attend over all `full` positions.
+    `weights` are one layer's; `full_layers` layers attend to all `full` positions.
     """
     windows = tuple(windows)
     pairs = (layers - full_layers) * sum(n * n for n in windows) + full_layers * full * full
@@ -276,18 +284,18 @@ class VisionShape:
     layers, hidden, intermediate, heads : int
         Blocks and widths.
     patch, temporal_patch, merge : int
-        Pixels of a patch's side, frames of a patch, patches of a token's side.
+        Pixels along a patch's side, frames of a patch, patches along a token's side.
     window : int
-        Pixels of an attention window's side; 0 if every block attends over the whole frame.
+        Pixels along an attention window's side; 0 if every block attends to the whole frame.
     full_attention : tuple of int
-        Blocks that attend over the whole frame instead of windows.
+        Blocks that attend to the whole frame instead of windows.
     output : int
-        Width of the embeddings it makes.
+        Width of the output embeddings.
     gated : bool
         Whether its MLPs have three matrices (gated) or two.
     planes : int
-        Embeddings it makes of each token, each with a merger of its own: the first enters the
-        decoder, the others are added after its first layers.
+        Output embeddings per token, each with its own merger: the first enters the decoder, the
+        others are added after its first layers.
     """
 
     layers: int
@@ -323,7 +331,7 @@ class VisionShape:
         return self.layers * self._block_weights + self._merger_weights + self._embedding_weights
 
     def flops(self, grid: tuple[int, int, int]) -> float:
-        """Return the operations over a grid of (t, h, w) patches."""
+        """Return the operations for a grid of (t, h, w) patches."""
         steps, height, width = grid
         area = height * width
         side = self.window // self.patch or max(height, width, 1)
@@ -340,16 +348,18 @@ class VisionShape:
     def peak_bytes(
         self, grid: tuple[int, int, int] | None, bytes_per_value: float, *, gpu: bool = False
     ) -> float:
-        """Return the most bytes of a batch: six hidden rows, three of the MLP's, and the patches.
+        """Return the peak bytes of a batch.
+
+        Per patch: six hidden rows, three rows of the MLP's width, and the patch itself.
 
         Parameters
         ----------
         grid : tuple of int or None
             (t, h, w) in patches.
         bytes_per_value : float
-            Of hidden states.
+            For hidden states.
         gpu : bool
-            On a GPU batches are larger.
+            Use the larger batch of a GPU.
         """
         t, h, w = grid or (0, 0, 0)
         patches = min(t * h * w, max(VISION_BATCH_GPU if gpu else VISION_BATCH, h * w))
@@ -359,16 +369,16 @@ class VisionShape:
 
 @dataclass(frozen=True)
 class Projections:
-    """Weights of an audio encoder outside its layers, where they are not Whisper's.
+    """Weights of an audio encoder outside its layers, if they differ from Whisper's.
 
     Attributes
     ----------
     stem : int
-        Weights of what makes the layers' positions of a spectrogram.
+        Weights before the layers (spectrogram to positions).
     stem_per_position : int
-        Multiplications for each position: a convolution meets its weights once per output.
+        Multiplications of the stem per position: a convolution uses its weights once per output.
     head : int
-        Weights of what makes tokens of the last layer's states, met once per token.
+        Weights after the layers (states to tokens), used once per token.
     """
 
     stem: int
@@ -378,7 +388,7 @@ class Projections:
 
 @dataclass(frozen=True)
 class AudioShape:
-    """Sizes of the audio encoder: Whisper's layers, over windows.
+    """Sizes of the audio encoder: Whisper's layers with windowed attention.
 
     Attributes
     ----------
@@ -388,9 +398,9 @@ class AudioShape:
     window : int
         Log-mel frames of an attention window.
     output : int
-        Width of the embeddings it makes.
+        Width of the output embeddings.
     frames_per_position : Fraction
-        Log-mel frames of one position of the layers.
+        Log-mel frames per position of the layers.
     positions_per_token : int
         Positions that are pooled into a token.
     projections : Projections or None
@@ -417,7 +427,7 @@ class AudioShape:
         if self.projections is not None:
             return self.projections
         taps = 3 * self.hidden
-        # The first convolution runs at twice the rate of the second.
+        # The first convolution has twice as many outputs as the second.
         return Projections(
             stem=taps * (self.mel_bins + self.hidden),
             stem_per_position=taps * (2 * self.mel_bins + self.hidden),
@@ -431,7 +441,7 @@ class AudioShape:
         return self.layers * self._layer_weights + outside.stem + outside.head
 
     def flops(self, tokens: int) -> float:
-        """Return the operations of making `tokens` tokens."""
+        """Return the operations to compute `tokens` tokens."""
         positions = self.positions_per_token * tokens
         span = max(1, round(self.window / self.frames_per_position))
         windows = [min(span, positions - at) for at in range(0, positions, span)]
@@ -459,9 +469,9 @@ class Shapes:
         Parameters
         ----------
         bytes_per_weight : float
-            Of everything that is not quantised.
+            For everything that is not quantised.
         quantised : float, optional
-            Of the decoder's layers; `bytes_per_weight` if not given.
+            For the decoder's layers; default `bytes_per_weight`.
         """
         width = bytes_per_weight if quantised is None else quantised
         encoders = self.vision.parameters + self.audio.parameters
@@ -470,9 +480,9 @@ class Shapes:
 
 
 def described(value: Any) -> dict[str, Any]:
-    """Return a dataclass as plain values for a report; parts of shapes at their default left out.
+    """Return a dataclass as plain values for a report.
 
-    So a report says of a model what is special about it, and no more.
+    Fields of shapes at their default are left out, so that a report lists only what differs.
     """
     found: dict[str, Any] = {}
     for item in fields(value):

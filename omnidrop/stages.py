@@ -1,7 +1,7 @@
-"""Names of the stages that are timed, in one place.
+"""Names of the timed stages, shared by engine, reports and command line.
 
-A name is also what the JSON documents show, so its text never changes. The seconds that go with a
-name are an `omnidrop.report.trace.Stage`.
+JSON documents contain these names, so their text never changes. The time of a stage is an
+`omnidrop.report.trace.Stage`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class StageName(StrEnum):
     FIT = "fit"  #: choosing the budget that fits given limits
     ENTRY = "entry"  #: choosing the tokens that enter layer 0
     PREFILL = "prefill"
-    SELECTION = "selection"  #: part of `PREFILL`: scoring and choosing between layers
+    SELECTION = "selection"  #: part of `PREFILL`: scoring and selecting tokens between layers
     CHOICES = "choices"  #: scoring given answers
     ANSWER = "answer"
     DECODE = "decode"  #: part of `ANSWER`: all tokens after the first
@@ -34,12 +34,12 @@ class StageName(StrEnum):
 
 
 def prefix_stage(through: int, layers: int) -> str:
-    """Name the part of a prefill that an earlier question has computed.
+    """Name the part of a prefill that was reused from an earlier question.
 
     Parameters
     ----------
     through : int
-        Layers computed before, from the first.
+        Number of reused layers, from the first.
     layers : int
         Layers of the decoder.
     """

@@ -1,7 +1,8 @@
-"""What the tokens of a prompt are: the values that travel between the rooms, and nothing else.
+"""Types of a prompt's tokens, shared by all packages.
 
 A `Prompt` holds ids, positions and a `TokenMap`; every token index in every report refers to that
-map. A model family makes them (`omnidrop.models.family.Template`), methods and reports read them.
+map. The template of a model family creates them (`omnidrop.models.family.Template`); methods and
+reports read them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 
 
 class Kind(IntEnum):
-    """What a token is. Only VIDEO and AUDIO are ever dropped."""
+    """Kind of a token. Only VIDEO and AUDIO tokens are ever dropped."""
 
     TEXT = 0
     QUESTION = 1
@@ -25,7 +26,7 @@ class Kind(IntEnum):
 
 @dataclass(frozen=True)
 class TokenMap:
-    """What each token of a sequence is, and where it stands in the clip.
+    """Kind of each token of a sequence, and its place in the clip.
 
     Attributes
     ----------
@@ -34,8 +35,8 @@ class TokenMap:
     chunk : Tensor, (N,) int32
         Index of the temporal chunk of the clip; -1 for text and markers.
     grid : Tensor, (N, 3) int32
-        (t, h, w) cell of a video token in LLM cells, (t, -1, -1) for an audio token (t counts
-        audio tokens), -1 for the others.
+        (t, h, w) of a video token in the grid of merged patches, (t, -1, -1) of an audio token (t
+        counts audio tokens), -1 for the others.
     """
 
     kind: torch.Tensor
@@ -62,12 +63,12 @@ class TokenMap:
 
     @property
     def question(self) -> torch.Tensor:
-        """Mask of the user's own words, (N,) bool."""
+        """Mask of the user's words, (N,) bool."""
         return self.kind == Kind.QUESTION
 
     @property
     def chunks(self) -> int:
-        """Number of chunks, counted by the highest chunk index."""
+        """Number of chunks: the highest chunk index plus one."""
         return int(self.chunk.max()) + 1 if len(self) else 0
 
     def select(self, index: torch.Tensor) -> TokenMap:
@@ -77,7 +78,7 @@ class TokenMap:
 
 @dataclass(frozen=True)
 class Media:
-    """What of a clip is in the prompt.
+    """Sizes of a clip's video and audio in the prompt.
 
     Attributes
     ----------
@@ -95,7 +96,7 @@ class Media:
 
     def __post_init__(self) -> None:
         if self.grid is not None and not (self.second_per_grid and self.second_per_grid > 0):
-            raise ValueError(f"a grid of {self.grid} with {self.second_per_grid} s per step")
+            raise ValueError(f"grid {self.grid} needs second_per_grid, not {self.second_per_grid}")
 
     def __bool__(self) -> bool:
         """Whether there is video or audio."""
@@ -126,7 +127,7 @@ class ClipTokens:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A whole prompt, ready for the engine.
+    """A complete prompt, ready for the engine.
 
     Attributes
     ----------
@@ -153,16 +154,16 @@ class TextEncoder(Protocol):
     """Turns text into ids."""
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Return ids, and the (start, end) characters that each stands for.
+        """Return ids, and the (start, end) characters of each.
 
-        A special token spelled out in `text` is text like any other, so that nobody's words can
-        open a turn or add a placeholder.
+        A special token written in `text` is plain text, so that a user's words cannot open a turn
+        or add a placeholder.
         """
         ...
 
 
 class Asked(NamedTuple):
-    """Text that ends with the user's own words, and the character they start at."""
+    """Text that ends with the user's words, and the index of their first character."""
 
     text: str
     start: int

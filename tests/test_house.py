@@ -34,6 +34,7 @@ GROUND = {
     "moving": set(),
     "shapes": set(),
     "stages": set(),
+    "begun": {"errors"},
     "files": {"errors"},
     "options": {"errors"},
 }

@@ -11,6 +11,8 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from omnidrop.shapes import (
+    MLP_ROWS,
+    MLP_ROWS_GPU,
     AudioShape,
     Experts,
     Projections,
@@ -241,6 +243,9 @@ def test_peaks_by_hand():
     rows = 10 * 2 * 32 * 4 + 10 * ((2 * 48 + 32) * 4 + 2 * 32 * 4)
     assert s.peak_bytes((10, 10), 4) == 2 * 2 * 8 * 4 * 20 + 10 * 2 * 8 * 4 + rows
     assert s.peak_bytes((10, 4), 4) < s.peak_bytes((10, 10), 4)
+    # On a GPU, more rows at once pass the MLP.
+    more = s.peak_bytes((4096,) * 2, 4, gpu=True) - s.peak_bytes((4096,) * 2, 4)
+    assert more == (MLP_ROWS_GPU - MLP_ROWS) * ((2 * 48 + 32) * 4 + 2 * 32 * 4)
     pixels = 4 * 3 * 2 * 14**2
     assert VISION.peak_bytes((1, 6, 4), 2) == 24 * ((6 * 8 + 3 * 12) * 2 + pixels)
     assert VISION.peak_bytes((999, 100, 100), 2) == VISION.peak_bytes((1, 100, 100), 2)

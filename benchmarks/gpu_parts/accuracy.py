@@ -1,4 +1,4 @@
-"""Numbers of a device, at a published shape: the checks of `agreement` as rows."""
+"""Accuracy on a device at a published shape: the checks of `agreement` as rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOKENS = 48
 #: Positions at which logits are compared, for each clip.
 POSITIONS = 16
 
-#: What scores may differ by between two devices in float32, in units of the largest.
+#: Allowed difference of float32 scores between two devices, relative to the largest score.
 ROUNDING = 1e-3
 
 
@@ -65,7 +65,7 @@ def accuracy(bench: Bench, name: str, shape: Shape, tokens: int) -> None:
 
 
 def choices(bench: Bench, shape: Shape, tokens: int) -> None:
-    """What a small model keeps on this device against the CPU."""
+    """Compare the tokens that a small model keeps on this device and on the CPU."""
     if not bench.allows("accuracy", "choices", 5.0 if bench.device.type == "cuda" else 0.0):
         return
     host = build(shape, torch.device("cpu"), torch.float32)

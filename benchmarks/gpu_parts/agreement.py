@@ -1,4 +1,4 @@
-"""Is a device right? Tokens and logits against transformers', choices against the CPU's.
+"""Checks a device's results: tokens and logits against transformers, kept tokens against the CPU.
 
     tokens_equal        float32: greedy answers, token by token
     distances           16 bits: how far logits are from a float32 run's, ours and theirs
@@ -37,13 +37,13 @@ from omnidrop.tokens import TokenMap
 
 QUESTION = "What instrument plays first?"
 
-#: Largest distance of ours in units of transformers' own.
+#: Largest allowed ratio of our distance to that of transformers.
 ALLOWED = 1.1
 
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Multiply float32 in float32: no TF32 inside."""
+    """Compute float32 products in full float32, without TF32."""
     products, convolutions = (
         torch.backends.cuda.matmul.allow_tf32,
         torch.backends.cudnn.allow_tf32,
@@ -70,12 +70,12 @@ def tokens_equal(model: Model, thinker: Any, features: Features, new: int) -> tu
     Parameters
     ----------
     model : Model
-        OmniDrop's, unpruned here.
+        OmniDrop's; it runs unpruned.
     thinker : Module
         Transformers' with the same weights.
     features : Features
     new : int
-        Tokens to make.
+        Tokens to generate.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def tokens_equal(model: Model, thinker: Any, features: Features, new: int) -> tu
 
 
 def forced_logits(model: Model, features: Features, forced: list[int]) -> torch.Tensor:
-    """Return OmniDrop's unpruned logits where it says `forced`, (len(forced), V) float32."""
+    """Return OmniDrop's unpruned logits for the forced tokens, (len(forced), V) float32."""
     seen: list[Prefilled] = []
     with model.features(features) as session:
         session.ask(
@@ -121,7 +121,7 @@ class Reference:
     ids : list of int
         Its greedy answer.
     logits : Tensor, (n, V) float32
-        What each was chosen from.
+        Logits that each token was selected from.
     """
 
     ids: list[int]
@@ -129,7 +129,7 @@ class Reference:
 
     @classmethod
     def of(cls, model: Model, thinker: Any, features: Features, new: int) -> Reference:
-        """Run it; `model` only words the prompt."""
+        """Run it; `model` only provides the prompt."""
         with full_float32():
             ids = peer.prompt_ids(model, features, QUESTION)
             said = peer.generate(thinker, ids, features, new, logits=True)
@@ -139,12 +139,12 @@ class Reference:
 
 @dataclass(frozen=True)
 class Distances:
-    """Distance of logits to a float32 run over the run's own norm.
+    """Distance of logits from a float32 run, relative to the norm of that run's logits.
 
     Attributes
     ----------
     ours, theirs : float
-        Of OmniDrop and of transformers in the same dtype.
+        Distance of OmniDrop and of transformers in the same dtype.
     """
 
     ours: float
@@ -152,12 +152,12 @@ class Distances:
 
     @property
     def ratio(self) -> float:
-        """Ours in units of theirs."""
+        """Our distance divided by theirs."""
         return self.ours / self.theirs
 
 
 def distances(model: Model, thinker: Any, cases: list[tuple[Features, Reference]]) -> Distances:
-    """Compare both with float32 runs that say the same words.
+    """Compare both with float32 runs on the same forced tokens.
 
     Parameters
     ----------
@@ -183,21 +183,21 @@ def distances(model: Model, thinker: Any, cases: list[tuple[Features, Reference]
 
 
 @dataclass
-class Asked:
-    """What a method was asked after a layer, what it saw, and what it answered.
+class Call:
+    """One call of a method: its inputs and its selection.
 
     Attributes
     ----------
     layer : int
         -1 at entry.
     kept : Tensor, (n,) int64
-        Its own choice, on the CPU, whatever went on.
+        The method's selection, on the CPU, even if a script replaced it.
     replayed : Tensor, (n,) int64
-        Its choice on the CPU from just what it saw.
+        Its selection when run on the CPU with the same inputs.
     seen : dict of Tensor
-        What it looked at, on the CPU.
+        The inputs that it read, on the CPU.
     mix : Mix or None
-        What its kept tokens carry where that is not their own, on the CPU.
+        Its merges, on the CPU.
     """
 
     layer: int
@@ -208,7 +208,7 @@ class Asked:
 
 
 class Recorded:
-    """A `LayerView` over another that notes what is looked at, or over such notes."""
+    """A `LayerView` that records what is read from another view, or replays such a record."""
 
     def __init__(
         self, view: LayerView, state: MethodState, notes: dict[str, torch.Tensor] | None = None
@@ -241,8 +241,8 @@ class Recorded:
         return self._look("text_embeds", rows)
 
 
-class Followed(LayerMethod):
-    """A method whose choices are noted and, where a script is given, replaced by the script's.
+class Recorder(LayerMethod):
+    """Records the selections of a method and, if a script is given, replaces them by the script's.
 
     So two devices are compared layer by layer from the same tokens, and one tie does not make all
     later layers differ.
@@ -250,37 +250,37 @@ class Followed(LayerMethod):
     Parameters
     ----------
     inner : Method
-        Chooses.
-    script : list of Asked, optional
-        Of another run, whose choices go on instead.
+        The method that selects.
+    script : list of Call, optional
+        Record of another run, whose selections are used instead.
     """
 
-    name = "followed"
+    name = "recorder"
 
-    def __init__(self, inner: Method, script: list[Asked] | None = None) -> None:
+    def __init__(self, inner: Method, script: list[Call] | None = None) -> None:
         cache = inner.cache if isinstance(inner, LayerMethod) else "own"
         super().__init__(budget=inner.budget, cache=cache)
         object.__setattr__(self, "inner", inner)
         object.__setattr__(self, "script", script)
-        object.__setattr__(self, "asked", [])
+        object.__setattr__(self, "calls", [])
         object.__setattr__(self, "wants", inner.wants)
         object.__setattr__(self, "question_free", inner.question_free)
         object.__setattr__(self, "needs_host", inner.needs_host)
 
     inner: Method
-    script: list[Asked] | None
-    asked: list[Asked]
+    script: list[Call] | None
+    calls: list[Call]
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
         """Plan as the inner method does."""
         return self.inner.plan(tokens, layers)
 
     def start(self, plan: Plan) -> MethodState:
-        """Remember what the inner method remembers."""
+        """Return the inner method's state."""
         return self.inner.start(plan)
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
-        """Do as `keep` does, at entry."""
+        """As `keep`, at entry."""
         seen = {
             name: value.detach().cpu().clone()
             for name in ("embeds", "audio_attention", "video_attention")
@@ -291,10 +291,10 @@ class Followed(LayerMethod):
         on_cpu.generator.set_state(state)
         entry = self.inner.enter(view, plan)
         replayed = self.inner.enter(on_cpu, plan).keep
-        return self._go_on(entry, -1, replayed, seen)
+        return self._scripted(entry, -1, replayed, seen)
 
     def keep(self, view: LayerView, count: int) -> torch.Tensor | Entry:
-        """Choose, note, choose again on the CPU from what was seen, and let the script's go on."""
+        """Select, record, select again on the CPU from the same inputs; return the script's."""
         before, state = view.state.fork(), view.generator.get_state()
         seen = Recorded(view, view.state)
         chosen = self.inner.keep(seen, count)
@@ -304,20 +304,20 @@ class Followed(LayerMethod):
         replay.generator.set_state(state)
         again = self.inner.keep(replay, count)
         replayed = again.keep if isinstance(again, Entry) else again
-        return self._go_on(entry, view.layer, replayed, seen.seen)
+        return self._scripted(entry, view.layer, replayed, seen.seen)
 
-    def _go_on(
+    def _scripted(
         self, entry: Entry, layer: int, replayed: torch.Tensor, seen: dict[str, torch.Tensor]
     ) -> Entry:
         mix = entry.mix
         if mix is not None:
             mix = Mix(mix.kept.cpu(), mix.source.cpu(), mix.weight.cpu())
-        asked = Asked(layer, entry.keep.cpu(), replayed.cpu(), seen, mix)
-        self.asked.append(asked)
+        call = Call(layer, entry.keep.cpu(), replayed.cpu(), seen, mix)
+        self.calls.append(call)
         if self.script is None:
             return entry
-        scripted = self.script[len(self.asked) - 1]
-        if torch.equal(scripted.kept, asked.kept):
+        scripted = self.script[len(self.calls) - 1]
+        if torch.equal(scripted.kept, call.kept):
             return entry
         device = entry.keep.device
         mix = scripted.mix
@@ -333,18 +333,18 @@ def _on_cpu(tokens: TokenMap) -> TokenMap:
 
 @dataclass(frozen=True)
 class ChoiceDifference:
-    """How a layer's choice differs between two devices that were given the same tokens.
+    """Difference of a layer's selection between two devices, given the same tokens.
 
     Attributes
     ----------
     layer : int
         -1 at entry.
     swapped : int
-        Tokens that only one of them keeps, halved.
+        Half the number of tokens that only one of them keeps.
     scores : float
-        Largest difference of what both looked at, in units of its largest value.
+        Largest difference of the inputs, relative to their largest value.
     same_rule : bool
-        Whether the CPU chooses as the device did from what the device saw.
+        Whether the CPU selects the same tokens from the device's inputs.
     """
 
     layer: int
@@ -353,7 +353,7 @@ class ChoiceDifference:
     same_rule: bool
 
     def tie(self, rounding: float) -> bool:
-        """Whether rounding of what was seen explains the difference, or there is none."""
+        """Whether there is no difference, or rounding of the inputs explains it."""
         return self.same_rule and self.scores <= rounding
 
 
@@ -373,25 +373,25 @@ def compare_choices(
     Returns
     -------
     list of ChoiceDifference
-        One per time the method was asked, differing or not.
+        One per call of the method, with or without a difference.
     """
-    runs: list[list[Asked]] = []
+    runs: list[list[Call]] = []
     for model in (first, second):
-        followed = Followed(method, runs[0] if runs else None)
+        recorder = Recorder(method, runs[0] if runs else None)
         with full_float32():
-            greedy(model, features, 1, followed)
-        runs.append(followed.asked)
+            greedy(model, features, 1, recorder)
+        runs.append(recorder.calls)
     found = []
     for one, other in zip(*runs, strict=True):
         assert one.layer == other.layer
         assert len(one.kept) == len(other.kept)
         swapped = len(one.kept) - int(torch.isin(one.kept, other.kept).sum())
-        apart = [_apart(one.seen[key], other.seen[key]) for key in one.seen]
+        apart = [_difference(one.seen[key], other.seen[key]) for key in one.seen]
         same = torch.equal(other.replayed, other.kept)
         found.append(ChoiceDifference(one.layer, swapped, max(apart, default=0.0), same))
     return found
 
 
-def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+def _difference(one: torch.Tensor, other: torch.Tensor) -> float:
     largest = float(one.abs().max()) if one.numel() else 0.0
     return float((one - other).abs().max()) / largest if largest else 0.0

@@ -1,4 +1,4 @@
-"""A run of measurements: a time limit, cells in turns, rows printed and saved as they come."""
+"""Runs measurements in turns within a time limit; prints and saves each row when it is done."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from omnidrop.errors import MemoryShortError
 SCHEMA = "omnidrop.gpu/1"
 OUT_OF_MEMORY = "out of memory"
 
-#: Seconds kept back of the limit, for writing and for what an estimate misses.
+#: Seconds of the limit that are reserved for writing and for errors of estimates.
 RESERVE = 2.0
 
 Reading = dict[str, Any]
@@ -29,7 +29,7 @@ Cell = Callable[[], Reading]
 
 
 class TooLongError(BaseException):
-    """A cell outlasted its time; not an `Exception`, so that no library takes it for its own."""
+    """A cell took too long. Not an `Exception`, so that no library catches it."""
 
 
 class Bench:
@@ -39,7 +39,7 @@ class Bench:
     ----------
     device : torch.device
     repeats : int
-        Rounds that count, after one that does not.
+        Measured rounds, after one warm-up round.
     limit : float, optional
         Seconds for everything, counted from `began`.
     began : float, optional
@@ -47,16 +47,16 @@ class Bench:
     out : Path, optional
         JSON file, written after every row.
     about : dict, optional
-        What else the JSON says of the run.
+        More values for the JSON.
 
     Attributes
     ----------
     rows : list of dict
-        What was measured: part, name and values of each row.
+        Measurements: part, name and values of each row.
     left_out : list of dict
-        What was not, and why.
+        Measurements that were left out, and why.
     wrong : bool
-        Whether a cell failed otherwise than for want of memory or time.
+        Whether a cell failed for another reason than memory or time.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class Bench:
         return self.limit - RESERVE - (time.perf_counter() - self.began)
 
     def allows(self, part: str, name: str, seconds: float = 0.0) -> bool:
-        """Whether there is time for something that takes about so long; say so where not."""
+        """Return whether `seconds` are left; if not, note and print that it is left out."""
         left = self.left()
         if left > 0 and seconds <= left:
             return True
@@ -102,7 +102,7 @@ class Bench:
         return False
 
     def leave_out(self, part: str, name: str, reason: str) -> None:
-        """Note and print once that something is not measured."""
+        """Record and print, once, that something is not measured."""
         if any((known["part"], known["name"]) == (part, name) for known in self.left_out):
             return
         self.left_out.append({"part": part, "name": name, "reason": reason})
@@ -118,7 +118,7 @@ class Bench:
         return row
 
     def fail(self, part: str, name: str, error: BaseException, **about: Any) -> str:
-        """Make a row of a failure; return what it says."""
+        """Add a row for a failure; return its text."""
         if isinstance(error, (torch.OutOfMemoryError, MemoryShortError)):
             reason = OUT_OF_MEMORY
         elif isinstance(error, TooLongError):
@@ -137,23 +137,23 @@ class Bench:
         bounds: dict[str, float] | None = None,
         **about: Any,
     ) -> dict[str, dict[str, Any]]:
-        """Measure cells in turns: one round that does not count, then `repeats` that do.
+        """Measure cells in turns: one warm-up round, then `repeats` measured rounds.
 
         Parameters
         ----------
         part : str
         cells : dict of callable
-            Each returns its readings; numbers become medians, of anything else the last is taken.
+            Each returns its readings; the row has the median of numbers, else the last value.
         bounds : dict of float, optional
             Seconds after which a cell is interrupted.
         **about
-            Values that every row gets: shape, tokens.
+            Values for every row: shape, tokens.
 
         Returns
         -------
         dict of dict
-            The rows of the cells that did not fail. `rounds` counts the rounds behind the medians;
-            0 where time sufficed for the first, uncounted round alone, whose readings then stand.
+            The rows of the cells that did not fail. `rounds` is the number of measured rounds; if
+            it is 0, time was enough for the warm-up round only, and the row has its readings.
         """
         readings: dict[str, list[Reading]] = {name: [] for name in cells}
         took: dict[str, float] = {}
@@ -194,13 +194,13 @@ class Bench:
         return rows
 
     def result(self) -> dict[str, Any]:
-        """Return everything as plain values."""
+        """Return all results as plain values."""
         seconds = time.perf_counter() - self.began
         whole = {**self.about, "seconds": seconds, "rows": self.rows, "left_out": self.left_out}
         return plain(whole)
 
     def save(self) -> None:
-        """Write what there is so far."""
+        """Write the results so far."""
         if self.out is not None:
             text = json.dumps(self.result(), indent=1) + "\n"
             part = self.out.with_name(self.out.name + ".part")
@@ -210,7 +210,7 @@ class Bench:
 
 @contextmanager
 def interrupted(seconds: float) -> Iterator[None]:
-    """Raise `TooLongError` in what is run inside, after so many seconds."""
+    """Raise `TooLongError` in the `with` block after `seconds`."""
 
     def stop(*_: object) -> None:
         raise TooLongError(f"not done after {seconds:.0f} s")
@@ -228,21 +228,21 @@ def interrupted(seconds: float) -> Iterator[None]:
 
 
 def middle(values: list[Any]) -> Any:
-    """Return the median of numbers, or else the last value."""
+    """Return the median of numbers, or the last value of anything else."""
     if all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
         return statistics.median(values)
     return values[-1]
 
 
 def free(device: torch.device) -> None:
-    """Give back what nobody holds."""
+    """Free unused memory."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def words(about: dict[str, Any]) -> str:
-    """Return the values that say which table a row belongs to."""
+    """Return the values that identify a row's table, as text."""
     return "".join(f", {value}" for value in about.values())
 
 
@@ -253,7 +253,7 @@ def line(part: str, name: str, values: dict[str, Any]) -> str:
 
 
 def word(value: Any) -> str:
-    """Return a value in few characters."""
+    """Return a value as short text."""
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, list) and len(value) > 8:
@@ -262,7 +262,7 @@ def word(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return the same with None for what is not a number, which JSON does not know."""
+    """Replace NaN and infinities by None, because JSON does not have them."""
     if isinstance(value, dict):
         return {key: plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

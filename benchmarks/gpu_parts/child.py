@@ -1,7 +1,7 @@
-"""A fresh process that loads a checkpoint and answers, telling the seconds of each part.
+"""A fresh process that loads a checkpoint and answers, and prints the seconds of each part.
 
-Run by `fresh`, not by hand. Every part is a line of JSON on stdout as soon as it is over; when
-`--seconds` are over, the stack goes to stderr and the process ends.
+Run by `fresh`, not by hand. Every part is printed as a line of JSON when it ends; after `--seconds`
+the stack is printed to stderr and the process ends.
 """
 
 import time
@@ -25,7 +25,7 @@ class Marks:
     def __init__(self, began: float) -> None:
         self._last = began
 
-    def tell(self, name: str, at: float | None = None, **values: object) -> None:
+    def add(self, name: str, at: float | None = None, **values: object) -> None:
         """Print the seconds since the last mark."""
         at = time.time() if at is None else at
         print(json.dumps({"mark": name, "seconds": at - self._last, **values}), flush=True)
@@ -33,7 +33,7 @@ class Marks:
 
 
 def main() -> None:
-    """Load, answer, tell."""
+    """Load, answer, and print the times."""
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("--who", choices=("omnidrop", "transformers"), default="omnidrop")
@@ -47,22 +47,22 @@ def main() -> None:
     options = parser.parse_args()
     faulthandler.dump_traceback_later(options.seconds, exit=True)
     marks = Marks(options.began)
-    marks.tell("start of Python", FIRST)
+    marks.add("start of Python", FIRST)
     import torch
 
-    marks.tell("import torch")
+    marks.add("import torch")
     cuda = options.device.startswith("cuda")
     if cuda:
         torch.zeros(1, device=options.device)
         torch.cuda.synchronize()
-    marks.tell("CUDA start")
+    marks.add("CUDA start")
     from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni  # noqa: F401
 
-    marks.tell("import transformers")
+    marks.add("import transformers")
     if options.quantize:
         import bitsandbytes  # noqa: F401
 
-        marks.tell("import bitsandbytes")
+        marks.add("import bitsandbytes")
     if options.who == "transformers":
         _load_theirs(options, torch)
     else:
@@ -70,7 +70,7 @@ def main() -> None:
     if cuda:
         torch.cuda.synchronize()
     held = torch.cuda.max_memory_allocated() / 1e9 if cuda else None
-    marks.tell("load" if options.who == "transformers" else "end", peak_gb=held)
+    marks.add("load" if options.who == "transformers" else "end", peak_gb=held)
 
 
 def _load_theirs(options: argparse.Namespace, torch: object) -> object:
@@ -95,7 +95,7 @@ def _load_theirs(options: argparse.Namespace, torch: object) -> object:
 
 
 def _ours(options: argparse.Namespace, torch, marks: Marks) -> None:  # type: ignore[no-untyped-def]
-    """Load and answer three times from ready features."""
+    """Load the model and answer three times from precomputed features."""
     import omnidrop
     import omnidrop.engine.session
     import omnidrop.pruning.methods.omnidrop
@@ -105,7 +105,7 @@ def _ours(options: argparse.Namespace, torch, marks: Marks) -> None:  # type: ig
         from omnidrop.models import pinned
 
         pinned.reads_pinned = lambda device: False
-    marks.tell("import omnidrop")
+    marks.add("import omnidrop")
     grid = tuple(options.grid)
     generator = torch.Generator().manual_seed(0)
     features = Features(
@@ -114,7 +114,7 @@ def _ours(options: argparse.Namespace, torch, marks: Marks) -> None:  # type: ig
         second_per_grid=1.0,
         mel=torch.rand(128, 100 * grid[0], generator=generator),
     )
-    marks.tell("features, made up: not counted")
+    marks.add("features, made up: not counted")
     model = omnidrop.load(
         options.folder,
         device=options.device,
@@ -127,12 +127,12 @@ def _ours(options: argparse.Namespace, torch, marks: Marks) -> None:  # type: ig
         held = torch.cuda.memory_allocated() / 1e9
     else:
         held = None
-    marks.tell("load", held_gb=held)
+    marks.add("load", held_gb=held)
     greedy = omnidrop.GenerateOptions(max_new_tokens=options.new)
     for name in ("first question", "second question", "third question"):
         with model.features(features) as session:
             trace = session.ask(QUESTION, options=greedy, reuse=False).trace
-        marks.tell(name, ttft=trace.ttft, tokens_per_second=trace.tokens_per_second)
+        marks.add(name, ttft=trace.ttft, tokens_per_second=trace.tokens_per_second)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The demo model's answers on a GPU against those on a CPU, from ready features.
+"""The demo model's answers on a GPU against those on a CPU, from precomputed features.
 
-`prepare` decodes AVSynth test clips and keeps their resized frames and log-mel in one safetensors
-file (about 1 MB a clip), the questions in its header; it needs PyAV. `demo` needs no media library:
-every question is asked on the CPU in float32 and then in every other way that this machine has
-(CUDA in float32 and bfloat16, with sdpa, eager and flash attention, and 4-bit where bitsandbytes
-is), unpruned and with OmniDrop at 30 %.
+`prepare` decodes AVSynth test clips and stores their resized frames and log-mel in one safetensors
+file (about 1 MB a clip), with the questions in its header; it needs PyAV. `demo` needs no media
+library: it asks every question on the CPU in float32 and in every other configuration that this
+machine supports (CUDA in float32 and bfloat16, with sdpa, eager and flash attention, and 4-bit with
+bitsandbytes), unpruned and with OmniDrop at 30 %.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def read(path: Path, spec: VideoSpec) -> tuple[dict[str, Features], dict[str, li
     return found, asked
 
 
-def ways() -> dict[str, dict[str, str]]:
-    """Settings of `omnidrop.load` to compare; the first is the reference."""
+def configurations() -> dict[str, dict[str, str]]:
+    """Return the settings of `omnidrop.load` to compare; the first is the reference."""
     found = {"cpu float32": {"device": "cpu", "dtype": "float32"}}
     small = importlib.util.find_spec("bitsandbytes") is not None
     if small:
@@ -96,7 +96,7 @@ def ways() -> dict[str, dict[str, str]]:
 def answers(
     model: omnidrop.Model, features: dict[str, Features], asked: dict[str, list[Question]]
 ) -> dict[str, list[str]]:
-    """What is said to every question under each method."""
+    """Return the answer to every question under each method."""
     said: dict[str, list[str]] = {name: [] for name in METHODS}
     for clip, questions in asked.items():
         with model.features(features[clip]) as session:
@@ -108,17 +108,17 @@ def answers(
 
 
 def demo(bench: Bench, path: Path) -> None:
-    """One row per way and method.
+    """Add one row per configuration and method.
 
     Parameters
     ----------
     bench : Bench
     path : Path
-        File that `prepare` wrote.
+        A file written by `prepare`.
     """
     first: dict[str, list[str]] = {}
     last = 0.0
-    for way, settings in ways().items():
+    for way, settings in configurations().items():
         if not bench.allows("demo", way, last):
             continue
         begun = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a fresh process pays, part by part: imports, CUDA, reading weights, first kernels."""
+"""Startup costs of a fresh process by part: imports, CUDA, reading weights, first kernels."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from benchmarks.gpu_parts.shapes import Shape
 
 CHILD = Path(__file__).with_name("child.py")
 
-#: Seconds that one process may take.
+#: Time limit of one process, in seconds.
 PATIENCE = 120.0
 
-#: Parts that a shell loop pays for every clip, before the question.
+#: Parts that every process of a shell loop repeats before its question.
 STARTING = ("start of Python", "import torch", "CUDA start", "import transformers")
 
 
 def cold_start(bench: Bench, name: str, shape: Shape, folder: Path, tokens: int) -> None:
-    """Start to first token in a fresh process, ours; loading alone, theirs.
+    """Measure a fresh process: ours up to the first token, transformers' loading only.
 
     Parameters
     ----------
@@ -101,17 +101,17 @@ def process(
     ----------
     bench : Bench
     part, row, name : str
-        Of the row: part, name and shape.
+        Part and name of the row, name of the shape.
     shape : Shape
     folder : Path
         Checkpoint of that shape.
     tokens : int
         AV tokens, about.
     who : {"omnidrop", "transformers"}
-        Transformers loads and does not answer.
+        With "transformers" the process loads and does not answer.
     quantize : {None, "4bit", "8bit"}
     plain : bool
-        Let transformers read the weights for OmniDrop, too.
+        Let transformers read the weights for OmniDrop.
     """
     seconds = min(PATIENCE, bench.left())
     grid = max(2, round(tokens / shape.tokens_per_second)), *shape.frame
@@ -156,7 +156,7 @@ def process(
 
 
 def forget(folder: Path) -> None:
-    """Ask the system to drop its copies of a checkpoint's files in memory."""
+    """Ask the system to drop a checkpoint's files from the page cache."""
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Transformers' own `generate` on the same features and the same prompt."""
+"""Runs transformers' `generate` on the same features and the same prompt."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from omnidrop.tokens import Media
 
 
 @dataclass(frozen=True)
-class Said:
-    """What `generate` gave.
+class Generation:
+    """Result of `generate`.
 
     Attributes
     ----------
@@ -26,7 +26,7 @@ class Said:
     ticks : list of float
         Seconds from the call to each of them.
     logits : Tensor or None, (n, V) float32
-        Where asked for: what each was chosen from.
+        Logits that each token was selected from, if requested.
     """
 
     ids: list[int]
@@ -35,24 +35,24 @@ class Said:
 
 
 class Ticks:
-    """A streamer that notes when tokens come; the library copies each to the host for it."""
+    """A streamer that records when tokens arrive; transformers copies each to the host for it."""
 
     def __init__(self) -> None:
         self.at: list[float] = []
         self._prompt = True
 
     def put(self, value: torch.Tensor) -> None:
-        """Take the prompt, then tokens."""
+        """Receive the prompt, then tokens."""
         if not self._prompt:
             self.at.append(time.perf_counter())
         self._prompt = False
 
     def end(self) -> None:
-        """Do nothing: all is noted."""
+        """Do nothing."""
 
 
 def prompt_ids(model: Model, features: Features, question: str) -> torch.Tensor:
-    """Return the ids of OmniDrop's prompt about the features, (n,) int64."""
+    """Return the ids of OmniDrop's prompt for the features, (n,) int64."""
     tokens = (
         0 if features.mel is None else model.adapter.template.audio_tokens(features.mel.shape[1])
     )
@@ -70,7 +70,7 @@ def generate(
     forced: list[int] | None = None,
     logits: bool = False,
     **settings: Any,
-) -> Said:
+) -> Generation:
     """Answer greedily from features in the host's memory.
 
     Parameters
@@ -81,13 +81,13 @@ def generate(
         The prompt.
     features : Features
     new : int
-        Tokens to make.
+        Tokens to generate.
     forced : list of int, optional
-        Tokens to say instead of the most probable.
+        Tokens to generate instead of the most probable.
     logits : bool
-        Keep the logits.
+        Return the logits.
     **settings
-        For `generate`, such as cache_implementation.
+        Arguments of `generate`, such as cache_implementation.
     """
     device, dtype = thinker.device, thinker.dtype
     ticks = Ticks()
@@ -121,7 +121,7 @@ def generate(
         )
     synchronize(device)
     kept = torch.cat(out.logits).float() if logits else None
-    return Said(
+    return Generation(
         ids=out.sequences[0, len(ids) :].tolist(),
         ticks=[at - start for at in ticks.at],
         logits=kept,

@@ -1,4 +1,4 @@
-"""Thinkers of published shapes with random weights, and clips of any length, without a download."""
+"""Makes thinkers of published shapes with random weights, and random features of any length."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
 
 ROOT = Path(__file__).resolve().parents[2]
 
-#: Its tokenizer and processor settings serve every shape.
+#: The demo model, whose tokenizer and processor settings are used for every shape.
 DEMO = ROOT / "samples" / "demo-model"
 
 AUDIO_PER_SECOND = 25
 
-#: Bytes of weights in one file of a checkpoint, as the hub's are cut.
+#: Bytes of weights per file of a checkpoint, as on the hub.
 SHARD = 5 * 10**9
 
 #: Pixels of a frame as the published checkpoints bound them.
@@ -66,9 +66,9 @@ class Shape:
     towers : dict of dict
         Fields of the audio and vision configs.
     paper : str
-        Name under which OmniDrop's paper gives its schedules; "" if it does not.
+        Name of OmniDrop's preset for this model in its paper; "" if there is none.
     frame : (int, int)
-        Patches of a frame, high and wide.
+        Patches of a frame, (height, width).
     tokens : tuple of int
         AV tokens to measure at.
     """
@@ -174,8 +174,8 @@ def config_of(shape: Shape) -> Qwen2_5OmniThinkerConfig:
 def build(shape: Shape, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> Any:
     """Return a thinker with random weights on the device.
 
-    Weights have the spread that keeps a state's size from layer to layer; the library's own draw
-    is so small that all logits are nearly the same.
+    The weights' standard deviation keeps the norm of the states from layer to layer; with
+    transformers' initialisation, all logits would be nearly equal.
     """
     torch.manual_seed(0)
     with torch.device(device):
@@ -191,7 +191,7 @@ def build(shape: Shape, device: torch.device, dtype: torch.dtype = torch.bfloat1
 
 
 def twin(thinker: Any) -> Any:
-    """Return a thinker over the same weights, so that what is done to one's modules spares it."""
+    """Return a second thinker with the same weights, so that its modules can stay unchanged."""
     same = {
         id(weight): torch.nn.Parameter(weight.detach(), requires_grad=False)
         for weight in thinker.parameters()
@@ -200,7 +200,7 @@ def twin(thinker: Any) -> Any:
 
 
 def model_of(thinker: Any, name: str) -> Model:
-    """Return OmniDrop's model over a thinker; no token ends its answers."""
+    """Return OmniDrop's model of a thinker; no token ends its answers."""
     adapter = QwenOmniAdapter(thinker, AutoTokenizer.from_pretrained(DEMO), name=f"random {name}")
     adapter.stop_ids = frozenset()
     return Model(adapter)
@@ -212,7 +212,7 @@ def weight_bytes(thinker: Any) -> int:
 
 
 def write_checkpoint(folder: Path, shape: Shape, device: torch.device) -> int:
-    """Write a random thinker as the hub has the published ones; return the bytes of its weights.
+    """Write a random thinker in the hub's layout; return the bytes of its weights.
 
     bfloat16 in shards, keys under `thinker.`, the config nested, the published limits on frames,
     and the demo model's tokenizer.
@@ -263,7 +263,7 @@ def write_checkpoint(folder: Path, shape: Shape, device: torch.device) -> int:
 
 
 def make_features(shape: Shape, tokens: int, device: torch.device) -> Features:
-    """Random patches and mel of a clip with about so many AV tokens, in the host's memory."""
+    """Return random patches and mel of a clip with about `tokens` AV tokens, on the host."""
     seconds = max(2, round(tokens / shape.tokens_per_second))
     height, width = shape.frame
     generator = torch.Generator(device).manual_seed(1)

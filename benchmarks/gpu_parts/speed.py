@@ -1,4 +1,4 @@
-"""Ceilings of the chip; the first token, decoding and the second question, peers in turns."""
+"""Measures hardware limits, TTFT, decoding and second questions, in turns with transformers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUESTION = "What instrument plays first, and what is shown on screen at the same
 LATER = "Which colour is shown last?"
 BUDGETS = (0.3, 0.2, 0.1)
 
-#: Tokens decoded before the rate is taken: plans, captures and compilation are over.
+#: Tokens decoded before the rate is measured: plans, captures and compilation are then done.
 SETTLED = 8
 
 #: Seconds that the compiled peer may take for its first answer.
@@ -32,7 +32,7 @@ COMPILING = 120.0
 
 @dataclass(frozen=True)
 class Subject:
-    """A shape on the device, ours and the library's over the same weights.
+    """A shape on the device: OmniDrop's and transformers' model with the same weights.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class Subject:
 
 
 def methods(shape: Shape) -> dict[str, omnidrop.Method]:
-    """Return what is compared: OmniDrop as its paper prints it where it does, or else solved."""
+    """Return the methods to compare: OmniDrop with its paper's preset, or else solved."""
     presets = omnidrop.OmniDrop.presets()
     found: dict[str, omnidrop.Method] = {"none": omnidrop.Method()}
     for budget in BUDGETS:
@@ -74,13 +74,13 @@ def methods(shape: Shape) -> dict[str, omnidrop.Method]:
 
 
 def ceilings(bench: Bench, size: int | None = None) -> dict[str, float]:
-    """Measure what the chip can do: matrix products, copies on it, copies to it.
+    """Measure the limits of the GPU: matrix products, copies on it, copies to it.
 
     Returns
     -------
     dict
-        FLOP/s of a bfloat16 product, bytes a second read and written by a copy, bytes a second
-        from pageable and from pinned memory of the host.
+        FLOP/s of a bfloat16 product, bytes read and written per second by a copy, bytes per second
+        from pageable and from pinned host memory.
     """
     device, cuda = bench.device, bench.device.type == "cuda"
     size = size or (8192 if cuda else 256)
@@ -118,7 +118,7 @@ def ceilings(bench: Bench, size: int | None = None) -> dict[str, float]:
 
 
 class Memory:
-    """Peak of a cell as it would be with one copy of the weights; made where the cell begins."""
+    """Peak memory of a cell, counting one copy of the weights; created when the cell begins."""
 
     def __init__(self, subject: Subject, device: torch.device) -> None:
         self._subject, self._device = subject, device
@@ -126,7 +126,7 @@ class Memory:
         self._before = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
     def peak_gb(self) -> float:
-        """Peak in GB since the cell began; not a number where nothing counts it."""
+        """Peak in GB since the cell began; NaN if the device does not count it."""
         peak = device_peak(self._device)
         if peak is None:
             return float("nan")
@@ -143,7 +143,7 @@ def first_token(bench: Bench, subject: Subject, tokens: int, rate: float | None)
     tokens : int
         AV tokens, about.
     rate : float or None
-        FLOP/s that the chip was measured to reach.
+        Measured FLOP/s of the GPU.
     """
     device = bench.device
     features = make_features(subject.shape, tokens, device)
@@ -210,7 +210,7 @@ def _ours(
 
 
 def decoding(bench: Bench, subject: Subject, tokens: int, new: int, copy: float | None) -> None:
-    """Milliseconds a token after a long prompt, the first few not counted.
+    """Measure milliseconds per token after a long prompt, without the first few tokens.
 
     Parameters
     ----------
@@ -219,10 +219,10 @@ def decoding(bench: Bench, subject: Subject, tokens: int, new: int, copy: float 
     tokens : int
         AV tokens, about.
     new : int
-        Tokens that count.
+        Number of tokens to measure.
     copy : float or None
-        Bytes a second that the chip was measured to copy; reading the decoder's weights once
-        bounds a token from below.
+        Measured bytes per second of a copy; reading the decoder's weights once is a lower bound of
+        the time per token.
     """
     device = bench.device
     features = make_features(subject.shape, tokens, device)
@@ -285,7 +285,7 @@ def decoding(bench: Bench, subject: Subject, tokens: int, new: int, copy: float 
 
 
 def _outside(thinker: Any) -> int:
-    """Count the weights that a decoding step does not read: towers, and all of the embeddings."""
+    """Count the weights that a decode step does not read: encoders and the embedding table."""
     return sum(
         weight.numel()
         for name, weight in thinker.named_parameters()
@@ -294,7 +294,7 @@ def _outside(thinker: Any) -> int:
 
 
 def second_question(bench: Bench, subject: Subject, tokens: int) -> None:
-    """Time to the first token of a second question about the same clip, over the first's."""
+    """Measure the TTFT of a second question about the same clip, relative to the first's."""
     features = make_features(subject.shape, tokens, bench.device)
     one = GenerateOptions(max_new_tokens=1)
 

@@ -1,4 +1,4 @@
-"""A run's JSON as Markdown, for `docs/` and the README."""
+"""Formats a run's JSON as Markdown tables, for `docs/` and the README."""
 
 from __future__ import annotations
 

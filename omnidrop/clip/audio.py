@@ -1,11 +1,10 @@
 """An audio track as mono float32 at the model's rate, in blocks of bounded size.
 
 Sample 0 is the start of the clip. Late starts and gaps are filled with silence, so that audio never
-drifts from the video. libav resamples; then channels are averaged, as librosa does for the
-reference.
+drifts from the video. libav resamples; then the channels are mixed (`audio_layout`).
 
-Audio-only files are read by libsndfile where it can (wav, flac, ogg), and by PyAV otherwise. mp3
-goes to PyAV too, because libsndfile's decoder writes to stderr about truncated files.
+Every file is read by libav. libsndfile believes the sizes in headers, 0 and FFFFFFFF included, and
+stops at the end of the first of several joined Ogg or FLAC streams.
 """
 
 from __future__ import annotations
@@ -19,20 +18,21 @@ from typing import Any
 import av
 import av.error
 import numpy as np
-import soundfile
 
-from omnidrop.clip.container import media_errors, open_container, open_file
+from omnidrop.clip.audio_layout import AudioLayout, mix
+from omnidrop.clip.clock import Corrector
+from omnidrop.clip.container import decoded_audio, media_errors, open_container
 from omnidrop.clip.frames.packets import Damage, discard_other_streams
-from omnidrop.clip.probe import AudioStream
-
-#: Audio-only containers that libsndfile reads first.
-SNDFILE_FORMATS = {"wav", "w64", "flac", "ogg", "aiff", "au", "caf"}
+from omnidrop.clip.probe import COUNTED_FORMATS, AudioStream
 
 _PREROLL = 1.0  # seconds decoded before the start, so that codec and resampler have settled
 _GAP = 0.1  # seconds by which the file's clock may disagree with its sample count
-_TRIES = 50  # damaged packets in a row before the rest is given up
+# Most seconds of silence that are filled in: so many, and one more for so many bytes of the file.
+# A damaged time can stand for any age; nothing in a file's contents backs it.
+_SILENCE, _BYTES_OF_SILENCE = 3600, 200
 # Samples resampled together: codecs yield about a thousand at a time, and each call has a cost.
 _GATHERED = 1 << 14
+_LOUDEST = 65536.0  # files in 16-bit units reach half of it; beyond are no samples but noise
 
 
 class Mono:
@@ -42,11 +42,18 @@ class Mono:
     ----------
     rate : int
         Of the output, in Hz.
+    layout : AudioLayout
+        The track's, for frames that do not say theirs.
+    damage : Damage
+        Told of inverted channels and of samples that are no numbers.
     """
 
-    def __init__(self, rate: int) -> None:
+    def __init__(self, rate: int, layout: AudioLayout, damage: Damage) -> None:
         self.rate = rate
+        self._layout = layout
+        self._damage = damage
         self._kind: tuple[Any, ...] | None = None
+        self._weights = layout.weights()
         self._gathered: Any = None
         self._resampler: Any = None
 
@@ -57,12 +64,14 @@ class Mono:
         if kind != self._kind:
             done = self.flush()
             self._kind = kind
+            self._weights = self._weights_of(frame)
             self._gathered = av.AudioFifo()
-            self._resampler = av.AudioResampler("fltp", frame.layout.name, self.rate)
+            # Packed: PyAV reads past the pointers of planar frames of eight channels and more.
+            self._resampler = av.AudioResampler("flt", frame.layout.name, self.rate)
         frame.pts = None  # positions are counted here
         self._gathered.write(frame)
         if self._gathered.samples >= _GATHERED:
-            done += self._average(self._resampler.resample(self._gathered.read()))
+            done += self._mixed(self._resampler.resample(self._gathered.read()))
         return done
 
     def flush(self) -> list[np.ndarray]:
@@ -71,14 +80,32 @@ class Mono:
             return []
         rest = self._gathered.read()
         frames = self._resampler.resample(rest) if rest is not None else []
-        rest = self._average([*frames, *self._resampler.resample(None)])
+        rest = self._mixed([*frames, *self._resampler.resample(None)])
         self._resampler = self._gathered = self._kind = None
         return rest
 
-    @staticmethod
-    def _average(frames: list[Any]) -> list[np.ndarray]:
-        arrays = (frame.to_ndarray() for frame in frames if frame is not None and frame.samples)
-        return [array.mean(axis=0, dtype=np.float32) for array in arrays]
+    def _weights_of(self, frame: Any) -> np.ndarray:
+        names = tuple(channel.name for channel in frame.layout.channels)
+        said = AudioLayout(names)
+        if frame.layout.name == f"{len(names)} channels" and len(self._layout.names) == len(names):
+            said = self._layout
+        return said.weights()
+
+    def _mixed(self, frames: list[Any]) -> list[np.ndarray]:
+        done = []
+        for frame in frames:
+            if frame is None or not frame.samples:
+                continue
+            samples = frame.to_ndarray().reshape(frame.samples, len(self._weights))
+            # One fast product tells in nearly all cases; written so that NaN counts as wrong.
+            if not np.vdot(samples, samples) <= _LOUDEST:
+                wrong = ~(np.abs(samples) <= _LOUDEST)
+                self._damage.not_numbers += int(wrong.sum())
+                samples = np.where(wrong, np.float32(0.0), samples)
+            mono, inverted = mix(samples, self._weights)
+            self._damage.inverted |= inverted
+            done.append(mono)
+        return done
 
 
 def audio_blocks(
@@ -109,7 +136,7 @@ def audio_blocks(
     rate : int
         Samples per second of the output.
     damage : Damage
-        Receives the packets that could not be decoded, and where the audio ended.
+        Receives the packets that could not be decoded, leaps, and where the audio ended.
 
     Yields
     ------
@@ -117,19 +144,24 @@ def audio_blocks(
         At most ten seconds each.
     """
     limit = None if length is None else round(length * rate)
-    blocks: Any = None
-    if alone and file_format in SNDFILE_FORMATS:
-        blocks = _sndfile_blocks(path, track, origin, rate, damage)
-    if blocks is None:
-        blocks = _libav_blocks(path, track, origin, rate, damage)
+    counted = alone and file_format in COUNTED_FORMATS
+    blocks: Any = _decoded_blocks(path, track, counted, origin, rate, damage)
     place = 0  # samples yielded so far
     where = 0  # position of the next decoded sample; negative before the origin
+    leapt = 0  # samples by which the file's clock has leapt
+    silence = round((_SILENCE + path.stat().st_size / _BYTES_OF_SILENCE) * rate)
     largest = 10 * rate
     try:
         for time, block in blocks:
             # A block without a time continues the previous one.
-            where = where if time is None else round((time - origin) * rate)
+            if time is not None and math.isfinite(time):
+                where = round((time - origin) * rate) - leapt
             ahead = where - place if limit is None else min(where, limit) - place
+            if ahead > silence:  # a clock that leaps, not a gap: what follows, follows at once
+                leapt += where - place
+                where, ahead = place, 0
+                damage.leapt = leapt / rate
+            silence -= max(0, ahead)
             for start in range(0, ahead, largest):
                 yield np.zeros(min(largest, ahead - start), dtype=np.float32)
             place += max(0, ahead)
@@ -147,77 +179,35 @@ def audio_blocks(
         damage.ended = origin + place / rate
 
 
-def _sndfile_blocks(
-    path: Path, track: AudioStream, origin: float, rate: int, damage: Damage
-) -> Any:
-    """Read with libsndfile; None if it cannot read the file."""
-    handle = open_file(path)
-    try:
-        source = soundfile.SoundFile(handle)
-    except (soundfile.LibsndfileError, RuntimeError, OSError):
-        handle.close()
-        return None
-    return _read_sndfile(handle, source, path, track, origin, rate, damage)
-
-
-def _read_sndfile(
-    handle: Any,
-    source: soundfile.SoundFile,
+def _decoded_blocks(
     path: Path,
     track: AudioStream,
+    counted: bool,
     origin: float,
     rate: int,
     damage: Damage,
 ) -> Iterator[tuple[float | None, np.ndarray]]:
-    with handle, source:
-        resampler = Mono(rate)
-        first = 0
-        if origin - track.start > 2 * _PREROLL and source.seekable():
-            first = source.seek(int((origin - track.start - _PREROLL) * source.samplerate))
-        time: float | None = track.start + first / source.samplerate
-        done, broken = first, False
-        while True:
-            try:
-                block = source.read(5 * source.samplerate, dtype="float32", always_2d=True)
-            except (soundfile.LibsndfileError, RuntimeError):
-                broken = True
-                break
-            if not len(block):
-                break
-            done += len(block)
-            mono = np.ascontiguousarray(block.mean(axis=1, dtype=np.float32))[None]
-            frame = av.AudioFrame.from_ndarray(mono, format="fltp", layout="mono")
-            frame.sample_rate = source.samplerate
-            for block in resampler.push(frame):
-                yield time, block
-                time = None
-        for block in resampler.flush():
-            yield time, block
-            time = None
-    if broken:  # libsndfile stops at the first error; libav reads what follows
-        reached = max(origin, track.start + done / source.samplerate)
-        yield from _libav_blocks(path, track, reached, rate, damage)
-
-
-def _libav_blocks(
-    path: Path, track: AudioStream, origin: float, rate: int, damage: Damage
-) -> Iterator[tuple[float | None, np.ndarray]]:
-    """Read with libav; the first block, and each one after a gap, carries its time."""
-    resampler = Mono(rate)
+    """Yield blocks; the first, and each one after a gap, carries its time."""
     clock: float | None = None  # time at which the next frame should start
     time: float | None = None
     with media_errors(path), open_container(path) as container:
         stream = container.streams[track.index]
+        resampler = Mono(rate, AudioLayout.of(stream.codec_context), damage)
         discard_other_streams(container, stream)
-        if origin - track.start > 2 * _PREROLL:
+        steady = track.clock
+        correct = None if steady.is_plain else Corrector(steady, stream.time_base)
+        sought = origin - track.start > 2 * _PREROLL and not (track.joined or steady.sequential)
+        if sought:
+            stored = steady.stored(origin - _PREROLL)
             with suppress(av.error.FFmpegError, OverflowError):  # else read from the start
-                container.seek(math.floor((origin - _PREROLL) / stream.time_base), stream=stream)
-        for frame in audio_frames(container, stream, damage):
-            if frame.time is not None and (clock is None or abs(frame.time - clock) > _GAP):
+                container.seek(math.floor(stored / stream.time_base), stream=stream)
+        for frame in audio_frames(container, stream, damage, correct, sought):
+            said = frame.time
+            if said is not None and (clock is None or (abs(said - clock) > _GAP and not counted)):
                 for block in resampler.flush():
                     yield time, block
                     time = None
-                time = clock = float(frame.time)
+                time = clock = float(said)
             elif clock is None:
                 time = clock = track.start
             clock += frame.samples / frame.sample_rate
@@ -229,22 +219,23 @@ def _libav_blocks(
             time = None
 
 
-def audio_frames(container: Any, stream: Any, damage: Damage) -> Iterator[Any]:
-    """Decode an audio track; damaged packets are recorded and skipped."""
-    packets = container.demux(stream)
-    failures = 0
-    while failures < _TRIES:
-        try:
-            packet = next(packets, None)
-            if packet is None:
-                return
-            frames = packet.decode()
-        except av.error.EOFError:
-            return
-        except av.error.FFmpegError:
+def audio_frames(
+    container: Any,
+    stream: Any,
+    damage: Damage,
+    correct: Corrector | None = None,
+    sought: bool = False,
+) -> Iterator[Any]:
+    """Decode an audio track, its clock corrected; damaged packets are recorded and skipped.
+
+    After seeking in a program stream the first packet may be a fragment; that is no damage.
+    """
+    whole = not sought
+
+    def note() -> None:
+        if whole:
             damage.corrupt.add(len(damage.corrupt))
-            failures += 1
-            packets = container.demux(stream)
-            continue
-        failures = 0
-        yield from (frame for frame in frames if frame.samples)
+
+    for frame in decoded_audio(container, stream, note, correct):
+        whole = True
+        yield frame

@@ -32,18 +32,21 @@ from omnidrop.clip.audio import audio_blocks
 from omnidrop.clip.container import as_path, hash_file
 from omnidrop.clip.frames.packets import Damage
 from omnidrop.clip.frames.parallel import shown_frames
+from omnidrop.clip.frames.picture import fitted
 from omnidrop.clip.log_mel import LogMel
 from omnidrop.clip.options import ClipOptions, FrameChunk, SamplingPlan, Stopwatch
-from omnidrop.clip.patches import resize_frames
 from omnidrop.clip.prefetch import Gate
 from omnidrop.clip.probe import AudioStream, MediaInfo, probe
 from omnidrop.clip.sampling import check_limits, sampling_plan
 from omnidrop.clip.specs import MediaSpec
+from omnidrop.clip.tracks import audible_track
 from omnidrop.errors import MediaError, UsageError
 
 __all__ = ["Clip", "ClipOptions", "FrameChunk", "SamplingPlan", "open_clip"]
 
 _OPTIONS, _SPEC = ClipOptions(), MediaSpec()
+_OVERHANG = 1.0  # seconds that audio may go on behind the last frame before that frame is repeated
+_LONGEST = 30 * 86_400.0  # seconds that a clip may last
 _READ_AHEAD = 32 << 20  # bytes of frames that each reader may hold for later
 
 
@@ -101,13 +104,13 @@ class Clip:
         self.path = path
         self.options = options
         self.spec = spec
-        self.info: MediaInfo = probe(path) if known is None else known.info
+        self.info: MediaInfo = self._probed(known)
         self.notices: list[str] = list(self.info.notices)
         self._closed = False
         self.gate = Gate()
         self.resizing, self.transforming, self.waiting = Stopwatch(), Stopwatch(), Stopwatch()
         self._audio_info: MediaInfo | None = self._audio_source(known)
-        self._track = self._choose_track()
+        self._track = self._choose_track(known)
         self.start, self.duration = self._span()
         self.plan = self._make_plan()
         self.has_video = self.plan is not None
@@ -182,7 +185,13 @@ class Clip:
         assert self._track is not None
         return self._audio_info, self._track
 
-    def _choose_track(self) -> AudioStream | None:
+    def _probed(self, known: Clip | None) -> MediaInfo:
+        track = self.options.video_track
+        if known is not None and known.options.video_track == track:
+            return known.info
+        return probe(self.path, track) if track is not None else probe(self.path)
+
+    def _choose_track(self, known: Clip | None) -> AudioStream | None:
         info = self._audio_info
         if info is None:
             return None
@@ -191,12 +200,14 @@ class Clip:
             if not info.audio:
                 self._note("The clip has no audio.")
                 return None
-            if len(info.audio) > 1:
-                self._note(
-                    f"The clip has {len(info.audio)} audio tracks; "
-                    f"track {info.audio[0].number} is used (--audio-track)."
-                )
-            return info.audio[0]
+            if len(info.audio) == 1:
+                return info.audio[0]
+            track = self._audible_track(info, known)
+            self._note(
+                f"The clip has {len(info.audio)} audio tracks; "
+                f"track {track.number} is used (--audio-track)."
+            )
+            return track
         for track in info.audio:
             if track.number == number:
                 return track
@@ -207,6 +218,13 @@ class Clip:
             hint="Audio tracks are numbered from 0.",
         )
 
+    def _audible_track(self, info: MediaInfo, known: Clip | None) -> AudioStream:
+        if known is not None and known._audio_info is info:
+            same = known.options.start == self.options.start
+            if same and known.options.audio_track is None and known._track is not None:
+                return known._track
+        return audible_track(info, self.options.start or 0.0, self.spec.audio.sampling_rate)
+
     def _span(self) -> tuple[float, float]:
         """Return start and duration of the selected span, in seconds."""
         whole, start = self._whole_duration(), self.options.start or 0.0
@@ -214,6 +232,13 @@ class Clip:
             raise UsageError(
                 f"start ({start:g} s) is not before the end of the clip ({whole:.2f} s).",
                 hint=f"Choose a start below {whole:.2f}.",
+            )
+        if whole > _LONGEST and self.options.end is None and math.isfinite(whole):
+            raise MediaError(
+                f"The clip claims to last {whole / 86_400:,.0f} days; its times cannot be right.",
+                path=self.path,
+                hint="Select the part that matters (--end), or write the file anew with its "
+                "frame rate.",
             )
         end = whole
         if self.options.end is not None:
@@ -249,12 +274,24 @@ class Clip:
             if video is None and options.video:
                 self._note("The clip has no video.")
             return None
-        end = min(self.start + self.duration, self._video_end())
+        end, last = self.start + self.duration, self._video_end()
+        if end - last > _OVERHANG:
+            self._note(
+                f"The video ends at {last:.2f} s; its last frame stays on screen until {end:.2f} s."
+            )
+        elif self.start < last:
+            end = min(end, last)
         seconds = end - self.start
-        if seconds <= 0:
-            self._note(f"The video ends at {self._video_end():.2f} s, before the start.")
-            return None
-        return sampling_plan(options, self.spec.video, seconds, video.height, video.width)
+        height, width = video.height, video.width
+        if (height, width) != video.stored_size:
+            if options.square_pixels:
+                height, width = video.stored_size
+            else:
+                self._note(
+                    "The video's pixels are not square; it is shown as "
+                    f"{width}x{height} (--square-pixels)."
+                )
+        return sampling_plan(options, self.spec.video, seconds, height, width)
 
     def _audio_is_long_enough(self) -> bool:
         track = self._track
@@ -300,7 +337,7 @@ class Clip:
         damage = Damage()
         times = (plan.times + (self.info.start + self.start)).tolist()
         ahead = max(2, _READ_AHEAD // (3 * plan.size[0] * plan.size[1]))
-        resize = self.resizing.timing(partial(_resized, size=plan.size))
+        resize = self.resizing.timing(partial(_resized, size=plan.size, shape=video.stored_size))
         frames: list[Tensor] = []
         taken = 0
         shown = shown_frames(
@@ -430,8 +467,8 @@ class Clip:
         return digest.hexdigest()
 
 
-def _resized(image: Tensor, size: tuple[int, int]) -> Tensor:
+def _resized(image: Tensor, size: tuple[int, int], shape: tuple[int, int]) -> Tensor:
     """Resize one frame, (3, H, W) -> (1, 3, height, width), contiguous."""
-    resized = resize_frames(image[None], size)
+    resized = fitted(image[None], size, shape)
     # numpy copies in this thread; torch would wake others, which costs more than the copy.
     return torch.from_numpy(np.ascontiguousarray(resized.numpy()))

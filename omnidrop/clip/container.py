@@ -12,7 +12,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -55,6 +55,7 @@ _IMAGES = (
     (b"8BPS", "Photoshop"),
     (b"qoif", "QOI"),
 )
+_NEXT_PICTURE = re.compile(rb"\xff\xd9(?:\r\n|\0*)\xff\xd8\xff")  # an end, then a beginning
 _STILL_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"avif")
 
 _ONLY_LOCAL = "Only the named local file is ever read; download or join the media into one file."
@@ -64,15 +65,34 @@ class _Reader:
     """A file object that tells libav only the suffix of the file's name.
 
     The suffix helps to recognise raw streams; the name itself may have no valid encoding.
+
+    At most one exception leaves it: PyAV keeps an exception of a callback until libav returns, and
+    prints the traceback of the one it kept if another follows.
     """
 
     def __init__(self, path: Path, handle: BinaryIO) -> None:
         ending = path.suffix if path.suffix.isascii() and path.suffix.isprintable() else ""
         self.name = f"clip{ending}"
-        self.read = handle.read
-        self.seek = handle.seek
+        self._handle = handle
+        self._failed = False
         self.tell = handle.tell
         self.close = handle.close
+
+    def read(self, size: int) -> bytes:
+        if self._failed:
+            return b""
+        try:
+            return self._handle.read(size)
+        except OSError:
+            self._failed = True
+            raise
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Return the new position, or -1 where damaged offsets lead outside any file."""
+        try:
+            return self._handle.seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -1
 
     def seekable(self) -> bool:
         return True
@@ -171,6 +191,25 @@ def refuse_playlists_and_images(path: Path, head: bytes) -> None:
         )
 
 
+def _is_motion_jpeg(path: Path, handle: BinaryIO) -> bool:
+    """Whether a file that begins as a JPEG picture holds many, one behind the other.
+
+    Photos may hold up to three: a depth map, the same in HDR.
+    """
+    needed = 1 if path.suffix.lower() in (".mjpeg", ".mjpg") else 3
+    handle.seek(0)
+    found, rest = 0, b""
+    for _ in range(_BLOCKS):
+        block = handle.read(_BLOCK)
+        if not block:
+            break
+        found += len(_NEXT_PICTURE.findall(rest + block))
+        if found >= needed:
+            return True
+        rest = block[-4:]  # shorter than the pattern, so that nothing is counted twice
+    return False
+
+
 def _is_text(head: bytes) -> bool:
     try:
         text = head.decode("utf-8")
@@ -231,14 +270,18 @@ def open_container(path: Path) -> Iterator[Any]:
     with open_file(path) as handle:
         with media_errors(path):
             head = handle.read(8192)
+            pictures = head.startswith(b"\xff\xd8\xff") and _is_motion_jpeg(path, handle)
             handle.seek(0)
-        refuse_playlists_and_images(path, head)
+        if not pictures:
+            refuse_playlists_and_images(path, head)
         options = {"format_whitelist": FORMATS, "protocol_whitelist": "none"}
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide"):
             options |= {"enable_drefs": "0", "use_absolute_path": "0"}
         extra: dict[str, Any] = {}
         if int(av.__version__.split(".")[0]) < 19:  # the default since 19, where the option is gone
             extra["metadata_errors"] = "replace"
+        if pictures:
+            extra["format"] = "mjpeg"
         with media_errors(path):
             container = av.open(
                 _Reader(path, handle), "r", options=options, buffer_size=1 << 18, **extra
@@ -247,6 +290,53 @@ def open_container(path: Path) -> Iterator[Any]:
             yield container
         finally:
             container.close()
+
+
+def demux(container: Any, *streams: Any) -> Iterator[Any]:
+    """Yield the packets of some streams, then an empty packet for each, which flushes its decoder.
+
+    Some formats announce streams only while they are read. PyAV does not list those, and fails with
+    an IndexError when it comes to their empty packets, after those of the streams that it lists.
+    """
+    try:
+        yield from container.demux(*streams)
+    except IndexError:
+        return
+
+
+_TRIES = 50  # damaged packets in a row before the rest is given up
+
+
+def decoded_audio(
+    container: Any,
+    stream: Any,
+    on_damage: Callable[[], None] = lambda: None,
+    correct: Callable[[Any], None] | None = None,
+) -> Iterator[Any]:
+    """Decode an audio track.
+
+    ``on_damage`` is called for each damaged packet, which is skipped; ``correct`` may change the
+    times of each packet before it is decoded.
+    """
+    packets = demux(container, stream)
+    failures = 0
+    while failures < _TRIES:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                return
+            if correct is not None:
+                correct(packet)
+            frames = packet.decode()
+        except av.error.EOFError:
+            return
+        except av.error.FFmpegError:
+            on_damage()
+            failures += 1
+            packets = demux(container, stream)
+            continue
+        failures = 0
+        yield from (frame for frame in frames if frame.samples and frame.sample_rate)
 
 
 _BLOCK, _BLOCKS = 1 << 20, 64

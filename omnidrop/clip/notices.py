@@ -53,6 +53,12 @@ def audio_notices(
     """
     if damage.corrupt:
         yield f"Damaged parts of the audio were skipped ({len(damage.corrupt)})."
+    if damage.not_numbers:
+        yield f"{damage.not_numbers} audio samples are no numbers, and are read as silence."
+    if damage.leapt:
+        yield f"The audio's clock leaps by {damage.leapt:.0f} s, which are left out."
+    if damage.inverted:
+        yield "Audio channels are in opposite phase; one is inverted, or they would cancel out."
     if not decoded:
         yield "The audio cannot be decoded, and is left out."
         return

@@ -37,10 +37,15 @@ class ClipOptions:
         Grey levels by which every pixel of two frames may differ for them to count as the same
         frame, which is encoded once. 0, the default, merges exact repeats only and changes no
         result.
+    square_pixels : bool
+        Take pixels as square whatever the file says, as the model family's reference does.
     video, audio : bool
         Whether to use video and audio.
+    video_track : int, optional
+        Number of the video track, from 0; by default the one that a player would show.
     audio_track : int, optional
-        Number of the audio track, from 0; by default the first that can be decoded.
+        Number of the audio track, from 0; by default the one that a player would choose, unless it
+        is silent and another is not.
     audio_file : path-like, optional
         Another file to take the audio from; it starts with the clip.
 
@@ -58,8 +63,10 @@ class ClipOptions:
     min_pixels: int | None = None
     max_pixels: int | None = None
     still: int = 0
+    square_pixels: bool = False
     video: bool = True
     audio: bool = True
+    video_track: int | None = None
     audio_track: int | None = None
     audio_file: Path | str | None = None
 
@@ -99,11 +106,12 @@ class ClipOptions:
                 "Without video and without audio nothing is left of the clip.",
                 hint="Leave out one of the two at most.",
             )
-        if self.audio_track is not None and self.audio_track < 0:
-            raise UsageError(
-                f"audio_track must be 0 or more, not {self.audio_track}.",
-                hint="0 is the first track.",
-            )
+        for name in ("video_track", "audio_track"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UsageError(
+                    f"{name} must be 0 or more, not {value}.", hint="0 is the first track."
+                )
         if self.audio_file is not None and not self.audio:
             raise UsageError("An audio file is named, but audio is left out.")
 

@@ -15,6 +15,7 @@ import av.error
 import numpy as np
 
 from omnidrop.clip.audio import audio_frames
+from omnidrop.clip.audio_layout import AudioLayout
 from omnidrop.clip.clip import Clip
 from omnidrop.clip.container import media_errors, open_container
 from omnidrop.clip.frames.packets import Damage, discard_other_streams
@@ -156,6 +157,7 @@ class _AudioCopy:
         """Yield the audio frames within the clip, with positions counted in samples."""
         with media_errors(path), open_container(path) as container:
             stream = container.streams[track.index]
+            AudioLayout.of(stream.codec_context)
             discard_other_streams(container, stream)
             if self._origin - track.start > 2.0:
                 container.seek(int((self._origin - 1.0) / stream.time_base), stream=stream)

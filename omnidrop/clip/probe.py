@@ -10,7 +10,8 @@ from __future__ import annotations
 import itertools
 import math
 import re
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,17 @@ from typing import Any
 import av
 import av.error
 
-from omnidrop.clip.container import as_path, media_errors, open_container
+from omnidrop.clip.audio_layout import AudioLayout
+from omnidrop.clip.clock import PLAIN, PacketTimes, StreamClock, aligned, find_clocks
+from omnidrop.clip.container import (
+    as_path,
+    decoded_audio,
+    demux,
+    media_errors,
+    open_container,
+)
 from omnidrop.clip.truncation import is_cut_off
+from omnidrop.clip.video_stream import choose_video, is_default
 from omnidrop.errors import MediaError
 
 __all__ = ["AudioStream", "MediaInfo", "VideoStream", "probe"]
@@ -29,9 +39,18 @@ _ESTIMATED = {
     "aac", "ac3", "amr", "dts", "eac3", "gif", "h264", "hevc", "loas", "m4v", "mjpeg", "mp3",
     "mpegvideo", "mpeg", "obu", "truehd", "vc1", "vvc",
 }  # fmt: skip
-_STILL_CODECS = {"mjpeg", "png", "bmp", "webp", "tiff", "gif", "jpegxl"}
+#: Formats of audio whose times are counts of samples. A clock that leaps means joined files there.
+COUNTED_FORMATS = {
+    "aac", "ac3", "aiff", "amr", "au", "caf", "dts", "eac3", "flac", "loas", "mp3", "ogg", "tta",
+    "w64", "wav", "wv",
+}  # fmt: skip
 _ALWAYS_MEASURED = 64 << 20  # bytes; files up to this size are read packet by packet
-_MAX_PACKETS_TO_FIRST_FRAME = 2000
+# The clock of these may break anywhere, and their headers announce no duration.
+_LIVE, _LIVE_MEASURED = {"mpegts", "flv"}, 2 << 30
+_USUAL_RATE = 25  # frames per second of a stream that says nothing of them
+_GUESSED_TIMES = {"mjpeg"}  # formats without times; libav counts their frames
+_HIGHEST_RATE = 1000  # above it a rate is a time base, not a rate
+_WIDEST_PIXEL = 8  # a pixel that is said to be longer than so many times its height is not believed
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 
 
@@ -44,7 +63,8 @@ class VideoStream:
     index : int
         Of the stream in the file.
     width, height : int
-        In pixels, as displayed: rotation applied. Pixels are assumed square, as in the reference.
+        As displayed: rotation applied, and pixels that are not square made so, by stretching their
+        shorter side.
     rotation : int
         Degrees clockwise by which stored frames are rotated for display: 0, 90, 180 or 270.
     mirrored : bool
@@ -58,6 +78,14 @@ class VideoStream:
         Seconds, on the file's own clock.
     codec, pixel_format : str
     bit_depth : int
+    stored_size : (height, width)
+        Of the pixels that are stored, rotation applied.
+    transfer : str or None
+        ``"PQ"`` or ``"HLG"`` of HDR video.
+    clock : StreamClock
+        How stored times become those of a steady clock; ``start`` lies on the steady one.
+    own_duration : bool
+        Whether ``duration`` is this stream's own, and not that of the whole file.
     """
 
     index: int
@@ -72,13 +100,19 @@ class VideoStream:
     codec: str
     pixel_format: str
     bit_depth: int
+    stored_size: tuple[int, int]
+    transfer: str | None = None
+    clock: StreamClock = PLAIN
+    own_duration: bool = True
 
 
 @dataclass(frozen=True)
 class AudioStream:
     """One audio track of a clip: stream ``index`` of the file, ``number`` among its audio tracks.
 
-    ``rate`` in Hz, ``duration`` and ``start`` in seconds on the file's own clock.
+    ``rate`` in Hz, ``duration`` and ``start`` in seconds on the steady clock that ``clock`` gives.
+    ``joined`` says that the file is several recordings, one behind the other, each with a clock of
+    its own.
     """
 
     index: int
@@ -89,6 +123,9 @@ class AudioStream:
     duration: float | None
     start: float
     language: str | None
+    clock: StreamClock = PLAIN
+    default: bool = False
+    joined: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,12 +161,14 @@ class MediaInfo:
     size_bytes: int
 
 
-def probe(path: Any) -> MediaInfo:
+def probe(path: Any, video_track: int | None = None) -> MediaInfo:
     """Probe a media file.
 
     Parameters
     ----------
     path : path-like
+    video_track : int, optional
+        Number of the video track, from 0; by default the one that a player would show.
 
     Returns
     -------
@@ -139,12 +178,13 @@ def probe(path: Any) -> MediaInfo:
     ------
     MediaError
         If it is not a media file, or holds neither video nor audio that can be decoded.
+    UsageError
+        If it has no such video track.
     """
     path = as_path(path)
     notices: list[str] = []
     with open_container(path) as container, media_errors(path):
-        spans = _header_spans(container)
-        video_source = _choose_video(container)
+        video_source, first_frame = choose_video(path, container, video_track, notices)
         audio_sources = [s for s in container.streams if s.type == "audio"]
         if video_source is None and not audio_sources:
             kinds = sorted({s.type for s in container.streams if s.type}) or ["nothing"]
@@ -153,27 +193,37 @@ def probe(path: Any) -> MediaInfo:
                 path=path,
                 hint="Name a video or audio file.",
             )
+        if first_frame is None and audio_sources:
+            video_source = None
         wanted = [s for s in [video_source, *audio_sources] if s is not None]
-        estimated = _format_names(container) & _ESTIMATED or (
-            "mov" in _format_names(container) and any(not s.frames for s in wanted)
-        )
-        small = path.stat().st_size <= _ALWAYS_MEASURED
-        if estimated or small or any(spans[s.index][1] is None for s in wanted):
-            spans = _corrected_spans(path, spans, video_source, wanted, bool(estimated), notices)
+        formats, size = _format_names(container), path.stat().st_size
+        found = _header_spans(container)
+        estimated = formats & _ESTIMATED or ("mov" in formats and any(not s.frames for s in wanted))
+        small = size <= (_LIVE_MEASURED if formats & _LIVE else _ALWAYS_MEASURED)
+        if estimated or small or any(found.spans[s.index][1] is None for s in wanted):
+            _measure(path, found, video_source, wanted, bool(estimated), formats, notices)
+        for index, shift in aligned(
+            {s.index: found.spans[s.index] for s in wanted}, notices
+        ).items():
+            start, duration = found.spans[index]
+            found.spans[index] = (start + shift, duration)
+            found.clocks[index] = replace(found.clocks[index], shift=shift)
+        joined = False
+        if len(wanted) == 1 and video_source is None and small:
+            joined = _joined(path, wanted[0], found.spans, notices, formats)
         video = (
-            _video_stream(container, video_source, spans, notices)
-            if video_source is not None
+            _video_stream(video_source, first_frame, found, notices)
+            if first_frame is not None
             else None
         )
         audio = tuple(
             stream
             for number, source in enumerate(audio_sources)
-            if (stream := _audio_stream(source, number, spans, notices)) is not None
+            if (stream := _audio_stream(source, number, found, notices, joined)) is not None
         )
-        if not notices and is_cut_off(path, _format_names(container)):
+        if not notices and is_cut_off(path, formats):
             notices.append("The file is truncated: its end is missing.")
         format_name = container.format.name
-        size = path.stat().st_size
     if video is None and not audio:
         raise MediaError(
             "Nothing in the file can be decoded. " + " ".join(notices),
@@ -201,19 +251,25 @@ def _seconds(value: int | None, base: Any) -> float | None:
     return None if value is None or not base else float(value * base)
 
 
-def _header_spans(container: Any) -> dict[int, tuple[float, float | None]]:
-    """Return start, and duration or None, per stream, in seconds, as the headers say."""
+def _header_spans(container: Any) -> _Spans:
+    """Return what the headers say of each stream, in seconds."""
     whole = container.duration / av.time_base if container.duration else None
     first = container.start_time / av.time_base if container.start_time else 0.0
-    spans = {}
+    # libav gives the duration of the whole file to streams that have none of their own.
+    shared = "matroska" in _format_names(container) and len(container.streams) > 1
+    found = _Spans({}, set(), {})
     for stream in container.streams:
         start = _seconds(stream.start_time, stream.time_base)
         start = first if start is None else start
-        duration = _seconds(stream.duration, stream.time_base) or _tagged(stream)
+        tagged = _tagged(stream)
+        duration = tagged or _seconds(stream.duration, stream.time_base)
+        if duration and (tagged or not shared):
+            found.own.add(stream.index)
         if not duration and whole:
             duration = whole - (start - first)
-        spans[stream.index] = (start, duration if duration and duration > 0 else None)
-    return spans
+        found.spans[stream.index] = (start, duration if duration and duration > 0 else None)
+        found.clocks[stream.index] = PLAIN
+    return found
 
 
 def _tagged(stream: Any) -> float | None:
@@ -228,92 +284,164 @@ def _tagged(stream: Any) -> float | None:
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds) - max(0.0, start)
 
 
-def _measured_spans(path: Path, indices: list[int]) -> dict[int, tuple[float, float | None]]:
-    """Return start and duration per stream, in seconds, from its packets. Decodes nothing."""
-    times: dict[int, list[float]] = {index: [] for index in indices}
-    lengths: dict[int, float] = dict.fromkeys(indices, 0.0)  # of the latest packet
-    reordered: set[int] = set()
+_RESTART = 0.5  # seconds by which a clock falls back where the next of several joined files begins
+
+
+def _joined_span(path: Path, index: int) -> tuple[float, float] | None:
+    """Return start and duration of an audio track whose clock begins anew, by decoding it.
+
+    None if it does not begin anew.
+    """
+    start, latest, joined = None, None, False
+    with open_container(path) as container:
+        stream = container.streams[index]
+        with suppress(av.error.FFmpegError, OSError):  # packets before the damage count
+            for packet in demux(container, stream):
+                if packet.pts is None or not packet.size:
+                    continue
+                start = packet.pts if start is None else start
+                if latest is not None and (packet.pts - latest) * stream.time_base < -_RESTART:
+                    joined = True
+                    break
+                latest = packet.pts
+    if start is None or not joined:
+        return None
+    with open_container(path) as container:
+        stream = container.streams[index]
+        AudioLayout.of(stream.codec_context)
+        seconds = sum(
+            frame.samples / frame.sample_rate for frame in decoded_audio(container, stream)
+        )
+    return float(start * stream.time_base), seconds
+
+
+def _packet_times(path: Path, indices: list[int]) -> dict[int, PacketTimes]:
+    """Return the times of all packets of the named streams. Decodes nothing."""
+    streams = {index: PacketTimes() for index in indices}
     with open_container(path) as container:
         # Fractions are slow, and this runs for every packet.
         bases = {i: container.streams[i].time_base or Fraction(1) for i in indices}
         scales = {i: (base.numerator, base.denominator) for i, base in bases.items()}
         try:
-            for packet in container.demux([container.streams[i] for i in indices]):
-                if packet.pts is None or not packet.size or packet.is_discard:
+            for packet in demux(container, [container.streams[i] for i in indices]):
+                if not packet.size:
                     continue
                 index = packet.stream_index
+                times = streams[index]
+                times.packets += 1
+                if packet.is_discard:
+                    times.late_discards = times.late_discards or bool(times.shown)
+                    continue
+                if packet.pts is None:
+                    continue
                 ticks, second = scales[index]
                 time = packet.pts * ticks / second
-                if not times[index] or time >= max(times[index][-1], times[index][0]):
-                    lengths[index] = (packet.duration or 0) * ticks / second
+                shown = times.shown
+                if not shown or time >= max(shown[-1], shown[0]):
+                    times.length = (packet.duration or 0) * ticks / second
                 else:
-                    reordered.add(index)
-                times[index].append(time)
+                    times.reordered = True
+                shown.append(time)
+                times.positions.append(packet.pos)
         except (av.error.FFmpegError, OSError):
             pass  # packets before the damage count
-    spans: dict[int, tuple[float, float | None]] = {}
-    for index, moments in times.items():
-        if moments:
-            moments.sort()
-            gaps = [b - a for a, b in itertools.pairwise(moments)]
-            # If the last packet's duration is unknown, use the median: with reordered frames a
-            # packet may carry its neighbour's duration.
-            length = 0.0 if index in reordered else lengths[index]
-            if not length and gaps:
-                length = sorted(gaps)[len(gaps) // 2]
-            spans[index] = (moments[0], (moments[-1] + length - moments[0]) or None)
-    return spans
+    return streams
 
 
-def _corrected_spans(
+def _span(times: PacketTimes) -> tuple[float, float | None]:
+    """Return start and duration, in seconds, of a stream with packets that have times."""
+    moments = sorted(times.shown)
+    gaps = [b - a for a, b in itertools.pairwise(moments)]
+    # If the last packet's duration is unknown, use the median: with reordered frames a packet may
+    # carry its neighbour's duration.
+    length = 0.0 if times.reordered else times.length
+    if not length and gaps:
+        length = sorted(gaps)[len(gaps) // 2]
+    return moments[0], (moments[-1] + length - moments[0]) or None
+
+
+@dataclass
+class _Spans:
+    """Start and duration (None if unknown) of each stream, its clock, and whether it is its own."""
+
+    spans: dict[int, tuple[float, float | None]]
+    own: set[int]
+    clocks: dict[int, StreamClock]
+
+
+def _joined(
     path: Path,
-    headers: dict[int, tuple[float, float | None]],
+    source: Any,
+    spans: dict[int, tuple[float, float | None]],
+    notices: list[str],
+    formats: set[str],
+) -> bool:
+    """Correct the span of the only track of an audio file; return whether files are joined."""
+    found = _joined_span(path, source.index) if formats & COUNTED_FORMATS else None
+    if found is None:
+        return False
+    spans[source.index] = found
+    notices.append("Several recordings are joined in the file; they are heard one after the other.")
+    return True
+
+
+def _measure(
+    path: Path,
+    found: _Spans,
     video_source: Any,
     wanted: list[Any],
     estimated: bool,
+    formats: set[str],
     notices: list[str],
-) -> dict[int, tuple[float, float | None]]:
-    """Return the headers' spans, or those of the packets where headers are missing or wrong."""
-    spans = dict(headers)
-    measured = _measured_spans(path, [stream.index for stream in wanted])
-    short = 0.0
-    for index, (start, length) in measured.items():
+) -> None:
+    """Replace the headers' spans by those of the packets where headers are missing or wrong."""
+    video = None if video_source is None else video_source.index
+    streams = _packet_times(path, [stream.index for stream in wanted])
+    found.clocks.update(find_clocks(streams, video, formats, notices))
+    headers = dict(found.spans)
+    short: list[float] = []
+    short_of_file: list[float] = []
+    for index, times in streams.items():
+        if not times.shown:
+            if times.packets and index == video:
+                rate = float(_frame_rate(video_source) or _USUAL_RATE)
+                found.clocks[index] = StreamClock(interval=1 / rate, sequential=True)
+                found.spans[index] = (0.0, times.packets / rate)
+                notices.append(_no_times(rate))
+            continue
+        if index == video and formats & _GUESSED_TIMES:
+            notices.append(_no_times(len(times.shown) / max(1e-6, _span(times)[1] or 1.0)))
+        start, length = _span(times)
         announced = headers[index][1]
-        if announced is None or estimated:
-            spans[index] = (start, length)
+        if announced is None or estimated or found.clocks[index].breaks:
+            found.spans[index] = (start, length)
+            found.own.add(index)
             continue
         end, announced_end = start + (length or 0.0), headers[index][0] + announced
         # Half a second of audio may be codec padding; frames are not padded.
-        if abs(end - announced_end) > (
-            0.02 if video_source and index == video_source.index else 0.5
-        ):
-            spans[index] = (headers[index][0], end - headers[index][0])
-        short = max(short, announced_end - end)
-    if short > 0.5 and not estimated:
+        if abs(end - announced_end) > (0.02 if index == video else 0.5):
+            found.spans[index] = (headers[index][0], end - headers[index][0])
+        (short if index in found.own else short_of_file).append(announced_end - end)
+        found.own.add(index)
+    # One stream may end before the file does; all of them may not.
+    missing = max(short, default=min(short_of_file, default=0.0))
+    if missing > 0.5:
         notices.append(
-            f"The file is damaged or truncated: {short:.1f} s that its header announces "
+            f"The file is damaged or truncated: {missing:.1f} s that its header announces "
             "are missing."
         )
-    return spans
 
 
-def _choose_video(container: Any) -> Any:
-    """Return the video stream, or None; cover art of an audio file does not count."""
-    candidates = []
-    for stream in container.streams:
-        if stream.type != "video":
-            continue
-        disposition = getattr(stream, "disposition", None)  # since PyAV 14.1
-        if disposition is not None:
-            cover = "attached_pic" in str(disposition) or int(disposition) & 0x400
-        else:
-            cover = stream.codec_context is not None and (
-                stream.codec_context.name in _STILL_CODECS and stream.frames <= 1
-                and any(s.type == "audio" for s in container.streams)
-            )  # fmt: skip
-        if not cover:
-            candidates.append(stream)
-    return candidates[0] if candidates else None
+def _no_times(rate: float) -> str:
+    return f"The video stores no times; its frames are taken to come at {rate:g} per second."
+
+
+def _frame_rate(stream: Any) -> Fraction | None:
+    """Return the frames per second that the headers give, or libav's guess, or None."""
+    for rate in (getattr(stream, "guessed_rate", None), stream.average_rate):
+        if rate and 0 < rate <= _HIGHEST_RATE:
+            return Fraction(rate)
+    return None
 
 
 def _orientation(frame: Any) -> tuple[int, bool]:
@@ -329,79 +457,79 @@ def _orientation(frame: Any) -> tuple[int, bool]:
     return 0, False
 
 
-def _video_stream(
-    container: Any, stream: Any, spans: dict[int, tuple[float, float | None]], notices: list[str]
-) -> VideoStream | None:
-    start, duration = spans[stream.index]
+def _video_stream(stream: Any, frame: Any, found: _Spans, notices: list[str]) -> VideoStream:
+    start, duration = found.spans[stream.index]
     context = stream.codec_context
-    if context is None:
-        notices.append("The video is in a format that cannot be decoded, and is left out.")
-        return None
     codec = context.name
-    frame = _first_frame(container, stream)
-    if frame is None:
-        notices.append(f"The video ({codec}) cannot be decoded, and is left out.")
-        return None
-    if frame.time is not None and 0 < (late := float(frame.time) - start) < 0.5:
+    clock = found.clocks[stream.index]
+    if clock.is_plain and frame.time is not None and 0 < (late := float(frame.time) - start) < 0.5:
         # Without presentation times (avi) the header does not include the decoder's delay.
         start += late
         duration = max(0.0, duration - late) or None if duration else None
     rotation, mirrored = _orientation(frame)
-    width, height = frame.width, frame.height
+    stored, (width, height) = (frame.height, frame.width), _shown_size(stream, frame)
     if rotation in (90, 270):
         width, height = height, width
+        stored = stored[::-1]
     transfer = _HDR_TRANSFERS.get(int(getattr(context, "color_trc", 0) or 0))
     if transfer:
-        notices.append(f"The video is HDR ({transfer}); its tones are not mapped to SDR.")
+        notices.append(f"The video is HDR ({transfer}); its tones are mapped to SDR.")
+    if frame.interlaced_frame:
+        notices.append("The video is interlaced; where its fields differ, one of them is shown.")
     return VideoStream(
         index=stream.index,
         width=width,
         height=height,
         rotation=rotation,
         mirrored=mirrored,
-        average_fps=float(stream.average_rate) if stream.average_rate else None,
+        average_fps=_average_fps(stream, clock),
         frames=stream.frames or None,
         duration=duration,
         start=start,
         codec=codec,
         pixel_format=frame.format.name,
         bit_depth=max((part.bits for part in frame.format.components), default=8),
+        stored_size=stored,
+        transfer=transfer,
+        clock=clock,
+        own_duration=stream.index in found.own,
     )
 
 
-def _first_frame(container: Any, stream: Any) -> Any:
-    """Decode the first frame that can be decoded, or return None."""
-    try:
-        for count, packet in enumerate(container.demux(stream)):
-            try:
-                frames = packet.decode()
-            except av.error.FFmpegError:
-                frames = []
-            if frames:
-                return frames[0]
-            if count > _MAX_PACKETS_TO_FIRST_FRAME:
-                break
-    except (av.error.FFmpegError, OSError):
-        pass
-    return None
+def _shown_size(stream: Any, frame: Any) -> tuple[int, int]:
+    """Return width and height of a frame with square pixels, as a player shows it."""
+    width, height = frame.width, frame.height
+    ratio = float(getattr(stream, "sample_aspect_ratio", None) or 1)
+    if not 1 / _WIDEST_PIXEL <= ratio <= _WIDEST_PIXEL or abs(ratio - 1) < 0.005:
+        return width, height
+    return (round(width * ratio), height) if ratio > 1 else (width, round(height / ratio))
+
+
+def _average_fps(stream: Any, clock: StreamClock) -> float | None:
+    if clock.interval is not None:
+        return 1 / clock.interval
+    return float(stream.average_rate) if stream.average_rate else None
 
 
 def _audio_stream(
-    stream: Any, number: int, spans: dict[int, tuple[float, float | None]], notices: list[str]
+    stream: Any, number: int, found: _Spans, notices: list[str], joined: bool
 ) -> AudioStream | None:
     context = stream.codec_context
     if context is None or not context.sample_rate:
         notices.append(f"Audio track {number} is in a format that cannot be decoded.")
         return None
-    start, duration = spans[stream.index]
+    start, duration = found.spans[stream.index]
     language = getattr(stream, "language", None)
     return AudioStream(
         index=stream.index,
         number=number,
         codec=context.name,
         rate=context.sample_rate,
-        channels=len(context.layout.channels),
+        channels=len(AudioLayout.of(context).names),
         duration=duration,
         start=start,
         language=None if language in (None, "", "und") else language,
+        clock=found.clocks[stream.index],
+        default=is_default(stream),
+        joined=joined,
     )

@@ -1,8 +1,9 @@
-"""Keys and values of every layer, each layer with a length of its own.
+"""The KV cache, in which each layer has its own length.
 
-Layer-wise dropping leaves layers with unequal caches; the library's own cache measures all layers
-by the first. This one is appended to in place (room grows by blocks, so decoding does not copy the
-cache for each token), can be cut to chosen tokens, and can be rewound after a choice was scored.
+Dropping tokens layer by layer leaves layers with different numbers of tokens; transformers' cache
+takes the first layer's length for all. This cache appends in place (buffers grow by blocks, so
+decoding does not copy them for each token), can be cut to selected tokens, and can be rewound after
+a choice was scored.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ GROWTH = 256
 
 @dataclass(frozen=True)
 class CacheView:
-    """The first `length` tokens of a layer's buffers, which nobody changes; room may follow."""
+    """The first `length` tokens of a layer's buffers, never changed; spare room may follow."""
 
     keys: torch.Tensor
     values: torch.Tensor
@@ -32,7 +33,7 @@ class KVCache:
     layers : int
         Decoder layers, L.
     even : bool
-        Whether all layers will be given as many tokens.
+        Whether all layers will hold the same number of tokens.
     """
 
     def __init__(self, layers: int, *, even: bool = False) -> None:
@@ -49,7 +50,7 @@ class KVCache:
         return self._lengths[layer]
 
     def filled(self, layer: int) -> None:
-        """Nothing: all that `update` returns counts."""
+        """Return None: all that `update` returns counts."""
 
     @property
     def lengths(self) -> tuple[int, ...]:
@@ -81,30 +82,31 @@ class KVCache:
             self._lengths[layer] = new
             return key, value
         if held + new > keys.shape[2]:
-            room = max(GROWTH, new)
-            keys = _with_room(keys[:, :, :held], room)
-            values = _with_room(values[:, :, :held], room)
+            room = max(GROWTH, new) - new
+            keys = _joined(keys[:, :, :held], key, room)
+            values = _joined(values[:, :, :held], value, room)
             self._keys[layer], self._values[layer] = keys, values
-        keys[:, :, held : held + new] = key
-        values[:, :, held : held + new] = value
+        else:
+            keys[:, :, held : held + new] = key
+            values[:, :, held : held + new] = value
         self._lengths[layer] = held + new
         return keys[:, :, : held + new], values[:, :, : held + new]
 
     def share(self, layer: int, length: int) -> CacheView:
-        """Return the first `length` tokens of a layer, for another cache to begin with."""
+        """Return the first `length` tokens of a layer, from which another cache can start."""
         keys, values = self._held(layer)
         return CacheView(keys, values, length)
 
     def start_from(self, layer: int, view: CacheView, *, copying: bool) -> None:
-        """Begin a layer with the tokens of another cache.
+        """Start a layer with the tokens of another cache.
 
         Parameters
         ----------
         layer : int
         view : CacheView
         copying : bool
-            Copy them before anything is appended: the other cache is still in use. Otherwise its
-            room is written to.
+            Copy them before anything is appended, because the other cache is still in use.
+            Otherwise new tokens are written into its spare room.
         """
         end = view.length if copying else view.keys.shape[2]
         self._keys[layer] = view.keys[:, :, :end]
@@ -121,9 +123,9 @@ class KVCache:
         self._lengths[layer] = int(index.shape[0])
 
     def move(self, layer: int, capacity: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Move a layer into buffers of its own for `capacity` tokens, and return them whole.
+        """Copy a layer into new buffers for `capacity` tokens, use them, and return them.
 
-        Room behind the tokens is zero. The buffers before are left as they are.
+        The room after the tokens is zero. The old buffers do not change.
         """
         keys, values = self._held(layer)
         held = self._lengths[layer]
@@ -135,7 +137,7 @@ class KVCache:
         return keys, values
 
     def move_into(self, layer: int, keys: torch.Tensor, values: torch.Tensor) -> None:
-        """Move a layer into given buffers with room for it, (1, kv_heads, capacity, head_dim)."""
+        """Copy a layer into given buffers, (1, kv_heads, capacity, head_dim), and use them."""
         old_keys, old_values = self._held(layer)
         if keys is old_keys and values is old_values:
             return
@@ -145,7 +147,7 @@ class KVCache:
         self._keys[layer], self._values[layer] = keys, values
 
     def extend(self, count: int) -> None:
-        """Count `count` more tokens in every layer, which were written into its buffers."""
+        """Count `count` more tokens in every layer, already written into its buffers."""
         for layer, keys in enumerate(self._keys):
             room = keys.shape[2] if keys is not None else 0
             if self._lengths[layer] + count > room:
@@ -153,7 +155,7 @@ class KVCache:
             self._lengths[layer] += count
 
     def rewind(self, lengths: tuple[int, ...]) -> None:
-        """Forget what was appended after `lengths` was read."""
+        """Remove the tokens appended after `lengths` was read."""
         for layer, length in enumerate(lengths):
             if length > self._lengths[layer]:
                 raise ValueError(f"layer {layer} holds {self._lengths[layer]} tokens, not {length}")
@@ -172,6 +174,12 @@ class KVCache:
             if keys is not None:
                 total += 2 * keys.element_size() * keys.shape[1] * keys.shape[3] * length
         return total
+
+
+def _joined(states: torch.Tensor, more: torch.Tensor, room: int) -> torch.Tensor:
+    """Return both, with room for `room` tokens behind them, in one operation on the device."""
+    batch, heads, _, dim = states.shape
+    return torch.cat([states, more, states.new_empty((batch, heads, room, dim))], 2)
 
 
 def _with_room(states: torch.Tensor, room: int) -> torch.Tensor:

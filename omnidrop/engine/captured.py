@@ -1,9 +1,9 @@
-"""A decoding step that a GPU repeats by itself: recorded once as a CUDA graph, then replayed.
+"""Decode with a CUDA graph: one decode step is captured once and replayed for every token.
 
-A step of a 7B model is some thousand short kernels, and launching them from Python takes longer
-than running them. A graph launches them all at once, but it repeats addresses and sizes. So keys
-and values stand in buffers of fixed size, their lengths, the token and its position on the device,
-and the step itself chooses the next token.
+A step of a 7B model is about a thousand short kernels, and launching them from Python takes longer
+than running them. A graph launches all of them with one call, but its addresses and sizes are
+fixed. So keys and values are in buffers of fixed size; their lengths, the token and its position
+are on the device; and the step itself selects the next token.
 """
 
 from __future__ import annotations
@@ -21,49 +21,50 @@ from omnidrop.engine.picking import Draws, Picker
 from omnidrop.models.adapter import Adapter
 from omnidrop.models.kernels import Filled
 
-#: Steps that buffers get room for at once, at most; after them they grow and are recorded anew.
+#: Steps that the buffers are allocated for, at most. After them, the buffers grow and the graph is
+#: captured again.
 ROOM = 1024
-#: Steps from which recording one (about as long as two plain ones) is worth it.
+#: Remaining steps from which capturing (as long as about two plain steps) pays.
 WORTH = 4
-#: Bytes of keys and values kept with a recorded step for the next question, at most: so many, and
-#: so large a share of the device's memory.
+#: Limits of the keys and values that a captured step keeps for the next question: bytes, and share
+#: of the device's memory. The smaller one counts.
 KEPT_BYTES = 512 * 1024**2
 KEPT_SHARE = 0.02
 
-#: A process records one graph at a time.
-_RECORDING = threading.Lock()
+#: A process captures one graph at a time.
+_CAPTURING = threading.Lock()
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A token of the answer; `logprob` is its log-probability, 0 where nobody asked."""
+    """A token of the answer; `logprob` is its log-probability, 0 if it was not requested."""
 
     token: int
     logprob: float = 0.0
 
 
 def obstacle(adapter: Adapter) -> str | None:
-    """Say why steps over fixed buffers are no use or impossible, or return None.
+    """Return why steps over fixed buffers cannot be used, or None if they can.
 
-    On CUDA they are taken even where none will be recorded: in 16 bits another kernel rounds
-    otherwise, and an answer's tokens must not depend on how many were asked for.
+    On CUDA they are used even if no graph will be captured: in 16 bits the plain loop's kernels
+    round differently, and an answer's tokens must not depend on how many were requested.
     """
     if adapter.device.type != "cuda":
         return f"the device is {adapter.device.type}"
     if adapter.info.attention == "eager":
-        return "eager attention needs to know its sizes"
+        return "eager attention needs sizes on the host"
     return None
 
 
-def unrecordable(adapter: Adapter) -> str | None:
-    """Say why a step cannot be recorded, where that is known beforehand."""
+def not_capturable(adapter: Adapter) -> str | None:
+    """Return why a step cannot be captured, if that is known in advance; else None."""
     if adapter.info.quantization == "8bit":
-        return "8-bit products ask the host for outliers"
+        return "8-bit matrix products synchronise with the host"
     return None
 
 
 class _Buffers:
-    """The `LayerCache` of a step: fixed buffers, filled up to where the device says."""
+    """The `LayerCache` of a step: buffers of fixed size, whose filled lengths are on the device."""
 
     even = False
 
@@ -90,12 +91,16 @@ class _Buffers:
         values.index_copy_(2, place, value)
         return keys, values
 
-    def take(self, cache: KVCache, steps: int, anew: bool) -> bool:
-        """Move `cache` in here, with room for `steps` more; return whether buffers are new."""
+    def take(self, cache: KVCache, steps: int, allocate: bool) -> bool:
+        """Move `cache` into these buffers, with room for `steps` more tokens.
+
+        `allocate` makes new buffers even if the old ones are large enough. Returns whether any
+        buffer is new.
+        """
         grown = False
         for layer, length in enumerate(cache.lengths):
             known = layer < len(self.keys)
-            if anew or not known or self.keys[layer].shape[2] < length + steps:
+            if allocate or not known or self.keys[layer].shape[2] < length + steps:
                 keys, values = cache.move(layer, -(-(length + steps) // GROWTH) * GROWTH)
                 room = torch.tensor([0, keys.shape[2]], dtype=torch.int32, device=keys.device)
                 if not known:
@@ -113,23 +118,23 @@ class _Buffers:
 
 
 class FixedStep:
-    """One decoding step over buffers of fixed size; it feeds a token and chooses the next.
+    """One decode step over buffers of fixed size; it feeds a token and selects the next.
 
-    Nothing in it asks the host for anything. The first step after the buffers were made runs as it
-    is, the second is recorded, and it and all later ones are replayed. Where recording fails,
-    `failed` says why and all run as they are.
+    It never synchronises with the host. The first step after the buffers were allocated runs
+    eagerly; the second is captured, and it and all later ones are replayed. If capturing fails,
+    `failed` holds the reason and all steps run eagerly.
 
     Parameters
     ----------
     adapter : Adapter
     picker : Picker
     logprobs : bool
-        Also tell the log-probability of each chosen token.
+        Also return the log-probability of each selected token.
     """
 
     def __init__(self, adapter: Adapter, picker: Picker, *, logprobs: bool) -> None:
         self.picker, self.logprobs = picker, logprobs
-        self.failed = unrecordable(adapter)
+        self.failed = not_capturable(adapter)
         self._adapter, self._device = adapter, adapter.device
         self._layers = adapter.info.text.layers
         self._buffers = _Buffers(self._layers, self._device)
@@ -137,7 +142,7 @@ class FixedStep:
         self._position = torch.zeros(3, 1, dtype=torch.int64, device=self._device)
         self._draws = torch.zeros(ROOM, device=self._device)
         self._at = torch.zeros(1, dtype=torch.int64, device=self._device)
-        self._told = torch.zeros(2, dtype=torch.float64, device=self._device)
+        self._output = torch.zeros(2, dtype=torch.float64, device=self._device)
         on_gpu = self._device.type == "cuda"
         self._host = torch.zeros(2, 2, dtype=torch.float64, pin_memory=on_gpu)
         self._events = [torch.cuda.Event() for _ in range(2)] if on_gpu else []
@@ -151,12 +156,12 @@ class FixedStep:
 
     @property
     def taken(self) -> int:
-        """Steps taken since `begin`."""
+        """Steps launched since `begin`."""
         return self._taken
 
     @property
-    def recorded(self) -> bool:
-        """Whether the next step is a replay."""
+    def captured(self) -> bool:
+        """Whether there is a graph, so that the next step is a replay."""
         return self._graph is not None
 
     @property
@@ -167,7 +172,7 @@ class FixedStep:
 
     @property
     def keepable(self) -> int:
-        """Bytes of buffers that may stay on this device between two questions."""
+        """Bytes of buffers that may stay allocated between two questions."""
         if self._device.type != "cuda":
             return KEPT_BYTES
         total = torch.cuda.get_device_properties(self._device).total_memory
@@ -182,21 +187,21 @@ class FixedStep:
         index: int,
         steps: int,
     ) -> None:
-        """Go on from a cache.
+        """Start decoding from a cache.
 
         Parameters
         ----------
         cache : KVCache
-            From now on it lives in the buffers of this step.
+            Moved into the buffers of this step.
         token : int
-            To feed first.
+            The first token to feed.
         position : int or float
             Its rotary position.
         draws : Draws
         index : int
-            Number of the token that the first step chooses; 0 is the prefill's.
+            Index in the answer of the token that the first step selects; the prefill selected 0.
         steps : int
-            Steps to take at most.
+            Maximum number of steps.
         """
         self._cache, self._of, self._index, self._steps = cache, draws, index, steps
         self._token.fill_(token)
@@ -209,14 +214,17 @@ class FixedStep:
         self._make_room(cache)
 
     def end(self) -> None:
-        """Let go of the cache, which is still in the buffers: while it lives, they are its own."""
+        """Drop the reference to the cache.
+
+        It still uses the buffers. While it exists, the next `begin` allocates others.
+        """
         self._cache = None
 
     def _make_room(self, cache: KVCache) -> None:
         other = self._user() if self._user is not None else None
         self._left = min(self._steps - self._taken, ROOM)
-        if self._buffers.take(cache, self._left, anew=other not in (None, cache)):
-            # Replayed no more, but the memory of its pool is the next recording's to use.
+        if self._buffers.take(cache, self._left, allocate=other not in (None, cache)):
+            # Not replayed again, but kept: the next capture reuses the memory of its pool.
             self._outgrown = self._graph or self._outgrown
             self._graph, self._warm = None, False
         self._user = weakref.ref(cache)
@@ -225,10 +233,10 @@ class FixedStep:
         self._at.zero_()
 
     def advance(self) -> None:
-        """Take a step; on a GPU it may still be running on return. `read` gives its token."""
+        """Launch a step; on a GPU it may still be running on return. `read` gives its token."""
         cache = self._cache
         if cache is None:
-            raise RuntimeError("a step was taken before `begin`")
+            raise RuntimeError("`advance` was called before `begin`")
         with self._current():
             self._advance(cache)
 
@@ -237,23 +245,26 @@ class FixedStep:
             self._make_room(cache)
         worth = self._steps - self._taken >= WORTH
         if self._warm and worth and self._graph is None and self.failed is None:
-            self._record()
+            self._capture()
         if self._graph is not None:
             self._graph.replay()
         else:
-            with self._aside():
+            with self._own_stream():
                 self._run()
             self._warm = True
         self._left -= 1
         self._taken += 1
         cache.extend(1)
         slot = self._taken % 2
-        self._host[slot].copy_(self._told, non_blocking=True)
+        self._host[slot].copy_(self._output, non_blocking=True)
         if self._events:
             self._events[slot].record()
 
     def read(self, step: int) -> Chosen:
-        """Wait for a step (1 is the first; the last or the one before it), return its token."""
+        """Wait for a step and return its token.
+
+        `step` counts from 1; only the last two steps can be read.
+        """
         if self._events:
             self._events[step % 2].synchronize()
         token, logprob = self._host[step % 2].tolist()
@@ -269,22 +280,22 @@ class FixedStep:
         logits = adapter.logits(hidden)
         token = self.picker(logits, self._draws.index_select(0, self._at))
         self._token.copy_(token)
-        self._told[:1].copy_(token)
+        self._output[:1].copy_(token)
         if self.logprobs:
-            self._told[1:].copy_(logits.log_softmax(-1).index_select(0, token))
+            self._output[1:].copy_(logits.log_softmax(-1).index_select(0, token))
         buffers.places += 1
         self._position += 1
         self._at += 1
 
-    def _record(self) -> None:
-        """Record a step without running it. Other threads may go on using the device.
+    def _capture(self) -> None:
+        """Capture a step without running it. Other threads may use the device meanwhile.
 
-        Not by `torch.cuda.graph`, which gives all unused memory back to the driver first: the next
-        prefill would have to ask for it again.
+        `torch.cuda.graph` is not used: it first returns all unused memory to the driver, so the
+        next prefill would have to allocate it again.
         """
         graph = torch.cuda.CUDAGraph()
         try:
-            with _RECORDING, self._aside():
+            with _CAPTURING, self._own_stream():
                 graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
                 try:
                     self._run()
@@ -292,8 +303,8 @@ class FixedStep:
                     graph.capture_end()
         except RuntimeError as error:
             self.failed = first_line(error.__context__ or error)
-            # A recording that breaks off leaves the allocator waiting for its end, and a test of
-            # the graph's own to tell whose memory is meant.
+            # After an aborted capture the allocator still routes allocations to the pool, through a
+            # filter that belongs to the graph. So the graph is kept, and the routing ended here.
             self._outgrown = graph
             with suppress(RuntimeError):
                 torch._C._cuda_endAllocateToPool(
@@ -304,17 +315,17 @@ class FixedStep:
             self._graph, self._outgrown = graph, None
 
     def _current(self) -> AbstractContextManager[object]:
-        """Make the device the current one, on which streams and graphs are."""
+        """Make this device the current one: streams and graphs belong to a device."""
         return torch.cuda.device(self._device) if self._events else nullcontext()
 
-    def _aside(self) -> AbstractContextManager[None]:
-        """On a stream of its own, in order with the current one: the default can't be recorded."""
+    def _own_stream(self) -> AbstractContextManager[None]:
+        """Use a separate stream, in order with the current one: the default can't be captured."""
         return nullcontext() if self._stream is None else _in_order(self._stream)
 
 
 @contextmanager
 def _in_order(stream: torch.cuda.Stream) -> Iterator[None]:
-    """Work on another stream, after what is queued on this one and before what comes next."""
+    """Use another stream, ordered after earlier and before later work of the current one."""
     here = torch.cuda.current_stream(stream.device)
     stream.wait_stream(here)
     with torch.cuda.stream(stream):
@@ -323,18 +334,18 @@ def _in_order(stream: torch.cuda.Stream) -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or what it is."""
+    """Return the first line of an error's message, or its type if it has none."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 class Steps:
-    """Keeps a recorded step for the next question."""
+    """Keeps a captured step for the next question."""
 
     def __init__(self) -> None:
         self._kept: list[FixedStep] = []
 
     def take(self, adapter: Adapter, picker: Picker, *, logprobs: bool) -> FixedStep:
-        """Return the kept step where it is of the same kind, or a new one."""
+        """Return the kept step if its settings are the same, or a new one."""
         try:
             step = self._kept.pop()
         except IndexError:
@@ -345,11 +356,11 @@ class Steps:
 
     def keep(self, step: FixedStep) -> None:
         """Keep a step if its buffers are small enough."""
-        if (step.recorded or step.failed) and step.bytes <= step.keepable:
+        if (step.captured or step.failed) and step.bytes <= step.keepable:
             self._kept[:] = [step]
 
     def clear(self) -> None:
-        """Let it go."""
+        """Free the kept step."""
         self._kept.clear()
 
     def __len__(self) -> int:
@@ -359,22 +370,22 @@ class Steps:
 def ahead(
     step: FixedStep, steps: int, stage: Callable[[str], AbstractContextManager[None]]
 ) -> Iterator[Chosen]:
-    """Yield the tokens of `steps` steps, each while the next one already runs.
+    """Yield the tokens of `steps` steps, each while the next step already runs.
 
     Parameters
     ----------
     step : FixedStep
-        Begun, and perhaps taken.
+        After `begin`; it may already have advanced.
     steps : int
-        The most it was begun for.
+        As given to `begin`.
     stage : callable
-        Measures what is named.
+        Times the stage of a given name.
     """
     taken = step.taken
     for wanted in range(1, steps + 1):
         with stage("decode"):
-            # Only a replay is quick to launch: before there is one, a token would wait for it.
-            while taken < min(wanted + step.recorded, steps):
+            # Launch ahead only once there is a graph: an eager launch would delay the token.
+            while taken < min(wanted + step.captured, steps):
                 step.advance()
                 taken += 1
             chosen = step.read(wanted)

@@ -1,6 +1,7 @@
-"""The token loop: greedy or sampled, streamed, stopped; and choices scored by their logits.
+"""The token loop: greedy or sampled decoding, streaming, stopping; and scoring of given choices.
 
-On CUDA the steps are those of `captured`; elsewhere, and where those fail, each is launched anew.
+On CUDA the steps are those of `omnidrop.engine.captured`. On other devices, and if those fail, a
+plain loop launches every kernel for each token.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ REPLACEMENT = "\ufffd"
 
 @dataclass(frozen=True)
 class Generated:
-    """What the token loop made.
+    """What the token loop generated.
 
     Attributes
     ----------
@@ -38,10 +39,10 @@ class Generated:
     stop : str
         "stop token" or "max new tokens".
     logprobs : tuple of float
-        One per id where asked.
+        One per id, if requested.
     loop : str
-        How the steps were taken: "captured" as a CUDA graph, or "plain: " and why not; "" where
-        nothing was generated.
+        How the steps ran: "captured" as a CUDA graph, or "plain: " and why not; "" if nothing was
+        generated.
     """
 
     ids: tuple[int, ...]
@@ -72,11 +73,11 @@ def generate(
     on_text : callable, optional
         Receives each new piece of text; pieces joined are the answer.
     on_token : callable, optional
-        Called once a token is chosen, the stop token included.
+        Called when a token is selected, the stop token included.
     meter : Meter, optional
         Receives the times of the steps (decode) and of turning ids into text (detokenise).
     steps : Steps, optional
-        Where a recorded step is kept for the next answer.
+        Keeps a captured step for the next answer.
     """
     stage = meter.stage if meter is not None else _untimed
     stream = TextStream(adapter.text.decode, on_text)
@@ -98,16 +99,16 @@ def generate(
                 stream.push(chosen.token)
     with stage(StageName.DETOKENISE):
         text = stream.finish()
-    return Generated(tuple(ids), text, stop, tuple(logprobs), loop.said)
+    return Generated(tuple(ids), text, stop, tuple(logprobs), loop.mode)
 
 
 class _Loop:
-    """The tokens of one answer, at most as many as asked for.
+    """Decodes the tokens of one answer.
 
     Attributes
     ----------
-    said : str
-        How they were made, once they were: "captured", or "plain: " and why.
+    mode : str
+        `Generated.loop`; complete once the loop has ended.
     """
 
     def __init__(
@@ -118,32 +119,32 @@ class _Loop:
         stage: Callable[[str], AbstractContextManager[None]],
         steps: Steps,
     ) -> None:
-        self.said = "plain: one token"
+        self.mode = "plain: one token"
         self._adapter, self._prefilled, self._options = adapter, prefilled, options
         self._stage, self._steps = stage, steps
         self._picker = Picker(options.temperature, options.top_p)
         self._draws = Draws(options.seed)
 
     def tokens(self) -> Generator[Chosen, None, None]:
-        """Yield tokens; once closed, the cache holds the prompt and all that were gone on from."""
+        """Yield tokens. Once closed, the cache holds the prompt and every token that was fed."""
         first = self._chosen(self._prefilled.logits, 0)
         yield first
         left = self._options.max_new_tokens - 1
         if not left:
             return
-        self.said = "plain: "
+        self.mode = "plain: "
         why = obstacle(self._adapter)
         if why is None:
-            step = self._begun(first, left)
+            step = self._first_step(first, left)
             if step is not None:
                 yield from self._ahead(step, left)
                 return
         else:
-            self.said += why
+            self.mode += why
         yield from self._plain(first)
 
     def _plain(self, chosen: Chosen) -> Iterator[Chosen]:
-        """Go on after `chosen`, one token after the other."""
+        """Decode after `chosen`, one token at a time."""
         position = self._prefilled.next_position
         for index in range(1, self._options.max_new_tokens):
             with self._stage(StageName.DECODE):
@@ -162,8 +163,8 @@ class _Loop:
             return Chosen(token)
         return Chosen(token, float(logits.log_softmax(-1)[token]))
 
-    def _begun(self, first: Chosen, left: int) -> FixedStep | None:
-        """Begin with a step of fixed size and take it once; None where that fails."""
+    def _first_step(self, first: Chosen, left: int) -> FixedStep | None:
+        """Launch the first step over fixed buffers; return None if that fails."""
         cache, position = self._prefilled.cache, self._prefilled.next_position
         lengths = cache.lengths
         try:
@@ -173,31 +174,34 @@ class _Loop:
                 fixed.advance()
         except RuntimeError as error:
             cache.rewind(lengths)
-            self.said += first_line(error)
+            self.mode += first_line(error)
             return None
         return fixed
 
     def _ahead(self, fixed: FixedStep, left: int) -> Iterator[Chosen]:
-        """Yield the tokens of a step that was taken once; then keep it, and forget what overran."""
+        """Yield the tokens of a step that was launched once.
+
+        Then rewind the cache by the steps that ran too far, and keep the step.
+        """
         cache = self._prefilled.cache
-        # The step taken has put the first token there.
+        # The first step has already appended a token.
         before, fed = [n - 1 for n in cache.lengths], 0
-        captured, sound = fixed.recorded, False
+        captured, completed = fixed.captured, False
         try:
             for chosen in ahead(fixed, left, self._stage):
-                captured = captured or fixed.recorded
+                captured = captured or fixed.captured
                 fed += 1
                 yield chosen
-            sound = True
+            completed = True
         except GeneratorExit:
-            sound = True
+            completed = True
             raise
         finally:
             cache.rewind(tuple(n + fed for n in before))
             fixed.end()
-            if sound:
+            if completed:
                 self._steps.keep(fixed)
-            self.said = "captured" if captured else f"plain: {fixed.failed or 'too few tokens'}"
+            self.mode = "captured" if captured else f"plain: {fixed.failed or 'too few tokens'}"
 
 
 def _untimed(name: str) -> AbstractContextManager[None]:
@@ -223,7 +227,7 @@ def step(
     Returns
     -------
     list of Tensor, (V,) float32 each
-        Logits after each fed token.
+        Logits after each token fed.
     """
     device = adapter.device
     hidden = adapter.embed(torch.tensor(list(ids), device=device)).unsqueeze(0)
@@ -292,10 +296,10 @@ class TextStream:
         self._decode = decode
         self._on_text = on_text
         self._ids: list[int] = []
-        self._told = 0
+        self._emitted = 0
 
     def push(self, token: int) -> None:
-        """Add an id; tell what text it completes."""
+        """Add an id and emit the text that it completes."""
         self._ids.append(token)
         if self._on_text is None:
             return
@@ -304,12 +308,12 @@ class TextStream:
             self._tell(text)
 
     def finish(self) -> str:
-        """Tell the rest and return the whole text."""
+        """Emit the rest and return the whole text."""
         text = self._decode(self._ids)
         self._tell(text)
         return text
 
     def _tell(self, text: str) -> None:
-        if self._on_text is not None and len(text) > self._told:
-            self._on_text(text[self._told :])
-            self._told = len(text)
+        if self._on_text is not None and len(text) > self._emitted:
+            self._on_text(text[self._emitted :])
+            self._emitted = len(text)

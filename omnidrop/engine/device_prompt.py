@@ -1,24 +1,25 @@
-"""A prompt's tensors on the model's device, with what the host knows of them."""
+"""A prompt's tensors on the model's device, and the sizes that the host needs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
 from functools import cached_property
+from typing import NamedTuple
 
 import torch
 
 from omnidrop.moving import moved
 from omnidrop.pruning.method import Rows
+from omnidrop.pruning.parts.relevance import causal
 from omnidrop.tokens import Prompt, TokenMap
 
 
 class DevicePrompt:
     """A prompt on the model's device.
 
-    Which rows are alive is known only on the device. Their number follows from the plan, and what
-    else the host must know comes from its own copy of the prompt, so nothing here waits for the
-    device.
+    Which rows are alive is known only on the device. The host knows their number from the plan and
+    the rest from its copy of the prompt, so nothing here synchronises.
 
     Parameters
     ----------
@@ -29,7 +30,7 @@ class DevicePrompt:
     Attributes
     ----------
     on_host : Prompt
-        As given.
+        The prompt given, on the CPU.
     device : torch.device
     ids : Tensor, (N,) int64
     positions : Tensor, (3, N) int64 or float32
@@ -46,7 +47,8 @@ class DevicePrompt:
         self.ids = moved(prompt.ids, device)
         self.positions = moved(prompt.positions, device)
         self.text, self.av = moved(self._text, device), moved(self._av, device)
-        self._queries: dict[Rows, torch.Tensor] = {}
+        self._known: dict[Rows, _Queries] = {}
+        self._masks: dict[Rows, torch.Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.on_host)
@@ -74,14 +76,53 @@ class DevicePrompt:
 
     def query_rows(self, rows: Rows) -> torch.Tensor:
         """Return the prompt indices of `query_rows`, (r,) int64 on the device."""
-        if rows not in self._queries:
-            self._queries[rows] = moved(query_rows(self.on_host.tokens, rows), self.device)
-        return self._queries[rows]
+        return self._queries(rows).places
+
+    def query_run(self, rows: Rows) -> range | None:
+        """Return the prompt indices of `query_rows` where they are one run behind all AV tokens.
+
+        Such rows are never dropped, so in every layer they are as far from the end as in the
+        prompt. None where they are anything else.
+        """
+        return self._queries(rows).run
+
+    def causal_mask(self, rows: Rows, length: int) -> torch.Tensor:
+        """Return `omnidrop.pruning.parts.relevance.causal` of `query_run`.
+
+        Parameters
+        ----------
+        rows : {"question", "last", "all-text"}
+            Rows with a `query_run`, r of them.
+        length : int
+            Rows of the sequence, n; they end where the prompt ends.
+
+        Returns
+        -------
+        Tensor, (r, n) float32
+        """
+        held = self._masks.get(rows)
+        if held is None or held.shape[1] < length:
+            run = self.query_run(rows)
+            if run is None:
+                raise ValueError(f"The rows {rows!r} are no run behind the AV tokens.")
+            start = length - len(self) + run.start
+            places = torch.arange(start, start + len(run), device=self.device)
+            held = self._masks[rows] = causal(places, length)
+        return held[:, held.shape[1] - length :]
+
+    def _queries(self, rows: Rows) -> _Queries:
+        if rows not in self._known:
+            index = query_rows(self.on_host.tokens, rows)
+            run = range(int(index[0]), int(index[-1]) + 1)
+            behind = not len(self._av) or run.start > int(self._av[-1])
+            one = behind and len(run) == len(index)
+            self._known[rows] = _Queries(moved(index, self.device), run if one else None)
+        return self._known[rows]
 
     def clip_end(self) -> int:
-        """Return how many tokens come before anything that a question could change.
+        """Return the number of tokens before the first that depends on the question.
 
-        0 if the clip cannot be computed apart: there is no AV token, text stands between AV
+        0 if the clip cannot be computed separately: there is no AV token, text stands between AV
         tokens, or the question comes before them.
         """
         if not len(self._av) or self.text_between_av:
@@ -90,8 +131,15 @@ class DevicePrompt:
         return 0 if bool(self.on_host.tokens.question[:end].any()) else end
 
 
+class _Queries(NamedTuple):
+    """Rows that score: prompt indices on the device, and as a run where they are one."""
+
+    places: torch.Tensor
+    run: range | None
+
+
 def mapped(tokens: TokenMap, move: Callable[[torch.Tensor], torch.Tensor]) -> TokenMap:
-    """Return a token map of which every tensor went through `move`."""
+    """Return a token map with `move` applied to every tensor."""
     return TokenMap(**{f.name: move(getattr(tokens, f.name)) for f in fields(tokens)})
 
 

@@ -1,10 +1,10 @@
-"""A clip → embeddings of its frames and audio, once, for any number of questions.
+"""Encodes a clip's video and audio once, for any number of questions.
 
 The encoders' attention never crosses a chunk (a window of audio, one temporal grid of video), so
-they run chunk by chunk, and only a few seconds of pixels are held at a time. Where the model has a
-device of its own, a thread decodes frames while the encoder works on earlier ones; where the
-encoder shares the processors with decoding, the two take turns. Another thread decodes the audio
-meanwhile. A grid whose pixels were seen before is not encoded again: its rows are copied.
+they run chunk by chunk, and only a few seconds of pixels are in memory at a time. If the model is
+on a GPU, a thread decodes frames while the encoder computes on earlier ones; if the encoder shares
+the CPU with decoding, the two take turns. Another thread decodes the audio. A grid with the same
+pixels as an earlier one is not encoded again: its rows are copied.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ from omnidrop.moving import moved
 from omnidrop.stages import StageName
 from omnidrop.tokens import Media
 
-if TYPE_CHECKING:  # ready features need no media library
+if TYPE_CHECKING:  # precomputed features need no media library
     from omnidrop.clip.clip import Clip
 
-#: Processors that must be idle for decoding to run while an encoder runs on processors too.
+#: Idle CPU cores from which frames are decoded while the encoder runs on the CPU.
 READERS = 3
 
-#: Called with (stage, done, total or None); what a progress bar needs.
+#: Called with (stage, done, total or None), for a progress bar.
 Progress = Callable[[str, float, float | None], None]
 
 
 @dataclass(frozen=True)
 class Features:
-    """Ready features, for use without any media library.
+    """Precomputed features, for use without any media library.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class Features:
     second_per_grid : float or None
         Seconds between temporal grids: frames per grid / true fps.
     mel : Tensor or None, (n_mels, F) float32
-        Log-mel spectrogram, as the model's `audio_spec` asks for it.
+        Log-mel spectrogram, as the model's `audio_spec` defines it.
     """
 
     patches: torch.Tensor | None = None
@@ -83,11 +83,11 @@ class Encoded:
         Audio embeddings in the order of time.
     audio_attention : Tensor or None, (Na,) float32
         Attention each audio token received in the audio encoder's last layer; None where the
-        encoder cannot tell.
+        encoder does not report it.
     video_attention : Tensor or None, (Nv,) float32
-        The same for video tokens and the vision encoder, where it was asked for.
+        The same for video tokens and the vision encoder, if it was requested.
     repeated_grids : int
-        Temporal grids that were not encoded because their pixels had been met before.
+        Temporal grids that were not encoded because they repeat earlier ones.
     """
 
     media: Media
@@ -126,7 +126,7 @@ class Encoded:
             return self.planes
         if not self.planes:
             return (self.audio,)
-        # Indices found on the host: a mask would make the host wait for the device.
+        # Indices are computed on the host: indexing by a mask would synchronise with the device.
         video, audio = (
             moved(mask.nonzero().squeeze(1), self.audio.device)
             for mask in (video_mask, ~video_mask)
@@ -158,26 +158,26 @@ def encode_clip(
     meter : Meter
         Receives the stages' times.
     progress : callable, optional
-        Told (stage, done, total) as work goes on.
+        Called with (stage, done, total).
     video_attention : bool
-        Also gather the attention that video tokens received.
+        Also collect the attention that video tokens received.
 
     Raises
     ------
     MediaError
         If neither a frame nor enough audio for one token can be decoded.
     """
-    tell = progress or _silent
+    report = progress or _silent
     sound = AudioPrefetch(clip, meter) if clip.has_audio else None
     try:
-        video = _video(adapter, clip, meter, tell, video_attention) if clip.has_video else None
-        audio = _audio(adapter, meter, tell, sound) if sound else None
+        video = _video(adapter, clip, meter, report, video_attention) if clip.has_video else None
+        audio = _audio(adapter, meter, report, sound) if sound else None
     finally:
         if sound is not None:
             sound.close()
     if video is None and audio is None:
         raise MediaError(
-            "There is nothing to look at or listen to in the asked span.",
+            "There is neither video nor audio in this span.",
             path=clip.path,
             hint=f"Audio must last at least {_shortest(adapter):g} s; "
             "see `omnidrop chunks` for what is there.",
@@ -202,7 +202,7 @@ def encode_clip(
 def encode_features(
     adapter: Adapter, features: Features, meter: Meter, *, video_attention: bool = False
 ) -> Encoded:
-    """Run both encoders over ready features; no media library is needed."""
+    """Run both encoders over precomputed features; no media library is needed."""
     video = audio = None
     if features.patches is not None and features.grid is not None:
         with meter.stage(StageName.VISION_TOWER):
@@ -225,9 +225,9 @@ def encode_features(
 
 
 def media_of(clip: Clip) -> Media:
-    """Return what of a clip would be in the prompt, from its plan and its announced lengths.
+    """Return the sizes of a clip in the prompt, from its sampling plan and the file's header.
 
-    Nothing is decoded. Exact if the file announces its lengths truly.
+    Nothing is decoded. The sizes are exact if the durations in the header are.
     """
     spec = clip.spec
     grid = step = None
@@ -256,18 +256,18 @@ def _audio_tokens(adapter: Adapter, mel: torch.Tensor) -> int:
 
 
 def _shortest(adapter: Adapter) -> float:
-    """Return the seconds of audio that make one token, as the family counts."""
+    """Return the seconds of audio that one token covers."""
     spec = adapter.audio_spec
     return float(adapter.template.mel_per_token) * spec.hop / spec.sampling_rate
 
 
-def _audio(adapter: Adapter, meter: Meter, tell: Progress, sound: AudioPrefetch) -> Embeds | None:
-    tell(StageName.SOUND, 0.0, None)
+def _audio(adapter: Adapter, meter: Meter, report: Progress, sound: AudioPrefetch) -> Embeds | None:
+    report(StageName.SOUND, 0.0, None)
     with meter.stage(StageName.WAITING_FOR_SOUND):
         mel = sound.result()
     if mel is None or _audio_tokens(adapter, mel) <= 0:
         return None
-    tell(StageName.AUDIO_TOWER, 0.0, None)
+    report(StageName.AUDIO_TOWER, 0.0, None)
     with meter.stage(StageName.AUDIO_TOWER):
         return adapter.encode_audio(mel, attention=True)
 
@@ -282,27 +282,27 @@ def _video(
     adapter: Adapter,
     clip: Clip,
     meter: Meter,
-    tell: Progress,
+    report: Progress,
     attention: bool,
 ) -> _Video | None:
-    if _has_processors_left(adapter):
+    if _decodes_in_parallel(adapter):
         gpu = adapter.device.type != "cpu"
-        beside = prefetched_grids(clip, meter, PREFETCHED_GPU if gpu else PREFETCHED)
-        waited_for = joined(_waited_for(beside, meter), BATCH_PATCHES_GPU if gpu else 0)
-        with closing(beside):
-            return _embedded(adapter, clip, meter, tell, waited_for, attention)
+        prefetch = prefetched_grids(clip, meter, PREFETCHED_GPU if gpu else PREFETCHED)
+        batches = joined(_timed(prefetch, meter), BATCH_PATCHES_GPU if gpu else 0)
+        with closing(prefetch):
+            return _embedded(adapter, clip, meter, report, batches, attention)
     with closing(grids_in_rounds(clip, meter)) as grids:
-        return _embedded(adapter, clip, meter, tell, grids, attention)
+        return _embedded(adapter, clip, meter, report, grids, attention)
 
 
-def _has_processors_left(adapter: Adapter) -> bool:
-    """Whether decoding can run beside the encoder without taking processors from it."""
+def _decodes_in_parallel(adapter: Adapter) -> bool:
+    """Whether decoding can run in parallel to the encoder without slowing it down."""
     idle = (os.cpu_count() or 1) - torch.get_num_threads()
     return adapter.device.type != "cpu" or idle >= READERS
 
 
-def _waited_for(grids: Prefetch[Grids], meter: Meter) -> Iterator[Grids]:
-    """Yield chunks as they come; the time spent waiting is a stage of its own."""
+def _timed(grids: Prefetch[Grids], meter: Meter) -> Iterator[Grids]:
+    """Yield chunks as they arrive, and time the waiting as a stage."""
     while True:
         with meter.stage(StageName.WAITING_FOR_FRAMES):
             item = next(grids, None)
@@ -315,7 +315,7 @@ def _embedded(
     adapter: Adapter,
     clip: Clip,
     meter: Meter,
-    tell: Progress,
+    report: Progress,
     grids: Iterator[Grids],
     attention: bool,
 ) -> _Video | None:
@@ -331,7 +331,7 @@ def _embedded(
         places += item.places
         _, height, width = item.shape
         done += item.frames
-        tell(StageName.FRAMES, float(done), total)
+        report(StageName.FRAMES, float(done), total)
     if not parts:
         return None
     received = [part.received for part in parts if part.received is not None]
@@ -347,7 +347,7 @@ def _embedded(
 
 
 def _placed(parts: Iterable[torch.Tensor], places: list[int]) -> torch.Tensor:
-    """Put the rows of the distinct grids where they belong, repeats included."""
+    """Return the rows of all grids in order, from those of the distinct grids."""
     rows = torch.cat(tuple(parts))
     distinct = max(places) + 1
     if distinct == len(places):

@@ -1,9 +1,9 @@
-"""A clip's frames and audio, read in threads while the encoders work.
+"""Prefetch a clip's frames and audio in threads, and filter out repeated grids.
 
-A grid (one temporal patch of frames) whose pixels were seen before is recognised and not encoded
-again. By default that takes an exact repeat, byte for byte after resizing. Still scenes repeat
-exactly in files of variable rate, in lossless files and in those of intra codecs. x264 at 30 frames
-per second repaints a still scene at every key frame and refines it over the next second. Only the
+A grid (one temporal patch of frames) with the same pixels as an earlier one is not encoded again.
+By default the pixels must be equal byte for byte after resizing. Still scenes repeat exactly in
+files of variable frame rate, in lossless files and in those of intra codecs. x264 at 30 frames per
+second re-encodes a still scene at every key frame and refines it over the next second; only the
 frames after that repeat, and if B-frames are filtered differently from P-frames, in cycles of two
 or three.
 """
@@ -26,18 +26,18 @@ from omnidrop.clip.specs import VideoSpec
 from omnidrop.engine.timing import Meter
 from omnidrop.stages import StageName
 
-if TYPE_CHECKING:  # ready features need no media library
+if TYPE_CHECKING:  # precomputed features need no media library
     from omnidrop.clip.clip import Clip
 
 #: Chunks of patches prefetched for the vision encoder.
 PREFETCHED = 2
-#: The same for an encoder on a GPU, which takes several chunks at a time.
+#: The same for an encoder on a GPU, which encodes several chunks in one batch.
 PREFETCHED_GPU = 8
-#: Patches that an encoder on a GPU takes at a time, if so many are ready.
+#: Patches in a batch of an encoder on a GPU, at least, except at the end of a clip.
 BATCH_PATCHES_GPU = 8192
-#: Latest distinct grids that a new one is compared with, if near repeats count.
+#: Number of the latest distinct grids that a new one is compared with, if near repeats count.
 COMPARED = 3
-#: Bytes of frames decoded before the vision encoder runs, if both need the same processors.
+#: Bytes of frames decoded before the vision encoder runs, if both compete for the CPU.
 ROUND = 64 << 20
 #: Bytes of frames in a batch of such a round; their patches take four times as much.
 BATCH = 8 << 20
@@ -49,7 +49,7 @@ class Grids(NamedTuple):
     Attributes
     ----------
     rows : Tensor or None, (t·h·w, channels·temporal_patch·patch²) float32
-        Patches of the grids that were not seen before; None if there are none.
+        Patches of the new grids; None if there are none.
     shape : tuple of int
         (t, h, w) of ``rows``, in patches; t is 0 if there are none.
     places : list of int
@@ -77,7 +77,7 @@ class Grids(NamedTuple):
 
 
 class RepeatFilter:
-    """Recognises grids whose pixels were seen before, by their digests.
+    """Finds grids whose pixels repeat an earlier grid, by their digests.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class RepeatFilter:
         self._latest: deque[tuple[int, np.ndarray]] = deque(maxlen=COMPARED)
 
     def sort(self, frames: torch.Tensor) -> tuple[torch.Tensor, list[int]]:
-        """Find the grids that are new.
+        """Separate new grids from repeats.
 
         Parameters
         ----------
@@ -149,8 +149,8 @@ def prefetched_grids(clip: Clip, meter: Meter, count: int = PREFETCHED) -> Prefe
 def joined(grids: Iterator[Grids], patches: int) -> Iterator[Grids]:
     """Join consecutive chunks until they hold at least `patches` patches.
 
-    A GPU takes hardly longer for several chunks than for one. What is joined depends on the clip
-    alone, never on which chunks happen to be ready, so that rounding is the same in every run.
+    A GPU encodes several chunks in hardly more time than one. Which chunks are joined depends on
+    the clip alone, never on which happen to be ready, so that rounding is the same in every run.
     """
     taken: list[Grids] = []
     count = 0
@@ -169,9 +169,9 @@ def _patch_count(grids: Grids) -> int:
 
 
 def grids_in_rounds(clip: Clip, meter: Meter) -> Generator[Grids, None, None]:
-    """Alternate: decode many frames with all processors, then let the consumer use them.
+    """Decode many frames on all CPU cores, then wait while the consumer computes, in turns.
 
-    While the consumer works, neither frames nor audio of the clip are read.
+    While the consumer computes, neither frames nor audio of the clip are decoded.
     """
     return _grids(clip, meter, overlapped=False)
 
@@ -223,16 +223,16 @@ def _new_grids(frames: torch.Tensor, repeats: RepeatFilter, spec: VideoSpec) -> 
 
 
 def add_video_times(clip: Clip, meter: Meter, *, overlapped: bool = False) -> None:
-    """Add what reading frames took inside the clip: resizing, a part of "frames"."""
+    """Add the time that the clip spent resizing frames; it is a part of "frames"."""
     meter.add(
         StageName.RESIZE, clip.resizing.seconds, within=StageName.FRAMES, overlapped=overlapped
     )
 
 
 def add_audio_times(clip: Clip, meter: Meter, *, overlapped: bool = False) -> None:
-    """Add what reading audio took inside the clip: log-mel, a part of "sound".
+    """Add the time that the clip spent computing log-mel; it is a part of "sound".
 
-    Time spent waiting at the gate is no work, and is taken off "sound".
+    Time spent waiting for a turn is subtracted from "sound".
     """
     meter.add(StageName.SOUND, -clip.waiting.seconds, overlapped=overlapped)
     meter.add(

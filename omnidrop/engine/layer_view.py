@@ -1,4 +1,4 @@
-"""What a pruning method sees of the layer that was just run."""
+"""What a pruning method can read about the layer that just ran: attention, states, tokens."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from functools import cached_property
 import torch
 
 from omnidrop.engine.cache import KVCache
-from omnidrop.engine.device_prompt import DevicePrompt, mapped
+from omnidrop.engine.device_prompt import DevicePrompt
 from omnidrop.engine.sequence import Block, Rows, Split, Whole
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import MethodState
 from omnidrop.pruning.method import Rows as QueryRows
-from omnidrop.pruning.parts.relevance import relevance, row_relevance
+from omnidrop.pruning.parts.relevance import BLOCK_ELEMENTS, relevance, row_relevance
 from omnidrop.tokens import TokenMap
 
 
 @dataclass
 class LayerAttention:
-    """Attention of one layer from text rows to the AV tokens alive; computed when asked for.
+    """Attention of one layer from text rows to the AV tokens alive; computed on demand.
 
     Queries come from the hidden states that entered the layer, keys from the layer's KV cache. All
     results are on the model's device.
@@ -64,6 +64,12 @@ class LayerAttention:
         return index
 
     def _compute(self, score: Callable[..., torch.Tensor], asking: QueryRows) -> torch.Tensor:
+        run, back = self.prompt.query_run(asking), 0
+        if run is not None:
+            back = len(self.prompt) - run.start  # as far from the end as in the prompt
+            elements = len(run) * len(self.rows) * self.adapter.info.text.heads
+            if elements <= BLOCK_ELEMENTS and back <= len(self.entered):
+                return self._compute_run(score, asking, len(self.entered) - back, len(run))
         index = torch.searchsorted(self.rows.alive, self.queries(asking))
         before = len(self.rows) - len(self.entered)
         queries = self.entered.select(index - before)
@@ -71,9 +77,52 @@ class LayerAttention:
             self.adapter.queries(self.layer, queries.hidden, queries.rotary),
             self.cache.keys(self.layer)[0],
             rows=index,
-            columns=self.rows.av,
+            columns=self.rows.columns,
             scaling=self.adapter.scaling,
         )
+
+    def _compute_run(
+        self, score: Callable[..., torch.Tensor], asking: QueryRows, start: int, count: int
+    ) -> torch.Tensor:
+        """Score by `count` rows of the block, one run from `start`: few operations on a device."""
+        queries = self.entered.run(start, start + count)
+        return score(
+            self.adapter.queries(self.layer, queries.hidden, queries.rotary),
+            self.cache.keys(self.layer)[0],
+            rows=self.prompt.query_rows(asking),  # only their number counts beside a mask
+            columns=self.rows.columns,
+            scaling=self.adapter.scaling,
+            mask=self.prompt.causal_mask(asking, len(self.rows)),
+        )
+
+
+class _Survivors(TokenMap):
+    """Some tokens of a map; each field is gathered when it is first read.
+
+    Parameters
+    ----------
+    tokens : TokenMap
+    index : Tensor, (n,) int64
+    on_host : bool
+        Whether the fields are brought to the CPU.
+    """
+
+    _tokens: TokenMap
+    _index: torch.Tensor
+    _on_host: bool
+
+    def __init__(self, tokens: TokenMap, index: torch.Tensor, on_host: bool) -> None:
+        self.__dict__.update(_tokens=tokens, _index=index, _on_host=on_host)
+
+    def __getattr__(self, name: str) -> torch.Tensor:
+        if name not in TokenMap.__dataclass_fields__:
+            raise AttributeError(name)
+        made: torch.Tensor = getattr(self._tokens, name).index_select(0, self._index)
+        self.__dict__[name] = made = made.cpu() if self._on_host else made
+        return made
+
+    def __len__(self) -> int:
+        return len(self._index)
 
 
 @dataclass
@@ -86,9 +135,9 @@ class DecoderLayerView:
     generator : torch.Generator
     state : MethodState
     question_free : bool
-        The method says that it reads nothing of the text; reading it is then an error.
+        The method declares that it does not read the text; reading it is then an error.
     on_host : bool
-        The method needs tokens and scores on the CPU; the host then waits for the device.
+        The method needs tokens and scores on the CPU; reading them then synchronises.
     """
 
     layer: int
@@ -102,8 +151,8 @@ class DecoderLayerView:
 
     @cached_property
     def tokens(self) -> TokenMap:
-        tokens = self._attention.prompt.tokens.select(self._sequence.rows.survivors)
-        return mapped(tokens, self._told)
+        rows = self._sequence.rows
+        return _Survivors(self._attention.prompt.tokens, rows.survivors, self.on_host)
 
     def attention(self, rows: QueryRows) -> torch.Tensor:
         self._check_text_is_read()

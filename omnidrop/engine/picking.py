@@ -1,7 +1,7 @@
-"""How a token is chosen from logits, on any device and without asking the host.
+"""Selects a token from logits, greedily or by sampling, on any device and without synchronising.
 
-A seed means the same on every device: the random numbers are drawn on the CPU, one for each token,
-and a token is where its number falls when the probabilities stand in a row.
+A seed gives the same tokens on every device: the uniform random numbers are drawn on the CPU, one
+per token, and a token is found by inverting the cumulative distribution.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BLOCK = 1024
 
 @dataclass(frozen=True)
 class Picker:
-    """Greedy, or a draw.
+    """Greedy selection, or sampling.
 
     Parameters
     ----------
@@ -30,13 +30,13 @@ class Picker:
     top_p: float = 1.0
 
     def __call__(self, logits: torch.Tensor, draw: torch.Tensor) -> torch.Tensor:
-        """Choose a token.
+        """Select a token.
 
         Parameters
         ----------
         logits : Tensor, (V,) float32
         draw : Tensor, (1,) float32
-            In [0, 1), on the device of the logits; not looked at where the choice is greedy.
+            In [0, 1), on the device of the logits; not used by greedy selection.
 
         Returns
         -------
@@ -51,13 +51,13 @@ class Picker:
             probabilities = torch.zeros_like(probabilities).scatter(
                 0, index, ordered.masked_fill(outside, 0.0)
             )
-        # In float64 the sums of two devices differ by less than any two draws.
+        # In float64 the sums on two devices differ less than two draws do.
         ends = probabilities.double().cumsum(-1)
         return torch.searchsorted(ends, ends[-1:] * draw, right=True).clamp_(max=len(logits) - 1)
 
 
 class Draws:
-    """Random numbers of a seed, the same however many are asked for at a time.
+    """Uniform random numbers of a seed, the same however many are requested at a time.
 
     Parameters
     ----------

@@ -1,18 +1,18 @@
-"""The layer loop: a prompt passes the decoder and loses audio and video (AV) tokens on the way.
+"""The layer loop of the prefill: audio and video (AV) tokens are pruned between decoder layers.
 
-Scores for layer l come from the hidden states that entered it and its own cached keys; the tokens
-that are chosen enter layer l + 1. Text is never dropped and positions are never renumbered: the
-survivors keep their rotary rows.
+Scores for layer l come from the hidden states that entered it and its cached keys; the selected
+tokens enter layer l + 1. Text is never dropped and positions are never renumbered: the survivors
+keep their rotary rows.
 
-Until the question first takes part in the selection, the clip's rows and the question's pass each
-layer one after the other. So the clip's rows get the same numbers whatever the question is, and an
-answer does not depend on whether they were computed now or for an earlier question. (In one pass
-over all rows, a kernel's rounding may change with the number of rows.)
+Until the question first takes part in the selection, each layer computes the clip's rows and the
+question's rows separately. So the clip's rows get the same values for every question, and an answer
+does not depend on whether they were computed now or for an earlier question. (In one pass over all
+rows, a kernel's rounding may change with the number of rows.)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 import torch
@@ -29,23 +29,23 @@ from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodSt
 from omnidrop.stages import StageName, prefix_stage
 from omnidrop.tokens import Prompt
 
-#: A clip with fewer rows than this passes together with the question: a pass of its own would read
-#: all weights once more, which costs more than it saves.
+#: A clip with fewer rows than this is computed together with the question: a separate pass would
+#: read all weights once more, which costs more than it saves.
 SPLIT_FROM = 512
 
 
 @dataclass(frozen=True)
 class Prefilled:
-    """A prompt that has passed all layers.
+    """The result of a prefill.
 
     Attributes
     ----------
     cache : KVCache
         Keys and values of every layer.
     logits : Tensor, (V,) float32
-        Scores of the first answer token.
+        Logits of the first answer token.
     plan : Plan
-        Tokens that were planned to enter each layer.
+        The method's plan: how many AV tokens enter each layer.
     device_survivors : tuple of Tensor, length L
         Prompt indices of the AV tokens entering each layer, int64 on the model's device.
     device_relevance : Tensor or None, (n,) float32
@@ -53,8 +53,7 @@ class Prefilled:
     next_position : int or float
         Position of the first generated token.
     reused : int
-        Layers, from the first, that were not computed for the clip: an earlier question's prefix
-        was reused.
+        Number of first layers whose clip rows came from an earlier question's prefix.
     """
 
     cache: KVCache
@@ -67,7 +66,7 @@ class Prefilled:
 
     @cached_property
     def survivors(self) -> tuple[torch.Tensor, ...]:
-        """`device_survivors` on the CPU: one copy, made when first asked for."""
+        """`device_survivors` on the CPU; copied once, at the first access."""
         lengths = [len(index) for index in self.device_survivors]
         return torch.cat(self.device_survivors).cpu().split(lengths)
 
@@ -86,7 +85,7 @@ class Prefilled:
 
 @dataclass(frozen=True)
 class _Task:
-    """What is asked of the decoder."""
+    """One prefill to run: model, prompt, method and plan."""
 
     adapter: Adapter
     prompt: DevicePrompt
@@ -105,12 +104,12 @@ class _Task:
 
     @property
     def middle(self) -> int:
-        """The layer whose attention from the question is reported."""
+        """The layer whose attention from the question goes into the report."""
         return self.layers // 2
 
     def block(self, rows: torch.Tensor, hidden: torch.Tensor) -> Block:
         """Return prompt rows `rows` ((n,) int64) with states `hidden` ((n, D)) as a block."""
-        return Block(hidden[None], self.adapter.rotary(self.prompt.positions[:, rows]))
+        return Block.of(hidden[None], self.adapter.rotary(self.prompt.positions[:, rows]))
 
 
 @torch.inference_mode()
@@ -135,15 +134,16 @@ def prefill(
     encoded : Encoded
         The clip's embeddings.
     method : Method
-        Chooses the tokens that enter layer 0, and those that go on after each layer.
+        Selects the tokens that enter layer 0, and those kept after each layer.
     meter : Meter
         Receives the times of entry, prefill and selection.
     seed : int
-        For methods that draw.
+        Seed of methods that use random numbers.
     prefixes : Prefixes, optional
         Prefixes of earlier questions on the same embeddings; this question's is added. The result
-        is the same with and without, except that without, a prompt that drops nothing passes in
-        one block, as in the reference's `generate`, which may round differently in 16 bits.
+        does not depend on it, with one exception: without it, a prompt that drops nothing is
+        computed in one block, as in the reference's `generate`, which may round differently in 16
+        bits.
 
     Raises
     ------
@@ -182,9 +182,9 @@ def prefill(
 def _entered(
     task: _Task, encoded: Encoded, seed: int, split_at: int, *, record: bool
 ) -> _LayerLoop:
-    """Let the method choose what enters layer 0.
+    """Run the method's entry selection and build the rows that enter layer 0.
 
-    `split_at` is where the clip's rows end, in the prompt; 0 if all rows must pass in one block.
+    `split_at` is the prompt index at which the clip ends; 0 to compute all rows in one block.
     """
     adapter, prompt, method = task.adapter, task.prompt, task.method
     rows, state = Rows.of(prompt), method.start(task.plan)
@@ -250,7 +250,7 @@ def _resumed(task: _Task, known: Prefix, end: int) -> _LayerLoop:
 
 @dataclass
 class _LayerLoop:
-    """One prompt passing all layers.
+    """One pass through all layers.
 
     Attributes
     ----------
@@ -260,13 +260,13 @@ class _LayerLoop:
         The rows alive between the layer just run and the next.
     state : MethodState
     generator : torch.Generator
-        The method's.
+        Random numbers of the method.
     recorder : PrefixRecorder or None
         Collects a prefix for later questions, up to where the question takes part.
     prefix : Prefix or None
-        What it collected.
+        The prefix that was collected.
     survivors : list of Tensor
-        Prompt indices of the AV tokens entering each layer run so far.
+        Prompt indices of the AV tokens that entered each layer so far.
     relevance : Tensor or None
         `Prefilled.device_relevance`.
     """
@@ -282,7 +282,7 @@ class _LayerLoop:
     relevance: torch.Tensor | None = None
 
     def run(self) -> torch.Tensor:
-        """Pass all layers; return the logits of the first answer token, (V,) float32."""
+        """Run all layers; return the logits of the first answer token, (V,) float32."""
         last = self.task.layers - 1
         for layer in range(last):
             entered = self.sequence.blocks[-1]
@@ -295,10 +295,10 @@ class _LayerLoop:
 
     def _layer(self, layer: int, block: Block) -> Block:
         hidden = self.task.adapter.layer(layer, block.hidden, block.rotary, self.cache)
-        return Block(hidden, block.rotary)
+        return replace(block, hidden=hidden)
 
     def _last_layer(self, layer: int) -> torch.Tensor:
-        """Pass the last layer: of all rows but the last, only keys and values are needed."""
+        """Run the last layer: all rows but the last need only keys and values."""
         adapter = self.task.adapter
         *before, question = self.sequence.blocks
         for block in (*before, question.but_last()):
@@ -312,7 +312,7 @@ class _LayerLoop:
         return adapter.logits(answer.hidden)
 
     def _select(self, layer: int, entered: Block) -> None:
-        """Let AV tokens go on to the next layer: chosen now, or for an earlier question."""
+        """Select the AV tokens that enter the next layer, or reuse an earlier selection."""
         rows, method, plan = self.sequence.rows, self.task.method, self.task.plan
         attention = self._attention(layer, entered)
         if layer == self.task.middle:
@@ -340,7 +340,7 @@ class _LayerLoop:
                 self.relevance = attention.mean("question")
 
     def _selectable(self) -> Whole | Split:
-        """Return the rows to choose from; joined where the question takes part."""
+        """Return the rows to select from; joined if the question takes part."""
         sequence = self.sequence
         if isinstance(sequence, Split):
             if self.task.method.question_free:
@@ -367,10 +367,10 @@ class _LayerLoop:
         )
 
     def _cut_caches(self, layer: int, before: Rows) -> None:
-        """Cut the layers passed to the survivors, under the "cut" policy."""
+        """Cut the caches of the layers run so far to the survivors, under the "cut" policy."""
         after = self.sequence.rows
         if self.task.method.cache == "cut" and len(after) < len(before):
-            # Every layer passed holds the rows that entered this one: it was cut to them.
+            # Each of these layers was already cut to the rows that entered this one.
             index = torch.searchsorted(before.alive, after.alive)
             for passed in range(layer + 1):
                 self.cache.cut(passed, index)

@@ -1,8 +1,8 @@
-"""Prefix KV reuse: a clip's keys and values in the layers that no question changes.
+"""Prefix KV reuse: keep a clip's keys and values in the layers that do not depend on the question.
 
-Audio and video come before the question, and attention looks back only. So up to the layer where
-the question first takes part in the selection, the clip's keys, values and hidden states are the
-same for every question. A Session keeps those of the methods used last.
+Audio and video come before the question, and attention is causal. So up to the layer where the
+question first takes part in the selection, the clip's keys, values and hidden states are the same
+for every question. A Session keeps those of the methods used last.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Handover:
-    """The clip where the question first takes part in the selection.
+    """The clip's state where the question first takes part in the selection.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class Handover:
     planes : tuple of Tensor, (m, D) each
         Planes still to be added to its AV rows, one per layer.
     state : MethodState
-        What the method remembered.
+        State of the method.
     generator : Tensor
         State of the method's random generator.
     """
@@ -59,7 +59,7 @@ class Handover:
 
 @dataclass
 class Prefix:
-    """What layers 0 to `layers` - 1 made of a clip under one method.
+    """What layers 0 to `layers` - 1 computed for a clip under one method.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Prefix:
     handover : Handover or None
         None if the question never takes part in the selection; the prefix then holds all layers.
     user : weak reference to KVCache
-        The cache that may write to the spare room behind the clip's keys and values.
+        The cache that may write to the spare room after the clip's keys and values.
     """
 
     survivors: tuple[torch.Tensor, ...]
@@ -88,15 +88,15 @@ class Prefix:
         """Bytes of all tensors held, each storage counted once, spare room included."""
         held = [t for view in self.kv for t in (view.keys, view.values)]
         if self.handover is not None:
-            held += [self.handover.clip.hidden, *self.handover.clip.rotary]
+            held += [self.handover.clip.hidden, self.handover.clip.angles]
             held += [*self.handover.planes, *self.handover.state.tensors()]
         storages = {s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in held)}
         return sum(storages.values())
 
     def start(self, cache: KVCache) -> None:
-        """Let `cache` start with the clip's keys and values.
+        """Start `cache` with the clip's keys and values.
 
-        While an earlier user of the spare room is alive, `cache` copies before it appends.
+        While an earlier user of the spare room exists, `cache` copies before it appends.
         """
         shared = self.user() is not None
         if not shared:
@@ -107,7 +107,7 @@ class Prefix:
 
 @dataclass(frozen=True)
 class Resumed(sequences.Sequence):
-    """Only the question's rows pass; the clip's keys and values are those of a prefix.
+    """Only the question's rows are computed; the clip's keys and values come from a prefix.
 
     Attributes
     ----------
@@ -127,33 +127,33 @@ class Resumed(sequences.Sequence):
         return replace(self, question=layer(self.question))
 
     def add_plane(self) -> Resumed:
-        return self  # it is in the prefix's keys, values and states
+        return self  # already in the prefix's keys, values and states
 
     def join(self) -> Whole:
         handover = self.prefix.handover
         if handover is None:
-            raise RuntimeError("The question takes no part in this selection: nothing to join.")
+            raise RuntimeError("This prefix holds all layers: there are no clip rows to join.")
         clip = handover.clip.followed_by(self.question)
         return Whole(self.rows, clip, handover.planes)
 
     def knows(self, layer: int) -> bool:
-        """Whether the AV tokens entering `layer` were chosen for an earlier question."""
+        """Whether the AV tokens entering `layer` were selected for an earlier question."""
         return layer < self.prefix.layers
 
     def follow(self, layer: int) -> Resumed:
-        """Let the AV tokens go on that entered `layer` for the earlier question."""
+        """Keep the AV tokens that entered `layer` for the earlier question."""
         index = torch.searchsorted(self.rows.survivors, self.prefix.survivors[layer])
         rows, _ = self.rows.keep(index)
         return replace(self, rows=rows)
 
 
 class PrefixRecorder:
-    """Collects a prefix layer by layer, while clip and question are apart.
+    """Collects a prefix layer by layer, while clip and question are computed separately.
 
     Parameters
     ----------
     cache : KVCache
-        Of the question that is computed now.
+        Cache of the current question.
     """
 
     def __init__(self, cache: KVCache) -> None:
@@ -161,7 +161,7 @@ class PrefixRecorder:
         self._kv: list[CacheView] = []
 
     def layer(self, layer: int, clip_rows: int) -> None:
-        """Take the first `clip_rows` keys and values of a layer that was just run."""
+        """Share the first `clip_rows` keys and values of the layer that just ran."""
         self._kv.append(self._cache.share(layer, clip_rows))
 
     def prefix(self, survivors: Sequence[torch.Tensor], handover: Handover | None) -> Prefix:
@@ -171,14 +171,14 @@ class PrefixRecorder:
 
 @dataclass
 class Prefixes:
-    """The prefixes of one clip, the one used last at the end.
+    """The prefixes of one clip, least recently used first.
 
     Parameters
     ----------
     count : int
-        Prefixes kept at most.
+        Maximum number of prefixes.
     limit : int
-        Bytes that all of them may take; a larger one is not kept.
+        Maximum bytes of all of them; a larger one is not kept.
     """
 
     count: int = PREFIXES
@@ -186,7 +186,7 @@ class Prefixes:
     _held: list[tuple[Key, Prefix]] = field(default_factory=list)
 
     def find(self, key: Key) -> Prefix | None:
-        """Return the prefix of `key`; if there is none, drop the oldest where no room is left."""
+        """Return the prefix of `key`; if there is none, drop the oldest to make room for it."""
         for i, (known, prefix) in enumerate(self._held):
             if known == key:
                 self._held.append(self._held.pop(i))
@@ -195,7 +195,7 @@ class Prefixes:
         return None
 
     def add(self, key: Key, prefix: Prefix) -> None:
-        """Keep a prefix if it is small enough, and drop older ones for it."""
+        """Keep a prefix if it is small enough; drop older ones to make room."""
         if not prefix.layers or prefix.bytes > self.limit:
             return
         self._held.append((key, prefix))

@@ -1,12 +1,12 @@
 """The rows of a prompt between two decoder layers.
 
-Rows pass a layer in one block (`Whole`) or in two (`Split`): the clip's rows, which no question
-changes, and then the question's. A later question on the same clip passes only its own rows
-(`omnidrop.engine.prefix.Resumed`) until it first takes part in the selection. There, `join` makes
-a `Whole` of them.
+A layer computes the rows in one block (`Whole`) or in two (`Split`): the clip's rows, which do not
+depend on the question, and then the question's. For a later question on the same clip only the
+question's rows are computed (`omnidrop.engine.prefix.Resumed`) until the question first takes part
+in the selection. There, `join` makes one block of all rows.
 
-Sequences do not change: each step returns a new one. Row indices are on the model's device, and
-how many there are follows from what is asked for, so nothing here waits for the device.
+Sequences are immutable: each step returns a new one. Row indices are on the model's device; their
+number is known on the host, so nothing here synchronises.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -26,18 +27,28 @@ from omnidrop.pruning.method import Entry
 
 @dataclass(frozen=True)
 class Block:
-    """Rows that pass a layer together.
+    """Rows that a layer computes together.
 
     Attributes
     ----------
     hidden : Tensor, (1, n, D)
         Hidden states.
-    rotary : pair of Tensor, (1, n, head_dim)
+    angles : Tensor, (2, n, head_dim)
         Cosine and sine of the rows' positions.
     """
 
     hidden: torch.Tensor
-    rotary: Rotary
+    angles: torch.Tensor
+
+    @staticmethod
+    def of(hidden: torch.Tensor, rotary: Rotary) -> Block:
+        """Return the rows with states `hidden` and angles as an adapter gives them."""
+        return Block(hidden, torch.cat(rotary))
+
+    @cached_property
+    def rotary(self) -> Rotary:
+        """Cosine and sine, (1, n, head_dim) each."""
+        return self.angles[:1], self.angles[1:]
 
     def __len__(self) -> int:
         return int(self.hidden.shape[1])
@@ -48,28 +59,24 @@ class Block:
 
     def select(self, index: torch.Tensor) -> Block:
         """Return the rows at `index` ((k,) int64)."""
-        cos, sin = self.rotary
-        return Block(
-            self.hidden.index_select(1, index),
-            (cos.index_select(1, index), sin.index_select(1, index)),
-        )
+        return Block(self.hidden.index_select(1, index), self.angles.index_select(1, index))
+
+    def run(self, start: int, stop: int) -> Block:
+        """Return the rows from `start` to before `stop`; nothing is copied."""
+        return Block(self.hidden[:, start:stop], self.angles[:, start:stop])
 
     def last(self) -> Block:
         """Return the last row."""
-        cos, sin = self.rotary
-        return Block(self.hidden[:, -1:], (cos[:, -1:], sin[:, -1:]))
+        return self.run(len(self) - 1, len(self))
 
     def but_last(self) -> Block:
         """Return all rows but the last."""
-        cos, sin = self.rotary
-        return Block(self.hidden[:, :-1], (cos[:, :-1], sin[:, :-1]))
+        return self.run(0, len(self) - 1)
 
     def followed_by(self, other: Block) -> Block:
-        """Return the rows of both."""
-        (cos, sin), (other_cos, other_sin) = self.rotary, other.rotary
+        """Return the rows of both, those of `other` last."""
         return Block(
-            torch.cat([self.hidden, other.hidden], 1),
-            (torch.cat([cos, other_cos], 1), torch.cat([sin, other_sin], 1)),
+            torch.cat([self.hidden, other.hidden], 1), torch.cat([self.angles, other.angles], 1)
         )
 
 
@@ -81,61 +88,76 @@ class Rows:
     ----------
     alive : Tensor, (n,) int64
         Their prompt indices, ascending.
-    text : Tensor, (n - m,) int64
-        Indices into `alive` of the tokens that are never dropped.
     av : Tensor, (m,) int64
         Indices into `alive` of the audio and video tokens.
     lead : int or None
         Text tokens before the AV tokens; None if text stands between those.
+    places : Tensor, (N,) int64, N at least n
+        0, 1, 2, …: runs of indices are parts of it.
     """
 
     alive: torch.Tensor
-    text: torch.Tensor
     av: torch.Tensor
     lead: int | None
+    places: torch.Tensor
 
     @staticmethod
     def of(prompt: DevicePrompt) -> Rows:
         """Return all rows of a prompt."""
         alive = torch.arange(len(prompt), device=prompt.device)
-        return Rows(alive, prompt.text, prompt.av, prompt.lead)
+        return Rows(alive, prompt.av, prompt.lead, alive)
 
     def __len__(self) -> int:
         return int(self.alive.shape[0])
 
-    @property
+    @cached_property
+    def columns(self) -> torch.Tensor | slice:
+        """Indices into `alive` of the AV tokens, as a slice where they are one run."""
+        return self.av if self.lead is None else slice(self.lead, self.lead + len(self.av))
+
+    @cached_property
     def survivors(self) -> torch.Tensor:
         """Prompt indices of the AV tokens, (m,) int64."""
-        return self.alive[self.av]
+        return self.alive[self.columns]
 
     def keep(self, index: torch.Tensor) -> tuple[Rows, torch.Tensor]:
-        """Let all text and some AV tokens go on.
+        """Keep all text and some AV tokens.
 
         Parameters
         ----------
         index : Tensor, (k,) int64
-            Which AV tokens: ascending indices into `av`, on any device.
+            The AV tokens to keep: ascending indices into `av`, on any device.
 
         Returns
         -------
         rows : Rows
-            Those left.
+            The rows that are left.
         stay : Tensor, (n - m + k,) int64
             Their ascending indices into `alive`.
         """
         if len(index) == len(self.av):
-            return self, torch.arange(len(self), device=self.alive.device)
-        kept = self.av[moved(index, self.alive.device)]
-        if self.lead is None:
+            return self, self.places[: len(self)]
+        index, lead = moved(index, self.alive.device), self.lead
+        if lead is None:
+            kept = self.av.index_select(0, index)
             stay = torch.cat([self.text, kept]).sort().values
-            text, av = (torch.searchsorted(stay, part) for part in (self.text, kept))
+            av = torch.searchsorted(stay, kept)
         else:  # the AV tokens are one run, so nothing need be sorted
-            stay = torch.cat([self.text[: self.lead], kept, self.text[self.lead :]])
-            before, av, after = torch.arange(len(stay), device=stay.device).split(
-                [self.lead, len(kept), len(self.text) - self.lead]
-            )
-            text = torch.cat([before, after])
-        return Rows(self.alive[stay], text, av, self.lead), stay
+            kept = index + lead if lead else index
+            after = self.places[lead + len(self.av) : len(self)]
+            stay = torch.cat([self.places[:lead], kept, after])
+            av = self.places[lead : lead + len(kept)]
+        return Rows(self.alive.index_select(0, stay), av, lead, self.places), stay
+
+    @cached_property
+    def text(self) -> torch.Tensor:
+        """Indices into `alive` of the tokens that are never dropped, (n - m,) int64."""
+        n, m, lead = len(self), len(self.av), self.lead
+        if lead is not None:
+            return torch.cat([self.places[:lead], self.places[lead + m : n]])
+        free = torch.ones(n, dtype=torch.uint8, device=self.av.device)
+        # Text first; `nonzero` would wait for the device.
+        return free.index_fill_(0, self.av, 0).sort(descending=True, stable=True).indices[: n - m]
 
 
 @dataclass(frozen=True)
@@ -145,7 +167,7 @@ class Sequence(ABC):
     Attributes
     ----------
     rows : Rows
-        Which they are.
+        Their prompt indices, and which are text and AV tokens.
     """
 
     rows: Rows
@@ -153,15 +175,15 @@ class Sequence(ABC):
     @property
     @abstractmethod
     def blocks(self) -> tuple[Block, ...]:
-        """Blocks that pass the next layer, in this order; the question is in the last."""
+        """Blocks that the next layer computes, in this order; the question is in the last."""
 
     @abstractmethod
     def through(self, layer: Callable[[Block], Block]) -> Self:
-        """Pass every block through a layer."""
+        """Run a layer on every block."""
 
     @abstractmethod
     def add_plane(self) -> Self:
-        """Add the first of the planes that are left to the AV tokens' states."""
+        """Add the next plane to the AV tokens' states."""
 
     @abstractmethod
     def join(self) -> Whole:
@@ -170,13 +192,13 @@ class Sequence(ABC):
 
 @dataclass(frozen=True)
 class Whole(Sequence):
-    """All rows pass together.
+    """All rows in one block.
 
     Attributes
     ----------
     block : Block, n rows
     planes : tuple of Tensor, (m, D) each
-        What is added to the AV tokens' states after the next layers, one tensor per layer.
+        Embeddings to add to the AV tokens' states after the next layers, one tensor per layer.
     """
 
     block: Block
@@ -203,7 +225,7 @@ class Whole(Sequence):
         return self
 
     def keep(self, entry: Entry) -> Whole:
-        """Let the AV tokens that `entry` names go on, with the states that it gives them."""
+        """Keep the AV tokens of `entry`, with the states that it gives them."""
         rows, stay = self.rows.keep(entry.keep)
         return Whole(
             rows,
@@ -214,7 +236,7 @@ class Whole(Sequence):
 
 @dataclass(frozen=True)
 class Split(Sequence):
-    """The clip's rows pass first, the question's after them.
+    """Two blocks: the clip's rows, then the question's.
 
     Attributes
     ----------
@@ -246,7 +268,7 @@ class Split(Sequence):
         return Whole(self.rows, self.clip.followed_by(self.question), self.planes)
 
     def keep(self, entry: Entry) -> Split:
-        """Let the AV tokens that `entry` names go on, with the states that it gives them."""
+        """Keep the AV tokens of `entry`, with the states that it gives them."""
         rows, stay = self.rows.keep(entry.keep)
         in_clip = stay[: len(stay) - len(self.question)]  # the question's rows all stay
         return Split(
@@ -258,7 +280,10 @@ class Split(Sequence):
 
 
 def taken(plane: torch.Tensor, entry: Entry) -> torch.Tensor:
-    """Return what the kept AV tokens carry of a plane, (m, D) → (k, D); not copied if all of it."""
+    """Return a plane's rows for the kept AV tokens, merges included, (m, D) → (k, D).
+
+    The plane itself if all tokens stay and none are merged.
+    """
     if entry.mix is None and len(entry.keep) == len(plane):
         return plane
     return entry.take(plane)
@@ -267,7 +292,7 @@ def taken(plane: torch.Tensor, entry: Entry) -> torch.Tensor:
 def _kept(
     block: Block, av: torch.Tensor, entry: Entry, stay: torch.Tensor, kept: torch.Tensor
 ) -> Block:
-    """Return the rows at `stay`, of which those at `kept` carry what `entry` makes of rows `av`."""
+    """Return the rows at `stay`; those at `kept` get the states that `entry` gives rows `av`."""
     if entry.mix is None:
         return block if len(stay) == len(block) else block.select(stay)
     left = block.select(stay)
@@ -281,5 +306,5 @@ def _kept(
 
 
 def _add(block: Block, av: torch.Tensor, plane: torch.Tensor) -> None:
-    """Add a plane to the rows at `av`, in place: a layer's states are its own."""
+    """Add a plane to the rows at `av`, in place; nothing else refers to a layer's output."""
     block.hidden[0].index_add_(0, av, plane)

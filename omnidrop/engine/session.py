@@ -36,7 +36,7 @@ from omnidrop.report.trace import Answer, Choice
 from omnidrop.stages import StageName
 from omnidrop.tokens import Prompt
 
-if TYPE_CHECKING:  # ready features need no media library
+if TYPE_CHECKING:  # precomputed features need no media library
     from omnidrop.clip.clip import Clip
 
 TOO_BIG = "Lower --max-pixels, --fps or --max-frames, ask about a shorter span, or use --4bit."
@@ -148,7 +148,7 @@ class Model:
         options : ClipOptions, optional
             Span, rates and limits; default those of the clip, or of `ClipOptions`.
         notices : sequence of str
-            Further notices for every answer's Trace, such as how the sampling was chosen.
+            More notices for every answer's Trace, such as how the sampling was chosen.
         **settings
             Fields of `ClipOptions`: start, end, fps, max_frames, max_pixels, audio, …
 
@@ -175,16 +175,16 @@ class Model:
         return Session(self.adapter, clip=clip, notices=notices, steps=self._steps)
 
     def features(self, features: Features) -> Session:
-        """Ask about ready features instead of a file; no media library is needed."""
+        """Open precomputed features instead of a file; no media library is needed."""
         return Session(self.adapter, features=features, steps=self._steps)
 
 
 class Session:
-    """One clip (or ready features) and a model; a context manager.
+    """One clip (or precomputed features) and a model; a context manager.
 
-    The encoders run at the first question, and their embeddings serve all later ones. So does
-    prefix KV reuse: the clip's keys, values and states in the layers before the question first
-    matters (`prefixes`).
+    The encoders run at the first question, and later questions reuse the embeddings. They also
+    reuse the clip's keys, values and hidden states in the layers before the question first takes
+    part in the selection (prefix KV reuse, `prefixes`).
 
     Parameters
     ----------
@@ -193,7 +193,9 @@ class Session:
     features : Features, optional
         In place of a clip.
     notices : sequence of str
-        Further notices for every answer's Trace.
+        More notices for every answer's Trace.
+    steps : Steps, optional
+        Keeps the captured decode step; shared by the sessions of a model.
 
     Attributes
     ----------
@@ -242,7 +244,7 @@ class Session:
             self.clip.close()
 
     def encode(self, progress: Progress | None = None, *, video_attention: bool = False) -> Encoded:
-        """Run the encoders now, or return what they gave before.
+        """Run the encoders now, or return their earlier result.
 
         Parameters
         ----------
@@ -299,7 +301,7 @@ class Session:
         Parameters
         ----------
         question : str
-            In the user's words.
+            The user's words.
         method : Method, optional
             Default `OmniDrop(budget=0.3)`.
         choices : sequence of str
@@ -314,10 +316,10 @@ class Session:
         on_prefill : callable, optional
             Receives the result of the prefill before the first token is chosen; must not change it.
         reuse : bool
-            Use and store prefixes in the decoder (`prefixes`). False takes the time of a first
-            question; the answer is the same.
+            Use and store prefixes (`prefixes`). If False, it takes as long as a first question;
+            the answer is the same.
         limits : Limits, optional
-            Time and memory from which the method's budget is chosen; its own is ignored.
+            Limits of time and memory that choose the method's budget; its own is ignored.
 
         Returns
         -------
@@ -422,7 +424,7 @@ class Session:
     def _notices(
         self, prompt: Prompt, prefilled: Prefilled, limit_notice: str | None
     ) -> tuple[str, ...]:
-        """Return what the user should know of this answer, in the order it is shown."""
+        """Return the notices about this answer, in the order they are shown."""
         found = [DEMO_NOTICE] if self.info.demo else []
         found += self.clip.notices if self.clip is not None else []
         found += [
@@ -445,7 +447,7 @@ class Session:
         seed: int,
         reuse: bool,
     ) -> Prefilled:
-        """Prefill; if memory runs out, once more without the prefixes of earlier questions."""
+        """Prefill; if memory runs out, free what earlier questions left and try once more."""
         run = partial(prefill, self.adapter, prompt, encoded, method, meter, seed=seed)
         if reuse:
             run = partial(run, prefixes=self.prefixes)

@@ -1,13 +1,13 @@
-"""Stage times and peak memory.
+"""Times and peak memory of stages.
 
-On a CUDA device a stage is timed by events in the device's stream, from its first work to its last.
-The host does not wait for a stage to end, and work queued earlier is not counted in it. Time in
-which the device waits for the host belongs to the stage; host work done while the device is still
-busy with an earlier stage takes no time of its own, and such a stage shows 0. So the stages add up
-to the time waited for. On a CPU, and for work beside the device (decoding), it is wall-clock time.
+On a CUDA device a stage is timed by CUDA events, from its first work to its last. The host does not
+wait for the stage to end, and work queued earlier is not counted. Time in which the device is idle,
+waiting for the host, belongs to the stage. Host work done while the device still runs an earlier
+stage adds nothing, and such a stage shows 0. So the times of all stages add up to the time until
+the answer. On a CPU, and for work in parallel to the device (decoding), it is wall-clock time.
 
-Stages may nest; a nested stage names the one around it. Peak memory per stage takes time to
-measure, so it is measured only while a `MemoryWatch` is open.
+Stages may nest; a nested stage names the one around it. Measuring peak memory per stage slows the
+work down, so it is done only while a `MemoryWatch` is open.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ import torch
 
 from omnidrop.report.trace import Stage
 
-#: Seconds between two looks at the process's resident set.
-LOOK = 0.002
+#: Seconds between two samples of the process's resident set.
+SAMPLING = 0.002
 
 _watch: ContextVar[MemoryWatch | None] = ContextVar("omnidrop memory watch", default=None)
 
 
 class WallClock:
-    """Tells time by the host's clock; a stage ends when the device has done its work.
+    """Measures wall-clock time; synchronises with the device at the end of a stage.
 
     Parameters
     ----------
     device : torch.device, optional
-        Waited for at the end of a stage, unless it is the CPU.
+        The device to synchronise with, unless it is the CPU.
     """
 
     def __init__(self, device: torch.device | None = None) -> None:
@@ -61,13 +61,13 @@ class WallClock:
 
 
 class EventClock:
-    """Tells time by events in a CUDA device's stream; waits only when asked for seconds.
+    """Measures time by CUDA events; synchronises only when `seconds` is called.
 
     Parameters
     ----------
     device : torch.device
     make : callable, optional
-        Makes an event; PyTorch's own, with timing, if left out.
+        Makes an event; default `torch.cuda.Event` with timing.
     """
 
     def __init__(self, device: torch.device, make: Callable[[], Any] | None = None) -> None:
@@ -75,7 +75,7 @@ class EventClock:
         self._make = make or partial(torch.cuda.Event, enable_timing=True)
 
     def begin(self) -> Any:
-        """Put an event into the current stream."""
+        """Record an event in the current stream."""
         event = self._make()
         event.record(torch.cuda.current_stream(self._device))
         return event
@@ -83,25 +83,25 @@ class EventClock:
     end = begin
 
     def seconds(self, begin: Any, end: Any) -> float:
-        """Wait until the device has come to `end`, and return the seconds since `begin`."""
+        """Wait until the device has reached `end`, and return the seconds since `begin`."""
         end.synchronize()
         return float(begin.elapsed_time(end)) / 1000.0
 
 
 def clock_of(device: torch.device) -> WallClock | EventClock:
-    """Return the clock that tells a device's time."""
+    """Return the clock to time a device's work with."""
     return EventClock(device) if device.type == "cuda" else WallClock(device)
 
 
 class Meter:
-    """Adds up seconds per stage; safe to use from the thread that decodes.
+    """Adds up seconds per stage; thread-safe.
 
     Parameters
     ----------
     device : torch.device
-        Where the stages' work is done.
+        The device that runs the stages.
     clock : WallClock or EventClock, optional
-        The device's own, `clock_of`, if left out.
+        Default `clock_of` the device.
     """
 
     def __init__(self, device: torch.device, clock: WallClock | EventClock | None = None) -> None:
@@ -122,7 +122,7 @@ class Meter:
 
     @contextmanager
     def stage(self, name: str, *, overlapped: bool = False) -> Iterator[None]:
-        """Measure a block; entered again, its seconds add up."""
+        """Time a block of code; the seconds of repeated blocks add up."""
         stack: list[str] = getattr(self._open, "stack", [])
         self._open.stack = stack
         within = stack[-1] if stack else None
@@ -170,17 +170,17 @@ class Meter:
         return time.perf_counter() - self.began
 
     def since_start_done(self) -> float:
-        """Seconds since the meter was made; waits until the device has done what it was asked."""
+        """Seconds since the meter was made; synchronises with the device first."""
         synchronize(self.device)
         return self.since_start()
 
     def names(self) -> tuple[str, ...]:
-        """Names of the stages in the order they were first finished; waits for nothing."""
+        """Names of the stages in the order they first finished; does not synchronise."""
         with self._lock:
             return tuple(self._stages)
 
     def stages(self) -> tuple[Stage, ...]:
-        """Stages in the order they were first finished; waits until the device has done them."""
+        """Stages in the order they first finished; synchronises with the device."""
         with self._lock:
             for name, begin, end in self._pending:
                 known = self._stages[name]
@@ -199,13 +199,13 @@ def synchronize(device: torch.device) -> None:
 
 
 def reset_device_peak(device: torch.device) -> None:
-    """Start a new reading of the device's peak allocation."""
+    """Reset the device's peak allocation."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def device_peak(device: torch.device) -> int | None:
-    """Peak bytes allocated on the device since the last reset; None where nothing counts them."""
+    """Peak bytes allocated on the device since the last reset; None if it does not count them."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return None
@@ -223,7 +223,7 @@ def host_peak() -> int:
 
 @dataclass(frozen=True)
 class StageMemory:
-    """Peak bytes while a stage was open; None where nothing tells.
+    """Peak bytes while a stage was open; None where it cannot be measured.
 
     Attributes
     ----------
@@ -240,9 +240,9 @@ class StageMemory:
 class MemoryWatch:
     """Peak memory of every stage that a meter measures while the watch is open.
 
-    A thread looks at the resident set every two milliseconds and credits every open stage with it;
-    the device's own peak counter is read and reset whenever a stage begins or ends. Both slow the
-    work down: watch in a pass of its own, not in one that is timed.
+    A thread samples the resident set every two milliseconds and counts it for every open stage; the
+    device's peak counter is read and reset whenever a stage begins or ends. Both slow the work
+    down, so memory and time are measured in separate runs.
 
     Parameters
     ----------
@@ -261,7 +261,7 @@ class MemoryWatch:
     def __enter__(self) -> MemoryWatch:
         self._token = _watch.set(self)
         reset_device_peak(self.device)
-        self._thread = threading.Thread(target=self._look, name="omnidrop-memory", daemon=True)
+        self._thread = threading.Thread(target=self._sample, name="omnidrop-memory", daemon=True)
         self._thread.start()
         return self
 
@@ -278,7 +278,7 @@ class MemoryWatch:
             return dict(self._peaks)
 
     def enter(self, name: str, overlapped: bool) -> None:
-        """Note that a stage begins; an overlapped one never touches the device."""
+        """Record that a stage begins; an overlapped one does not use the device."""
         with self._lock:
             self._open.append(name)
             self._credit_host()
@@ -287,7 +287,7 @@ class MemoryWatch:
                 self._on_device.append(name)
 
     def leave(self, name: str, overlapped: bool) -> None:
-        """Note that a stage ends."""
+        """Record that a stage ends."""
         with self._lock:
             self._credit_host()
             self._open.remove(name)
@@ -295,8 +295,8 @@ class MemoryWatch:
                 self._credit_device()
                 self._on_device.remove(name)
 
-    def _look(self) -> None:
-        while not self._stop.wait(LOOK):
+    def _sample(self) -> None:
+        while not self._stop.wait(SAMPLING):
             with self._lock:
                 self._credit_host()
 
@@ -307,7 +307,7 @@ class MemoryWatch:
             self._peaks[name] = replace(before, host=max(before.host or 0, held))
 
     def _credit_device(self) -> None:
-        """Credit the peak since the last call to the stages open since then."""
+        """Count the peak since the last call for the stages open since then."""
         peak = device_peak(self.device)
         if peak is None:
             return

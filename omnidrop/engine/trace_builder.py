@@ -1,4 +1,4 @@
-"""Build the Trace of an answer from what the engine did: counting only, no model work."""
+"""Builds the Trace of an answer from the engine's results. It counts; it runs no model."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def build_trace(
     question: str,
     system: str | None,
 ) -> Trace:
-    """Count what entered each layer, per modality and chunk, and gather times and settings."""
+    """Count the tokens entering each layer per modality and chunk; collect times and settings."""
     tokens, survivors = account.prompt.tokens, account.prefilled.survivors
     video = tokens.video
     kept_video = tuple(int(video[index].sum()) for index in survivors)
@@ -124,7 +124,7 @@ def versions() -> dict[str, str]:
 
 @cache
 def _versions() -> tuple[tuple[str, str], ...]:
-    """Look the versions up once: it takes as long as a small model's prefill."""
+    """Look up the versions once: a lookup takes as long as a small model's prefill."""
     from importlib.metadata import version
 
     found = [(name, version(name)) for name in ("torch", "transformers", "av", "numpy")]
@@ -162,7 +162,7 @@ def _chunks(
             start=start + i * seconds,
             end=min(start + (i + 1) * seconds, end) if end else start + (i + 1) * seconds,
             audio=tuple(audio[i] for _, audio in by_layer),
-            video=tuple(pictures[i] for pictures, _ in by_layer),
+            video=tuple(video[i] for video, _ in by_layer),
             audio_total=audio_total[i],
             video_total=video_total[i],
             relevance=None if relevance is None else relevance[i],

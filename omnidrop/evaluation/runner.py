@@ -10,12 +10,14 @@ import hashlib
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from omnidrop.begun import Begun
 from omnidrop.clip.clip import ClipOptions
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.session import Model, Session
@@ -247,10 +249,10 @@ def run(
     options = options or RunOptions()
     setup = setup_of(questions, model, options)
     tally = Tally()
-    with Folder(out, setup) as folder:
+    with Folder(out, setup) as folder, Begun(out, ".begun", keep=True) as begun:
         for cell in entrants:
             folder.check_label(cell.label, cell.budget, cell.settings)
-        job = _Job(model, questions, tuple(entrants), options, setup, folder, on_problem)
+        job = _Job(model, questions, tuple(entrants), options, setup, folder, on_problem, begun)
         for record in job.records(tally):
             if on_record is not None:
                 on_record(tally, record)
@@ -276,6 +278,7 @@ class _Job:
     setup: dict[str, Any]
     folder: Folder
     on_problem: Callable[[], None] | None
+    begun: Begun
 
     def __post_init__(self) -> None:
         self.style: Style = self.options.style or self.questions.style
@@ -286,17 +289,18 @@ class _Job:
         spans: dict[tuple[Path, float | None, float | None], list[Item]] = {}
         for item in self.questions.items:
             spans.setdefault((item.video, item.start, item.end), []).append(item)
-        for items in spans.values():
+        for (video, start, end), items in spans.items():
             began = time.perf_counter()
-            try:
-                session = self._open(items[0])
-                identity = session.clip.identity if session.clip is not None else ""
-            except Exception as problem:
-                self._stop()
-                asks = self._asks(items, "")
-                yield from self._write((self._failed(ask, problem) for ask in asks), tally)
-                continue
-            with session:
+            with ExitStack() as stack:
+                try:
+                    stack.enter_context(self.begun.reading(video, start, end))
+                    session = stack.enter_context(self._open(items[0]))
+                    identity = session.clip.identity if session.clip is not None else ""
+                except Exception as problem:
+                    self._stop()
+                    asks = self._asks(items, "")
+                    yield from self._write((self._failed(ask, problem) for ask in asks), tally)
+                    continue
                 asks = self._asks(items, identity)
                 left = [ask for ask in asks if not self.folder.settled(ask.key)]
                 tally.before += len(asks) - len(left)

@@ -1,7 +1,7 @@
-"""What the engine needs of a model family: the one door between the engine and transformers.
+"""The interface between the engine and a loaded model.
 
-A family's `Family.load` returns a subclass of `Adapter` (`omnidrop.models.family`). Everything is
-batch size one.
+A family's `Family.load` returns a subclass of `Adapter` (`omnidrop.models.family`). The batch size
+is always one.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Rotary = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What a report says of the model.
+    """Description of a loaded model, for reports.
 
     Attributes
     ----------
     name : str
-        As asked for: a hub name, a folder's name, or "demo".
+        As requested: a hub name, a folder's name, or "demo".
     family : str
         Name of the family.
     demo : bool
@@ -44,7 +44,7 @@ class ModelInfo:
     vision : VisionShape
     audio : AudioShape
     parameters : int
-        Of the parts loaded.
+        Number of parameters in the loaded parts.
     """
 
     name: str
@@ -61,21 +61,21 @@ class ModelInfo:
 
     @property
     def shapes(self) -> Shapes:
-        """All three sizes."""
+        """Sizes of decoder, vision encoder and audio encoder."""
         return Shapes(self.text, self.vision, self.audio)
 
 
 class Embeds(NamedTuple):
-    """What an encoder makes of frames or of audio.
+    """Output of an encoder.
 
     Attributes
     ----------
     planes : tuple of Tensor, (n, D) each
-        Embeddings of the same n tokens. The first enters the decoder; each further one, which only
-        video has, is added to the rows of these tokens after a layer: plane i after layer i - 1.
+        Embeddings of the same n tokens. The first plane enters the decoder. Plane i (video only) is
+        added to the hidden states of these tokens after layer i - 1.
     received : Tensor, (n,) float32, or None
-        Attention that each token received in the encoder's last layer, if it was asked for and the
-        encoder can tell.
+        Attention that each token received in the encoder's last layer; None if it was not requested
+        or the encoder does not report it.
     """
 
     planes: tuple[torch.Tensor, ...]
@@ -83,11 +83,11 @@ class Embeds(NamedTuple):
 
 
 class LayerCache(Protocol):
-    """The engine's cache as a decoder layer sees it."""
+    """The part of the engine's KV cache that a decoder layer uses."""
 
     @property
     def even(self) -> bool:
-        """Whether all layers are given as many tokens."""
+        """Whether all layers hold the same number of tokens."""
         ...
 
     def update(
@@ -95,16 +95,16 @@ class LayerCache(Protocol):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Append the new keys and values, (1, kv_heads, n, head_dim), and return all of them.
 
-        Where `filled` says something, n is 1 and what is returned has room behind the tokens.
+        If `filled` is not None, n is 1 and the tensors returned have spare room after the tokens.
         """
         ...
 
     def length(self, layer: int) -> int:
-        """Tokens held by a layer, as far as the host knows."""
+        """Tokens held by a layer, as known on the host."""
         ...
 
     def filled(self, layer: int) -> Filled | None:
-        """How much of what `update` returns counts, where only the device knows it."""
+        """Filled length of what `update` returns, if only the device knows it; else None."""
         ...
 
 
@@ -127,23 +127,23 @@ class Adapter(ABC):
     ----------
     info : ModelInfo
     device : torch.device
-        Where ids and features go in.
+        Device of ids and features.
     dtype : torch.dtype
-        Of hidden states.
+        Dtype of hidden states.
     template : Template
-        Writes the family's prompts.
+        Lays out the family's prompts.
     text : TextCodec
     stop_ids : frozenset of int
         Ids that end an answer.
     video_spec : VideoSpec
     audio_spec : AudioSpec
-        What the encoders ask of frames and audio, from the checkpoint's own settings.
+        The encoders' requirements on frames and audio, from the checkpoint's settings.
     scaling : float
         Factor on query-key products in the decoder.
     folder : Path or None
-        Where the checkpoint is, if it came from a folder.
+        The checkpoint's folder, if it was loaded from one.
     fingerprint : str or None
-        Tells encoders apart: models with equal fingerprints embed audio and video alike.
+        Identifies the encoders: models with equal fingerprints embed audio and video alike.
     """
 
     info: ModelInfo
@@ -160,7 +160,7 @@ class Adapter(ABC):
 
     @property
     def media_spec(self) -> MediaSpec:
-        """What the model asks of a clip."""
+        """The encoders' requirements on a clip."""
         return MediaSpec(
             self.video_spec,
             self.audio_spec,
@@ -177,7 +177,7 @@ class Adapter(ABC):
         Parameters
         ----------
         patches : Tensor, (t·h·w, channels·temporal_patch·patch²) float32
-            As `omnidrop.clip.patches.patches` makes them, on any device.
+            As `omnidrop.clip.patches.patches` returns them, on any device.
         grid : tuple of int
             (t, h, w) in patches.
         attention : bool
@@ -187,8 +187,8 @@ class Adapter(ABC):
         -------
         Embeds
             Of t·h/merge·w/merge tokens, in the order of time, rows, columns; the same whether grids
-            come one by one or all together. Attention received is the mean over heads, summed over
-            the queries of the frame or window, averaged over the patches merged into a token.
+            are encoded one by one or in one call. Attention received is the mean over heads, summed
+            over the queries of the frame or window, averaged over the patches merged into a token.
         """
 
     @abstractmethod
@@ -198,8 +198,8 @@ class Adapter(ABC):
         Parameters
         ----------
         mel : Tensor, (mel_bins, F) float32
-            Log-mel as `audio_spec` asks for it, on any device. Pieces that begin at multiples of
-            the encoder's window (`AudioShape.window`) give the same as the whole.
+            Log-mel as `audio_spec` defines it, on any device. Encoding pieces that begin at
+            multiples of the encoder's window (`AudioShape.window`) gives the same as the whole.
         attention : bool
             Also return the attention each token received.
 
@@ -207,8 +207,8 @@ class Adapter(ABC):
         -------
         Embeds
             One plane, in the order of time. Attention received is the mean over heads, summed over
-            the queries of the window, averaged over the positions pooled into a token; None where
-            the family's encoder has none to report.
+            the queries of the window, averaged over the positions pooled into a token; None if the
+            family's encoder does not report it.
         """
 
     @abstractmethod
@@ -223,7 +223,7 @@ class Adapter(ABC):
     def layer(
         self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache
     ) -> torch.Tensor:
-        """Run one decoder layer, causally after what the cache holds for it.
+        """Run one decoder layer with causal attention over the cache and the new rows.
 
         Parameters
         ----------
@@ -243,7 +243,7 @@ class Adapter(ABC):
 
     @abstractmethod
     def cache_kv(self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache) -> None:
-        """Compute only keys and values, for rows whose states nothing reads (in the last layer).
+        """Compute only keys and values, for rows whose output is not used (in the last layer).
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""Attention: through the library's functions, and from few rows without repeating keys."""
+"""Attention by transformers' functions, and attention from few rows without repeating keys."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ def attend(
     causal: bool | None = None,
     shared: bool = False,
 ) -> Tensor:
-    """Attend through the library's attention functions, or on CUDA as `kernels` says.
+    """Attend by transformers' attention functions, or on CUDA as `kernels` chooses.
 
     Parameters
     ----------
     module : Module
-        The library's attention module: its config names the implementation.
+        The attention module of transformers; its config names the implementation.
     query : Tensor, (b, heads, n, head_dim)
     key, value : Tensor, (b, kv_heads, s, head_dim)
     mask : Tensor, (b, 1, n, s), optional
-        As the implementation takes it.
+        In the form that the implementation takes.
     causal : bool, optional
-        Whether rows see only those before them, where no mask says so; if None, what the module
-        says.
+        Whether attention is causal, if there is no mask; default as the module declares.
     shared : bool
         Whether other layers make calls of the same sizes; see `kernels.choose`.
 
@@ -51,7 +50,7 @@ def attend(
             causal = module.is_causal if causal is None else causal
             out = kernels.planless(query, key, value, causal=causal, scaling=module.scaling)
             return out.flatten(2)
-    # Eager attention is the family's own: each of the library's modelling files defines it.
+    # Each modelling file of transformers defines its own eager attention.
     eager = sys.modules[type(module).__module__].eager_attention_forward
     implementation = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager)
     out, _ = implementation(
@@ -61,29 +60,29 @@ def attend(
 
 
 def causal_mask(implementation: str, new: int, past: int, like: Tensor) -> Tensor | None:
-    """Return a causal mask (1, 1, new, past + new), or None where attention needs none.
+    """Return a causal mask (1, 1, new, past + new), or None if attention needs none.
 
-    A single row sees all there is; flash attention aligns its own mask to the end; sdpa's own
-    mask is aligned to the beginning, so it will do only while nothing is cached.
+    A single row attends to all keys. Flash attention aligns its causal mask to the last key; sdpa
+    aligns it to the first, which is right only while nothing is cached.
 
     Parameters
     ----------
     implementation : str
         As in the module's config.
     new, past : int
-        Rows that attend, and keys before theirs.
+        Number of new rows, and of keys before them.
     like : Tensor
-        Of the device and, where the mask is added, the dtype.
+        Gives the device, and the dtype of a mask that is added.
     """
     if new == 1 or implementation.startswith("flash"):
         return None
     if past == 0 and implementation == "sdpa":
         return None
-    seen = torch.ones(new, past + new, dtype=torch.bool, device=like.device).tril(past)
+    visible = torch.ones(new, past + new, dtype=torch.bool, device=like.device).tril(past)
     if implementation == "sdpa":
-        return seen[None, None]
-    blocked = torch.zeros(seen.shape, dtype=like.dtype, device=like.device)
-    return blocked.masked_fill_(~seen, torch.finfo(like.dtype).min)[None, None]
+        return visible[None, None]
+    blocked = torch.zeros(visible.shape, dtype=like.dtype, device=like.device)
+    return blocked.masked_fill_(~visible, torch.finfo(like.dtype).min)[None, None]
 
 
 def attend_from_few(
@@ -93,17 +92,17 @@ def attend_from_few(
     mask: Tensor,
     scaling: float,
 ) -> Tensor:
-    """Attend over many keys from few rows.
+    """Attend from few rows to many keys.
 
     Grouped-query attention without repeating keys: the heads that share keys are folded into the
-    query axis. With a mask the library repeats all keys for each head, in every layer.
+    query axis. With a mask, transformers repeats all keys for each head, in every layer.
 
     Parameters
     ----------
     queries : Tensor, (1, heads, n, head_dim)
     keys, values : Tensor, (1, kv_heads, s, head_dim)
     mask : Tensor, (1, 1, n, s) bool
-        True where a row sees a key.
+        True where a row attends to a key.
     scaling : float
 
     Returns

@@ -1,4 +1,4 @@
-"""ChatML: the turns of a chat as the Qwen families write them."""
+"""ChatML, the chat format that the Qwen families share."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class ChatML:
     Attributes
     ----------
     im_start, im_end : int
-        Ids that open and close a turn.
+        Ids that begin and end a turn.
     system : str or None
         System prompt when none is given; None for no system turn at all.
     opening : tuple of int or str
-        What an answer starts with, such as a thinking model's opened `<think>`.
+        What an answer starts with, such as the `<think>` of a thinking model.
     """
 
     im_start: int

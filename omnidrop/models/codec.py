@@ -1,4 +1,4 @@
-"""Text to ids and back, by a checkpoint's own tokenizer."""
+"""Encodes text to ids and decodes ids, with a checkpoint's tokenizer."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from omnidrop.errors import ModelError
 
 
 class Codec:
-    """Text to ids and back, by a tokenizer of the library tokenizers.
+    """Encodes and decodes with a tokenizer of the `tokenizers` library.
 
     Parameters
     ----------
     tokenizer : PreTrainedTokenizerFast
-        Its backend is used directly, and from then on by this object alone.
+        Its backend is configured by this object and must not be used by others.
     """
 
     def __init__(self, tokenizer: Any) -> None:
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
         self._backend.no_padding()
-        # Special tokens spelled out in a text are text; the ids of real ones are put by `prompt`.
+        # Special tokens written in a text are plain text; `prompt` inserts the ids of real ones.
         self._backend.encode_special_tokens = True
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:

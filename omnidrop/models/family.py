@@ -1,14 +1,14 @@
-"""What a model family is: its names, its sizes, its prompt, and how a checkpoint of it is loaded.
+"""The contract of a model family: names, sizes, prompt, and how a checkpoint is loaded.
 
-A family is one instance of a `Family`, found by the `model_type` of a checkpoint's config. Those
-that come with the package stand in `omnidrop.models.FAMILIES`; another package adds its own by an
-entry point in the group `omnidrop.families` that names the instance:
+A family is one instance of a `Family`, found by the `model_type` of a checkpoint's config. Built-in
+families are listed in `omnidrop.models.FAMILIES`; another package adds its own by an entry point in
+the group `omnidrop.families` that names the instance:
 
     [project.entry-points."omnidrop.families"]
     made-up = "my_package.made_up:FAMILY"
 
-`docs/add-a-model.md` walks through `omnidrop.testing.made_up_family`, the smallest whole one.
-Nothing heavy is imported here: names and sizes are known without torch.
+`docs/add-a-model.md` walks through `omnidrop.testing.made_up_family`, a small complete one. Names
+and sizes are available without importing transformers.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ GROUP = "omnidrop.families"
 
 
 class Template(Protocol):
-    """Everything about a prompt that is a family's own: chat, order, positions, audio tokens.
+    """What is specific to a family in a prompt: chat, order, positions, audio tokens.
 
     Attributes
     ----------
     system : str or None
-        System prompt when none is given; None for a family that then has no system turn.
+        Default system prompt; None for a family that has no system turn by default.
     chunk_seconds : float
-        Seconds of clip in a temporal chunk, the unit of reports and of most methods.
+        Seconds in a temporal chunk of the clip, the unit of reports and of most methods.
     positions_per_second : float
         Temporal positions per second of clip.
     mel_per_token : Fraction
@@ -53,7 +53,7 @@ class Template(Protocol):
     max_positions : int
         Positions the model was trained on.
     position_dtype : torch.dtype
-        Of `ClipTokens.positions`: int64, or float32 where time is not rounded.
+        Dtype of `ClipTokens.positions`: int64, or float32 if time is not rounded.
     """
 
     @property
@@ -86,52 +86,52 @@ class Template(Protocol):
         Returns
         -------
         before, after : list of int, str or Asked
-            Special ids, text, and the text that ends with the question.
+            Special ids and text; the question is an `Asked`.
         """
         ...
 
     def follow_up(self, question: str) -> list[Piece]:
-        """Write another turn: the end of an answer, a question, up to where its answer starts."""
+        """Write another turn: end of the answer, question, start of the next answer."""
         ...
 
     def clip(self, media: Media, start: int) -> ClipTokens:
-        """Lay out a clip: markers and placeholders in order, what each is, and its position.
+        """Lay out a clip: markers and placeholders in order, with their kinds and positions.
 
         Parameters
         ----------
         media : Media
-            What of the clip there is; at least something.
+            Sizes of the clip's video and audio; not both absent.
         start : int
-            Position of the first token of the clip: the number of tokens before it.
+            Position of the clip's first token: the number of tokens before it.
         """
         ...
 
     def audio_tokens(self, mel_frames: int) -> int:
-        """Return the tokens that the audio encoder makes of so many log-mel frames."""
+        """Return the number of tokens that the audio encoder makes of `mel_frames` frames."""
         ...
 
     def next_position(self, positions: torch.Tensor) -> int | float:
-        """Return the position of the first generated token after a prompt's, (3, N)."""
+        """Return the position of the first generated token, given the prompt's, (3, N)."""
         ...
 
 
 @dataclass(frozen=True)
 class LoadRequest:
-    """How a checkpoint is to be loaded; everything is decided already.
+    """How to load a checkpoint, with all defaults resolved.
 
     Attributes
     ----------
     name : str
-        As the model is called in reports.
+        Name of the model in reports.
     folder : Path
     config : mapping
-        Its config.json.
+        The checkpoint's config.json.
     demo : bool
-        Whether it is the small model that ships with the package.
+        True for the small model that ships with the package.
     device : torch.device
     dtype : torch.dtype
     attention : str
-        As transformers calls it: "sdpa", "flash_attention_2" or "eager".
+        Transformers' name: "sdpa", "flash_attention_2" or "eager".
     quantize : str or None
         "4bit", "8bit" or None.
     parameters : int
@@ -155,7 +155,7 @@ class Family(Protocol):
     Attributes
     ----------
     name : str
-        For people, like "Made-up-Omni".
+        Display name, like "Made-up-Omni".
     model_types : sequence of str
         Values of `model_type` in config.json that belong to it.
     aliases : mapping of str to str
@@ -178,7 +178,7 @@ class Family(Protocol):
     def unused_weights(self) -> Sequence[str]: ...
 
     def missing_part(self, config: Mapping[str, Any]) -> str | None:
-        """Return the part that a config lacks, or None if it is whole."""
+        """Return the part that a config lacks, or None if it is complete."""
         ...
 
     def stored_dtype(self, config: Mapping[str, Any]) -> str | None:
@@ -186,7 +186,7 @@ class Family(Protocol):
         ...
 
     def quantised(self, weight: str) -> bool:
-        """Tell whether 4-bit and 8-bit loading quantise the weight of this name."""
+        """Return whether 4-bit and 8-bit loading quantise the weight of this name."""
         ...
 
     def shapes(self, config: Mapping[str, Any]) -> Shapes:
@@ -196,12 +196,12 @@ class Family(Protocol):
     def media(
         self, folder: Path | None, config: Mapping[str, Any] | None
     ) -> tuple[VideoSpec, AudioSpec]:
-        """Return what the encoders ask of frames and audio.
+        """Return the encoders' requirements on frames and audio.
 
         Parameters
         ----------
         folder, config
-            Of a checkpoint; None for the published values.
+            Folder and config of a checkpoint; None for the published values.
         """
         ...
 
@@ -211,29 +211,28 @@ class Family(Protocol):
         Parameters
         ----------
         config, codec
-            Of a checkpoint. Without a codec ids are made up, which is enough to count tokens.
+            Config and tokenizer of a checkpoint. Without a codec the ids are made up, which is
+            enough to count tokens.
         """
         ...
 
     def codec(self, folder: Path) -> TextCodec | None:
-        """Return the tokenizer without loading the model; None if its quick form is not there.
+        """Return the tokenizer without loading the model; None if there is no `tokenizer.json`.
 
         Raises
         ------
         ModelError
-            If it is there and cannot be read.
+            If the file exists and cannot be read.
         """
         ...
 
     def write_tiny(self, folder: Path) -> Path:
-        """Write a checkpoint of random weights that loads and answers like a large one.
-
-        Tests run over it, without a download.
+        """Write a tiny checkpoint with random weights, so that tests need no download.
 
         Parameters
         ----------
         folder : Path
-            Made if it is not there.
+            Created if it does not exist.
 
         Returns
         -------
@@ -248,7 +247,7 @@ class Family(Protocol):
         Raises
         ------
         ModelError
-            If its files do not make a model; any other error is reported as one.
+            If the files are not a valid model. The caller turns any other error into one.
         """
         ...
 
@@ -257,7 +256,7 @@ _registered: list[Family] = []
 
 
 def families() -> tuple[Family, ...]:
-    """Return all families: the package's own, other packages', and those registered for now."""
+    """Return all families: built-in, of other packages, and registered by `registered`."""
     return (*_installed(), *_registered)
 
 
@@ -271,7 +270,7 @@ def _installed() -> tuple[Family, ...]:
 
 @contextmanager
 def registered(family: Family) -> Iterator[None]:
-    """Make a family known inside the `with` block, without installing a package; for tests."""
+    """Register a family inside the `with` block, without installing a package; for tests."""
     _registered.append(family)
     try:
         yield
@@ -298,21 +297,21 @@ def published(name: str) -> tuple[Family, Shapes] | None:
 
 
 def named(ids: Mapping[str, int | None], tokens: Mapping[str, str], name: str) -> dict[str, int]:
-    """Return the ids of a template's special tokens, all of them there.
+    """Return the ids of a template's special tokens; none may be missing.
 
     Parameters
     ----------
     ids : mapping
-        Id of each field as the tokenizer has it.
+        Template field to the tokenizer's id, or None.
     tokens : mapping
-        The special token of each field.
+        Template field to special token.
     name : str
-        Of the model.
+        Name of the model, for the error.
 
     Raises
     ------
     ModelError
-        Naming the tokens that the tokenizer lacks.
+        If the tokenizer lacks tokens; it names them.
     """
     missing = [tokens[field] for field, i in ids.items() if i is None]
     if missing:

@@ -1,4 +1,4 @@
-"""Loading by transformers: what all families whose classes are in the library share."""
+"""Loads a checkpoint with transformers; shared by all families whose classes it has."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from omnidrop.models.quantising import check_quantised, quantisation
 def load(
     kind: Any, config: Any, request: LoadRequest, unused: Sequence[str] = ()
 ) -> tuple[Any, Any]:
-    """Load a model and its tokenizer from safetensors; no code of the checkpoint is run.
+    """Load a model and its tokenizer from safetensors; code in a checkpoint is never run.
 
     Parameters
     ----------
     kind : type
-        The library's class.
+        The model class of transformers.
     config : PreTrainedConfig
-        Of the model.
+        Config of the model.
     request : LoadRequest
     unused : sequence of str
         Prefixes of weights that are not loaded.
@@ -36,7 +36,7 @@ def load(
     Raises
     ------
     ModelError
-        If weights are missing, or the wrong parts were quantised.
+        If weights are missing or the wrong parts were quantised.
     """
     with _quiet():
         model, report, tokenizer = _from_disk(kind, config, request, unused)
@@ -49,7 +49,7 @@ def load(
 def _from_disk(
     kind: Any, config: Any, request: LoadRequest, unused: Sequence[str]
 ) -> tuple[Any, Any, Any]:
-    """Return the model, the report of its loading, and the tokenizer."""
+    """Return the model, transformers' loading report, and the tokenizer."""
     from transformers import AutoTokenizer
 
     folder = request.folder
@@ -82,13 +82,13 @@ def _from_disk(
 def _read_pinned(
     kind: Any, request: LoadRequest, settings: dict[str, Any], unused: Sequence[str]
 ) -> Any:
-    """Load with weights read by `pinned`; None where that is not possible."""
+    """Load with weights read by `omnidrop.models.pinned`; None if that is not possible."""
     from transformers import GenerationConfig
 
     folder = request.folder
     try:
         reader = pinned.PinnedReader(request.device)
-    except RuntimeError:  # the system pins no more memory
+    except RuntimeError:  # the system cannot pin more memory
         return None
     with reader:
         unread = reader.lazy(folder, request.dtype, unused)
@@ -103,14 +103,14 @@ def _read_pinned(
 
 
 def _check_report(report: Any, folder: Path) -> None:
-    """Refuse a model in which anything stayed random."""
+    """Raise an error if any weight was not loaded and so stayed random."""
     lost = sorted(map(str, report["missing_keys"]))
     lost += [
         str(item[0] if isinstance(item, tuple) else item) for item in report["mismatched_keys"]
     ]
     if lost:
         raise ModelError(
-            f"The checkpoint lacks {len(lost)} of the model's weights, {lost[0]} among them.",
+            f"The checkpoint lacks {len(lost)} of the model's weights, such as {lost[0]}.",
             path=folder,
             hint="Download it again, or name another model with --model.",
         )
@@ -118,9 +118,9 @@ def _check_report(report: Any, folder: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep libraries from printing, and from the network, while files on the disk are loaded.
+    """Stop libraries from printing and from using the network while files are loaded.
 
-    bitsandbytes would fetch a compiled kernel when it is imported on some CPUs.
+    On some CPUs bitsandbytes would download a compiled kernel when it is imported.
     """
     from huggingface_hub import constants
     from transformers.utils import logging as library

@@ -1,14 +1,14 @@
-"""RMS norm, gated activation and rotary, each in one pass over memory where a kernel is at hand.
+"""Fused kernels for RMS norm, gated activation and rotary embedding: one pass over memory each.
 
-Written out in PyTorch's elementwise operations each of them takes two to six passes over the
-states, in float32 at that, and on a GPU they cost as much as a third of the matrix products. On a
-CUDA device the norm is PyTorch's own fused one; the other two are small Triton kernels, if Triton
-is there and can build them. Everywhere else, and always on a CPU, the plain operations run, to the
-bit those of the library.
+As separate elementwise operations of PyTorch each takes two to six passes over the states, in
+float32, and together they cost up to a third of the time of the matrix products on a GPU. On CUDA
+the norm is PyTorch's fused one; the other two are small Triton kernels, if Triton is installed and
+can build them. Otherwise, and always on a CPU, plain operations run, bit for bit equal to those of
+transformers.
 
-The kernels compute in float32 and round once, where the plain operations round after each step: in
-16 bits they are nearer to the exact value. All can be captured in a CUDA graph once they have run
-for the same dtype.
+The kernels compute in float32 and round once, while the plain operations round after each step; in
+16 bits the kernels are closer to the exact value. All can be captured in a CUDA graph once they
+have run for the same dtype.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from torch.nn import functional as F
 
 
 class Kernels(NamedTuple):
-    """The Triton kernels, or why there are none.
+    """The Triton kernels, or why they are not available.
 
     Attributes
     ----------
     module : module or None
         `omnidrop.models.fused_triton`.
     reason : str
-        Why it is None; "" where it is not.
+        Why `module` is None; else "".
     """
 
     module: ModuleType | None
@@ -41,8 +41,8 @@ class Kernels(NamedTuple):
 def triton_kernels() -> Kernels:
     """Build and run the Triton kernels once on the current CUDA device.
 
-    Triton may be missing (it ships with PyTorch's CUDA builds for Linux), the device too old for
-    it, or the C compiler that it starts kernels with: then there are none, and the reason says so.
+    Triton may be missing (PyTorch's CUDA builds for Linux include it), the device may be too old,
+    or the C compiler that Triton needs may be missing: then `reason` says so.
     """
     try:
         from omnidrop.models import fused_triton as module
@@ -50,14 +50,14 @@ def triton_kernels() -> Kernels:
         return Kernels(None, f"Triton cannot be imported ({error})")
     try:
         module.silu_mul(*torch.ones(2, 1, 8, device="cuda").unbind())
-    except Exception as error:  # from a compiler or a driver; the plain operations do as well
+    except Exception as error:  # from a compiler or driver; the plain operations replace them
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return Kernels(None, f"Triton cannot build a kernel here ({first[:200]})")
     return Kernels(module, "")
 
 
 def _kernels(*tensors: Tensor) -> Any:
-    """Return the module of kernels where all tensors are on a CUDA device and it can run there."""
+    """Return the module of kernels if all tensors are on CUDA and the kernels work; else None."""
     if all(tensor.is_cuda for tensor in tensors):
         return triton_kernels().module
     return None
@@ -86,12 +86,12 @@ def rms_norm(states: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
-    """Return ``silu(gate) * up``, in the place of `gate`.
+    """Compute ``silu(gate) * up`` in place, in `gate`.
 
     Parameters
     ----------
     gate, up : Tensor, (..., n)
-        Of one shape and dtype; rows may be parts of wider ones. `gate` is overwritten.
+        Of the same shape and dtype; rows may be slices of wider ones. `gate` is overwritten.
 
     Returns
     -------
@@ -106,10 +106,10 @@ def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor, *, inplace: bool = False) -> Tensor:
-    """Turn queries or keys by their positions' angles.
+    """Apply rotary embedding to queries or keys.
 
-    ``states * cos + rotate_half(states) * sin`` in the dtype of `cos`, without the copy that is
-    turned by a quarter.
+    ``states * cos + rotate_half(states) * sin`` in the dtype of `cos`, without making the tensor
+    `rotate_half(states)`.
 
     Parameters
     ----------
@@ -117,12 +117,12 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor, *, inplace: bool = False) -
     cos, sin : Tensor, (..., head_dim)
         In the dtype of the states or in float32; broadcast against them.
     inplace : bool
-        Put the result in the place of `states`.
+        Overwrite `states` with the result.
 
     Returns
     -------
     Tensor, (..., head_dim)
-        In the dtype of the states. `states`, or a new tensor, laid out in memory as they are.
+        In the dtype and memory layout of the states: `states` itself if in place, else new.
     """
     kernels = _kernels(states, cos, sin)
     if kernels is not None and kernels.takes_heads(states):

@@ -1,6 +1,6 @@
-"""The Triton kernels behind `omnidrop.models.fused`; imported only where they are to run.
+"""The Triton kernels of `omnidrop.models.fused`; imported only where Triton is installed.
 
-Parameters of kernels bear no types but `tl.constexpr`: Triton evaluates annotations.
+Parameters of kernels have no type annotations except `tl.constexpr`: Triton evaluates annotations.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-#: Channels that a program of `silu_mul` works on.
+#: Channels that one program of `silu_mul` computes.
 CHANNELS = 1024
-#: Heads that a program of `rotate` turns at once, at most.
+#: Heads that one program of `rotate` computes at a time, at most.
 HEADS = 32
 
 
@@ -82,7 +82,7 @@ def _rotate(
 
 
 def takes_rows(*states: Tensor) -> bool:
-    """Whether `silu_mul` can run: one dtype and shape, rows at equal distances."""
+    """Whether `silu_mul` can run: same dtype and shape, and one stride between rows."""
     first = states[0]
     return all(
         s.dtype == first.dtype and s.shape == first.shape and _rows(s) is not None for s in states
@@ -90,15 +90,15 @@ def takes_rows(*states: Tensor) -> bool:
 
 
 def takes_heads(states: Tensor) -> bool:
-    """Whether `rotate` can run: four dimensions, the last of them dense and even."""
+    """Whether `rotate` can run: four dimensions, the last contiguous and of even size."""
     return states.ndim == 4 and states.stride(-1) == 1 and states.shape[-1] % 2 == 0
 
 
 def silu_mul(gate: Tensor, up: Tensor) -> None:
-    """Put ``silu(gate) * up`` in the place of `gate`; both (..., n), as `takes_rows` asks."""
+    """Compute ``silu(gate) * up`` in `gate`; both (..., n), as `takes_rows` requires."""
     rows, other = _rows(gate), _rows(up)
     if rows is None or other is None:
-        raise ValueError(f"Rows of {tuple(gate.shape)} do not lie at equal distances.")
+        raise ValueError(f"Rows of {tuple(gate.shape)} do not have one stride.")
     if not gate.numel():
         return
     width = gate.shape[-1]
@@ -109,9 +109,9 @@ def silu_mul(gate: Tensor, up: Tensor) -> None:
 
 
 def rotate(states: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
-    """Put the turned `states`, (a, b, c, d), into `out`; `cos` and `sin` broadcast to them."""
+    """Write the rotated `states`, (a, b, c, d), to `out`; `cos` and `sin` broadcast to them."""
     cos, sin = cos.expand_as(states), sin.expand_as(states)
-    if not cos.stride(1) and cos.stride(2):  # heads before rows: angles are the same for heads
+    if not cos.stride(1) and cos.stride(2):  # heads before rows: all heads share the angles
         states, cos, sin, out = (x.transpose(1, 2) for x in (states, cos, sin, out))
     outer, inner, heads, width = states.shape
     if not states.numel():
@@ -136,7 +136,7 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor, out: Tensor) -> None:
 
 
 def _rows(states: Tensor) -> Tensor | None:
-    """Return (..., n) as (rows, n) without a copy; None where that cannot be."""
+    """Return (..., n) as (rows, n) without a copy; None if that is not possible."""
     if states.stride(-1) != 1:
         return None
     try:

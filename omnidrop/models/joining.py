@@ -1,11 +1,11 @@
-"""Linear layers with their weights side by side, at widths that a GPU's fast kernels take.
+"""Joins linear layers that share an input, and pads their widths for a GPU's fast kernels.
 
-One product in place of two or three reads its input once. And 16-bit matrix kernels of NVIDIA GPUs
-want rows of a multiple of 16 bytes; for other widths cuBLAS falls back to kernels of an older
-generation, several times slower. Rows and columns of zeros change no number.
+One matrix product instead of two or three reads its input once. And 16-bit matrix kernels of NVIDIA
+GPUs need rows of a multiple of 16 bytes; for other widths cuBLAS falls back to kernels of an older
+generation, several times slower. Padding with zeros does not change results.
 
-The library's modules keep their weights, shapes and results: their parameters become views of the
-joined tensors, so nothing is held twice.
+The modules of transformers keep their weights, shapes and results: their parameters become views of
+the joined tensors, so nothing is stored twice.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-#: Elements that a row must be a multiple of: 16 bytes of 16-bit numbers.
+#: A row's elements must be a multiple of this: 16 bytes of 16-bit numbers.
 ALIGNED = 8
-#: What a width is padded to a multiple of, the first that adds no more than `FREE`. A tile of a
-#: product is 64 to 256 wide, so padding to it costs no more arithmetic than not padding.
+#: A width is padded to a multiple of the first of these that adds at most a share of `FREE`. A tile
+#: of a matrix product is 64 to 256 wide, so padding to it adds no arithmetic.
 STEPS = (128, 64, ALIGNED)
 FREE = 0.02
 
 
 class Product(NamedTuple):
-    """A linear layer: a weight, (out, in), and a bias, (out,), or none."""
+    """A linear layer as tensors: a weight, (out, in), and a bias, (out,), or None."""
 
     weight: Tensor
     bias: Tensor | None
 
     def __call__(self, rows: Tensor) -> Tensor:
-        """Apply it to (n, in); rows may be parts of wider ones."""
-        # Two dimensions: with a third, PyTorch adds the bias in a pass of its own.
+        """Apply the layer to (n, in); rows may be slices of wider ones."""
+        # In two dimensions: with three, PyTorch adds the bias in a separate pass.
         if self.bias is None:
             return rows @ self.weight.t()
         return torch.addmm(self.bias, rows, self.weight.t())
 
 
 def padded(width: int) -> int:
-    """Return the width to pad to; the same for a width that fast kernels take as it is."""
+    """Return the width to pad to; `width` itself if fast kernels take it."""
     if width % ALIGNED == 0:
         return width
     padded_to = (-(-width // step) * step for step in STEPS)
@@ -47,20 +47,20 @@ def padded(width: int) -> int:
 
 
 def join(linears: Sequence[Any], width: int | None = None) -> Product | None:
-    """Put the rows of several linear layers' weights under each other.
+    """Concatenate the outputs of several linear layers into one product.
 
     Parameters
     ----------
     linears : sequence of Module
-        With one input.
+        Layers with the same input.
     width : int, optional
-        Rows that each gets, its own first and zeros after them; its own alone if left out.
+        Pad the outputs of each layer to this width with zeros; default no padding.
 
     Returns
     -------
     Product or None
-        None where one of them is not a plain linear layer (a quantised one, say), or they differ
-        in dtype or in having a bias: then nothing is changed.
+        None, with nothing changed, if one of them is not a plain linear layer (a quantised one,
+        say), or they differ in dtype or in having a bias.
     """
     first = linears[0]
     if not all(type(linear) is nn.Linear for linear in linears):
@@ -81,12 +81,12 @@ def join(linears: Sequence[Any], width: int | None = None) -> Product | None:
 
 
 def widen(linear: Any, width: int) -> Product | None:
-    """Give a linear layer an input of `width`, with weights of zero for what is new.
+    """Pad a linear layer's input to `width`, with zero weights.
 
     Returns
     -------
     Product or None
-        None where it is not a plain linear layer: then nothing is changed.
+        None, with nothing changed, if it is not a plain linear layer.
     """
     if type(linear) is not nn.Linear:
         return None

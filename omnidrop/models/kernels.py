@@ -1,21 +1,19 @@
-"""Which attention kernel a call gets on a GPU: one rule, call by call.
+"""Chooses the attention kernel on a GPU, for each call.
 
-On Hopper and Blackwell torch's first choice is cuDNN's attention. It builds an execution plan for
-every pair of (queries, keys) that it has not seen, which takes about 35 ms; once tokens are pruned
-every layer has a length of its own, so a decoding step builds as many plans as there are layers,
-and the next step builds them all again. Flash attention builds nothing. On an H100 cuDNN is the
-faster of the two for many rows: 6.1 ms a layer against 9.1 for 20 000 rows and 28 heads, and that
-difference grows with the square of the rows. So a plan pays where all layers share it and the rows
-are many (`PLANNED_FROM`), and nowhere else: not for a single row or a question's rows over keys
-that are there, not for a pruned prompt, not for the windows of a tower.
+On Hopper and Blackwell, torch prefers cuDNN's attention. It builds an execution plan for every new
+pair of sizes (queries, keys), which takes about 35 ms. After pruning, every layer has its own
+length, so a decode step would build one plan per layer, and the next step would build them all
+again. Flash attention builds no plans. On an H100 cuDNN is faster for many rows: 6.1 ms a layer
+against 9.1 for 20 000 rows and 28 heads, and the difference grows with the square of the rows. So
+a plan pays only if all layers share it and there are many rows (`PLANNED_FROM`): not for a single
+row or a question's rows over cached keys, not for a pruned prompt, not for an encoder's windows.
 
-The choice is made by calling the kernel, as torch's own `CausalBias` does, not by
-`torch.nn.attention.sdpa_kernel`: that one sets flags of the whole process, which two threads would
-leave each other. Flags that a user sets are respected: a kernel that is switched off isn't taken.
+The kernel is chosen by calling it, as torch's `CausalBias` does, not by
+`torch.nn.attention.sdpa_kernel`, which sets flags of the whole process and so affects other
+threads. Flags that a user sets are respected: a kernel that is switched off is not used.
 
-Only torch's `scaled_dot_product_attention` ever takes cuDNN's. Packages of flash attention
-(``flash_attention_2``, ``flash_attention_3``) are called as they are, and so is everything that is
-not on CUDA.
+The rule covers torch's `scaled_dot_product_attention` only. Packages of flash attention
+(``flash_attention_2``, ``flash_attention_3``), and all calls on other devices, are left alone.
 """
 
 from __future__ import annotations
@@ -26,22 +24,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-#: Rows from which a plan of cuDNN's (about 35 ms, once) is earned back by 27 layers of a prefill.
+#: Rows from which 27 layers of a prefill save more time than a cuDNN plan takes (about 35 ms).
 PLANNED_FROM = 16_384
 
-#: `custom_mask_type` of torch's memory-efficient kernel: none, and causal aligned to the end.
+#: `custom_mask_type` of torch's memory-efficient kernel: none, and causal aligned to the last key.
 _UNMASKED, _CAUSAL_TO_THE_END = 0, 2
 
 
 class Choice(Enum):
-    """Who chooses the kernel of a call.
+    """How the kernel of a call is chosen.
 
     Attributes
     ----------
     TORCH
-        torch does, in its own order; cuDNN's attention is the first of it on new GPUs.
+        By torch, in its own order; on new GPUs cuDNN's attention comes first.
     PLANLESS
-        One that builds nothing for the shapes: flash, else memory-efficient, else plain products.
+        A kernel without plans: flash, else memory-efficient, else plain matrix products.
     """
 
     TORCH = "torch"
@@ -49,13 +47,13 @@ class Choice(Enum):
 
 
 def choose(device: torch.device, rows: int, keys: int, *, shared: bool) -> Choice:
-    """Say who chooses the kernel of a call of `scaled_dot_product_attention`.
+    """Return how to choose the kernel of a call of `scaled_dot_product_attention`.
 
     Parameters
     ----------
     device : torch.device
     rows, keys : int
-        Of one head.
+        Number of queries and of keys of one head.
     shared : bool
         Whether other layers make calls of the same sizes.
     """
@@ -65,15 +63,16 @@ def choose(device: torch.device, rows: int, keys: int, *, shared: bool) -> Choic
 
 
 def planless(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scaling: float) -> Tensor:
-    """Attend by a kernel that builds no plan.
+    """Attend with a kernel that builds no plan.
 
     Parameters
     ----------
     query : Tensor, (b, heads, n, head_dim)
     key, value : Tensor, (b, kv_heads, s, head_dim)
-        The heads of queries are a multiple of theirs.
+        `heads` is a multiple of `kv_heads`.
     causal : bool
-        The last row sees all keys, the one before it all but the last, and so on.
+        Causal attention aligned to the end: the last row attends to all keys, the one before it to
+        all but the last, and so on.
     scaling : float
 
     Returns
@@ -103,21 +102,21 @@ def planless(query: Tensor, key: Tensor, value: Tensor, *, causal: bool, scaling
             scale=scaling,
         )[0]
     rows, keys = query.shape[2], key.shape[2]
-    seen = torch.ones(rows, keys, dtype=torch.bool, device=query.device)
-    return masked(query, key, value, seen.tril(keys - rows) if causal else seen, scaling)
+    visible = torch.ones(rows, keys, dtype=torch.bool, device=query.device)
+    return masked(query, key, value, visible.tril(keys - rows) if causal else visible, scaling)
 
 
 class Filled(NamedTuple):
-    """How much of a buffer of fixed size counts, as only the device knows it.
+    """Filled length of a buffer of fixed size, known only on the device.
 
     Attributes
     ----------
     used : Tensor, (1,) int32
-        Tokens that count, from the first.
+        Number of valid tokens, from the first.
     row : Tensor, (2,) int32
-        0 and 1: where one row begins and ends.
+        0 and 1: cumulative lengths of one query.
     room : Tensor, (2,) int32
-        0 and the size of the buffer.
+        0 and the capacity of the buffer.
     """
 
     used: Tensor
@@ -128,13 +127,13 @@ class Filled(NamedTuple):
 def over_filled(
     query: Tensor, key: Tensor, value: Tensor, filled: Filled, *, scaling: float
 ) -> Tensor:
-    """Attend from one row over the part of a buffer that counts; nothing is asked of the host.
+    """Attend from one row to the filled part of a buffer, without synchronising.
 
     Parameters
     ----------
     query : Tensor, (1, heads, 1, head_dim)
     key, value : Tensor, (1, kv_heads, capacity, head_dim)
-        Finite throughout.
+        All values must be finite, those of the spare room included.
     filled : Filled
     scaling : float
 
@@ -156,19 +155,19 @@ def over_filled(
             seqused_k=filled.used,
         )[0]
         return out[None]
-    seen = torch.arange(key.shape[2], device=key.device) < filled.used
-    return masked(query, key, value, seen[None], scaling)
+    visible = torch.arange(key.shape[2], device=key.device) < filled.used
+    return masked(query, key, value, visible[None], scaling)
 
 
-def masked(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scaling: float) -> Tensor:
-    """Attend by plain products; heads that share keys stand under each other.
+def masked(query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scaling: float) -> Tensor:
+    """Attend by plain matrix products; heads that share keys are folded into the rows.
 
     Parameters
     ----------
     query : Tensor, (b, heads, n, head_dim)
     key, value : Tensor, (b, kv_heads, s, head_dim)
-    seen : Tensor, (n, s) bool
-        True where a row sees a key.
+    visible : Tensor, (n, s) bool
+        True where a row attends to a key.
     scaling : float
 
     Returns
@@ -177,15 +176,15 @@ def masked(query: Tensor, key: Tensor, value: Tensor, seen: Tensor, scaling: flo
     """
     kv_heads, rows = key.shape[1], query.shape[2]
     groups = query.shape[1] // kv_heads
-    # Scaled before the product: unscaled ones may leave the range of float16.
+    # Scaled before the product: unscaled products may overflow float16.
     packed = (query * scaling).unflatten(1, (kv_heads, groups)).flatten(2, 3)
     scores = (packed @ key.transpose(2, 3)).float().unflatten(2, (groups, rows))
-    weights = scores.masked_fill_(~seen, -torch.inf).softmax(-1).to(value.dtype).flatten(2, 3)
+    weights = scores.masked_fill_(~visible, -torch.inf).softmax(-1).to(value.dtype).flatten(2, 3)
     return (weights @ value).unflatten(2, (groups, rows)).flatten(1, 2).transpose(1, 2)
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Say whether torch's flash kernel takes these, and the user lets it."""
+    """Return whether torch's flash kernel takes these tensors and is not switched off."""
     if not query.is_cuda or query.shape[3] % 8:
         return False
     params = torch.backends.cuda.SDPAParams(query, key, value, None, 0.0, False, True)
@@ -193,7 +192,7 @@ def _flash(query: Tensor, key: Tensor, value: Tensor) -> bool:
 
 
 def _efficient(query: Tensor, key: Tensor, value: Tensor) -> bool:
-    """Say whether torch's memory-efficient kernel takes these, and the user lets it."""
+    """Return whether torch's memory-efficient kernel takes these and is not switched off."""
     if not query.is_cuda:
         return False
     params = torch.backends.cuda.SDPAParams(query, key, value, None, 0.0, False, False)

@@ -1,7 +1,7 @@
-"""From a model's name to an `Adapter`: device, dtype, quantisation, and whether it will fit.
+"""Loads a model by its name: picks device and dtype, checks that it fits, returns an `Adapter`.
 
-The family of the checkpoint's `model_type` loads it (`omnidrop.models.family`); what it does not
-need is left on the disk. Weights are read from safetensors, and code in a checkpoint is never run.
+The family of the checkpoint's `model_type` loads it (`omnidrop.models.family`), without the parts
+it does not use. Weights are read from safetensors, and code in a checkpoint is never run.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ LOWER = "Use --4bit or --8bit, a smaller model (--model 3b), or free some memory
 
 
 def resolve(options: LoadOptions) -> Location:
-    """Find the model that `options` ask for; see `omnidrop.models.locations.find`."""
+    """Find the model of `options`; see `omnidrop.models.locations.find`."""
     return find(options.model, offline=options.offline)
 
 
@@ -79,15 +79,12 @@ def pick_device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
             raise ModelError(
-                f"The device {name} was asked for, and PyTorch {torch.__version__} sees "
-                f"{count} CUDA GPUs.",
+                f"There is no device {name}: PyTorch {torch.__version__} finds {count} CUDA GPUs.",
                 hint="Use --device cpu, or install a driver and a PyTorch with CUDA.",
             )
         device = torch.device("cuda", device.index or 0)
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ModelError(
-            "The device mps was asked for, and this machine has none.", hint="Use --device cpu."
-        )
+        raise ModelError("This machine has no device mps.", hint="Use --device cpu.")
     return device
 
 
@@ -111,7 +108,7 @@ def quick_bfloat16() -> bool:
 
 
 def estimate(location: Location, options: LoadOptions) -> MemoryEstimate:
-    """Count what loading will take, from the headers of the checkpoint's files.
+    """Estimate the memory that loading takes, from the headers of the checkpoint's files.
 
     Parameters
     ----------
@@ -121,7 +118,7 @@ def estimate(location: Location, options: LoadOptions) -> MemoryEstimate:
     Returns
     -------
     MemoryEstimate
-        Weights only; tokens and activations come on top.
+        Weights only; KV cache and activations come on top.
     """
     device = pick_device(options.device)
     size = torch.empty(0, dtype=pick_dtype(options, location, device)).element_size()
@@ -132,7 +129,7 @@ def estimate(location: Location, options: LoadOptions) -> MemoryEstimate:
     need = total * size
     if options.quantize is not None:
         need = round((total - linears) * size + linears * QUANTISED[options.quantize])
-    # Weights go to the GPU tensor by tensor; on a Mac both are the same memory.
+    # Weights are copied to the GPU tensor by tensor; a Mac has one memory for both.
     apart = device.type == "cuda"
     free = device_memory_free(device) if apart else host_memory_free()
     room = "an unknown amount" if free is None else gigabytes(free)
@@ -154,7 +151,7 @@ def load_adapter(options: LoadOptions) -> Adapter:
     ModelError
         If it cannot be found, is incomplete, or needs what this machine lacks.
     MemoryShortError
-        If its weights would not fit, or did not.
+        If the weights do not fit, as estimated or while loading.
     """
     location = resolve(options)
     device = pick_device(options.device)
@@ -173,7 +170,7 @@ def _check_attention(name: str, device: torch.device, dtype: torch.dtype) -> Non
 
     if device.type != "cuda" or not is_flash_attn_2_available():
         raise ModelError(
-            "Flash attention was asked for, and it is not installed or there is no CUDA GPU.",
+            "Flash attention is not installed, or there is no CUDA GPU.",
             hint="Use --attn sdpa, or: pip install flash-attn --no-build-isolation",
         )
     if dtype == torch.float32:
@@ -203,7 +200,7 @@ def _load(
             return location.family.load(request)
     except OmniDropError:
         raise
-    except Exception as error:  # raised by a library about damaged files
+    except Exception as error:  # libraries raise any type for damaged files
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"This model cannot be loaded ({type(error).__name__}: {reason}).",

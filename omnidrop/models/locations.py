@@ -1,4 +1,4 @@
-"""Where a model is: names, aliases, the hub's cache, the demo model; and whether it is complete.
+"""Finds a model's folder by name or alias, downloads it if needed, and checks that it is complete.
 
 Nothing is loaded here, and torch is not imported.
 """
@@ -21,7 +21,7 @@ from omnidrop.models.family import Family, aliases, families, family_of
 DEMO = "demo"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
-#: What is fetched from the hub: no code, no other formats of the weights.
+#: Files to download from the hub: no code, no other formats of the weights.
 WANTED = ("*.json", "*.txt", "*.safetensors")
 
 AGAIN = "Download it again, or name another model with --model."
@@ -55,7 +55,7 @@ class Location:
 
 @dataclass(frozen=True)
 class Weight:
-    """One tensor of a checkpoint: its name, type as safetensors writes it, and shape."""
+    """One tensor of a checkpoint: name, dtype as safetensors names it, shape."""
 
     name: str
     dtype: str
@@ -74,13 +74,13 @@ class KnownModel:
     Attributes
     ----------
     alias, name : str
-        What to type, and what it stands for.
+        The short name, and the hub name it stands for.
     state : str
         "on this machine" or "not on this machine".
     size : str or None
-        Size of its files here.
+        Size of its files on this machine.
     folder : str or None
-        Where it is; None if it is not here.
+        Its folder; None if it is not on this machine.
     """
 
     alias: str
@@ -91,14 +91,14 @@ class KnownModel:
 
 
 def demo_folder() -> Path:
-    """Folder of the demo model: in an installed package, or beside it in a checkout."""
+    """Folder of the demo model: inside an installed package, or next to it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     shipped = package / "_demo"
     return shipped if shipped.is_dir() else package.parent / "samples" / "demo-model"
 
 
 def cached(repository: str) -> Path | None:
-    """Folder of a complete checkpoint in the hub's cache, or None; the network is not used."""
+    """Folder of a complete checkpoint in the hub's cache, or None; uses no network."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -111,7 +111,7 @@ def cached(repository: str) -> Path | None:
 
 
 def find(model: str | None, *, offline: bool = False) -> Location:
-    """Find a model, downloading it if need be and allowed.
+    """Find a model; download it if needed and allowed.
 
     Parameters
     ----------
@@ -124,11 +124,11 @@ def find(model: str | None, *, offline: bool = False) -> Location:
     Raises
     ------
     ModelError
-        If it is not there, is incomplete, or is no model that OmniDrop knows.
+        If it does not exist, is incomplete, or is of no known family.
     """
     try:
         return _find(model, offline)
-    except (OSError, RuntimeError) as error:  # names and folders the system refuses
+    except (OSError, RuntimeError) as error:  # names and folders that the system rejects
         raise ModelError(
             f"This model cannot be opened: {error}.", path=model, hint=_known()
         ) from error
@@ -142,7 +142,7 @@ def _find(model: str | None, offline: bool) -> Location:
                 return _located(repository, folder)
         model = DEMO
     if not model.strip() or "\0" in model:
-        raise ModelError("The model has no name.", hint=_known())
+        raise ModelError("The model's name is empty.", hint=_known())
     if model.lower() == DEMO:
         return _located(DEMO, demo_folder(), demo=True)
     repository = aliases().get(model.lower(), model)
@@ -151,7 +151,7 @@ def _find(model: str | None, offline: bool) -> Location:
         return _located(path.resolve().name, path, demo=_same(path, demo_folder()))
     if repository == model and path.is_file():
         raise ModelError(
-            "A model is a folder, and this is a file.", path=model, hint="Name its folder."
+            "A model is a folder; this is a file.", path=model, hint="Give its folder."
         )
     if not _REPOSITORY.fullmatch(repository):
         raise ModelError(f"There is no model {model!r}.", hint=_known())
@@ -159,7 +159,7 @@ def _find(model: str | None, offline: bool) -> Location:
     if folder is None:
         if offline:
             raise ModelError(
-                f"{repository} is not on this machine, and downloads are off (--offline).",
+                f"{repository} is not on this machine, and --offline forbids downloads.",
                 hint=f"Run once without --offline, or: hf download {repository}",
             )
         folder = _download(repository)
@@ -173,7 +173,7 @@ def _same(a: Path, b: Path) -> bool:
 def _known() -> str:
     known = aliases()
     names = ", ".join([*known, DEMO])
-    return f"Name a folder, a hub name such as {next(iter(known.values()))}, or one of: {names}."
+    return f"Give a folder, a hub name such as {next(iter(known.values()))}, or one of: {names}."
 
 
 def _located(name: str, folder: Path, *, demo: bool = False) -> Location:
@@ -189,7 +189,7 @@ def _located(name: str, folder: Path, *, demo: bool = False) -> Location:
 
 
 def _download(repository: str) -> Path:
-    """Fetch a model from the hub, without telemetry; its progress bars only on a terminal."""
+    """Download a model from the hub, without telemetry; show progress only on a terminal."""
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
@@ -201,22 +201,20 @@ def _download(repository: str) -> Path:
     try:
         return Path(snapshot_download(repository, allow_patterns=list(WANTED)))
     except RepositoryNotFoundError as error:
-        what = "it asks for a permission" if isinstance(error, GatedRepoError) else "no such model"
-        raise ModelError(
-            f"The hub does not give out {repository}: {what}.", hint=_known()
-        ) from error
+        what = "it needs a permission" if isinstance(error, GatedRepoError) else "no such model"
+        raise ModelError(f"{repository} cannot be downloaded: {what}.", hint=_known()) from error
     except OfflineModeIsEnabled as error:
         raise ModelError(
             f"{repository} is not on this machine, and HF_HUB_OFFLINE is set.",
             hint=f"Unset it once, or: hf download {repository}",
         ) from error
     except OSError as error:
-        if error.errno is None:  # the library's own, not the system's
+        if error.errno is None:  # raised by the library, not by the system
             raise _unreachable(repository, error) from error
         raise ModelError(
             f"{repository} cannot be saved: {error.strerror}.",
             path=constants.HF_HUB_CACHE,
-            hint="Free some disk, or set HF_HOME to another folder.",
+            hint="Free some disk space, or set HF_HOME to another folder.",
         ) from error
     except Exception as error:  # whatever its HTTP library raises
         raise _unreachable(repository, error) from error
@@ -234,12 +232,12 @@ def _unreachable(repository: str, error: Exception) -> ModelError:
 
 
 def inspect(folder: Path) -> dict[str, Any]:
-    """Check that a checkpoint is complete and of a family we know; return its config.
+    """Check that a checkpoint is complete and of a known family; return its config.
 
     Raises
     ------
     ModelError
-        Naming the file that is missing or wrong.
+        If it is not; names the file that is missing or invalid.
     """
     path = folder / "config.json"
     config = read_json(path)
@@ -249,9 +247,9 @@ def inspect(folder: Path) -> dict[str, Any]:
     parts = [config, *(part for part in config.values() if isinstance(part, dict))]
     if any("quantization_config" in part for part in parts):
         raise ModelError(
-            "These weights are quantised already, in a way that OmniDrop does not run.",
+            "These weights are already quantised, in a format that OmniDrop does not support.",
             path=path,
-            hint="Use the plain checkpoint with --4bit or --8bit.",
+            hint="Use the unquantised checkpoint with --4bit or --8bit.",
         )
     if not (folder / "tokenizer.json").is_file() and not all(
         (folder / name).is_file() for name in ("vocab.json", "merges.txt")
@@ -262,13 +260,13 @@ def inspect(folder: Path) -> dict[str, Any]:
 
 
 def _family(config: dict[str, Any], path: Path) -> Family:
-    """Return the family of a config; `path` is named if there is none."""
+    """Return the family of a config; `path` is for the error."""
     kind = config.get("model_type")
     family = family_of(kind)
     if family is None:
         known = ", ".join(f"{f.name} ({', '.join(f.model_types)})" for f in families())
         raise ModelError(
-            f"This is a {kind or 'model of no known type'}; OmniDrop runs {known}.",
+            f"This is a {kind or 'model of unknown type'}; OmniDrop supports {known}.",
             path=path,
             hint=_known(),
         )
@@ -276,21 +274,21 @@ def _family(config: dict[str, Any], path: Path) -> Family:
 
 
 def shards(folder: Path) -> list[Path]:
-    """Files that hold the weights, each of them there.
+    """Files of the weights.
 
     Raises
     ------
     ModelError
-        Naming the one that is missing.
+        If one is missing; names it.
     """
     if (folder / INDEX).is_file():
         table = read_json(folder / INDEX).get("weight_map")
         if not isinstance(table, dict) or not table:
-            raise ModelError("The index names no weights.", path=folder / INDEX, hint=AGAIN)
+            raise ModelError("The index lists no weights.", path=folder / INDEX, hint=AGAIN)
         names = sorted({str(name) for name in table.values()})
         if any(Path(name).name != name for name in names):
             raise ModelError(
-                "The index names files outside the model's folder.", path=folder / INDEX, hint=AGAIN
+                "The index lists files outside the model's folder.", path=folder / INDEX, hint=AGAIN
             )
         files = [folder / name for name in names]
     else:
@@ -299,9 +297,9 @@ def shards(folder: Path) -> list[Path]:
         if not file.is_file():
             other = any(folder.glob("*.bin")) or any(folder.glob("*.gguf"))
             raise ModelError(
-                "Weights are read from safetensors only, and there are none."
+                "There are no weights in safetensors format."
                 if other
-                else "A file of weights is missing.",
+                else "A weights file is missing.",
                 path=file,
                 hint=AGAIN,
             )
@@ -320,7 +318,7 @@ def weights(folder: Path, unused: Sequence[str] = ()) -> list[Weight]:
     Raises
     ------
     ModelError
-        If a file is missing, damaged or cut off.
+        If a file is missing, damaged or truncated.
     """
     return [
         weight
@@ -331,17 +329,17 @@ def weights(folder: Path, unused: Sequence[str] = ()) -> list[Weight]:
 
 
 def header(path: Path) -> list[Weight]:
-    """List the tensors of one file; the library checks that they fill it.
+    """List the tensors of one file; safetensors checks that they fill it.
 
     Raises
     ------
     ModelError
-        If the file is missing, damaged or cut off.
+        If the file is missing, damaged or truncated.
     """
     from safetensors import SafetensorError, safe_open
 
     try:
-        # The library calls every file that it cannot open a missing one.
+        # safetensors reports every file that it cannot open as missing.
         path.open("rb").close()
         with safe_open(path, framework="np") as file:
             entries = [(name, file.get_slice(name)) for name in file.keys()]  # noqa: SIM118
@@ -350,10 +348,12 @@ def header(path: Path) -> list[Weight]:
                 for name, entry in entries
             ]
     except PermissionError as error:
-        raise ModelError("This file may not be read.", path=path) from error
+        raise ModelError(
+            "There is no permission to read this file.", path=path, hint="Change its permissions."
+        ) from error
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"This file of weights is damaged or cut off ({error}).", path=path, hint=AGAIN
+            f"This weights file is damaged or truncated ({error}).", path=path, hint=AGAIN
         ) from error
 
 
@@ -369,17 +369,17 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ModelError(
-            "This file is missing, so the folder is no complete model.", path=path, hint=AGAIN
+            "This file is missing, so the model is incomplete.", path=path, hint=AGAIN
         ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"This file cannot be read: {error}.", path=path, hint=AGAIN) from error
     if not isinstance(value, dict):
-        raise ModelError("This file holds no JSON object.", path=path, hint=AGAIN)
+        raise ModelError("This file is not a JSON object.", path=path, hint=AGAIN)
     return value
 
 
 def known_models() -> list[KnownModel]:
-    """List the models that have a short name, and which of them are here.
+    """List the models that have a short name, and which of them are on this machine.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""How much memory a model takes and how much there is; and what happens when it runs out.
+"""Estimates the memory of weights, measures free memory, and reports out-of-memory errors.
 
 The weights are counted from the headers of the checkpoint's files, before anything is loaded.
 """
@@ -15,10 +15,10 @@ import torch
 
 from omnidrop.errors import MemoryShortError
 
-#: Weights must leave this share of the free memory for everything else.
+#: Share of the free memory that must remain after the weights, for everything else.
 HEADROOM = 0.05
 
-#: Parts of the message when a library raises a plain RuntimeError because memory ran out.
+#: Phrases in the message of a plain RuntimeError that a library raises when memory runs out.
 WORDINGS = (
     "out of memory",
     "not enough memory",
@@ -31,7 +31,7 @@ WORDINGS = (
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """What loading will take.
+    """Memory that loading a model takes.
 
     Attributes
     ----------
@@ -40,9 +40,9 @@ class MemoryEstimate:
     host_free, device_free : int or None
         Bytes available there; None if unknown, or if there is no such device.
     parameters : int
-        Of the parts that are loaded.
+        Number of parameters in the parts that are loaded.
     detail : str
-        One line for a person.
+        One line for the user.
     """
 
     host: int
@@ -54,7 +54,7 @@ class MemoryEstimate:
 
     @property
     def fits(self) -> bool:
-        """Whether there is room for the weights and a little more."""
+        """Whether the weights fit with some memory to spare."""
         return all(
             free is None or need <= free * (1 - HEADROOM)
             for need, free in ((self.host, self.host_free), (self.device, self.device_free))
@@ -72,7 +72,7 @@ def host_memory_free(groups: Path = Path("/sys/fs/cgroup")) -> int:
     Parameters
     ----------
     groups : Path
-        Where Linux shows the control group of this process; ignored where it is not there.
+        Where Linux shows the control group of this process; ignored if it does not exist.
     """
     free = int(psutil.virtual_memory().available)
     limit = _cgroup(groups)
@@ -80,11 +80,11 @@ def host_memory_free(groups: Path = Path("/sys/fs/cgroup")) -> int:
 
 
 def _cgroup(folder: Path) -> int | None:
-    """Room left under a container's memory limit (control groups, version 2)."""
+    """Bytes left under a container's memory limit (control groups, version 2)."""
     try:
         limit = (folder / "memory.max").read_text().strip()
         used = int((folder / "memory.current").read_text())
-        # Cached files count as used, and are released on demand.
+        # Cached files count as used, but are released on demand.
         stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
         return max(0, int(limit) - used + int(stat.get("inactive_file", 0)))
     except (OSError, ValueError):
@@ -101,17 +101,17 @@ def device_memory_free(device: torch.device) -> int | None:
 
 @contextmanager
 def out_of_memory(hint: str) -> Iterator[None]:
-    """Turn every way of running out of memory into one error.
+    """Turn every kind of out-of-memory error into `MemoryShortError`.
 
     Parameters
     ----------
     hint : str
-        What to lower.
+        The remedy.
 
     Raises
     ------
     MemoryShortError
-        In place of `MemoryError`, `torch.OutOfMemoryError`, and RuntimeErrors that say the same.
+        In place of `MemoryError`, `torch.OutOfMemoryError`, and RuntimeErrors about memory.
     """
     try:
         yield
@@ -123,7 +123,7 @@ def out_of_memory(hint: str) -> Iterator[None]:
 
 
 def _where(error: BaseException) -> str | None:
-    """Return whose memory ran out, or None if this error has another cause."""
+    """Return which memory ran out ("GPU" or "machine"), or None if the error has another cause."""
     said = str(error).lower()
     if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and not any(
         wording in said for wording in WORDINGS

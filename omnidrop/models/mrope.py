@@ -1,4 +1,4 @@
-"""M-RoPE: three positions per token (time, row, column), as the Qwen families share them."""
+"""M-RoPE positions (time, row, column) of a clip's tokens; shared by the Qwen families."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def video_cells(grid: tuple[int, int, int], merge: int) -> np.ndarray:
     grid : tuple of int
         (t, h, w) in patches.
     merge : int
-        Patches along one side of a token.
+        Patches along one side of a merged token.
     """
     return np.indices((grid[0], grid[1] // merge, grid[2] // merge)).reshape(3, -1).T
 
@@ -34,7 +34,7 @@ def clip_map(
     Parameters
     ----------
     cells : ndarray, (nv, 3)
-        Of the video tokens.
+        (t, h, w) of each video token.
     audio_tokens : int
     chunks : ndarray, (nv + audio_tokens,)
         Temporal chunk of the video tokens, then of the audio tokens.
@@ -44,8 +44,8 @@ def clip_map(
         Markers before the clip's tokens, and as many after them.
     """
     audio = np.arange(audio_tokens)
-    beside = np.full_like(audio, -1)
-    grid = np.concatenate([cells, np.stack([audio, beside, beside], axis=1)])[order]
+    outside = np.full_like(audio, -1)
+    grid = np.concatenate([cells, np.stack([audio, outside, outside], axis=1)])[order]
     kind = np.where(order < len(cells), int(Kind.VIDEO), int(Kind.AUDIO))
     edges = ((markers, markers), (0, 0))
     return TokenMap(

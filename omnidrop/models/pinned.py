@@ -1,10 +1,10 @@
-"""Weights from a checkpoint's files to a GPU: read into pinned memory, copied while more is read.
+"""Reads a checkpoint's weights into pinned memory and copies them to a GPU while reading on.
 
-Transformers reads through memory-mapped files, so that every page is a fault and every copy to the
-device passes through the driver's own staging memory; and where it quantises it reads with one
-thread. Here some threads read blocks of a file straight into pinned memory, whose copies go on
-beside the next reads. A tensor is read when transformers asks for it, so that names, conversions,
-quantisation and checks stay transformers' own.
+Transformers reads memory-mapped files: every page is a page fault, and every copy to the device
+passes through the driver's staging memory. When it quantises, it reads with one thread. Here
+several threads read blocks of a file directly into pinned memory and copy them while other blocks
+are read. A tensor is read when transformers accesses it, so names, conversions, quantisation and
+checks remain those of transformers.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ import torch
 
 from omnidrop.models.locations import Weight, header, shards
 
-#: Bytes that are read and copied at once: a matrix of a 3B is some blocks, so that all threads
-#: work where transformers asks for one tensor after the other.
+#: Bytes of a block: a matrix of a 3B model has several, so that all threads are busy even if
+#: transformers accesses one tensor after the other.
 BLOCK = 8 * 2**20
 
-#: Threads, each with a pinned block of its own: while one waits for its copy, others read.
+#: Number of threads, each with its own pinned block: while one waits for its copy, others read.
 READERS = min(8, max(2, os.cpu_count() or 2))
 
-#: Types of tensors by safetensors' names.
+#: Dtypes by safetensors' names.
 TYPES = {
     "BOOL": torch.bool,
     "U8": torch.uint8,
@@ -47,14 +47,14 @@ TYPES = {
 
 
 class PinnedReader:
-    """Reads tensors of files to a device; a context manager that ends its threads.
+    """Reads tensors from files to a device; a context manager that ends its threads.
 
     Parameters
     ----------
     device : torch.device
-        On a CPU the same is done with ordinary memory.
+        On a CPU, pageable memory is used.
     block : int
-        Bytes that are read and copied at once.
+        Bytes of a block.
     """
 
     def __init__(self, device: torch.device, *, block: int = BLOCK) -> None:
@@ -83,12 +83,12 @@ class PinnedReader:
         self._files.clear()
 
     def read(self, path: Path, weight: Weight, offset: int) -> torch.Tensor:
-        """Return a tensor on the device; safe to call from several threads.
+        """Return a tensor on the device; thread-safe.
 
         Raises
         ------
         OSError
-            If the file cannot be read, or ends too soon.
+            If the file cannot be read, or is too short.
         """
         dtype = TYPES[weight.dtype]
         target = torch.empty(weight.shape, dtype=dtype, device=self._device)
@@ -96,7 +96,7 @@ class PinnedReader:
             return target
         flat = target.view(-1).view(torch.uint8)
         if self._stream is not None:
-            # The memory may have been another tensor's, which queued work still reads.
+            # The memory may have belonged to a tensor that queued work still reads.
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
         descriptor = self._open(path)
         jobs = [
@@ -114,7 +114,7 @@ class PinnedReader:
             return self._files[path]
 
     def _move(self, descriptor: int, offset: int, target: torch.Tensor) -> None:
-        """Read a block and return when it is on the device."""
+        """Read a block and copy it to the device; return when the copy is complete."""
         block = self._room.get()
         try:
             size = target.numel()
@@ -123,7 +123,7 @@ class PinnedReader:
             while done < size:
                 got = os.preadv(descriptor, [view[done:]], offset + done)
                 if not got:
-                    raise OSError(f"the file ends {size - done} bytes too soon")
+                    raise OSError(f"the file is {size - done} bytes too short")
                 done += got
             if self._stream is None:
                 target.copy_(block[:size])
@@ -139,21 +139,21 @@ class PinnedReader:
     def lazy(
         self, folder: Path, dtype: torch.dtype, unused: Sequence[str] = ()
     ) -> dict[str, Unread] | None:
-        """Return the tensors of a checkpoint by name, unused parts left out, unread as yet.
+        """Return the tensors of a checkpoint by name, without unused parts, not yet read.
 
         Parameters
         ----------
         folder : Path
         dtype : torch.dtype
-            Of the model. Other types are converted on the device.
+            The model's dtype. Other dtypes are converted on the device.
         unused : sequence of str
             Prefixes of tensors to leave out.
 
         Returns
         -------
         dict of Unread, or None
-            None where one has a type that is not known here, or wider than `dtype`: a model that
-            just fits would not, with a wider tensor beside it.
+            None if a tensor has a dtype that is not supported here, or wider than `dtype`: the
+            memory of the wider copy could be too much for a model that just fits.
         """
         found = {
             weight.name: Unread(self, file, weight, at)
@@ -167,7 +167,7 @@ class PinnedReader:
 
 
 class Unread:
-    """A tensor that is read when it is indexed, as a slice of safetensors' own is.
+    """A tensor that is read when it is indexed, like a slice of safetensors.
 
     Parameters
     ----------
@@ -175,14 +175,14 @@ class Unread:
     path : Path
     weight : Weight
     offset : int
-        Where its bytes begin in the file.
+        Offset of its bytes in the file.
     """
 
     def __init__(self, reader: PinnedReader, path: Path, weight: Weight, offset: int) -> None:
         self._reader, self._path, self.weight, self._offset = reader, path, weight, offset
 
     def __getitem__(self, index: Any) -> torch.Tensor:
-        """Read all of it; other indices than `...` apply to the whole."""
+        """Read the whole tensor, then index it."""
         return self._reader.read(self._path, self.weight, self._offset)[index]
 
     def get_shape(self) -> list[int]:
@@ -190,7 +190,7 @@ class Unread:
         return list(self.weight.shape)
 
     def get_dtype(self) -> str:
-        """Return the type in safetensors' words."""
+        """Return safetensors' name of the dtype."""
         return self.weight.dtype
 
     def numel(self) -> int:
@@ -199,14 +199,14 @@ class Unread:
 
 
 def _placed(path: Path) -> list[tuple[Weight, int]]:
-    """List the tensors of a file, and where the bytes of each begin."""
-    weights = header(path)  # the library has checked the file
+    """List the tensors of a file, with the offset of each."""
+    weights = header(path)  # safetensors has checked the file
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        told = json.loads(file.read(length))
-    return [(weight, 8 + length + told[weight.name]["data_offsets"][0]) for weight in weights]
+        entries = json.loads(file.read(length))
+    return [(weight, 8 + length + entries[weight.name]["data_offsets"][0]) for weight in weights]
 
 
 def reads_pinned(device: torch.device) -> bool:
-    """Whether weights for this device are read here; elsewhere transformers reads them."""
+    """Whether weights for this device are read here; otherwise transformers reads them."""
     return device.type == "cuda" and hasattr(os, "preadv")

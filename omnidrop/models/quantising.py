@@ -1,4 +1,4 @@
-"""4-bit and 8-bit: which parts are quantised, and whether they really were."""
+"""4-bit and 8-bit loading: selects the parts to quantise, and checks that they were."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import torch
 
 from omnidrop.errors import ModelError
 
-#: Bytes per weight of a quantised linear, the scales of its blocks included.
+#: Bytes per weight of a quantised linear layer, scales included.
 QUANTISED = {"4bit": 0.53, "8bit": 1.01}
 
 
 def language_model(model: Any) -> Any:
-    """Return the text model inside a model, wherever this version of transformers keeps it."""
+    """Return the text model inside a model, wherever this version of transformers has it."""
     return getattr(model.model, "language_model", model.model)
 
 
 def quantisation(kind: str, made_of: Any, config: Any, dtype: torch.dtype) -> Any:
-    """Quantise the decoder's linears and nothing else.
+    """Return a config that quantises the decoder's linear layers and nothing else.
 
     Parameters
     ----------
     kind : {"4bit", "8bit"}
     made_of : type
-        The class that will be loaded.
+        The model class to load.
     config : PreTrainedConfig
-        Of the model that will be loaded.
+        Config of the model.
     dtype : torch.dtype
-        To compute in.
+        Dtype to compute in.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def quantisation(kind: str, made_of: Any, config: Any, dtype: torch.dtype) -> An
     Notes
     -----
     Skipped names are matched from the start of the dotted name, and the names differ between
-    versions of transformers, so they are read off the class itself.
+    versions of transformers, so they are taken from the class itself.
     """
     from transformers import BitsAndBytesConfig
 
@@ -75,12 +75,12 @@ def _without(module: torch.nn.Module, decoder: torch.nn.Module, name: str = "") 
 
 
 def check_quantised(model: Any, folder: Path) -> None:
-    """Make sure that the decoder was quantised, and nothing but the decoder.
+    """Check that the decoder, and nothing else, was quantised.
 
     Raises
     ------
     ModelError
-        Naming a part that should not have been.
+        If not; names the part.
     """
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 

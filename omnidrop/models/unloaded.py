@@ -1,7 +1,7 @@
-"""A model without its weights: sizes, tokenizer and media specs, enough for an estimate.
+"""Describes a model without loading weights: sizes, tokenizer and media specs, for estimates.
 
-A checkpoint on this machine is described by its own files. Published models are known even where
-they are not: their family states their sizes, and a token is then taken for four letters.
+A checkpoint on this machine is described by its files. Published models need no files: their family
+states their sizes, and a token is counted for every four letters.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ class Unloaded:
     ----------
     name : str
     here : bool
-        Whether its files are on this machine.
+        True if its files are on this machine.
     shapes : Shapes
     video_spec : VideoSpec
     audio_spec : AudioSpec
     template : Template
     encoder : TextEncoder
-        Its tokenizer, or a rough count where that is not here.
+        Its tokenizer, or `RoughEncoder` if that is not on this machine.
     device, dtype : str
-        Where and in what it would compute.
+        Device and dtype that it would run with.
     quantization : str or None
     parameters : int
-        Of the parts that would be loaded.
+        Number of parameters in the parts that would be loaded.
     weights : int
-        Bytes of them, quantised as asked.
+        Their bytes, quantised as requested.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Unloaded:
 
     @property
     def media_spec(self) -> MediaSpec:
-        """What the model asks of a clip."""
+        """The encoders' requirements on a clip."""
         return MediaSpec(
             self.video_spec,
             self.audio_spec,
@@ -78,12 +78,12 @@ class Unloaded:
 
     @property
     def bytes_per_value(self) -> int:
-        """Bytes of one number of hidden states, keys and values."""
+        """Bytes per value of hidden states, keys and values."""
         return torch.empty(0, dtype=getattr(torch, self.dtype)).element_size()
 
 
 class RoughEncoder:
-    """Counts four letters of a word as a token, where there is no tokenizer."""
+    """Counts a token for every four letters of a word, if there is no tokenizer."""
 
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return made-up ids, and the characters that each stands for."""
@@ -101,7 +101,7 @@ def describe(options: LoadOptions) -> Unloaded:
     Raises
     ------
     ModelError
-        If it is not on this machine and not one that is known without its files.
+        If it is not on this machine and its family does not state its sizes.
     """
     known = aliases()
     name = known.get((options.model or "").lower(), options.model or "")
@@ -113,7 +113,7 @@ def describe(options: LoadOptions) -> Unloaded:
         location = resolve(offline)
     except ModelError as error:
         raise ModelError(
-            f"{error.what} An estimate downloads nothing.",
+            f"{error.what} Estimates do not download models.",
             path=error.path,
             hint=f"Name a model that is here, or {' or '.join(known)}, whose sizes are known.",
         ) from error

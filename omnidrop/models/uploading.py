@@ -1,4 +1,4 @@
-"""Rows on their way from the host's memory to a GPU, while it works on those before."""
+"""Copies rows from the host to a GPU while the GPU computes on earlier rows."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ BUFFERS = 2
 
 @dataclass
 class _Buffer:
-    """Pinned memory, and the event after which its last copy has been made."""
+    """Pinned memory, and the event that marks the end of its last copy."""
 
     held: Tensor
     copied: torch.cuda.Event
 
 
 class Upload:
-    """Sends rows to a device; to a CUDA device through pinned memory, on a stream of its own.
+    """Copies rows to a device; to a CUDA device through pinned memory, on a separate stream.
 
-    The host converts rows to the dtype they will have there, which halves what has to be copied,
-    and does not wait for the device's work: a caller that asks for the next rows while the device
-    works on the last has them copied meanwhile.
+    The host converts rows to the device's dtype, which halves the bytes to copy, and does not wait
+    for the device. So the next rows are copied while the device computes on the last ones.
 
     Parameters
     ----------
     device : torch.device
     dtype : torch.dtype
-        Of the rows on the device.
+        Dtype of the rows on the device.
     """
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -44,7 +43,7 @@ class Upload:
         Parameters
         ----------
         rows : Tensor
-            On any device and of any dtype; may be changed as soon as this returns.
+            On any device, of any dtype; the caller may overwrite them after this returns.
         """
         if self.device.type != "cuda" or rows.device.type != "cpu":
             return rows.to(self.device, self.dtype)
@@ -62,7 +61,7 @@ class Upload:
         return there
 
     def _free_buffer(self, rows: Tensor) -> _Buffer:
-        """Return the buffer used longest ago, once nothing is copied from it any more."""
+        """Return the least recently used buffer, once its last copy has ended."""
         if len(self._buffers) < BUFFERS:
             buffer = _Buffer(self._pinned(rows.numel()), torch.cuda.Event())
         else:

@@ -1,4 +1,4 @@
-"""Windows that the patches of a frame attend in, and attention inside all of them in one call."""
+"""Attention windows of a frame's patches, and attention inside all windows in one call."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class Windows(NamedTuple):
-    """How the patches of one frame fall into windows.
+    """The attention windows of one frame.
 
     Attributes
     ----------
@@ -33,12 +33,12 @@ class Windows(NamedTuple):
 
 
 def window_bounds(groups: tuple[tuple[int, int], ...], frames: int) -> Tensor:
-    """Return where the windows of some frames begin, and where the last one ends.
+    """Return the start of every window of a batch of frames, and the end of the last.
 
     Parameters
     ----------
     groups : tuple of (int, int)
-        Windows of a frame as in `Windows`.
+        Windows of a frame, as in `Windows`.
     frames : int
 
     Returns
@@ -52,7 +52,7 @@ def window_bounds(groups: tuple[tuple[int, int], ...], frames: int) -> Tensor:
 
 @cache
 def varlen_attention() -> Any | None:
-    """Return PyTorch's attention inside pieces of unequal length; None where it has none (2.9)."""
+    """Return PyTorch's attention for sequences of unequal length; None before PyTorch 2.10."""
     try:
         return import_module("torch.nn.attention.varlen").varlen_attn
     except ImportError:
@@ -69,7 +69,7 @@ def attend_by_length(
     states : tuple of Tensor, (frames, size, heads, head_dim)
         Queries, keys and values.
     bounds : Tensor, (windows + 1,) int32
-        Where each window of the batch begins, and where the last one ends.
+        Start of each window of the batch, and end of the last.
     groups : tuple of (int, int)
         As in `Windows`.
 

@@ -219,7 +219,7 @@ def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
     rows = tokens.av + tokens.text + (vision.planes - 1) * tokens.video
     embeddings = rows * text.hidden * width
     encoder = vision.peak_bytes(tokens.grid, width, gpu=sizes.gpu)
-    held = max(text.peak_bytes(lengths, width), encoder)
+    held = max(text.peak_bytes(lengths, width, gpu=sizes.gpu), encoder)
     return sizes.weights + embeddings + round(held)
 
 

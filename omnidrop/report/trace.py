@@ -1,6 +1,6 @@
-"""What happened while a question was answered: plain frozen dataclasses, nothing computed here.
+"""The record of an answer, as plain frozen dataclasses; nothing is computed here.
 
-A Trace holds every setting needed to run the same thing again.
+A Trace holds every setting needed to repeat the run.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ class Stage:
     Attributes
     ----------
     name : str
-        One of `omnidrop.stages.StageName`, or how far an earlier question's prefix was reused.
+        One of `omnidrop.stages.StageName`, or `omnidrop.stages.prefix_stage` for a reused prefix.
     seconds : float
-        Seconds spent in it: on a GPU by the device's own events, else by the clock on the wall.
+        Seconds spent in it: measured by CUDA events on a GPU, else wall-clock time.
     within : str or None
-        Name of the stage this one is a part of (selection is within prefill).
+        Name of the stage that this one is part of (selection is within prefill).
     reused : bool
-        True when the result of an earlier question was used.
+        True if the result of an earlier question was reused.
     overlapped : bool
-        True if it ran in parallel to other stages (decoding beside the encoders), so that its
-        seconds are not part of the sum.
+        True if it ran in parallel to other stages (decoding during encoding), so that its seconds
+        are not part of the sum.
     """
 
     name: str
@@ -48,10 +48,10 @@ class ChunkTrace:
     audio, video : tuple of int, length L
         Tokens of this chunk entering each layer.
     audio_total, video_total : int
-        Tokens before any reduction.
+        Tokens before pruning.
     relevance : float or None
         Share of the question's attention that goes to this chunk's surviving tokens at layer
-        L // 2; the shares of all chunks sum to 1. None where there is nothing to measure.
+        L // 2; the shares of all chunks sum to 1. None if it was not measured.
     """
 
     start: float
@@ -70,13 +70,13 @@ class Memory:
     Attributes
     ----------
     host : int
-        Highest resident set of the process so far.
+        Peak resident set of the process so far.
     device : int or None
-        Highest device allocation during the answer; None on the CPU.
+        Peak device allocation during the answer; None on the CPU.
     kv_cache : int
-        Keys and values held after prefill.
+        KV cache after prefill.
     kv_cache_unpruned : int
-        What they would be at budget 1.0.
+        KV cache at budget 1.0.
     """
 
     host: int
@@ -87,7 +87,7 @@ class Memory:
 
 @dataclass(frozen=True)
 class Trace:
-    """What happened, complete enough to repeat it.
+    """How a question was answered, with every setting needed to repeat it.
 
     Attributes
     ----------
@@ -100,10 +100,10 @@ class Trace:
     settings : dict
         Question, system prompt, sampling of the answer, seed, versions.
     text_tokens, audio_tokens, video_tokens : int
-        Tokens of the prompt before any reduction (text includes markers).
+        Tokens of the prompt before pruning (text includes markers).
     asked_budget, realised_budget : float
     planned : tuple of int, length L
-        AV tokens the schedule wanted at each layer.
+        AV tokens that the schedule planned for each layer.
     kept_audio, kept_video : tuple of int, length L
         AV tokens that entered each layer.
     chunks : tuple of ChunkTrace
@@ -111,17 +111,17 @@ class Trace:
     ttft : float
         Seconds from the call to the first token, all stages included.
     tokens_per_second : float or None
-        Generated tokens per second after the first; None if only one was made.
+        Generated tokens per second after the first; None if only one was generated.
     memory : Memory
     flops_prefill, flops_prefill_unpruned : float
         Analytic FLOPs of the LLM's prefill (`TextShape.prefill_flops`).
     notices : tuple of str
-        What a person should know: truncated file, demo model, long positions, …
+        What the user should know: truncated file, demo model, long positions, …
     decode_loop : str
-        How tokens after the first were made: "captured" as a CUDA graph, or "plain: " and why
-        not; "" where a choice was scored.
+        How tokens after the first were decoded: "captured" as a CUDA graph, or "plain: " and why
+        not; "" if choices were scored.
     survivors : tuple of tuple of int, optional
-        Prompt indices of the AV tokens entering each layer; empty unless asked for.
+        Prompt indices of the AV tokens entering each layer; empty unless requested.
     """
 
     method: dict[str, Any]
@@ -154,7 +154,7 @@ class Trace:
 
     @property
     def av_tokens(self) -> int:
-        """AV tokens before any reduction, N."""
+        """AV tokens before pruning, N."""
         return self.audio_tokens + self.video_tokens
 
     @property
@@ -169,7 +169,7 @@ class Trace:
 
 @dataclass(frozen=True)
 class Choice:
-    """One given choice and how likely the model finds it.
+    """One given choice and its probability.
 
     Attributes
     ----------
@@ -178,7 +178,7 @@ class Choice:
     probability : float
         Softmax of `logprob` over the choices.
     logprob : float
-        Log-probability of the choice as the whole answer, its end included.
+        Log-probability of the choice as the whole answer, end of turn included.
     """
 
     text: str
@@ -188,7 +188,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Answer:
-    """What `ask` returns.
+    """The answer to a question, as `ask` returns it.
 
     Attributes
     ----------
@@ -203,7 +203,7 @@ class Answer:
     choices : tuple of Choice
         Most probable first; empty unless choices were given.
     logprobs : tuple of float
-        Log-probability of each generated token, where asked.
+        Log-probability of each generated token, if requested.
     """
 
     text: str

@@ -1,7 +1,7 @@
-"""Tools for tests: tiny checkpoints, made clips, and the property table that every method passes.
+"""Tools for tests: tiny checkpoints, synthetic clips, and property checks for methods.
 
-For tests of this package, of methods and model families written elsewhere, and for benchmarks that
-need a model of any size without a download:
+For tests of this package, tests of methods and model families in other packages, and benchmarks
+that need a model without a download:
 
     from omnidrop.testing import media, tiny_checkpoint
 
@@ -9,7 +9,7 @@ need a model of any size without a download:
     clip = media.write(tmp_path / "clip.mp4", seconds=3, sounds=[{"hertz": 440}])
     model = omnidrop.load(str(folder), device="cpu", dtype="float32")
 
-Media need PyAV and soundfile, which the package installs anyway.
+Media need PyAV and soundfile, which are dependencies of the package.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["check_method", "tiny_checkpoint"]
 
 
 def tiny_checkpoint(folder: Path, model_type: str | None = None) -> Path:
-    """Write a checkpoint of random weights that loads and answers like a large one.
+    """Write a tiny checkpoint with random weights that loads and answers like a large one.
 
     Parameters
     ----------
     folder : Path
-        Made if it is not there; files of a checkpoint in it are replaced.
+        Created if it does not exist; files of a checkpoint in it are replaced.
     model_type : str, optional
-        Of the family, as its config.json says; by default the package's first family.
+        The family's `model_type` in config.json; default the first built-in family.
 
     Returns
     -------
@@ -46,5 +46,5 @@ def tiny_checkpoint(folder: Path, model_type: str | None = None) -> Path:
     family = families()[0] if model_type is None else family_of(model_type)
     if family is None:
         known = ", ".join(kind for known in families() for kind in known.model_types)
-        raise ValueError(f"there is no family of {model_type}, only of {known}")
+        raise ValueError(f"there is no family of {model_type}; known are {known}")
     return family.write_tiny(Path(folder))

@@ -1,8 +1,8 @@
-"""A made-up family of models, whole: what another family has to write, and nothing else.
+"""A complete made-up model family: an example of the code that a new family needs.
 
-`docs/add-a-model.md` walks through this file. The model itself, which a real family would take
-from a library, is in `made_up_model`. Tests run the whole engine over it beside the built-in
-family, so that nothing outside `omnidrop/models/` can lean on one family's numbers.
+`docs/add-a-model.md` walks through this file. The model itself, which a real family would take from
+a library, is in `made_up_model`. Tests run the engine with this family and the built-in one, so
+that nothing outside `omnidrop/models/` depends on one family's numbers.
 
     from omnidrop.models.family import registered
     from omnidrop.testing.made_up_family import FAMILY, write_checkpoint
@@ -10,7 +10,7 @@ family, so that nothing outside `omnidrop/models/` can lean on one family's numb
     with registered(FAMILY):
         model = omnidrop.load(str(write_checkpoint(folder)))
 
-A package of its own would name `FAMILY` by an entry point instead of `registered`.
+A separate package would declare `FAMILY` as an entry point instead of calling `registered`.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ SPECIALS = {
 
 @dataclass(frozen=True)
 class MadeUpTemplate:
-    """The prompt: `<user><clip>…</clip>question<end><model>`, and no system turn unless asked for.
+    """The prompt: `<user><clip>…</clip>question<end><model>`; a system turn only if requested.
 
-    Video and audio tokens stand in the order of time. A video token is at its time in tenths of a
-    second, whatever fraction that is; an audio token at its number.
+    Video and audio tokens are ordered by time. The temporal position of a video token is its time
+    in tenths of a second, as a fraction; that of an audio token is its index.
     """
 
     config: MadeUpConfig
@@ -99,7 +99,7 @@ class MadeUpTemplate:
         return [config.end, config.user, Asked(question, 0), config.end, config.model]
 
     def audio_tokens(self, mel_frames: int) -> int:
-        """Return the audio tokens of so many log-mel frames: whole ones only."""
+        """Return the number of audio tokens of `mel_frames` frames; incomplete ones are dropped."""
         return mel_frames // self.config.mel_per_token
 
     def next_position(self, positions: torch.Tensor) -> int | float:
@@ -107,7 +107,7 @@ class MadeUpTemplate:
         return after_highest(positions)
 
     def clip(self, media: Media, start: int) -> ClipTokens:
-        """Lay out a clip in the order of time, a picture before the sound of the same moment."""
+        """Lay out a clip in the order of time, video before audio of the same time."""
         config, rate = self.config, self.config.positions_per_second
         cells = np.empty((0, 3), np.int64)
         if media.grid is not None:
@@ -134,7 +134,7 @@ class MadeUpTemplate:
 
 
 class MadeUpAdapter(Adapter):
-    """The engine's view of a loaded `MadeUpOmni`."""
+    """The `Adapter` of a loaded `MadeUpOmni`."""
 
     def __init__(self, model: MadeUpOmni, codec: Codec, request: LoadRequest) -> None:
         config = model.config
@@ -207,7 +207,7 @@ class MadeUpAdapter(Adapter):
     def _cached(
         self, index: int, normed: torch.Tensor, rotary: Rotary, cache: LayerCache
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put keys and values of normed rows into the cache; return all it holds of the layer."""
+        """Append keys and values of normed rows to the cache; return all of the layer."""
         layer, width = self._model.layer(index), self._config.head_dim
         key = _rotated(layer.k(normed), rotary, width)
         return cache.update(key, _heads(layer.v(normed), width), index)
@@ -239,7 +239,7 @@ def _rotated(states: torch.Tensor, rotary: Rotary, width: int) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class MadeUpFamily:
-    """What the package asks of a family; see `omnidrop.models.family.Family`."""
+    """The family; see `omnidrop.models.family.Family`."""
 
     name: str = NAME
     model_types: tuple[str, ...] = (MODEL_TYPE,)
@@ -359,9 +359,9 @@ def write_checkpoint(folder: Path, *, seed: int = 0) -> Path:
     Parameters
     ----------
     folder : Path
-        Made if it is not there.
+        Created if it does not exist.
     seed : int
-        Of the weights.
+        Seed of the weights.
 
     Returns
     -------
@@ -374,13 +374,13 @@ def write_checkpoint(folder: Path, *, seed: int = 0) -> Path:
     (folder / "config.json").write_text(json.dumps({"model_type": MODEL_TYPE, **asdict(config)}))
     _write_tokenizer(folder, config)
     state = dict(random_model(config, seed).state_dict())
-    state["speaker.weight"] = torch.ones(4, 4)  # what speaks is not loaded
+    state["speaker.weight"] = torch.ones(4, 4)  # speech synthesis is not loaded
     save_file(state, folder / "model.safetensors")
     return folder
 
 
 def random_model(config: MadeUpConfig, seed: int) -> MadeUpOmni:
-    """Make a model whose answers are not one token over and over."""
+    """Make a model with random weights whose answers do not repeat one token."""
     model = MadeUpOmni(config)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -396,7 +396,7 @@ def random_model(config: MadeUpConfig, seed: int) -> MadeUpOmni:
 
 
 def _write_tokenizer(folder: Path, config: MadeUpConfig) -> None:
-    """Write a tokenizer of single bytes, and the special tokens behind them."""
+    """Write a tokenizer of single bytes, followed by the special tokens."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())

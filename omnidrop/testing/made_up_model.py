@@ -1,9 +1,9 @@
-"""A made-up omni model in plain torch: the smallest thing that hears, sees and answers.
+"""A minimal omni-modal model in plain torch, for the made-up family.
 
-It stands for the library that a real family would take its classes from, and differs from the
-built-in family wherever a family may differ: 10 audio tokens a second, patches of 8 × 8 pixels of
-one frame, positions in fractions, a second plane of video embeddings that is added after the first
-decoder layer, heads that are wider than the hidden state, an audio encoder without attention.
+It takes the place of a library's model class, and differs from the built-in family wherever
+families may differ: 10 audio tokens a second, patches of 8 × 8 pixels of one frame, fractional
+positions, a second plane of video embeddings that is added after the first decoder layer, heads
+that together are wider than the hidden state, an audio encoder without attention.
 
 `MadeUpOmni.generate` is the reference: it recomputes the whole sequence for every token, without a
 cache and head by head, and shares no code with the template and the adapter in `made_up_family`.
@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class MadeUpConfig:
-    """Sizes and special ids, as they stand in config.json.
+    """Sizes and special ids, as in config.json.
 
     Attributes
     ----------
@@ -34,10 +34,10 @@ class MadeUpConfig:
     positions_per_second : float
     max_positions : int
     user, end, model, clip_start, clip_end, video, audio : int
-        Ids: what opens the user's turn, ends a turn, opens the answer, stands around the clip, and
-        the placeholders of its tokens.
+        Ids: start of the user's turn, end of a turn, start of the answer, start and end of the
+        clip, placeholders of video and audio tokens.
     dtype : str
-        Of the stored weights.
+        Dtype of the stored weights.
     """
 
     layers: int = 6
@@ -96,7 +96,7 @@ class VisionEncoder(nn.Module):
 
 
 class AudioEncoder(nn.Module):
-    """Ten log-mel frames → one token; no token sees another, so no attention is received."""
+    """Ten log-mel frames → one token; no attention between tokens, so none is reported."""
 
     def __init__(self, config: MadeUpConfig) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class RMSNorm(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """The weights of one decoder layer; reference and adapter run them each in its own way."""
+    """The weights of one decoder layer, which reference and adapter run independently."""
 
     def __init__(self, config: MadeUpConfig) -> None:
         super().__init__()
@@ -139,14 +139,14 @@ class DecoderLayer(nn.Module):
         self.down = nn.Linear(config.intermediate, hidden, bias=False)
 
     def mlp(self, rows: Tensor) -> Tensor:
-        """Return what the gated MLP adds to normed rows."""
+        """Return the output of the gated MLP for normed rows."""
         return self.down(F.silu(self.gate(rows)) * self.up(rows))
 
 
 def angles(positions: Tensor, head_dim: int) -> Tensor:
     """Return rotary angles, (n, head_dim), of positions (3, n).
 
-    Half of the frequencies turn with time, a quarter with the row, a quarter with the column.
+    Half of the frequencies belong to time, a quarter to the row, a quarter to the column.
     """
     half = head_dim // 2
     frequencies = 1000.0 ** (-torch.arange(half, device=positions.device) / half)
@@ -190,7 +190,7 @@ class MadeUpOmni(nn.Module):
         mel: Tensor | None = None,
         tokens: int = 20,
     ) -> list[int]:
-        """Answer greedily, the plain way: the reference that the engine is held against.
+        """Answer greedily without a cache: the reference that tests compare the engine with.
 
         Parameters
         ----------
@@ -199,12 +199,12 @@ class MadeUpOmni(nn.Module):
         patches, grid, second_per_grid, mel
             As in `omnidrop.engine.encode.Features`.
         tokens : int
-            At most so many.
+            Maximum number of tokens.
 
         Returns
         -------
         list of int
-            Up to the end of the turn, which is left out.
+            Token ids up to the end of the turn, which is excluded.
         """
         planes = self.vision(patches, grid)[:2] if patches is not None and grid else None
         sounds = self.audio(mel) if mel is not None else None
@@ -243,7 +243,7 @@ class MadeUpOmni(nn.Module):
         return self.head(self.norm(rows[-1]))
 
     def _attention(self, layer: DecoderLayer, rows: Tensor, turned: Tensor) -> Tensor:
-        """Attend head by head, every row over those up to it."""
+        """Causal attention, head by head."""
         later = torch.ones(len(rows), len(rows), dtype=torch.bool).triu(1)
         width, shared = self.config.head_dim, self.config.heads // self.config.kv_heads
         outs = []

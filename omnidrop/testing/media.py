@@ -8,6 +8,8 @@ of their frame as the brightness of a bar, so that a decoded frame can tell whic
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from typing import Any
 import av
 import numpy as np
 import soundfile
+
+_LAYOUTS = {1: "mono", 2: "stereo", 6: "5.1", 8: "7.1", 16: "hexadecagonal"}
 
 LEVELS = 14  # brightness levels of a digit of the frame number
 
@@ -72,6 +76,7 @@ def write(
     container_options: dict[str, str] | None = None,
     container: str | None = None,
     color_range: int | None = None,
+    first: int = 0,
 ) -> Path:
     """Write a media file.
 
@@ -84,14 +89,16 @@ def write(
         Presentation times of the frames, instead of a constant rate.
     sounds : list of dict, optional
         Per sound track ``codec``, ``seconds``, ``start``, ``rate``, ``channels``, ``hertz``,
-        ``language``.
+        ``language``, ``layout``, and ``gains``: a factor per channel, all of one tone.
+    first : int
+        Number that the first picture carries.
     """
     path = Path(path)
     with av.open(str(path), "w", format=container, options=container_options or {}) as output:
         jobs: list[tuple[float, Any]] = []
         if codec is not None:
             jobs += _video_jobs(output, seconds, fps, size, codec, pixels, options, times,
-                                color_range)  # fmt: skip
+                                color_range, first)  # fmt: skip
         for sound in sounds or []:
             jobs += _audio_jobs(output, **{"seconds": seconds, **sound})
         streams = []
@@ -104,7 +111,7 @@ def write(
     return path
 
 
-def _video_jobs(output, seconds, fps, size, codec, pixels, options, times, color_range):
+def _video_jobs(output, seconds, fps, size, codec, pixels, options, times, color_range, first):
     stream = output.add_stream(codec, rate=fps)
     stream.width, stream.height = size
     stream.pix_fmt = pixels
@@ -116,7 +123,7 @@ def _video_jobs(output, seconds, fps, size, codec, pixels, options, times, color
     jobs = []
     moments = times if times is not None else [i / fps for i in range(round(seconds * fps))]
     for number, time in enumerate(moments):
-        frame = av.VideoFrame.from_ndarray(picture(number, *size), format="rgb24")
+        frame = av.VideoFrame.from_ndarray(picture(first + number, *size), format="rgb24")
         if color_range is not None:
             frame = frame.reformat(
                 format=pixels, dst_color_range={1: "MPEG", 2: "JPEG"}[color_range]
@@ -128,17 +135,25 @@ def _video_jobs(output, seconds, fps, size, codec, pixels, options, times, color
 
 
 def _audio_jobs(output, seconds, codec="aac", start=0.0, rate=44_100, channels=1, hertz=440,
-                language=None, layout=None):  # fmt: skip
+                language=None, layout=None, gains=None):  # fmt: skip
     stream = output.add_stream(codec, rate=rate)
-    stream.layout = layout or {1: "mono", 2: "stereo", 6: "5.1"}[channels]
+    stream.layout = layout or _LAYOUTS[channels]
+    if codec.startswith("wma"):  # its default is more than it takes for one channel
+        stream.bit_rate = 64_000
     if language:
         stream.metadata["language"] = language
     wave = tone(seconds, rate, channels, hertz)
+    if gains is not None:
+        wave = wave[:1] * np.array(gains, dtype=np.float32)[:, None]
+    format_name = "fltp"
+    if channels > 6:  # PyAV fills no planar frame of so many channels
+        wave, format_name = wave.T.reshape(1, -1), "flt"
     jobs = []
     step = 1024
-    for first in range(0, wave.shape[1], step):
-        block = np.ascontiguousarray(wave[:, first : first + step])
-        frame = av.AudioFrame.from_ndarray(block, format="fltp", layout=stream.layout.name)
+    width = channels if format_name == "flt" else 1
+    for first in range(0, wave.shape[1] // width, step):
+        block = np.ascontiguousarray(wave[:, first * width : (first + step) * width])
+        frame = av.AudioFrame.from_ndarray(block, format=format_name, layout=stream.layout.name)
         frame.sample_rate = rate
         frame.pts = first + round(start * rate)
         frame.time_base = Fraction(1, rate)
@@ -252,7 +267,9 @@ def audio_only(path: Path, codec: str, seconds: float = 3.0, cover: bool = False
         jobs = _audio_jobs(output, **sound)
         art = output.add_stream("mjpeg", rate=1)
         art.width, art.height, art.pix_fmt = 64, 64, "yuvj420p"
-        art.disposition = av.stream.Disposition.attached_pic
+        # By its number: PyAV 14.1 to 17.0 take no member.
+        number: Any = av.stream.Disposition.attached_pic.value
+        art.disposition = number
         frame = av.VideoFrame.from_ndarray(picture(3, 64, 64), format="rgb24")
         frame.pts = 0
         art_packets = art.encode(frame) + art.encode(None)
@@ -267,6 +284,241 @@ def audio_only(path: Path, codec: str, seconds: float = 3.0, cover: bool = False
 def wav(path: Path, seconds: float = 3.0, rate: int = 44_100, channels: int = 1, hertz: float = 440) -> Path:  # fmt: skip  # noqa: E501
     """A wav, flac, ogg or mp3 file, by libsndfile."""
     soundfile.write(str(path), tone(seconds, rate, channels, hertz).T, rate)
+    return path
+
+
+def listed_channels(path: Path, tag: int = 122, **rest: Any) -> Path:
+    """QuickTime with 5.1 PCM whose channels stand in an order of their own: L R Ls Rs C LFE."""
+    mov(path, **{"sounds": [{"codec": "pcm_s16le", "channels": 6, "layout": "5.1"}], **rest})
+    data = bytearray(path.read_bytes())
+    place = data.index(b"chan") + 8
+    data[place : place + 4] = struct.pack(">I", tag << 16 | 6)
+    path.write_bytes(data)
+    return path
+
+
+def unfinished_wav(path: Path, size: int = 0, **rest: Any) -> Path:
+    """A wav whose header was never completed: both sizes are 0, or FFFFFFFF."""
+    data = bytearray(wav(path, **rest).read_bytes())
+    place = data.index(b"data") + 4
+    data[4:8] = data[place : place + 4] = struct.pack("<I", size)
+    path.write_bytes(data)
+    return path
+
+
+def chained(
+    path: Path, codec: str | None, seconds: float = 3.0, hertz: tuple[float, ...] = (440, 1000)
+) -> Path:
+    """Recordings of one codec, each with headers of its own, one behind the other.
+
+    Without a codec libsndfile chooses it by the name: Vorbis for .ogg.
+    """
+    parts = []
+    for tone_of in hertz:
+        if codec is None:
+            wav(path, seconds, 48_000, hertz=tone_of)
+        else:
+            audio_only(path, codec, seconds, rate=48_000, hertz=tone_of)
+        parts.append(path.read_bytes())
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def float_wav(path: Path, samples: np.ndarray, rate: int = 16_000) -> Path:
+    """A wav of 32-bit floats, written as they are: NaN and infinities too."""
+    body = np.asarray(samples, dtype="<f4").tobytes()
+    head = struct.pack("<HHIIHH", 3, 1, rate, 4 * rate, 4, 32)
+    chunks = b"WAVEfmt " + struct.pack("<I", 16) + head + b"data" + struct.pack("<I", len(body))
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(chunks) + len(body)) + chunks + body)
+    return path
+
+
+def flat_colour(
+    path: Path, rgb: tuple[int, int, int], matrix: str = "709", full: bool = False
+) -> Path:
+    """A flat colour, as YUV by the definition of its matrix (709, 601 or 2020), stored lossless.
+
+    Full range needs the matrix too: both are written into the stream.
+    """
+    red, blue = {"709": (0.2126, 0.0722), "601": (0.299, 0.114), "2020": (0.2627, 0.0593)}[matrix]
+    r, g, b = (value / 255 for value in rgb)
+    y = red * r + (1 - red - blue) * g + blue * b
+    u, v = (b - y) / (2 - 2 * blue), (r - y) / (2 - 2 * red)
+    scales = (255, 255, 0) if full else (219, 224, 16)
+    planes = (scales[2] + scales[0] * y, 128 + scales[1] * u, 128 + scales[1] * v)
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=5)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        stream.options = {"qp": "0"}
+        context = stream.codec_context
+        context.colorspace = {"709": 1, "601": 6, "2020": 9}[matrix]
+        context.color_range = 2 if full else 1
+        for number in range(5):
+            frame = av.VideoFrame(160, 120, "yuv420p")
+            for plane, value in zip(frame.planes, planes, strict=True):
+                plane.update(bytes([round(value)]) * plane.buffer_size)
+            frame.pts = number
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+# Pictures
+
+
+def from_frames(path: Path, frames: list[Any], options: dict[str, str], fps: int = 5) -> Path:
+    """Encode frames as they are with x264."""
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("libx264", rate=fps, options=options)
+        stream.width, stream.height = frames[0].width, frames[0].height
+        stream.pix_fmt = frames[0].format.name
+        for number, frame in enumerate(frames):
+            frame.pts, frame.time_base = number, Fraction(1, fps)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode(None))
+    return path
+
+
+def hdr(path: Path, transfer: str, levels: tuple[float, ...]) -> Path:
+    """Grey steps side by side, of signal levels 0 to 1, in 10 bits and BT.2020."""
+    luma = np.repeat(np.array([round(64 + 876 * level) for level in levels], np.uint16), 40)
+    width = len(luma)
+    frame = av.VideoFrame(width, 80, "yuv420p10le")
+    for plane, rows, row in zip(
+        frame.planes,
+        (80, 40, 40),
+        (luma, *[np.full(width // 2, 512, np.uint16)] * 2),
+        strict=True,
+    ):
+        line = row.tobytes().ljust(plane.line_size, b"\0")
+        plane.update(line * rows)
+    colours = f"colorprim=bt2020:transfer={transfer}:colormatrix=bt2020nc:range=tv"
+    return from_frames(path, [frame] * 10, {"qp": "0", "x264-params": colours})
+
+
+def interlaced(path: Path, step: int = 8) -> Path:
+    """A bright bar that moves by ``step`` pixels a field, before thin lines that stand still."""
+    frames = []
+    for number in range(50):
+        image = np.full((240, 320, 3), 40, np.uint8)
+        image[200:, ::40] = 160
+        image[220] = 160
+        for field in (0, 1):
+            left = (number * 2 + field) * step % 280
+            image[field:200:2, left : left + 40] = 215
+        frames.append(av.VideoFrame.from_ndarray(image, "rgb24").reformat(format="yuv420p"))
+    options = {"flags": "+ildct+ilme", "x264-params": "tff=1", "crf": "4"}
+    return from_frames(path, frames, options, 25)
+
+
+# Clocks
+
+
+def joined(path: Path, *parts: Path, header: int = 0) -> Path:
+    """Join files byte by byte; ``header`` bytes of all but the first are left out (flv: 13)."""
+    first, *others = (part.read_bytes() for part in parts)
+    path.write_bytes(first + b"".join(data[header:] for data in others))
+    return path
+
+
+def remuxed(path: Path, source: Path, moved: dict[str, float], after: float = -1e9) -> Path:
+    """Copy the packets, those of a kind ("video", "audio") from ``after`` on moved by seconds."""
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        copies = {stream.index: new.add_stream_from_template(stream) for stream in old.streams}
+        for packet in old.demux():
+            if packet.dts is None or packet.pts is None:
+                continue
+            if packet.dts * packet.time_base >= after:
+                shift = round(Fraction(moved.get(packet.stream.type, 0)) / packet.time_base)
+                packet.pts += shift
+                packet.dts += shift
+            packet.stream = copies[packet.stream.index]
+            new.mux(packet)
+    return path
+
+
+def combined(path: Path, *sources: Path, default: Collection[int] | None = None) -> Path:
+    """Copy the streams of several files into one, those of numbers in ``default`` marked so."""
+    with ExitStack() as stack:
+        new = stack.enter_context(av.open(str(path), "w"))
+        packets: list[tuple[Fraction, Any]] = []
+        count = 0
+        for source in sources:
+            old = stack.enter_context(av.open(str(source)))
+            copies = {}
+            for stream in old.streams:
+                copies[stream.index] = copy = new.add_stream_from_template(stream)
+                if default is not None:
+                    kinds = av.stream.Disposition
+                    copy.disposition = kinds.default if count in default else kinds(0)
+                count += 1
+            for packet in old.demux():
+                if packet.dts is not None:
+                    packet.stream = copies[packet.stream.index]
+                    packets.append((packet.dts * packet.time_base, packet))
+        for _, packet in sorted(packets, key=lambda pair: pair[0]):
+            new.mux(packet)
+    return path
+
+
+def scrambled(path: Path, packet_ids: Collection[int]) -> Path:
+    """Scramble the packets of some elementary streams of a transport stream."""
+    data = bytearray(path.read_bytes())
+    for place in range(0, len(data), 188):
+        if (data[place + 1] & 31) << 8 | data[place + 2] in packet_ids:
+            data[place + 3] |= 0x80
+            data[place + 4 : place + 188] = bytes(b ^ 0x5A for b in data[place + 4 : place + 188])
+    path.write_bytes(data)
+    return path
+
+
+def _boxes(data: bytes, place: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    while place + 8 <= end:
+        size, kind = struct.unpack(">I4s", data[place : place + 8])
+        yield kind, place, place + size
+        place += size
+
+
+def edited(path: Path, source: Path, edits: list[tuple[float, float]]) -> Path:
+    """Give both tracks of an mp4 an edit list: (seconds, second of the media) of each edit."""
+    data = source.read_bytes()
+
+    def box(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I4s", 8 + len(content), kind) + content
+
+    def at(kinds: list[bytes], place: int, end: int) -> int:
+        for kind in kinds:
+            place, end = next((a + 8, b) for k, a, b in _boxes(data, place, end) if k == kind)
+        return place
+
+    def track(place: int, end: int) -> bytes:
+        (scale,) = struct.unpack(
+            ">I", data[(p := at([b"mdia", b"mdhd"], place, end)) + 12 : p + 16]
+        )
+        parts = []
+        for kind, first, last in _boxes(data, place, end):
+            if kind == b"edts":
+                (delay,) = struct.unpack(">i", data[first + 28 : first + 32])
+                rows = b"".join(
+                    struct.pack(">IiI", round(length * 1000), delay + round(scale * start), 1 << 16)
+                    for length, start in edits
+                )
+                parts.append(box(b"edts", box(b"elst", struct.pack(">II", 0, len(edits)) + rows)))
+            else:
+                parts.append(data[first:last])
+        return box(b"trak", b"".join(parts))
+
+    out = []
+    for kind, first, last in _boxes(data, 0, len(data)):
+        if kind == b"moov":
+            inner = [
+                track(a + 8, b) if k == b"trak" else data[a:b]
+                for k, a, b in _boxes(data, first + 8, last)
+            ]
+            out.append(box(b"moov", b"".join(inner)))
+        else:
+            out.append(data[first:last])
+    path.write_bytes(b"".join(out))
     return path
 
 

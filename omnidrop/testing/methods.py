@@ -1,4 +1,4 @@
-"""`check_method`: all that must hold of any pruning method, for methods written anywhere.
+"""`check_method`: checks the properties that every pruning method must have.
 
 from omnidrop.testing.methods import check_method
 
@@ -29,7 +29,7 @@ from omnidrop.testing.simulate import (
 )
 from omnidrop.tokens import TokenMap
 
-#: How far the mean over the layers may be from the budget.
+#: Largest allowed difference of the mean over the layers from the budget.
 TOLERANCE = 0.01 + 1e-9
 
 BUDGETS = (0.05, 0.3, 0.7, 1.0)
@@ -37,7 +37,7 @@ DEPTHS = (4, 28)
 
 
 def clips() -> dict[str, TokenMap]:
-    """Return the kinds of clip that every method must cope with, by name."""
+    """Return the kinds of clip that every method must handle, by name."""
     return {
         "both": clip(),
         "audio only": clip(grids=0),
@@ -61,34 +61,35 @@ def check_method(
     tunable: bool = True,
     **settings: Any,
 ) -> None:
-    """Check everything that must hold of any method; takes seconds, and needs no model.
+    """Check all properties that a method must have; takes seconds, and needs no model.
 
-    - Plans: one count per layer, never rising, whose mean is the budget within ±0.01. A budget
-      that cannot be met is a `BudgetError`, and the range it names can be met.
-    - Choices: ascending indices without repeats, exactly as many as planned (an adaptive method may
-      choose otherwise, its mean may not pass the budget), and merges that name tokens there are.
-    - The same seed gives the same tokens, also where the method's state is forked between layers.
-    - A budget of 1 keeps everything and merges nothing.
-    - Nothing given to the method is changed, nor torch's own random numbers.
-    - Settings are plain values that make the same method again; a senseless budget is refused.
-    - It copes with no audio, no video, a single token, no token, and encoders that report no
-      attention.
+    - Plans: one count per layer, never increasing, whose mean is the budget within ±0.01. A budget
+      that cannot be reached raises `BudgetError`, and the range it names can be reached.
+    - Selections: ascending indices without repeats, exactly as many as planned (an adaptive method
+      may select fewer or more, but its mean may not exceed the budget), and merges of existing
+      tokens only.
+    - The same seed gives the same tokens, also if the method's state is forked between layers.
+    - A budget of 1 keeps all tokens and merges none.
+    - The method changes neither its inputs nor torch's global random state.
+    - Settings are plain values that make an equal method; an invalid budget is refused.
+    - Clips without audio, without video, with one token or none, and encoders that report no
+      attention, are handled.
 
     Parameters
     ----------
     make : callable
-        The class of the method, or anything that makes one when called with `budget` and settings.
+        The method's class, or a callable that takes `budget` and settings and returns a method.
     budgets, depths : sequence
-        Budgets and numbers of layers to run at.
+        Budgets and numbers of layers to test.
     tunable : bool
-        Also run each value that the method's `tunable` names.
+        Also test each value of the method's `tunable` settings.
     **settings
         Settings of the method.
 
     Raises
     ------
     AssertionError
-        Names the method, its settings, the clip and the depth, and what does not hold.
+        Names the method, its settings, the clip, the depth, and the property that is violated.
     """
     made = partial(make, **settings)
     for budget in (0, -0.1, 1.5, float("nan"), "half"):
@@ -96,7 +97,7 @@ def check_method(
             made(budget=budget)
         except UsageError:
             continue
-        raise AssertionError(f"{made(budget=budget).name}: takes {budget!r} as a budget")
+        raise AssertionError(f"{made(budget=budget).name}: accepts {budget!r} as a budget")
     for kind, tokens in clips().items():
         for layers in depths:
             for budget in budgets:
@@ -114,12 +115,12 @@ def check_method(
 def check_run(
     make: Callable[..., Method], budget: float, tokens: TokenMap, layers: int, kind: str = "a clip"
 ) -> Run | None:
-    """Run a method at a budget and check what it did.
+    """Run a method at a budget and check the result.
 
     Returns
     -------
     Run or None
-        None where the budget cannot be met; then both ends of the range that the error names are
+        None if the budget cannot be reached; then both ends of the range that the error names are
         checked instead.
     """
     try:
@@ -143,7 +144,7 @@ def check_choices(
     seed: int = 0,
     **how: Any,
 ) -> Run:
-    """Run a method and check its plan and choices, whatever its budget comes to.
+    """Run a method and check its plan and selections, but not its mean.
 
     Other arguments are those of `simulate.prefill`.
     """
@@ -154,7 +155,7 @@ def check_choices(
     said(torch.equal(before, torch.get_rng_state()), what="draws from torch's own generator")
     said(plan.total == len(tokens), what=f"a plan for {plan.total} tokens, not {len(tokens)}")
     said(len(counts) == layers, what=f"a plan for {len(counts)} layers")
-    said(counts == sorted(counts, reverse=True), what=f"counts that rise: {counts}")
+    said(counts == sorted(counts, reverse=True), what=f"counts that increase: {counts}")
     met = [len(alive) for alive in run.survivors]
     said(plan.adaptive or met == counts, what=f"kept {met}, planned {counts}")
     _check_entry(run.entry, len(tokens), said)
@@ -167,12 +168,12 @@ def check_choices(
     try:
         json.dumps(plan.settings)
     except TypeError as error:
-        said(False, what=f"plan settings that JSON does not know ({error})")
+        said(False, what=f"plan settings that are not valid JSON ({error})")
     return run
 
 
 def _run(method: Method, tokens: TokenMap, layers: int, kind: str, seed: int, **how: Any) -> Run:
-    """Run a method; what it raises, other than an error meant for users, says where it did."""
+    """Run a method; add the case to any exception that is not an `OmniDropError`."""
     try:
         return prefill(method, tokens, layers, seed, **how)
     except OmniDropError:
@@ -184,18 +185,18 @@ def _run(method: Method, tokens: TokenMap, layers: int, kind: str, seed: int, **
 
 
 def _check_entry(entry: Entry, alive: int, said: Callable[..., None]) -> None:
-    """Check one choice out of `alive` tokens."""
+    """Check one selection out of `alive` tokens."""
     keep = entry.keep
     said(keep.dtype == torch.int64 and keep.ndim == 1, what=f"indices of type {keep.dtype}")
-    said(bool((keep.diff() > 0).all()), what="indices that do not ascend")
-    said(not len(keep) or 0 <= int(keep[0]) <= int(keep[-1]) < alive, what="indices of no token")
+    said(bool((keep.diff() > 0).all()), what="indices that are not ascending")
+    said(not len(keep) or 0 <= int(keep[0]) <= int(keep[-1]) < alive, what="indices out of range")
     if entry.mix is None:
         return
     kept, source, weight = entry.mix.kept, entry.mix.source, entry.mix.weight
     said(len(kept) == len(source) == len(weight), what="a mix with columns of different length")
-    said(kept.dtype == source.dtype == torch.int64, what="a mix whose places are not int64")
+    said(kept.dtype == source.dtype == torch.int64, what="a mix whose indices are not int64")
     said(bool(((kept >= 0) & (kept < len(keep))).all()), what="a mix into tokens not kept")
-    said(bool(((source >= 0) & (source < alive)).all()), what="a mix of tokens that are not there")
+    said(bool(((source >= 0) & (source < alive)).all()), what="a mix of tokens out of range")
     said(bool((torch.isfinite(weight) & (weight > 0)).all()), what="a mix with weights not above 0")
 
 
@@ -207,7 +208,7 @@ def _check_refusal(
     kind: str,
     error: BudgetError,
 ) -> None:
-    """Check that a budget is refused with reason, and that the range named is true."""
+    """Check that a refused budget is out of reach, and that the named range is reachable."""
     ends = error.reachable
     where = f"at a budget of {budget:g} on {kind!r} with {layers} layers"
     if ends is None:
@@ -236,7 +237,7 @@ def _check_whole(make: Callable[..., Method], depths: Sequence[int]) -> None:
 
 
 def _check_settings(method: Method) -> None:
-    """Check that settings are plain values, and make the same method again."""
+    """Check that settings are plain values that make an equal method."""
     try:
         settings = json.loads(json.dumps(method.settings()))
         hash(method)
@@ -249,7 +250,7 @@ def _check_settings(method: Method) -> None:
 
 
 def _check_repeats(method: Method) -> None:
-    """Check that a seed decides everything, and that nothing given is changed."""
+    """Check that the seed determines the result, and that inputs are not changed."""
     kind, tokens, layers = "both", clip(), 16
     first = check_choices(method, tokens, layers, kind, seed=5)
     for how, again in (
@@ -274,12 +275,12 @@ def _check_repeats(method: Method) -> None:
 
 
 def _unreported(view: EntryView) -> EntryView:
-    """Hide the encoders' attention, as encoders do that report none."""
+    """Remove the encoders' attention, as with encoders that do not report it."""
     return replace(view, audio_attention=None, video_attention=None)
 
 
 def _equal(view: EntryView) -> EntryView:
-    """Make all tokens alike, so that ties decide."""
+    """Make all tokens equal, so that the selection depends on ties."""
     audio = view.audio_attention
     return replace(
         view,
@@ -289,7 +290,7 @@ def _equal(view: EntryView) -> EntryView:
 
 
 def _check_variant(make: Callable[..., Method], settings: Mapping[str, Any]) -> None:
-    """Run one value of a setting on a few clips; a value may need others to go with it."""
+    """Test one value of a setting on a few clips."""
     for kind in ("both", "two tokens", "video only"):
         for budget in (0.2, 0.6):
             try:
@@ -299,7 +300,7 @@ def _check_variant(make: Callable[..., Method], settings: Mapping[str, Any]) -> 
 
 
 def _some(make: Callable[..., Method]) -> Iterator[Method]:
-    """Yield the method at budgets that an ordinary clip can meet, one of them at least."""
+    """Yield the method at the budgets that an ordinary clip can reach, at least one."""
     for budget in (0.4, 1.0):
         method = make(budget=budget)
         try:
@@ -321,7 +322,7 @@ def _demand(
     what: str,
     cause: Exception | None = None,
 ) -> None:
-    """Raise with everything that is needed to see it again."""
+    """Raise an error with everything that is needed to reproduce it, unless `met` holds."""
     if not holds:
         raise AssertionError(
             f"{method.label} on {kind!r} with {layers} layers: {what}. "

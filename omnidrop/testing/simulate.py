@@ -1,7 +1,7 @@
-"""A stand-in for the engine: the same calls of a method in the same order, on random attention.
+"""Simulates the engine: calls a method as a prefill does, with random attention.
 
-No model and no media: a prefill of a few hundred tokens takes milliseconds. `clip` makes the
-TokenMap of any mix of audio and video.
+It needs no model and no media: a prefill of a few hundred tokens takes milliseconds. `clip` makes a
+TokenMap with any mix of audio and video.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import torch
 from omnidrop.pruning.method import Entry, EntryView, Method, MethodState, Need, Plan, Rows
 from omnidrop.tokens import Kind, TokenMap
 
-#: Widths of the made-up embeddings and of the made-up hidden states.
+#: Widths of the random embeddings and of the random hidden states.
 WIDTH, STATE_WIDTH = 8, 4
 
 
 def clip(
     chunks: int = 4, grids: int = 2, height: int = 3, width: int = 4, audio: int = 10
 ) -> TokenMap:
-    """Make the AV tokens of a clip of two-second chunks: in each first video, then audio."""
+    """Make the AV tokens of a clip of two-second chunks, video before audio in each."""
     kind: list[int] = []
     chunk: list[int] = []
     grid: list[tuple[int, int, int]] = []
@@ -44,7 +44,7 @@ def clip(
 
 
 def clip_of(total: int) -> TokenMap:
-    """Make a clip of exactly `total` AV tokens, about one in six of them audio."""
+    """Make a clip of exactly `total` AV tokens, about a sixth of them audio."""
     whole = clip(chunks=max(1, -(-total // 60)), grids=2, height=5, width=5, audio=10)
     if total < 60:
         return whole.select(torch.linspace(0, len(whole) - 1, total).round().long())
@@ -52,7 +52,7 @@ def clip_of(total: int) -> TokenMap:
 
 
 def reachable(budget: float, total: int, layers: int) -> bool:
-    """Tell whether some whole number of tokens, at least one, is within ±0.01 of a budget."""
+    """Return whether some whole number of tokens, at least one, is within ±0.01 of a budget."""
     size = total * layers
     nearest = max(round(budget * size), 1)
     return abs(nearest / size - budget) <= 0.01 + 1e-12
@@ -60,14 +60,14 @@ def reachable(budget: float, total: int, layers: int) -> bool:
 
 @dataclass
 class View:
-    """A `LayerView` with made-up attention.
+    """A `LayerView` with given attention.
 
     Attributes
     ----------
     scores : Tensor, (n,) float32
-        Attention that each surviving AV token gets, whatever the rows.
+        Attention that each surviving AV token receives, the same from all rows.
     blind : bool
-        Refuse to show anything of the text, as the engine does to a question-free method.
+        Raise an error if the text is read, as the engine does for a question-free method.
     """
 
     layer: int
@@ -80,15 +80,15 @@ class View:
 
     def _look(self) -> None:
         if self.blind:
-            raise AssertionError("it says it is question-free, and looks at the text")
+            raise AssertionError("it is declared question-free, but reads the text")
 
     def attention(self, rows: Rows) -> torch.Tensor:
-        """Return the made-up attention, (n,)."""
+        """Return the attention, (n,)."""
         self._look()
         return self.scores
 
     def row_attention(self, rows: Rows) -> torch.Tensor:
-        """Return the made-up attention for each of three rows, in different strength, (3, n)."""
+        """Return the attention from each of three rows, scaled differently, (3, n)."""
         self._look()
         return self.scores[None] * torch.tensor([[0.5], [1.0], [1.5]])
 
@@ -104,17 +104,17 @@ class View:
 
 @dataclass
 class Run:
-    """What a simulated prefill did.
+    """The result of a simulated prefill.
 
     Attributes
     ----------
     plan : Plan
     entry : Entry
-        What entered.
+        The entry selection.
     survivors : list of Tensor, length L
         Indices of the AV tokens that entered each layer.
     chosen : list of (Entry, int)
-        What was chosen after layers, and of how many.
+        Each selection after a layer, and the number of tokens it was made from.
     """
 
     plan: Plan
@@ -124,7 +124,7 @@ class Run:
 
     @property
     def realised(self) -> float:
-        """Mean over layers of the share of tokens that entered."""
+        """Mean over the layers of the share of tokens that entered."""
         return sum(map(len, self.survivors)) / (len(self.survivors) * self.plan.total)
 
 
@@ -168,11 +168,11 @@ def prefill(
         The AV tokens.
     layers : int
     seed : int
-        Of embeddings, attention and what the method draws.
+        Seed of embeddings, attention and the method's random numbers.
     see : callable
-        Changes what the method sees at entry.
+        Changes the view that the method gets at entry.
     fork : bool
-        Go on from a fork of the method's state after every layer, as a later question does.
+        Continue with a fork of the method's state after every layer, as a later question does.
     """
     plan = method.plan(tokens, layers)
     if not len(tokens):

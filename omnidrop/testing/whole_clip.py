@@ -22,7 +22,7 @@ class WholeClip:
 
 
 def read_whole(clip: Clip) -> WholeClip:
-    """Read frames and audio at once, as the engine does."""
+    """Read frames and audio in parallel, as the engine does."""
     with ThreadPoolExecutor(1) as pool:
         audio = pool.submit(lambda: list(clip.audio_blocks()))
         size, most = (clip.plan.size, len(clip.plan.times)) if clip.plan else ((0, 0), 0)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnidrop.begun import Begun
 from omnidrop.errors import MediaError, printable
 from omnidrop.stages import StageName
 from omnidrop_cli.errors import describe
@@ -81,6 +83,8 @@ class Job:
         Limits from which budgets are found.
     opened : dict of Clip by (path, span)
         Clips that were opened before the model was loaded; they are not probed again.
+    begun : Begun
+        Notes which clip is being read.
     """
 
     model: Model
@@ -91,6 +95,7 @@ class Job:
     on_text: Callable[[Question], Callable[[str], None] | None] = lambda question: None
     fit: FitFlags = field(default_factory=FitFlags)
     opened: dict[tuple[Path, SpanFlags], Clip] = field(default_factory=dict)
+    begun: Begun = field(default_factory=lambda: Begun(None))
 
 
 def check_file(path: Path) -> None:
@@ -127,17 +132,18 @@ def answers(questions: Iterable[Question], job: Job) -> Iterator[Outcome]:
 
         job.progress("measure the speed", 0, None)
         prefill_speed(job.model.adapter, job.method)
-    for group in by_clip.values():
-        try:
-            job.progress(StageName.OPEN, 0, None)
-            session = _open(group[0], job)
-        except Exception as problem:
-            stop_if_interrupted()
-            yield from (Outcome(question, problem=problem) for question in group)
-            continue
-        finally:
-            job.progress.finish()
-        with session:
+    for (clip, span), group in by_clip.items():
+        with ExitStack() as stack:
+            try:
+                job.progress(StageName.OPEN, 0, None)
+                stack.enter_context(job.begun.reading(clip, span.start, span.end))
+                session = stack.enter_context(_open(group[0], job))
+            except Exception as problem:
+                stop_if_interrupted()
+                yield from (Outcome(question, problem=problem) for question in group)
+                continue
+            finally:
+                job.progress.finish()
             session.reuse = len(group) > 1
             for question in group:
                 yield _answer(session, question, job)

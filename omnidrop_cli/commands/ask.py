@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from omnidrop.begun import Begun, state_folder
 from omnidrop.errors import OmniDropError, printable
 from omnidrop_cli.options.common import (
     AnswerFlags,
@@ -43,7 +44,8 @@ question, or a list of clips one per line, from stdin.
 
 One answer is written to stdout as it is. Several are shown under their clip and question on a
 terminal, and written as one line each to a pipe: clip, question and answer, separated by tabs, with
-\\n for a line break. A clip that fails does not stop the others; the exit code is then 6.
+\\n for a line break. A clip that fails does not stop the others; the exit code is then 6. If a clip
+ends the whole process, the next call with several clips leaves it out and goes on.
 
 Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS. Those of
 repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET) hold one value per line.
@@ -126,8 +128,10 @@ class Run:
 
         if not self.progress.shown:
             hide_download_bars()
-        with self.progress:
-            opened = self._open()
+        # A single clip may end the process: there is nothing to go on with.
+        notes = Begun(state_folder() if self.several_clips else None, "ask", keep=True)
+        with self.progress, notes as begun:
+            opened = self._open(begun)
             left = [question for question in self.questions if _place(question) in opened]
             if left:
                 method = self.drop.pruning()
@@ -145,6 +149,7 @@ class Run:
                     self.printer.stream,
                     self.fit,
                     opened,
+                    begun,
                 )
                 for outcome in answers(left, job):
                     self._take(outcome)
@@ -152,7 +157,7 @@ class Run:
         self._save()
         return self._code()
 
-    def _open(self) -> dict[tuple[Path, SpanFlags], Clip]:
+    def _open(self, begun: Begun) -> dict[tuple[Path, SpanFlags], Clip]:
         """Open the clips that can be read; report at once what is wrong with the others."""
         from omnidrop_cli.commands.answering import Outcome, open_clip
         from omnidrop_cli.interrupts import stop_if_interrupted
@@ -160,7 +165,8 @@ class Run:
         opened: dict[tuple[Path, SpanFlags], Clip] = {}
         for clip, span in dict.fromkeys(map(_place, self.questions)):
             try:
-                opened[clip, span] = open_clip(clip, span, self.read)
+                with begun.reading(clip, span.start, span.end):
+                    opened[clip, span] = open_clip(clip, span, self.read)
             except Exception as problem:
                 stop_if_interrupted()
                 if not self.several_clips:

@@ -31,8 +31,9 @@ A manifest is JSONL or CSV (.csv, with a header line); one question a row:
   id         optional: any text; made from the other columns if left out
 
 Rows whose id is in the output already are skipped, so a call that was stopped continues. A row that
-fails is written with its error and does not stop the others; --retry asks it again. The exit code
-is 6 if any row of the manifest has failed.
+fails is written with its error and does not stop the others; --retry asks it again. If a clip ends
+the whole process, the next call writes that clip's rows as failed and goes on. The exit code is 6
+if any row of the manifest has failed.
 """
 
 
@@ -64,6 +65,7 @@ def command(
     flags: AnswerFlags,
 ) -> int:
     """Answer the questions of a manifest."""
+    from omnidrop.begun import Begun
     from omnidrop_cli.commands.answering import Job, Question, answers
     from omnidrop_cli.errors import batch_code, complain, describe
     from omnidrop_cli.files.manifest import done_before, open_output, read_manifest
@@ -86,7 +88,8 @@ def command(
     if not progress.shown:
         hide_download_bars()
     failed = 0
-    with progress, open_output(out) as write:
+    notes = Begun(out.parent, f".{out.name}.begun")
+    with progress, open_output(out) as write, notes as begun:
         if left:
             method = drop.pruning()
             progress("load the model", 0, None)
@@ -94,7 +97,7 @@ def command(
 
             loaded = omnidrop.load(model.load_options())
             progress.finish()
-            job = Job(loaded, method, read, flags, progress, fit=fit)
+            job = Job(loaded, method, read, flags, progress, fit=fit, begun=begun)
             for number, outcome in enumerate(answers(left, job), 1):
                 failed += outcome.answer is None
                 write(outcome)

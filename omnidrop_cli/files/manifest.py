@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,7 +64,9 @@ def read_manifest(path: Path, choices: str | None = None) -> list[Question]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(text.splitlines(keepends=True), restkey="")
+    # StringIO splits at line feeds and carriage returns alone; str.splitlines also at U+2028, NEL,
+    # VT and FF, which are text.
+    reader = csv.DictReader(io.StringIO(text, newline=""), restkey="")
     for row in reader:
         if "" in row or None in row.values():
             raise UsageError(

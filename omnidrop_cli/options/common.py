@@ -160,11 +160,28 @@ class ReadFlags:
             f"({ClipOptions.still}); 16 suits slides.",
         ),
     ] = ClipOptions.still
+    square_pixels: Annotated[
+        bool,
+        option(
+            "--square-pixels",
+            panel="Clip",
+            help="Take pixels as square, as the model's own reader does, whatever the clip says.",
+        ),
+    ] = ClipOptions.square_pixels
     no_audio: Annotated[bool, option("--no-audio", panel="Clip", help="Ignore the audio.")] = False
     no_video: Annotated[bool, option("--no-video", panel="Clip", help="Ignore the video.")] = False
     audio_file: Annotated[
         Path | None,
         option("--audio", panel="Clip", metavar="FILE", help="Take the audio from this file."),
+    ] = None
+    video_track: Annotated[
+        int | None,
+        option(
+            "--video-track",
+            panel="Clip",
+            metavar="N",
+            help="Which video track of the clip, from 0.",
+        ),
     ] = None
     audio_track: Annotated[
         int | None,
@@ -184,6 +201,8 @@ class ReadFlags:
             )
         if self.no_audio and (self.audio_file is not None or self.audio_track is not None):
             raise UsageError("--no-audio excludes --audio and --audio-track.", hint="Drop one.")
+        if self.no_video and self.video_track is not None:
+            raise UsageError("--no-video excludes --video-track.", hint="Drop one.")
         if self.audio_file is not None and not self.audio_file.is_file():
             raise MediaError(
                 "There is no such file.", path=self.audio_file, hint="Check the path of --audio."
@@ -201,9 +220,11 @@ class ReadFlags:
             max_frames=self.max_frames,
             max_pixels=self.max_pixels,
             still=self.still,
+            square_pixels=self.square_pixels,
             video=not self.no_video,
             audio=not self.no_audio,
             audio_file=self.audio_file,
+            video_track=self.video_track,
             audio_track=self.audio_track,
         )
 

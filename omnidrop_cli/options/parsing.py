@@ -228,7 +228,8 @@ def clips_and_questions(
         questions[at] = read_stdin().encode("utf-8", "replace").decode()
     if "-" in clips:
         at = clips.index("-")
-        listed = [line for line in read_stdin().splitlines() if line.strip()]
+        lines = (line.removesuffix("\r") for line in read_stdin().split("\n"))
+        listed = [line for line in lines if line.strip()]
         if not listed:
             raise UsageError("Stdin lists no clip.", hint="Send one path per line.")
         clips[at : at + 1] = listed

@@ -206,8 +206,11 @@ def test_the_demo_model_from_prepared_features(
     assert (
         gpu.main(["--prepare-demo", str(prepared), "--clips", str(tmp_path), "--count", "1"]) == 0
     )
-    ways = {"cpu float32": {"device": "cpu", "dtype": "float32"}, "gone": {"device": "cuda:9"}}
-    monkeypatch.setattr(demo, "ways", lambda: ways)
+    configurations = {
+        "cpu float32": {"device": "cpu", "dtype": "float32"},
+        "gone": {"device": "cuda:9"},
+    }
+    monkeypatch.setattr(demo, "configurations", lambda: configurations)
     out = tmp_path / "gpu.json"
     command = [*TINY, "--part", "demo", "--demo-file", str(prepared), "--out", str(out)]
     assert gpu.main(command) == 0

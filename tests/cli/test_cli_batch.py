@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +72,55 @@ def test_a_line_cut_off_by_a_kill_is_asked_again(run, fake, manifest, tmp_path) 
     assert [e for e in fake.log if e.startswith("ask")] == ["ask concert.mp4 Then?"]
 
 
+ABORT = """
+import os, sys
+from pathlib import Path
+from omnidrop.begun import Begun
+with Begun(Path(sys.argv[1]), sys.argv[2]) as begun, begun.reading(Path(sys.argv[3]), None, None):
+    os.abort()
+"""
+
+
+def crash(folder: Path, prefix: str, clip: Path) -> None:
+    """Let a process end while it reads a clip."""
+    subprocess.run([sys.executable, "-c", ABORT, folder, prefix, clip], check=False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_a_clip_that_ended_the_process_costs_its_rows_alone(run, fake, clip, tmp_path) -> None:
+    other = clip.with_name("other.mp4")
+    other.write_bytes(b"another clip")
+    rows = [{"id": name, "clip": name, "question": "What?"} for name in (clip.name, other.name)]
+    manifest, out = clip.with_name("q.jsonl"), tmp_path / "answers.jsonl"
+    manifest.write_text("\n".join(map(json.dumps, rows)))
+    crash(tmp_path, ".answers.jsonl.begun", clip)
+    code, _, err = run("batch", manifest, "--out", out)
+    found = written(out)
+    assert code == 6
+    assert "ended the whole process in an earlier call (Aborted)" in err
+    assert found[clip.name]["exit_code"] == 3
+    assert found[other.name]["schema"] == "omnidrop.answer/1"
+    assert run("batch", manifest, "--out", out, "--retry")[0] == 0
+    assert not list(tmp_path.glob(".answers*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_ask_goes_on_after_a_clip_that_ended_the_process(run, fake, clip) -> None:
+    from omnidrop.begun import state_folder
+
+    other = clip.with_name("other.mp4")
+    shutil.copy(clip, other)
+    os.utime(other, ns=(1, 1))
+    crash(state_folder(), "ask", clip)
+    for _ in range(2):
+        code, stdout, err = run("ask", clip, other, "What?")
+        assert code == 6
+        assert "ended the whole process" in err
+        assert "other.mp4" in stdout
+    assert run("ask", other, clip.with_name("concert.mp4"), "-q", "What?")[0] == 6
+    assert run("ask", clip, "What?")[0] == 0
+
+
 def test_csv(run, fake, clip, tmp_path) -> None:
     path = clip.with_name("q.csv")
     path.write_text(
@@ -81,6 +134,17 @@ def test_csv(run, fake, clip, tmp_path) -> None:
     assert items[0].clip == clip
     assert len({i.id for i in items}) == 2
     assert run("batch", path, "--out", tmp_path / "o.jsonl")[0] == 0
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\v", "\f", "\x1c", "\x1e"])
+def test_unusual_line_separators_are_text(clip, mark) -> None:
+    path = clip.with_name("q.csv")
+    path.write_bytes(f"clip,question\r\na.mp4,One{mark}two?\r\nb.mp4,Three?\n".encode())
+    assert [i.text for i in read_manifest(path)] == [f"One{mark}two?", "Three?"]
+    path = clip.with_name("q.jsonl")
+    row = {"clip": "a.mp4", "question": f"One{mark}two?"}
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n", "utf-8")
+    assert [i.text for i in read_manifest(path)] == [f"One{mark}two?"]
 
 
 def test_ids_do_not_depend_on_the_row(clip) -> None:

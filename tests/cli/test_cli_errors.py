@@ -50,7 +50,7 @@ from omnidrop_cli.options import parsing as values
         (("CLIP", "What?", "--choices", "a,a"), 2, "a choice twice"),
         (("CLIP", "What?", "--save", "r.pdf"), 2, "--save cannot write 'r.pdf'."),
         (("CLIP", "What?", "--save", "no/such/r.html"), 2, "does not exist"),
-        (("CLIP", "What?", "--save", "CLIP.txt"), 2, "The file to save exists."),
+        (("CLIP", "What?", "--save", "CLIP.txt"), 2, "The file exists."),
         (("CLIP", "What?", "--max-new-tokens", "0"), 2, "must be 1 or more"),
         (("CLIP", "What?", "--temperature", "-1"), 2, "must be 0 or more"),
         (("CLIP", "What?", "--top-p", "0"), 2, "above 0 and up to 1"),

@@ -144,7 +144,7 @@ def test_left_half_way(kind, side_by_side):
 
 
 def test_what_fails_in_a_reader_is_raised(kind, side_by_side, monkeypatch):
-    def fails(image, size):
+    def fails(image, size, shape):
         raise RuntimeError("no room")
 
     monkeypatch.setattr("omnidrop.clip.clip._resized", fails)

@@ -1,4 +1,4 @@
-"""The engine's tests run over a tiny model of each family."""
+"""Fixtures of the engine's tests: a tiny model of each family."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from omnidrop.testing import tiny_checkpoint
 
-#: Everything that asks for `folder`, `model` or `features` runs over each.
+#: Every test that uses `folder`, `model` or `features` runs with each family.
 FAMILIES = ("qwen2_5_omni", "made_up_omni")
 
 

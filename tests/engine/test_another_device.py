@@ -1,8 +1,8 @@
-"""Every method on another device than the CPU, found out without having one.
+"""Every method on a simulated device: no tensor is left on the CPU, and nothing synchronises.
 
-A question and a choice, with four layers of the demo model; and the way through the layers once
-more, where waiting for the device is an error. In a process of its own: `torch.inference_mode` must
-be out of the way before anything is imported.
+Each method answers a question and scores a choice with four layers of the demo model; then the
+layers run once more with synchronisation as an error. This runs in a separate process, because
+`torch.inference_mode` must be replaced before anything is imported.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from omnidrop.pruning.registry import method_names
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-#: Methods that never wait for the device, neither at entry nor between layers.
+#: Methods that never synchronise, neither at entry nor between layers.
 ON_DEVICE = ("fastv", "omnidrop", "pyramiddrop", "random")
 CODE = """
 import json, sys
@@ -111,14 +111,14 @@ def test_nothing_is_left_on_the_cpu(found: list[dict[str, Any]], name: str) -> N
     assert found[0][name] == pytest.approx(wanted, abs=0.03)
 
 
-def test_methods_wait_for_the_device_only_where_they_say_so(found: list[dict[str, Any]]) -> None:
+def test_methods_synchronise_only_where_they_declare_it(found: list[dict[str, Any]]) -> None:
     for name, (reason, stopped) in found[1].items():
         if not reason and name != "omnidrop-asl":
-            assert stopped is None, f"{name} says that it works on the device"
+            assert stopped is None, f"{name} declares that it works on the device"
     assert set(ON_DEVICE) <= {name for name, (reason, _) in found[1].items() if not reason}
 
 
-def test_waiting_is_noticed(found: list[dict[str, Any]]) -> None:
-    # These choose after some layers, on the CPU.
+def test_synchronising_is_detected(found: list[dict[str, Any]]) -> None:
+    # These select after some layers, on the CPU.
     for name in ("omnidrop-auto", "omnidrop-asl", "seats", "sparsevlm"):
         assert "waits for the device" in str(found[1][name][1]), name

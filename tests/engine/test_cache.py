@@ -1,4 +1,4 @@
-"""The cache: growth in place, cutting, rewinding, unequal lengths."""
+"""The KV cache: growth in place, cutting, rewinding, unequal lengths."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_rewind_refuses_to_go_forward() -> None:
         cache.rewind((5,))
 
 
-def test_empty_layer_says_so() -> None:
+def test_an_empty_layer_is_an_error() -> None:
     cache = KVCache(1)
     with pytest.raises(IndexError, match="layer 0 holds no keys"):
         cache.keys(0)

@@ -1,7 +1,7 @@
 """The step over fixed buffers gives what the plain loop gives: the captured path, run eagerly.
 
-Recording needs a GPU. Here a step is "recorded" by remembering to run it, which leaves everything
-else as it is there: buffers, growth, the token chosen on the device and told one step late.
+Capturing needs a GPU. Here a replay calls the step eagerly, and everything else is as on a GPU:
+buffers, growth, token selection on the device, and reading each token one step late.
 """
 
 from __future__ import annotations
@@ -30,29 +30,29 @@ NUCLEUS = GenerateOptions(max_new_tokens=12, temperature=1.3, top_p=0.8, seed=1)
 UNPRUNED, PRUNED = Method(), omnidrop.OmniDrop(budget=0.3)
 
 
-class Remembered:
-    """Stands in for a recorded step."""
+class EagerGraph:
+    """Stands in for a captured graph: `replay` runs the step eagerly."""
 
     def __init__(self, step: FixedStep) -> None:
         self.replay = step._run
 
 
 @pytest.fixture(autouse=True)
-def nothing_kept(model: Model) -> None:
+def no_kept_step(model: Model) -> None:
     model._steps.clear()
 
 
 @pytest.fixture
-def recordings(monkeypatch: pytest.MonkeyPatch) -> list[FixedStep]:
-    """Take steps over fixed buffers on the CPU; the list receives each step when recorded."""
+def captures(monkeypatch: pytest.MonkeyPatch) -> list[FixedStep]:
+    """Run steps over fixed buffers on the CPU; the list receives each step when it is captured."""
     made: list[FixedStep] = []
 
-    def record(self: FixedStep) -> None:
+    def capture(self: FixedStep) -> None:
         made.append(self)
-        self._graph = Remembered(self)
+        self._graph = EagerGraph(self)
 
     monkeypatch.setattr(decode, "obstacle", lambda adapter: None)
-    monkeypatch.setattr(FixedStep, "_record", record)
+    monkeypatch.setattr(FixedStep, "_capture", capture)
     return made
 
 
@@ -70,7 +70,7 @@ def ask(
 
 @pytest.fixture(scope="module")
 def plain(model: Model, features: Features) -> dict[tuple[str, int], tuple[Answer, tuple]]:
-    """Answers of the plain loop, by method and options, with the lengths it left."""
+    """Answers of the plain loop by method and options, and the cache's lengths after each."""
     found = {}
     for method in (UNPRUNED, PRUNED):
         for options in (GREEDY, SAMPLED, NUCLEUS):
@@ -82,7 +82,7 @@ def plain(model: Model, features: Features) -> dict[tuple[str, int], tuple[Answe
 
 @pytest.fixture(params=[1024, 3], ids=["roomy", "growing"])
 def room(request, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Room for all steps at once, or for three before buffers grow over a block's border."""
+    """Buffers for all steps, or for three steps at a time, so that they grow several times."""
     if request.param == 3:
         monkeypatch.setattr(captured, "ROOM", 3)
         monkeypatch.setattr(captured, "GROWTH", 2)
@@ -92,11 +92,11 @@ def room(request, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
 
 @pytest.mark.parametrize("method", [UNPRUNED, PRUNED], ids=lambda m: m.name)
 @pytest.mark.parametrize("options", [GREEDY, SAMPLED, NUCLEUS], ids=["greedy", "sampled", "top-p"])
-def test_the_same_tokens(model, features, plain, recordings, room, method, options) -> None:
+def test_the_same_tokens(model, features, plain, captures, room, method, options) -> None:
     wanted, lengths = plain[method.name, id(options)]
     (answer,), (prefilled,) = ask(model, features, method, options)
     assert answer.trace.decode_loop == "captured"
-    assert len(recordings) == 1 if room > 3 else len(recordings) > 2
+    assert len(captures) == 1 if room > 3 else len(captures) > 2
     assert answer.token_ids == wanted.token_ids
     assert (answer.text, answer.stop) == (wanted.text, wanted.stop)
     assert answer.logprobs == pytest.approx(wanted.logprobs, abs=1e-4)
@@ -105,8 +105,8 @@ def test_the_same_tokens(model, features, plain, recordings, room, method, optio
 
 
 @pytest.mark.parametrize("place", [0, 1, 2, 5, 11])
-def test_an_overrun_step_leaves_no_trace(
-    model, features, plain, recordings, monkeypatch, place
+def test_steps_past_the_stop_token_are_rewound(
+    model, features, plain, captures, monkeypatch, place
 ) -> None:
     wanted, _ = plain[PRUNED.name, id(GREEDY)]
     end = wanted.token_ids[place]
@@ -122,7 +122,7 @@ def test_an_overrun_step_leaves_no_trace(
         torch.testing.assert_close(prefilled.cache.keys(layer), other.cache.keys(layer))
 
 
-def test_a_second_question_and_choices_after_it(model, features, recordings, monkeypatch) -> None:
+def test_a_second_question_and_choices_after_it(model, features, captures, monkeypatch) -> None:
     def both() -> tuple[list[Answer], Answer]:
         with model.features(features) as session:
             answers = [
@@ -143,30 +143,32 @@ def test_a_second_question_and_choices_after_it(model, features, recordings, mon
     assert (plainly[0].trace.decode_loop, scored.trace.decode_loop) == ("plain: asked not to", "")
 
 
-def test_a_recorded_step_serves_the_next_question(model, features, recordings) -> None:
+def test_a_captured_step_is_reused_for_the_next_question(model, features, captures) -> None:
     steps = Steps()
     with model.features(features) as session:
         session._decoding = steps
         first = session.ask(QUESTION, method=PRUNED, options=GREEDY)
         again = session.ask(QUESTION, method=PRUNED, options=GREEDY)
-        assert len(recordings) == 1
+        assert len(captures) == 1
         other = session.ask(QUESTION, method=PRUNED, options=SAMPLED)
-        assert len(recordings) == 2
+        assert len(captures) == 2
     assert first.token_ids == again.token_ids != other.token_ids
 
 
-def test_a_cache_that_somebody_holds_is_not_written_to(model, features, recordings) -> None:
+def test_a_cache_that_is_still_referenced_is_not_overwritten(model, features, captures) -> None:
     kept: list[Prefilled] = []
     with model.features(features) as session:
         session._decoding = Steps()
         session.ask(QUESTION, method=PRUNED, options=GREEDY, on_prefill=kept.append)
         before = [kept[0].cache.keys(i).clone() for i in range(len(kept[0].cache))]
         session.ask(AFTER, method=PRUNED, options=GREEDY)
-    assert len(recordings) == 2
+    assert len(captures) == 2
     assert all(torch.equal(kept[0].cache.keys(i), b) for i, b in enumerate(before))
 
 
-def test_the_plain_loop_can_go_on_from_it(model, features, recordings, monkeypatch) -> None:
+def test_the_plain_loop_can_continue_after_captured_steps(
+    model, features, captures, monkeypatch
+) -> None:
     _, (fixed,) = ask(model, features, PRUNED, GREEDY)
     monkeypatch.setattr(decode, "obstacle", lambda adapter: "asked not to")
     _, (plainly,) = ask(model, features, PRUNED, GREEDY)
@@ -177,13 +179,13 @@ def test_the_plain_loop_can_go_on_from_it(model, features, recordings, monkeypat
     torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
 
 
-def test_where_recording_fails_the_steps_run_as_they_are(model, features, plain, monkeypatch):
+def test_steps_run_eagerly_if_capturing_fails(model, features, plain, monkeypatch):
     monkeypatch.setattr(decode, "obstacle", lambda adapter: None)
 
     def refuse(self: FixedStep) -> None:
         self.failed = "no graphs here"
 
-    monkeypatch.setattr(FixedStep, "_record", refuse)
+    monkeypatch.setattr(FixedStep, "_capture", refuse)
     wanted, lengths = plain[PRUNED.name, id(GREEDY)]
     (answer,), (prefilled,) = ask(model, features, PRUNED, GREEDY)
     assert answer.token_ids == wanted.token_ids
@@ -191,7 +193,7 @@ def test_where_recording_fails_the_steps_run_as_they_are(model, features, plain,
     assert prefilled.cache.lengths == lengths
 
 
-def test_where_the_step_itself_fails_the_plain_loop_runs(model, features, plain, monkeypatch):
+def test_the_plain_loop_runs_if_the_step_fails(model, features, plain, monkeypatch):
     monkeypatch.setattr(decode, "obstacle", lambda adapter: None)
 
     def refuse(self: FixedStep) -> None:
@@ -204,7 +206,7 @@ def test_where_the_step_itself_fails_the_plain_loop_runs(model, features, plain,
     assert answer.trace.decode_loop == "plain: no such kernel"
 
 
-def test_a_token_is_told_while_the_next_step_runs(model, features, recordings, monkeypatch):
+def test_a_token_is_yielded_while_the_next_step_runs(model, features, captures, monkeypatch):
     _, (prefilled,) = ask(model, features, PRUNED, GenerateOptions(max_new_tokens=1))
     taken: list[int] = []
     advance = FixedStep.advance
@@ -217,30 +219,30 @@ def test_a_token_is_told_while_the_next_step_runs(model, features, recordings, m
     seen: list[int] = []
     options = GenerateOptions(max_new_tokens=8)
     generate(model.adapter, prefilled, options, on_token=lambda: seen.append(len(taken)))
-    # Two tokens come as soon as they are known; from the third on a replay is under way.
+    # The first two tokens are yielded at once; from the third on, the next step already runs.
     assert seen == [0, 1, 3, 4, 5, 6, 7, 7]
 
 
-def test_an_answer_of_few_tokens_is_made_by_the_same_steps(model, features, plain, recordings):
+def test_a_short_answer_uses_the_same_steps(model, features, plain, captures):
     wanted, _ = plain[PRUNED.name, id(GREEDY)]
     (answer,), _ = ask(model, features, PRUNED, GenerateOptions(max_new_tokens=3))
     assert answer.token_ids == wanted.token_ids[:3]
     assert answer.trace.decode_loop == "plain: too few tokens"
-    assert not recordings
+    assert not captures
 
 
 @pytest.mark.parametrize(
-    ("device", "attention", "quantization", "why", "unrecorded"),
+    ("device", "attention", "quantization", "why", "uncaptured"),
     [
         ("cpu", "sdpa", None, "the device is cpu", None),
-        ("cuda", "eager", None, "eager attention needs to know its sizes", None),
-        ("cuda", "sdpa", "8bit", None, "8-bit products ask the host for outliers"),
+        ("cuda", "eager", None, "eager attention needs sizes on the host", None),
+        ("cuda", "sdpa", "8bit", None, "8-bit matrix products synchronise with the host"),
         ("cuda", "sdpa", "4bit", None, None),
         ("cuda", "flash_attention_2", None, None, None),
     ],
 )
-def test_what_stands_against_it(device, attention, quantization, why, unrecorded) -> None:
+def test_reasons_against_fixed_buffers(device, attention, quantization, why, uncaptured) -> None:
     info = SimpleNamespace(attention=attention, quantization=quantization)
     adapter = SimpleNamespace(device=torch.device(device), info=info)
     assert captured.obstacle(adapter) == why
-    assert captured.unrecordable(adapter) == unrecorded
+    assert captured.not_capturable(adapter) == uncaptured

@@ -1,4 +1,4 @@
-"""Picking tokens, streaming text, options that cannot be meant."""
+"""Token selection, streaming of text, invalid options."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_top_p_draws_only_from_the_smallest_sufficient_set(top_p: float, seed: i
 
 
 @pytest.mark.parametrize("top_p", [1.0, 0.7])
-def test_tokens_come_as_often_as_they_are_probable(top_p: float) -> None:
+def test_sampled_frequencies_equal_the_probabilities(top_p: float) -> None:
     logits = torch.tensor([0.3, -1.0, 1.1, -torch.inf, 0.6])
     wanted = (logits / 1.5).softmax(-1)
     if top_p < 1:  # the three most probable
@@ -48,13 +48,13 @@ def test_tokens_come_as_often_as_they_are_probable(top_p: float) -> None:
 
 
 @pytest.mark.parametrize("draw", [0.0, 1 - 2**-24])
-def test_the_ends_of_the_draw_meet_tokens_that_can_come(draw: float) -> None:
+def test_extreme_draws_give_tokens_of_positive_probability(draw: float) -> None:
     logits = torch.full((1000,), -torch.inf)
     logits[[3, 500]] = 0.0
     assert pick(logits, draw, temperature=1.0) == (3 if draw == 0 else 500)
 
 
-def test_a_seed_repeats_and_temperature_spreads() -> None:
+def test_a_seed_repeats_and_temperature_increases_variety() -> None:
     logits = torch.linspace(0, 2, 20)
     first, second = (
         [pick(logits, float(draws(i)), temperature=2.0) for i in range(20)]
@@ -64,7 +64,7 @@ def test_a_seed_repeats_and_temperature_spreads() -> None:
     assert len(set(first)) > 3
 
 
-def test_draws_are_the_same_however_many_are_asked_for() -> None:
+def test_draws_do_not_depend_on_how_many_are_requested() -> None:
     one, many = Draws(7), Draws(7)
     whole = many(0, 2 * BLOCK + 5)
     assert torch.equal(whole, torch.cat([one(i) for i in range(2 * BLOCK + 5)]))
@@ -87,7 +87,7 @@ def test_a_tiny_top_p_is_greedy() -> None:
         {"seed": -1},
     ],
 )
-def test_options_that_cannot_be_meant_are_refused(wrong: dict[str, float]) -> None:
+def test_invalid_options_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError):
         GenerateOptions(**wrong)  # type: ignore[arg-type]
 
@@ -115,7 +115,7 @@ def test_no_piece_ends_inside_a_character() -> None:
     assert pieces == ["é", "♫"]
 
 
-def test_broken_bytes_are_still_told_at_the_end() -> None:
+def test_incomplete_bytes_are_emitted_at_the_end() -> None:
     pieces: list[str] = []
     stream = TextStream(decode_utf8, pieces.append)
     stream.push(0xC3)

@@ -1,4 +1,4 @@
-"""Clips through the towers: streamed equals whole, faults surface, threads end."""
+"""Encoding of clips: streaming equals encoding the whole, errors are raised, threads end."""
 
 from __future__ import annotations
 
@@ -75,15 +75,15 @@ def test_a_clip_and_its_features_give_the_same_answer(model: Model, clip_path: P
     assert from_features.trace.clip["path"] is None
 
 
-@pytest.fixture(params=[True, False], ids=["beside", "in turns"])
-def beside(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Whether there are processors to read with while the towers work."""
+@pytest.fixture(params=[True, False], ids=["parallel", "in turns"])
+def parallel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether frames are decoded in parallel to the encoders."""
     monkeypatch.setattr(encode, "READERS", -1000 if request.param else 1000)
     return request.param
 
 
-def test_reading_and_towers_take_turns_where_both_need_the_processors(
-    model: Model, clip_path: Path, beside: bool, monkeypatch: pytest.MonkeyPatch
+def test_decoding_and_encoders_take_turns_if_both_need_the_cpu(
+    model: Model, clip_path: Path, parallel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("omnidrop.clip.frames.parallel._MIN_PIXELS", 0.0)
     monkeypatch.setattr("omnidrop.engine.frame_stream.ROUND", 1)
@@ -102,7 +102,7 @@ def test_reading_and_towers_take_turns_where_both_need_the_processors(
         encoded = session.encode()
         data = read_whole(session.clip)
         assert gate._open.is_set()
-    assert open_gates == [beside] * len(open_gates)
+    assert open_gates == [parallel] * len(open_gates)
     assert len(open_gates) == math.ceil(5.0 / model.adapter.template.chunk_seconds)
     rows, grid = patches(data.frames, model.adapter.video_spec)
     assert encoded.media.grid == grid
@@ -110,7 +110,7 @@ def test_reading_and_towers_take_turns_where_both_need_the_processors(
     assert not frame_threads()
 
 
-def test_stages_and_progress_are_told(model: Model, clip_path: Path, beside: bool) -> None:
+def test_stages_and_progress_are_reported(model: Model, clip_path: Path, parallel: bool) -> None:
     told: list[tuple[str, float, float | None]] = []
     with model.open(clip_path) as session:
         answer = session.ask(QUESTION, options=SHORT, progress=lambda *step: told.append(step))
@@ -120,8 +120,8 @@ def test_stages_and_progress_are_told(model: Model, clip_path: Path, beside: boo
     by_name = {stage.name: stage for stage in answer.trace.stages}
     assert by_name["selection"].within == "prefill"
     assert by_name["selection"].seconds <= by_name["prefill"].seconds
-    assert by_name["frames"].overlapped == by_name["patches"].overlapped == beside
-    assert ("waiting for frames" in names) == beside
+    assert by_name["frames"].overlapped == by_name["patches"].overlapped == parallel
+    assert ("waiting for frames" in names) == parallel
     assert by_name["sound"].overlapped
     assert by_name["sound"].seconds >= by_name["log-mel"].seconds > 0
     alone = [s for s in answer.trace.stages if not s.overlapped and s.within is None]
@@ -131,8 +131,8 @@ def test_stages_and_progress_are_told(model: Model, clip_path: Path, beside: boo
     assert [step[0] for step in told][-1] == "prefill"
 
 
-def test_a_fault_while_decoding_reaches_the_caller(
-    model: Model, clip_path: Path, beside: bool, monkeypatch: pytest.MonkeyPatch
+def test_an_error_while_decoding_reaches_the_caller(
+    model: Model, clip_path: Path, parallel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(self: Clip) -> None:
         raise MediaError("The frames are gone.", path=self.path)
@@ -143,8 +143,8 @@ def test_a_fault_while_decoding_reaches_the_caller(
     assert not frame_threads()
 
 
-def test_a_fault_in_a_tower_ends_the_decoding_thread(
-    model: Model, clip_path: Path, beside: bool, monkeypatch: pytest.MonkeyPatch
+def test_an_error_in_an_encoder_ends_the_decoding_thread(
+    model: Model, clip_path: Path, parallel: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("out of memory")
@@ -155,16 +155,19 @@ def test_a_fault_in_a_tower_ends_the_decoding_thread(
     assert not frame_threads()
 
 
-def test_nothing_to_see_or_hear_is_refused(
+def test_a_span_without_video_and_audio_is_refused(
     model: Model, clip_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Clip, "log_mel", lambda self, stop: None)
     monkeypatch.setattr(Clip, "frame_chunks", lambda self: (chunk for chunk in ()))
-    with model.open(clip_path) as session, pytest.raises(MediaError, match="nothing to look at"):
+    with (
+        model.open(clip_path) as session,
+        pytest.raises(MediaError, match="neither video nor audio"),
+    ):
         session.ask(QUESTION)
 
 
-def test_silent_and_sound_only_clips(model: Model, clip_path: Path, tmp_path: Path) -> None:
+def test_video_only_and_audio_only_clips(model: Model, clip_path: Path, tmp_path: Path) -> None:
     with model.open(media.wav(tmp_path / "a.wav", seconds=3.0)) as session:
         heard = session.ask(QUESTION, options=SHORT).trace
     with model.open(clip_path, audio=False, start=1.0, end=4.0) as session:
@@ -176,7 +179,7 @@ def test_silent_and_sound_only_clips(model: Model, clip_path: Path, tmp_path: Pa
     assert (seen.chunks[0].start, seen.chunks[-1].end) == (1.0, 4.0)
 
 
-def test_meter_nests_adds_and_looks_back() -> None:
+def test_meter_nests_stages_adds_seconds_and_accepts_earlier_stages() -> None:
     meter = Meter(torch.device("cpu"))
     meter.begin_earlier("open", 2.0)
     for _ in range(2):

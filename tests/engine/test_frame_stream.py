@@ -1,4 +1,4 @@
-"""Still pictures: grids met before are not encoded again, with identical results."""
+"""Still video: repeated grids are encoded once, with identical results."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ QUESTION = "What instrument plays first?"
 
 @pytest.fixture(scope="module")
 def slides(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures held for 3, 4 and 5 s, then a second of motion; a frame rate that varies."""
+    """Still images of 3, 4 and 5 s, then a second of motion; variable frame rate."""
     times = [0.0, 3.0, 7.0, *(12.0 + step / 10 for step in range(10))]
     path = tmp_path_factory.mktemp("slides") / "a.mkv"
     return media.variable_rate(path, times=times, sounds=[{"codec": "libopus", "rate": 48_000, "seconds": 13}])  # fmt: skip  # noqa: E501
 
 
-def test_grids_are_known_by_their_pixels() -> None:
+def test_repeated_grids_are_found_by_their_pixels() -> None:
     a, b, c = torch.randint(0, 256, (3, 2, 3, 28, 28), dtype=torch.uint8)
     seen = reading.RepeatFilter(2)
     fresh, places = seen.sort(torch.cat([a, b, a]))
@@ -41,7 +41,7 @@ def test_grids_are_known_by_their_pixels() -> None:
     assert (len(fresh), places) == (0, [1])
     fresh, places = seen.sort(c.flip(0))  # the same frames in another order are another grid
     assert places == [3]
-    # A last frame without a partner is one that stands still.
+    # A last frame without a partner is repeated.
     still = torch.cat([a[:1], a[:1]])
     assert seen.sort(torch.cat([b, a[:1]]))[1] == [1, 4]
     assert seen.sort(still)[1] == [4]
@@ -66,29 +66,29 @@ def test_chunks_are_joined_by_size_alone() -> None:
     assert (nothing.rows, nothing.shape) == (None, (0, 2, 3))
 
 
-def test_pictures_may_be_nearly_the_same_where_that_is_asked_for() -> None:
+def test_near_repeats_count_if_requested() -> None:
     a = torch.randint(20, 236, (2, 3, 56, 56), dtype=torch.uint8)
     noise = torch.randint(0, 4, a.shape, dtype=torch.uint8)
     dot = a.clone()
-    dot[1, 0, 33, 7] += 5  # one pixel, in a row that is not looked at first
+    dot[1, 0, 33, 7] += 5  # one pixel, in a row that is not among those compared first
     places = {
         still: reading.RepeatFilter(2, still).sort(torch.cat([a, a + noise, dot]))[1]
         for still in (0, 3, 4, 5)
     }
     assert places == {0: [0, 1, 2], 3: [0, 0, 1], 4: [0, 0, 1], 5: [0, 0, 0]}
-    # Each is held against the first of its kind, so that a slow change does not pass for none.
+    # Each grid is compared with the first of its kind, so that slow changes are not missed.
     slow = torch.cat([a + step for step in range(0, 10, 2)])
     fresh, found = reading.RepeatFilter(2, 3).sort(slow)
     assert found == [0, 0, 1, 1, 2]
     assert torch.equal(fresh, torch.cat([a, a + 4, a + 8]))
-    # What was taken for another one is known from then on, and so are exact repeats from long ago.
+    # Near repeats are recognised from then on, and exact repeats even after a long time.
     seen = reading.RepeatFilter(2, 3)
     others = torch.randint(0, 256, (2 * reading.COMPARED, 3, 56, 56), dtype=torch.uint8)
     assert seen.sort(torch.cat([a, a + noise, others, a + noise, a]))[1][-2:] == [0, 0]
     assert seen.sort(a + 1)[1] == [reading.COMPARED + 1]
 
 
-def test_still_pictures_of_a_codec_are_encoded_once(model: Model, tmp_path: Path) -> None:
+def test_still_video_of_a_real_codec_is_encoded_once(model: Model, tmp_path: Path) -> None:
     held = media.picture(0, 160, 120)
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as out:
@@ -106,13 +106,13 @@ def test_still_pictures_of_a_codec_are_encoded_once(model: Model, tmp_path: Path
 
 
 @pytest.mark.parametrize("still", [-1, 256])
-def test_levels_that_cannot_be_meant(model: Model, slides: Path, still: int) -> None:
+def test_invalid_levels_are_refused(model: Model, slides: Path, still: int) -> None:
     with pytest.raises(UsageError, match="grey levels"):
         model.open(slides, still=still)
 
 
 def encode(model: Model, path: Path, **settings: object) -> tuple[Encoded, int]:
-    """Encode a clip; also the number of grids that went through the tower."""
+    """Encode a clip; return also the number of grids that the vision encoder computed."""
     passed = []
     tower = type(model.adapter).encode_video
 
@@ -148,7 +148,7 @@ def test_reuse_changes_nothing(
     assert torch.equal(plain.audio, reused.audio)
 
 
-def test_the_trace_tells_how_many(model: Model, slides: Path) -> None:
+def test_the_trace_counts_repeated_grids(model: Model, slides: Path) -> None:
     with model.open(slides) as session:
         clip = session.ask(QUESTION).trace.clip
     assert 0 < clip["repeated_grids"] < clip["grid"][0]

@@ -1,4 +1,4 @@
-"""What attention asks for on a GPU, recorded on a CPU: cuDNN's kernel only where a plan pays."""
+"""Which attention kernel the engine would use on a GPU: cuDNN's only where a plan pays."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from omnidrop.report.trace import Answer
 OPTIONS = GenerateOptions(max_new_tokens=4, logprobs=True)
 PRUNED = omnidrop.OmniDrop(budget=0.3)
 
-#: The made-up family attends by PyTorch's own function.
+#: The made-up family calls PyTorch's attention directly.
 pytestmark = pytest.mark.parametrize("folder", ["qwen2_5_omni"], indirect=True)
 
 
 @dataclass(frozen=True)
 class Call:
-    """Sizes of a call, and who would choose its kernel on a GPU."""
+    """Sizes of a call, and the choice of its kernel on a GPU."""
 
     rows: int
     keys: int
@@ -34,7 +34,7 @@ class Call:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[Call]:
-    """Choose as on a GPU where every prompt is long, and record it; the products are plain."""
+    """Record the choices as on a GPU with every prompt counted as long; compute plainly."""
     made: list[Call] = []
     choose = kernels.choose
 
@@ -58,7 +58,7 @@ def planned(calls: list[Call]) -> list[Call]:
     return [call for call in calls if call.choice is Choice.TORCH]
 
 
-def test_a_pruned_answer_never_asks_for_a_plan(model, features, calls) -> None:
+def test_a_pruned_answer_never_uses_a_plan(model, features, calls) -> None:
     ask(model, features, PRUNED, "What plays first?", "Which colour is last?")
     steps = [call for call in calls if call.rows == 1]
     assert len({call.keys for call in steps}) > model.info.text.layers
@@ -66,7 +66,7 @@ def test_a_pruned_answer_never_asks_for_a_plan(model, features, calls) -> None:
     assert not planned(calls)
 
 
-def test_an_unpruned_one_asks_for_one_plan_and_only_in_the_first_prefill(
+def test_an_unpruned_answer_uses_one_plan_and_only_in_the_first_prefill(
     model, features, calls
 ) -> None:
     with model.features(features) as session:
@@ -75,7 +75,7 @@ def test_an_unpruned_one_asks_for_one_plan_and_only_in_the_first_prefill(
         calls.clear()
         session.ask("What plays first?", method=Method(), options=OPTIONS)
         layers = model.info.text.layers
-        assert len(planned(calls)) == layers - 1  # of the last only one row is asked for
+        assert len(planned(calls)) == layers - 1  # the last layer computes one row only
         assert len({(call.rows, call.keys) for call in planned(calls)}) == 1
         calls.clear()
         session.ask("Which colour is last?", method=Method(), options=OPTIONS)

@@ -1,4 +1,4 @@
-"""The layer loop against a plain one: survivors, merging and planes, whole, split and resumed."""
+"""The layer loop against a plain loop: survivors, merging, planes; whole, split and resumed."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from omnidrop.tokens import Prompt
 QUESTION = "What instrument plays first?"
 OTHER = "Who is on screen then, and what is heard when the red square moves?"
 
-#: The strategies below draw only seeds and switches; model and clip are shared.
+#: The strategies below draw only seeds and flags; model and clip are shared.
 MODEL_SHARED = settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 
 
 def with_planes(encoded: Encoded, more: int, seed: int = 0) -> Encoded:
-    """Put `more` drawn planes behind the one that enters, as large as that one."""
+    """Add `more` random planes after the first, of the same size."""
     own = encoded.planes[0]
     generator = torch.Generator().manual_seed(seed)
     drawn = [torch.randn(own.shape, generator=generator) * own.std() for _ in range(more)]
@@ -40,7 +40,7 @@ def with_planes(encoded: Encoded, more: int, seed: int = 0) -> Encoded:
 
 
 def script(seed: int, layer: int, n: int, merge: bool) -> Entry:
-    """Choose some of n tokens, and what they carry, by drawing; layer -1 is the entry."""
+    """Select some of n tokens at random, and merge others into them; layer -1 is the entry."""
     generator = torch.Generator().manual_seed(1000 * seed + layer + 1)
     k = max(1, int(n * (0.6 + 0.4 * float(torch.rand(1, generator=generator)))))
     keep = torch.randperm(n, generator=generator)[:k].sort().values
@@ -53,14 +53,14 @@ def script(seed: int, layer: int, n: int, merge: bool) -> Entry:
 
 @dataclass
 class Count(MethodState):
-    """How often the method was asked."""
+    """How often the method was called."""
 
     asked: int = 0
 
 
 @dataclass(frozen=True)
 class Scripted(LayerMethod):
-    """Keeps and merges what `script` draws; reads the question if it is not question-free."""
+    """Keeps and merges what `script` selects; reads the question unless question-free."""
 
     name: ClassVar[str] = "scripted"
     seed: int = 0
@@ -173,7 +173,7 @@ def run(
 
 
 @pytest.mark.parametrize("more", [1, 2, 3])
-def test_planes_are_added_by_mask_when_all_tokens_stay(
+def test_planes_are_added_to_the_av_tokens_when_all_stay(
     adapter: Adapter, prompt: Prompt, encoded: Encoded, more: int
 ) -> None:
     clip = with_planes(encoded, more)
@@ -252,14 +252,14 @@ def test_a_resumed_question_equals_a_fresh_one(
 
 @dataclass
 class Held(MethodState):
-    """Holds the clip's embeddings."""
+    """Stores the clip's embeddings."""
 
     embeds: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Holding(LayerMethod):
-    """Remembers all embeddings at entry, as SparseVLM does, and reads the question."""
+    """Stores all embeddings at entry, as SparseVLM does, and reads the question."""
 
     name: ClassVar[str] = "holding"
     seen: ClassVar[list[int]] = []
@@ -286,7 +286,7 @@ def held_prefix(prefixes: Prefixes) -> Prefix:
     return prefix
 
 
-def test_a_prefix_counts_all_it_holds_and_copies_none_of_it(
+def test_a_prefix_counts_all_its_bytes_and_copies_nothing(
     adapter: Adapter, prompt: Prompt, encoded: Encoded, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prefill_module, "SPLIT_FROM", 1)
@@ -295,7 +295,7 @@ def test_a_prefix_counts_all_it_holds_and_copies_none_of_it(
     for more, kept in prefixes.items():
         for _ in range(2):
             run(adapter, prompt, with_planes(encoded, more), Holding(), kept)
-    # Every question of one clip saw the same tensor: neither keeping nor resuming copies it.
+    # Every question used the same tensor: neither storing nor resuming a prefix copies it.
     assert len(set(Holding.seen[:2])) == len(set(Holding.seen[2:4])) == 1
     own, *_ = encoded.in_prompt_order(prompt.tokens.video[prompt.tokens.av])
     bare, one, three = (held_prefix(kept) for kept in prefixes.values())

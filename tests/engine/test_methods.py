@@ -15,7 +15,7 @@ QUESTION = "What instrument plays first?"
 FIRST = "Which colour is shown last?"
 SHORT = GenerateOptions(max_new_tokens=6, survivors=True, logprobs=True)
 
-#: ContextGuard needs a predictor trained for the model (`tests/engine/test_a2v_training.py`).
+#: ContextGuard needs a predictor trained for the model (`tests/training/test_a2v.py`).
 NAMES = sorted(set(methods()) - {"contextguard"})
 
 
@@ -24,7 +24,7 @@ def made(name: str, budget: float) -> Method:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_method_keeps_its_budget_and_its_word(
+def test_a_method_meets_its_budget_and_its_plan(
     model: Model, features: Features, name: str
 ) -> None:
     method = made(name, 0.5)
@@ -58,7 +58,7 @@ def test_a_method_that_keeps_all_changes_nothing(
 @pytest.mark.parametrize(
     ("grid", "mel_frames"), [(None, 410), ((4, 8, 6), 0)], ids=["audio only", "silent"]
 )
-def test_a_method_takes_a_clip_of_one_modality(
+def test_a_method_handles_a_clip_of_one_modality(
     model: Model, name: str, grid: tuple[int, int, int] | None, mel_frames: int
 ) -> None:
     with model.features(make_features(grid, mel_frames, model=model)) as clip:

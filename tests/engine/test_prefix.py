@@ -1,4 +1,4 @@
-"""A later question takes the clip's first layers from an earlier one; the answer is the same."""
+"""Prefix KV reuse: a later question reuses the clip's first layers; the answer is the same."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ LAYERS = 6
 
 @dataclass
 class Drawn(MethodState):
-    """What was drawn so far."""
+    """The random numbers drawn so far."""
 
     numbers: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Remembering(Method):
-    """Adaptive, draws, and carries that from entry to a choice the question takes part in."""
+    """An adaptive method with random numbers and state, which later reads the question."""
 
     name: ClassVar[str] = "remembering"
 
@@ -65,7 +65,7 @@ class Remembering(Method):
         return Entry(index, mix)
 
 
-#: Method → layers of six whose share of the clip is reused.
+#: Method → number of layers, of six, whose clip rows are reused.
 REUSED: list[tuple[Method, int]] = [
     (Method(), 6),
     (omnidrop.OmniDrop(budget=0.5), 3),
@@ -86,7 +86,7 @@ def ids(method: object) -> str | None:
 
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let short clips go apart, too."""
+    """Compute short clips separately from the question, too."""
     monkeypatch.setattr(prefill_module, "SPLIT_FROM", 1)
 
 
@@ -131,7 +131,7 @@ def test_a_second_question_equals_a_fresh_run(
 
 
 @pytest.mark.usefixtures("apart")
-def test_the_clips_part_is_not_computed_twice(
+def test_clip_rows_are_not_computed_twice(
     model: Model, features: Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows: list[tuple[int, int]] = []
@@ -153,10 +153,10 @@ def test_the_clips_part_is_not_computed_twice(
 
 
 @pytest.mark.usefixtures("apart")
-def test_an_answer_goes_on_while_another_question_uses_the_prefix(
+def test_an_answer_can_continue_while_another_question_uses_the_prefix(
     model: Model, features: Features
 ) -> None:
-    """Neither writes into what the other reads, whichever decodes first."""
+    """Neither overwrites the other's keys and values, whichever decodes first."""
     held: list[Prefilled] = []
     with model.features(features) as session:
         one = session.ask(FIRST, method=Method(), options=OPTIONS, on_prefill=held.append)
@@ -171,7 +171,7 @@ def test_an_answer_goes_on_while_another_question_uses_the_prefix(
 
 
 @pytest.mark.usefixtures("apart")
-def test_room_is_shared_once_nobody_uses_it(model: Model, features: Features) -> None:
+def test_spare_room_is_shared_once_it_is_free(model: Model, features: Features) -> None:
     with model.features(features) as session:
         session.ask(FIRST, method=Method(), options=OPTIONS)
         gc.collect()
@@ -188,7 +188,9 @@ def test_room_is_shared_once_nobody_uses_it(model: Model, features: Features) ->
 
 
 @pytest.mark.usefixtures("apart")
-def test_only_what_is_the_same_is_reused(model: Model, features: Features) -> None:
+def test_a_prefix_is_reused_only_if_nothing_it_depends_on_changes(
+    model: Model, features: Features
+) -> None:
     method = omnidrop.Random(budget=0.4)
 
     def layers(**changed) -> int:
@@ -207,7 +209,7 @@ def test_only_what_is_the_same_is_reused(model: Model, features: Features) -> No
 
 
 @pytest.mark.usefixtures("apart")
-def test_nothing_is_kept_where_no_question_follows(model: Model, features: Features) -> None:
+def test_no_prefix_is_kept_if_no_question_follows(model: Model, features: Features) -> None:
     with model.features(features) as session:
         session.reuse = False
         session.ask(FIRST, method=Method(), options=OPTIONS)
@@ -215,7 +217,7 @@ def test_nothing_is_kept_where_no_question_follows(model: Model, features: Featu
 
 
 @pytest.mark.usefixtures("apart")
-def test_few_prefixes_are_kept_and_few_bytes(model: Model, features: Features) -> None:
+def test_prefixes_are_limited_in_number_and_bytes(model: Model, features: Features) -> None:
     a, b, c = (omnidrop.Uniform(budget=budget) for budget in (0.3, 0.4, 0.5))
     with model.features(features) as session:
 
@@ -231,7 +233,7 @@ def test_few_prefixes_are_kept_and_few_bytes(model: Model, features: Features) -
 
 
 @pytest.mark.usefixtures("apart")
-def test_prefixes_go_before_memory_runs_out(
+def test_prefixes_are_freed_when_memory_runs_out(
     model: Model, features: Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with model.features(features) as session:
@@ -251,7 +253,7 @@ def test_prefixes_go_before_memory_runs_out(
 
 
 @pytest.mark.usefixtures("apart")
-def test_towers_run_again_start_afresh(model: Model, features: Features) -> None:
+def test_running_the_encoders_again_drops_the_prefixes(model: Model, features: Features) -> None:
     with model.features(features) as session:
         session.ask(FIRST, method=Method(), options=OPTIONS)
         session.encode(video_attention=True)
@@ -262,7 +264,7 @@ def test_towers_run_again_start_afresh(model: Model, features: Features) -> None
 
 
 @pytest.mark.usefixtures("apart")
-def test_a_method_that_says_it_is_question_free_is_held_to_it(
+def test_a_question_free_method_that_reads_the_question_is_an_error(
     model: Model, features: Features
 ) -> None:
     @dataclass(frozen=True)
@@ -273,14 +275,16 @@ def test_a_method_that_says_it_is_question_free_is_held_to_it(
         session.ask(QUESTION, method=Peeking(budget=0.6))
 
 
-def test_short_clips_go_together_with_the_question(model: Model, features: Features) -> None:
+def test_short_clips_are_computed_together_with_the_question(
+    model: Model, features: Features
+) -> None:
     _, second = ask(model, features, [FIRST, QUESTION], Method())
     assert reused_layers(second) == 0
 
 
 @pytest.mark.slow
 def test_a_long_clip_is_reused_and_equals_a_fresh_process(folder) -> None:
-    """1536 video tokens, and a process that has never heard another question."""
+    """1536 video tokens, compared with a process that answers no other question."""
     code = (
         "import sys, omnidrop\n"
         "from tests.engine.test_prefix import OPTIONS, QUESTION, long_clip, load_again\n"

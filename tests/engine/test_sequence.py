@@ -1,4 +1,4 @@
-"""Rows alive: text stays, and indices follow whether or not text stands between AV tokens."""
+"""Rows: text is always kept, and indices are right with and without text between AV tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omnidrop.pruning.method import Entry
 def block(rows: torch.Tensor) -> Block:
     """Rows whose states and angles are their prompt indices."""
     states = rows.float()[None, :, None]
-    return Block(states, (states, states))
+    return Block.of(states, (states, states))
 
 
 @pytest.mark.parametrize("head", [0, 8])
@@ -21,7 +21,8 @@ def test_keeping_some_of_the_rows(head: int, parted: bool) -> None:
     alive = torch.tensor([0, 1, 4, 6, 7, 9, 10, 12, 15, 16])
     av = torch.tensor([2, 4, 5, 7]) if parted else torch.tensor([2, 3, 4, 5, 6, 7])
     text = torch.tensor([i for i in range(10) if i not in av.tolist()])
-    rows = Rows(alive, text, av, None if parted else 2)
+    rows = Rows(alive, av, None if parted else 2, torch.arange(20))
+    assert rows.text.tolist() == text.tolist()
     planes = (av.float()[:, None],)
     sequence = (
         Split(rows, block(alive[:head]), block(alive[head:]), planes)

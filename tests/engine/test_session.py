@@ -60,7 +60,7 @@ def test_budget_one_equals_unpruned(model: Model, features: Features) -> None:
     assert full.logprobs == one.logprobs
 
 
-def test_second_question_reuses_the_towers_and_equals_a_fresh_run(
+def test_second_question_reuses_the_embeddings_and_equals_a_fresh_run(
     model: Model, features: Features
 ) -> None:
     with model.features(features) as clip:
@@ -85,7 +85,7 @@ def test_cutting_earlier_caches_saves_memory(model: Model, features: Features) -
 @pytest.mark.parametrize(
     ("grid", "mel_frames"),
     [(None, 410), ((4, 8, 6), 0), (None, 0), ((2, 4, 4), 4), ((1, 4, 4), 3000)],
-    ids=["sound only", "silent", "no media", "a few tokens", "sound outlasts picture"],
+    ids=["audio only", "video only", "no media", "a few tokens", "audio longer than video"],
 )
 def test_every_mix_of_modalities_is_answered(
     model: Model, grid: tuple[int, int, int] | None, mel_frames: int
@@ -121,7 +121,7 @@ def test_choices_are_scored_as_whole_answers(model: Model, features: Features) -
 
 
 @pytest.mark.parametrize("choices", [["one"], ["a", "a"], ["a", " "], ["a", "b", "a "]])
-def test_choices_that_cannot_be_told_apart_are_refused(
+def test_equal_or_empty_choices_are_refused(
     model: Model, features: Features, choices: list[str]
 ) -> None:
     with model.features(features) as clip, pytest.raises(UsageError, match="different texts"):

@@ -1,4 +1,4 @@
-"""Stage times by the clock on the wall, and by a device's events without waiting for it."""
+"""Stage times: wall-clock time, and a device's events without synchronising."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omnidrop.engine.timing import EventClock, Meter, WallClock, clock_of
 
 
 class Device:
-    """A device that has its own time: work takes some of it, and the host does not wait."""
+    """A simulated device with its own clock: work advances it, and the host does not wait."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -48,7 +48,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     return Device()
 
 
-def test_events_tell_the_devices_time_and_nobody_waits(device: Device) -> None:
+def test_events_measure_the_devices_time_without_synchronising(device: Device) -> None:
     meter = Meter(torch.device("cpu"), EventClock(torch.device("cuda"), device.event))
     device.work(5.0)  # queued before: no part of the stage
     with meter.stage("prefill"):
@@ -69,7 +69,7 @@ def test_events_tell_the_devices_time_and_nobody_waits(device: Device) -> None:
     assert found["selection"].within == "prefill"
     assert found["prompt"].seconds == 0.0
     assert device.waits == 4
-    # Asked again, nothing is counted twice; more of a stage adds up.
+    # A second call counts nothing twice; another block of a stage adds up.
     with meter.stage("prefill"):
         device.work(1.0)
     seconds = {stage.name: stage.seconds for stage in meter.stages()}
@@ -78,7 +78,7 @@ def test_events_tell_the_devices_time_and_nobody_waits(device: Device) -> None:
     assert device.waits == 5
 
 
-def test_what_runs_beside_the_device_is_told_by_the_wall(device: Device) -> None:
+def test_overlapped_stages_are_measured_in_wall_clock_time(device: Device) -> None:
     meter = Meter(torch.device("cpu"), EventClock(torch.device("cuda"), device.event))
     with meter.stage("frames", overlapped=True):
         device.work(100.0)
@@ -102,7 +102,7 @@ def test_a_stage_that_fails_is_counted(device: Device) -> None:
     assert meter.stages()[0].seconds == pytest.approx(2.0)
 
 
-def test_other_devices_are_waited_for_at_the_end_of_a_stage(
+def test_other_devices_are_synchronised_at_the_end_of_a_stage(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waited: list[torch.device] = []
@@ -112,7 +112,7 @@ def test_other_devices_are_waited_for_at_the_end_of_a_stage(
     assert waited == [torch.device("mps")]
 
 
-def test_the_time_so_far_can_count_what_is_still_being_done(
+def test_the_time_so_far_can_include_queued_work(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(meters, "synchronize", lambda device: time.sleep(0.02))

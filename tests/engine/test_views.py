@@ -1,4 +1,4 @@
-"""What the engine shows a method, and what a method may do with it."""
+"""The views that the engine gives a method, and the selections that a method may return."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ QUESTION = "What instrument plays first?"
 
 @dataclass
 class Asked(MethodState):
-    """The layers that were looked at."""
+    """The layers whose views were read."""
 
     layers: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Looking(Method):
-    """Keeps everything, and looks at everything."""
+    """Keeps everything, and reads everything."""
 
     name: ClassVar[str] = "looking"
     wants: ClassVar[frozenset[str]] = frozenset({Need.VIDEO_ATTENTION})
@@ -54,7 +54,7 @@ class Looking(Method):
 
 @dataclass(frozen=True)
 class Halving(Method):
-    """Decides as it goes: half of the tokens after layer 0, which may take in all the others."""
+    """An adaptive method: keeps half of the tokens after layer 0, and may merge the others."""
 
     name: ClassVar[str] = "halving"
     merge: bool = False
@@ -75,7 +75,7 @@ class Halving(Method):
         )
 
 
-def test_a_method_sees_all_that_the_contract_names(model: Model, features: Features) -> None:
+def test_a_method_can_read_everything_in_the_contract(model: Model, features: Features) -> None:
     Looking.seen.clear()
     with model.features(features) as clip:
         looked = clip.ask(QUESTION, method=Looking())
@@ -101,7 +101,9 @@ class Reading(Method):
         return torch.arange(len(view.tokens))
 
 
-def test_the_questions_embeddings_stay_at_hand(model: Model, features: Features) -> None:
+def test_the_questions_embeddings_can_be_read_after_every_layer(
+    model: Model, features: Features
+) -> None:
     Reading.seen.clear()
     with model.features(features) as clip:
         clip.ask(QUESTION, method=Reading())
@@ -111,7 +113,9 @@ def test_the_questions_embeddings_stay_at_hand(model: Model, features: Features)
         assert torch.equal(embeds, model.adapter.embed(ids))
 
 
-def test_towers_run_again_when_attention_is_wanted_late(model: Model, features: Features) -> None:
+def test_encoders_run_again_if_a_later_method_needs_their_attention(
+    model: Model, features: Features
+) -> None:
     with model.features(features) as clip:
         first = clip.encode()
         assert first.video_attention is None
@@ -131,7 +135,7 @@ def test_an_adaptive_method_decides_how_many_stay(model: Model, features: Featur
     )
 
 
-def test_states_given_by_a_method_go_on(model: Model, features: Features) -> None:
+def test_merged_states_enter_the_next_layer(model: Model, features: Features) -> None:
     with model.features(features) as clip:
         plain = clip.ask(QUESTION, method=Halving())
         merged = clip.ask(QUESTION, method=Halving(merge=True))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -227,6 +229,24 @@ def test_a_clip_that_cannot_be_read_fails_alone(questions: QuestionSet, tmp_path
     (tmp_path / "unreadable.mp4").write_text("x")
     tally = run(StubModel(), questions.part(items), CELLS, tmp_path / "other")
     assert (tally.answered, tally.failed) == (0, 30)
+
+
+def test_a_clip_that_ended_the_process_fails_alone(questions: QuestionSet, tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from omnidrop.begun import Begun\n"
+        "with Begun(Path(sys.argv[1]), '.begun') as begun:\n"
+        "    with begun.reading(Path(sys.argv[2]), None, None): os.abort()\n"
+    )
+    out = tmp_path / "out"
+    arguments = [sys.executable, "-c", code, str(out), str(tmp_path / "clip0.mp4")]
+    subprocess.run(arguments, check=False)
+    for _ in range(2):
+        tally = run(StubModel(), questions, CELLS, out)
+        assert (tally.answered + tally.before, tally.failed) == (15, 15)
+    message = next(r for r in records(out) if r["status"] == "error")["message"]
+    assert "ended the whole process" in message
+    (tmp_path / "clip0.mp4").write_bytes(b"written anew")
+    assert run(StubModel(), questions, CELLS, out).failed == 0
 
 
 def test_a_budget_out_of_reach_is_refused_once_per_clip(

@@ -1,4 +1,4 @@
-"""What must hold on any device; `test_gpu` asks it of a GPU, `test_checks` of the CPU."""
+"""Checks of the engine on any device; `test_gpu` runs them on a GPU, `test_checks` on the CPU."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from benchmarks.gpu_parts import agreement
 from omnidrop.engine.encode import Features
 from omnidrop.pruning.method import Method
 
-#: Difference of scores between two devices that compute in float32, in units of the largest.
+#: Allowed difference of float32 scores between two devices, relative to the largest score.
 ROUNDING = 1e-4
 
-#: Methods with a fixed plan, of every kind: by attention, with diversity, merging, by spacing.
+#: Methods with a fixed plan, one of every kind: attention, diversity, merging, spacing.
 METHODS: dict[str, Method] = {
     "attention": omnidrop.get_method("uniform+omnidrop", budget=0.3, diversity=0),
     "diversity": omnidrop.get_method("uniform+omnidrop", budget=0.2),
@@ -26,14 +26,14 @@ METHODS: dict[str, Method] = {
 
 
 def check_tokens(checkpoint: Path, clips: list[Features], device: str) -> None:
-    """48 tokens in float32 equal transformers'."""
+    """In float32, 48 tokens equal those of transformers."""
     pair = Pair.load(checkpoint, device)
     for clip in clips:
         assert agreement.tokens_equal(pair.model, pair.thinker, clip, 48) == (48, 48)
 
 
 def check_logits(checkpoint: Path, clips: list[Features], device: str, dtype: str) -> None:
-    """In 16 bits our distance to a float32 run is at most 1.1 times transformers' own."""
+    """In 16 bits, our distance from a float32 run is at most 1.1 times that of transformers."""
     whole = Pair.load(checkpoint, device)
     cases = [(clip, agreement.Reference.of(whole.model, whole.thinker, clip, 16)) for clip in clips]
     pair = Pair.load(checkpoint, device, dtype)
@@ -45,7 +45,7 @@ def check_logits(checkpoint: Path, clips: list[Features], device: str, dtype: st
 def check_choices(
     checkpoint: Path, clips: list[Features], device: str, method: Method
 ) -> list[agreement.ChoiceDifference]:
-    """What is kept in each layer is what the CPU keeps, but for ties."""
+    """The tokens kept in each layer are those that the CPU keeps, except for ties."""
     first = Pair.load(checkpoint, "cpu").model
     second = Pair.load(checkpoint, device).model
     found = []
@@ -57,12 +57,12 @@ def check_choices(
 
 
 def check_decoding(checkpoint: Path, clips: list[Features], device: str, method: Method) -> None:
-    """A pruned answer in float32 has the CPU's tokens, where nothing was a tie."""
+    """A pruned answer in float32 has the CPU's tokens, unless there was a tie."""
     first = Pair.load(checkpoint, "cpu").model
     second = Pair.load(checkpoint, device).model
     for clip in clips:
         if any(one.swapped for one in agreement.compare_choices(first, second, clip, method)):
-            pytest.skip("a tie was decided otherwise")
+            pytest.skip("a tie was resolved differently")
         with agreement.full_float32():
             said = [agreement.greedy(model, clip, 32, method) for model in (first, second)]
         assert said[0] == said[1]

@@ -1,4 +1,4 @@
-"""One tiny checkpoint and ready features for all checks."""
+"""Fixtures of the GPU checks: a tiny checkpoint and precomputed features."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def clips() -> list[Features]:
-    """Ready features of clips of 200 to 800 AV tokens."""
+    """Precomputed features of clips of 200 to 800 AV tokens."""
     return [make_features(SHAPES["tiny"], n, torch.device("cpu")) for n in (200, 400, 800)]

@@ -1,4 +1,4 @@
-"""OmniDrop's model and transformers' over one checkpoint, on any device."""
+"""Loads OmniDrop's and transformers' model from one checkpoint, on any device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from omnidrop.models.qwen2_5_omni.adapter import THINKER
 
 @dataclass(frozen=True)
 class Pair:
-    """Both over the same weights; no token ends an answer."""
+    """Both models with the same weights; no token ends an answer."""
 
     model: omnidrop.Model
     thinker: Any

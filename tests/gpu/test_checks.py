@@ -1,4 +1,4 @@
-"""The checks for a GPU, run on the CPU: they pass there, and they fail where something is wrong."""
+"""The GPU checks run on the CPU: they pass, and they fail if an error is injected."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def other_weights(pair: Pair, by: float) -> None:
         layer.self_attn.q_proj.weight.mul_(1 + by)
 
 
-def test_an_error_is_seen_in_the_tokens(checkpoint: Path, clips: list[Features]) -> None:
+def test_an_error_changes_the_tokens(checkpoint: Path, clips: list[Features]) -> None:
     pair = Pair.load(checkpoint, "cpu")
     other_weights(pair, 0.5)
     equal, made = agreement.tokens_equal(pair.model, pair.thinker, clips[0], 48)
     assert equal < made == 48
 
 
-def test_an_error_is_seen_in_the_logits(checkpoint: Path, clips: list[Features]) -> None:
+def test_an_error_changes_the_logits(checkpoint: Path, clips: list[Features]) -> None:
     whole = Pair.load(checkpoint, "cpu")
     reference = agreement.Reference.of(whole.model, whole.thinker, clips[0], 8)
     pair = Pair.load(checkpoint, "cpu", "bfloat16")
@@ -63,7 +63,7 @@ def test_an_error_is_seen_in_the_logits(checkpoint: Path, clips: list[Features])
     assert apart.ratio > agreement.ALLOWED
 
 
-def test_other_scores_are_no_tie(checkpoint: Path, clips: list[Features]) -> None:
+def test_different_scores_are_not_a_tie(checkpoint: Path, clips: list[Features]) -> None:
     first, second = (Pair.load(checkpoint, "cpu") for _ in range(2))
     other_weights(second, 0.2)
     method = checks.METHODS["attention"]
@@ -76,7 +76,7 @@ def test_other_scores_are_no_tie(checkpoint: Path, clips: list[Features]) -> Non
 
 @dataclass(frozen=True)
 class Broken(omnidrop.FastV):
-    """Keeps the lowest scores where the engine asks, as a device with a broken sort would."""
+    """Keeps the lowest scores when the engine calls it, as a device with a broken sort would."""
 
     name: ClassVar[str] = "broken"
 
@@ -87,7 +87,7 @@ class Broken(omnidrop.FastV):
         return order[:count].sort().values
 
 
-def test_another_rule_is_no_tie(checkpoint: Path, clips: list[Features]) -> None:
+def test_another_rule_is_not_a_tie(checkpoint: Path, clips: list[Features]) -> None:
     model = Pair.load(checkpoint, "cpu").model
     found = agreement.compare_choices(model, model, clips[0], Broken(budget=0.4))
     assert [one.tie(1.0) for one in found] == [True, False]

@@ -1,4 +1,4 @@
-"""Right on a GPU: runs by itself where there is one, and is skipped elsewhere."""
+"""The checks on a GPU; skipped on machines without one."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def test_logits_in_16_bits(checkpoint: Path, clips: list[Features], dtype: str) 
 
 
 @pytest.mark.parametrize("name", checks.METHODS)
-def test_choices_are_the_cpus(checkpoint: Path, clips: list[Features], name: str) -> None:
+def test_kept_tokens_equal_the_cpus(checkpoint: Path, clips: list[Features], name: str) -> None:
     checks.check_choices(checkpoint, clips, "cuda", checks.METHODS[name])
 
 
 @pytest.mark.parametrize("name", checks.METHODS)
-def test_pruned_answers_are_the_cpus(checkpoint: Path, clips: list[Features], name: str) -> None:
+def test_pruned_answers_equal_the_cpus(checkpoint: Path, clips: list[Features], name: str) -> None:
     checks.check_decoding(checkpoint, clips, "cuda", checks.METHODS[name])
 
 
-def test_a_loaded_model_is_on_the_device_and_equal(checkpoint: Path) -> None:
+def test_a_loaded_model_is_on_the_device_with_equal_weights(checkpoint: Path) -> None:
     here, there = (Pair.load(checkpoint, device).model.adapter for device in ("cpu", "cuda"))
     assert there.device.type == "cuda"
     expected = here._thinker.state_dict()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Tiny checkpoints in both layouts, and one adapter over each, for the models' tests."""
+"""Fixtures of the model tests: tiny checkpoints in both layouts, and an adapter of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the adapter tells of a model, its text, its masks, and its parts one by one."""
+"""The Qwen2.5-Omni adapter: model info, tokenizer, masks, and each part of a layer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from omnidrop.tokens import Media
 from tests.models.conftest import load
 
 
-def test_info_says_what_is_loaded(adapter):
+def test_info_describes_the_loaded_model(adapter):
     info = adapter.info
     assert (info.family, info.dtype, info.device) == ("Qwen2.5-Omni", "float32", "cpu")
     assert (info.attention, info.quantization, info.demo) == ("sdpa", None, False)
@@ -41,7 +41,7 @@ def test_template_and_stop_ids_come_from_the_checkpoint(adapter, hub_folder):
     assert adapter.template.video == ids["<|VIDEO|>"]
     assert adapter.template.positions_per_second == 25
     assert adapter.stop_ids == {ids["<|im_end|>"], ids["<|endoftext|>"]}
-    # Without a generation_config.json the end of the turn remains.
+    # Without a generation_config.json only the end of the turn is left.
     assert load(hub_folder).stop_ids == {ids["<|im_end|>"]}
 
 
@@ -55,14 +55,14 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_text_there_and_back(adapter, text):
+def test_encoding_and_decoding_text(adapter, text):
     ids, spans = adapter.text.encode(text)
     assert len(ids) == len(spans)
     assert not set(ids) & set(token_ids().values())
     assert adapter.text.decode(ids) == unicodedata.normalize("NFC", text)
 
 
-def test_special_tokens_are_not_told(adapter):
+def test_special_tokens_are_not_decoded(adapter):
     ids, _ = adapter.text.encode("organ")
     assert adapter.text.decode([*ids, adapter.template.im_end]) == "organ"
 
@@ -70,7 +70,7 @@ def test_special_tokens_are_not_told(adapter):
 @pytest.mark.parametrize("system", [None, "Answer in one word."])
 @pytest.mark.parametrize("clip", [Media(), Media((2, 4, 4), 1.0, 0), Media(None, None, 5)])
 def test_prompt_equals_the_whole_text_tokenised(adapter, thinker_folder, system, clip):
-    """The chat template of Qwen/Qwen2.5-Omni, written out and tokenised in one go."""
+    """The chat template of Qwen/Qwen2.5-Omni, written out and tokenised as one text."""
     question = "\nWhat plays first, naïve?"
     media = ""
     if clip.grid:
@@ -119,7 +119,7 @@ def test_a_layer_in_pieces_equals_the_whole(thinker_folder, monkeypatch, attenti
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_rows_in_blocks_through_norm_and_mlp_change_nothing(thinker_folder, monkeypatch, dtype):
+def test_chunked_norm_and_mlp_give_the_same_result(thinker_folder, monkeypatch, dtype):
     adapter = load(thinker_folder, dtype=dtype)
     hidden, rotary = states(adapter, 101)
     hidden = hidden.to(adapter.dtype)
@@ -131,14 +131,14 @@ def test_rows_in_blocks_through_norm_and_mlp_change_nothing(thinker_folder, monk
     assert torch.equal(parts, whole)
 
 
-def test_remembered_rows_are_seen_as_if_they_had_gone_through(adapter):
+def test_cache_kv_stores_what_the_layer_would(adapter):
     hidden, (cos, sin) = states(adapter, 9)
-    whole, told = KVCache(6), KVCache(6)
+    whole, cached = KVCache(6), KVCache(6)
     out = adapter.layer(2, hidden, (cos, sin), whole)
-    adapter.cache_kv(2, hidden[:, :8], (cos[:, :8], sin[:, :8]), told)
-    last = adapter.layer(2, hidden[:, 8:], (cos[:, 8:], sin[:, 8:]), told)
-    assert told.lengths == whole.lengths
-    torch.testing.assert_close(told.keys(2), whole.keys(2), rtol=1e-5, atol=1e-6)
+    adapter.cache_kv(2, hidden[:, :8], (cos[:, :8], sin[:, :8]), cached)
+    last = adapter.layer(2, hidden[:, 8:], (cos[:, 8:], sin[:, 8:]), cached)
+    assert cached.lengths == whole.lengths
+    torch.testing.assert_close(cached.keys(2), whole.keys(2), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(last, out[:, 8:], rtol=1e-5, atol=1e-5)
 
 
@@ -155,7 +155,7 @@ def test_queries_are_those_the_layer_uses(adapter):
     rows = torch.tensor([2, 6])
     q = adapter.queries(3, hidden[:, rows], (rotary[0][:, rows], rotary[1][:, rows]))
     assert q.shape == (4, 2, 16)
-    # Attention from these queries reproduces what the layer adds at the last row.
+    # Attention from these queries reproduces the layer's attention output of the last row.
     normed = layer.input_layernorm(hidden)
     value = layer.self_attn.v_proj(normed).view(7, 2, 16).transpose(0, 1).repeat_interleave(2, 0)
     key = seen[0][0].repeat_interleave(2, 0)
@@ -203,20 +203,20 @@ def test_a_foreign_tokenizer_is_refused(thinker_folder, tmp_path):
 
 
 class TestSpecs:
-    """Limits on frames and sound from a checkpoint's own files."""
+    """Limits on frames and audio from a checkpoint's files."""
 
     @pytest.fixture
     def config(self, adapter):
         return adapter._thinker.config
 
-    def test_defaults_are_the_references(self, config):
+    def test_defaults_equal_the_reference(self, config):
         assert media_specs(None, config) == (VideoSpec(), AudioSpec())
 
-    def test_limits_for_pictures_are_not_limits_for_video(self, config, tmp_path: Path):
+    def test_limits_for_images_are_not_used_for_video(self, config, tmp_path: Path):
         write_preprocessor(tmp_path, size={"shortest_edge": 3136, "longest_edge": 12845056})
         assert media_specs(tmp_path, config) == (VideoSpec(), AudioSpec())
 
-    def test_a_file_about_video_is_obeyed(self, config, tmp_path: Path):
+    def test_a_file_about_video_is_used(self, config, tmp_path: Path):
         write_preprocessor(tmp_path, chunk_length=30, hop_length=100, n_fft=256)
         path = tmp_path / "video_preprocessor_config.json"
         path.write_text(json.dumps({"size": {"shortest_edge": 784, "longest_edge": 7840}}))
@@ -224,12 +224,12 @@ class TestSpecs:
         assert (video.min_pixels, video.max_pixels) == (784, 7840)
         assert (audio.padded_seconds, audio.hop, audio.n_fft) == (30, 100, 256)
 
-    def test_a_file_about_video_with_limits_for_pictures(self, config, tmp_path: Path):
+    def test_a_file_about_video_with_limits_for_images(self, config, tmp_path: Path):
         path = tmp_path / "video_preprocessor_config.json"
         path.write_text(json.dumps({"size": {"shortest_edge": 3136, "longest_edge": 12845056}}))
         assert media_specs(tmp_path, config)[0] == VideoSpec()
 
-    def test_parts_of_a_processor_config_are_obeyed(self, config, tmp_path: Path):
+    def test_parts_of_a_processor_config_are_used(self, config, tmp_path: Path):
         parts = {
             "video_processor": {"min_pixels": 1568, "max_pixels": 3136},
             "feature_extractor": {"chunk_length": 30},
@@ -239,7 +239,7 @@ class TestSpecs:
         assert (video.min_pixels, video.max_pixels) == (1568, 3136)
         assert audio.padded_seconds == 30
 
-    def test_a_preprocessor_that_is_not_for_pictures_is_obeyed(self, config, tmp_path: Path):
+    def test_a_preprocessor_that_is_not_for_images_is_used(self, config, tmp_path: Path):
         values = {"min_pixels": 784, "max_pixels": 3136, "image_mean": [0.5, 0.5, 0.5]}
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(values))
         video, _ = media_specs(tmp_path, config)

@@ -1,4 +1,4 @@
-"""Turning by position, and attending from few rows, give what the library gives."""
+"""Rotary embedding, and attention from few rows, equal transformers' results."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_the_vision_towers_queries_and_keys() -> None:
         assert torch.equal(rotate(states, cos.unsqueeze(-2), sin.unsqueeze(-2)), expected)
 
 
-def test_the_states_stay_as_they_were() -> None:
+def test_rotation_does_not_change_its_input() -> None:
     states = torch.randn(1, 2, 5, 8)
     before = states.clone()
     rotate(states, torch.rand(1, 1, 5, 8), torch.rand(1, 1, 5, 8))

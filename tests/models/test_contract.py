@@ -1,4 +1,4 @@
-"""The contract of a model family: keeping everything equals the reference, token for token.
+"""Without pruning, answers equal the family's reference, token for token.
 
 Runs on the oldest and the newest supported transformers.
 """
@@ -49,7 +49,7 @@ def features(mix: str, width: int = 1176, bins: int = 128) -> Features:
 
 
 def reference(model, ids: torch.Tensor, clip: Features, stops: list[int]) -> list[int]:
-    """Greedy tokens of the library's own `generate`, up to a stop token."""
+    """Greedy tokens of transformers' `generate`, up to a stop token."""
     given = {}
     if clip.grid is not None:
         given["pixel_values_videos"] = clip.patches
@@ -128,7 +128,7 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, MadeUpOmni
 
 @pytest.mark.parametrize("mix", MIXES)
 def test_another_family_equals_its_reference(made_up: tuple[Model, MadeUpOmni], mix: str):
-    """Positions in fractions, a second plane, ten audio tokens a second; the same engine."""
+    """Fractional positions, a second plane, ten audio tokens a second; the same engine."""
     model, theirs = made_up
     clip = features(mix, width=192, bins=40)
     with model.features(clip) as session:
@@ -155,7 +155,7 @@ def test_another_family_equals_its_reference(made_up: tuple[Model, MadeUpOmni], 
 
 
 def test_the_second_plane_matters(made_up: tuple[Model, MadeUpOmni]):
-    """Without it the reference scores tokens otherwise, so the test above notices its loss."""
+    """Without it the reference gives other logits, so the test above would fail if it was lost."""
     model, theirs = made_up
     clip = features("silent", width=192, bins=40)
     with model.features(clip) as session:

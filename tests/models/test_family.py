@@ -1,4 +1,4 @@
-"""Families are found by their model type, stand in one list, and say what the package asks."""
+"""Families: found by model type, listed once, and complete in what the package needs."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_families_of_other_packages_are_entry_points(monkeypatch):
     assert FAMILY not in module._installed()
 
 
-def test_a_checkpoint_of_no_family_names_those_there_are(folder, tmp_path):
+def test_a_checkpoint_of_no_known_family_is_refused_with_the_known_ones(folder, tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ModelError, match=r"Qwen2\.5-Omni \(qwen2_5_omni, .*Made-Up-Omni"):
         inspect(tmp_path)
@@ -80,7 +80,7 @@ def test_published_models_have_aliases_and_sizes():
     assert published("nobody/nothing") is None
 
 
-def test_what_is_unused_is_not_counted_nor_loaded(adapter):
+def test_unused_weights_are_neither_counted_nor_loaded(adapter):
     loaded = sum(p.numel() for p in _module_of(adapter).parameters())
     assert adapter.info.parameters == loaded
 
@@ -90,7 +90,7 @@ def _module_of(adapter):
 
 
 def test_sizes_are_those_of_the_weights(adapter):
-    """Matrices and tables are all but a few in a hundred of the weights."""
+    """Matrices and tables are over 90 % of the weights."""
     assert 0.9 < adapter.info.shapes.parameters / adapter.info.parameters <= 1.0
 
 
@@ -107,7 +107,7 @@ def test_a_model_is_described_without_its_weights(folder, adapter):
     assert torch.equal(rough.positions, exact.positions)
 
 
-def test_encoders_make_what_the_template_counts(adapter):
+def test_encoders_return_as_many_tokens_as_the_template_counts(adapter):
     template, spec = adapter.template, adapter.audio_spec
     for frames in (1, 9, 10, 57, 400, 1234):
         mel = torch.randn(spec.n_mels, frames)
@@ -160,7 +160,7 @@ def test_another_turn_ends_the_answer_and_opens_the_next(adapter):
     assert adapter.text.decode(asked) == "Second?"
 
 
-def test_a_system_turn_is_the_familys_own(adapter):
+def test_the_default_system_turn_depends_on_the_family(adapter):
     template = adapter.template
     usual, _ = template.chat("Who?", None, media=True)
     given, _ = template.chat("Who?", "Be short.", media=True)

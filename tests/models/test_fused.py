@@ -1,4 +1,4 @@
-"""One-pass operations: the plain ones to the bit the library's, the kernels near them."""
+"""Fused operations: plain ones equal transformers' bit for bit, kernels within rounding."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 from omnidrop.models import fused
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16]
-#: Of a 16-bit number's last place two, of a float32's some dozens.
+#: Tolerances: two units in the last place of 16-bit numbers, some dozens in float32.
 TOLERANCE = {
     torch.float32: {"rtol": 1e-5, "atol": 1e-5},
     torch.bfloat16: {"rtol": 1.6e-2, "atol": 2e-3},
@@ -25,7 +25,7 @@ TOLERANCE = {
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_norm_is_the_librarys_to_the_bit(dtype: torch.dtype) -> None:
+def test_the_norm_equals_transformers_bit_for_bit(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     norm = reference.Qwen2_5OmniRMSNorm(48, eps=1e-6).to(dtype)
     torch.nn.init.uniform_(norm.weight)
@@ -36,7 +36,7 @@ def test_the_norm_is_the_librarys_to_the_bit(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_gate_is_the_librarys_to_the_bit_and_takes_no_room(dtype: torch.dtype) -> None:
+def test_the_gate_equals_transformers_bit_for_bit_and_is_in_place(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     gate, up = torch.randn(2, 5, 30).to(dtype).unbind()
     wanted, before = F.silu(gate) * up, up.clone()
@@ -47,7 +47,7 @@ def test_the_gate_is_the_librarys_to_the_bit_and_takes_no_room(dtype: torch.dtyp
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_turning_in_place_is_turning(dtype: torch.dtype) -> None:
+def test_rotating_in_place_equals_rotating(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     wide = torch.randn(3, 6, 5 * 16).to(dtype)
     before, cos, sin = wide.clone(), *torch.rand(2, 6, 1, 16)
@@ -61,7 +61,7 @@ def test_turning_in_place_is_turning(dtype: torch.dtype) -> None:
 
 
 def check_kernels(device: str) -> None:
-    """Hold the Triton kernels to the plain operations on the shapes that the model uses."""
+    """Compare the Triton kernels with the plain operations on the shapes that the model uses."""
     from omnidrop.models import fused_triton as kernels
 
     torch.manual_seed(0)
@@ -118,7 +118,7 @@ def test_the_kernels_in_tritons_interpreter() -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 @pytest.mark.parametrize("kind", ["bf16", "fp16", "fp32"])
-def test_the_kernels_compile_for_a_gpu_that_is_not_there(kind: str) -> None:
+def test_the_kernels_compile_without_a_gpu(kind: str) -> None:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -162,7 +162,9 @@ def test_no_kernel_without_triton(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Triton" in kernels.reason
 
 
-def test_what_cannot_be_built_is_said_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_that_cannot_be_built_has_a_reason_and_a_replacement(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Broken:
         @staticmethod
         def silu_mul(gate: torch.Tensor, up: torch.Tensor) -> None:

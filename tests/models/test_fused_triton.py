@@ -1,4 +1,4 @@
-"""Triton's kernels as far as they can be checked without Triton: their source."""
+"""Checks of the Triton kernels' source, which need no Triton."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import omnidrop.models
 SOURCE = Path(omnidrop.models.__file__).parent / "fused_triton.py"
 
 
-def test_kernels_bear_no_types_that_triton_would_look_up() -> None:
+def test_kernels_have_no_annotations_that_triton_would_evaluate() -> None:
     kernels = [
         node
         for node in ast.parse(SOURCE.read_text("utf-8")).body

@@ -1,4 +1,4 @@
-"""Joined and padded products give the numbers of the layers they were made of."""
+"""Joined and padded products equal the linear layers they were made from."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_joined_layers(bias: bool, width: int | None) -> None:
     assert torch.equal(second[:, :13], wanted[1])
     assert not first[:, 10:].any()
     assert not second[:, 13:].any()
-    # The layers are as they were, in the same memory.
+    # The layers still give the same results, from the same memory.
     for layer, out in zip(layers, wanted, strict=True):
         assert torch.equal(layer(rows), out)
         assert layer.weight.shape == (out.shape[1], 6)
@@ -54,7 +54,7 @@ def test_joined_layers(bias: bool, width: int | None) -> None:
         assert storage == joined.weight.untyped_storage().data_ptr()
 
 
-def test_a_wider_input() -> None:
+def test_padding_the_input() -> None:
     torch.manual_seed(0)
     layer, rows = linear(10, 6), torch.cat([whole(5, 10), torch.zeros(5, 6)], 1)
     wanted = layer(rows[:, :10])
@@ -67,7 +67,7 @@ def test_a_wider_input() -> None:
     assert widen(layer, 10) == Product(layer.weight, layer.bias)
 
 
-def test_other_layers_are_left_alone() -> None:
+def test_other_layers_are_not_changed() -> None:
     class Quantised(nn.Linear):
         pass
 

@@ -1,4 +1,4 @@
-"""Which kernel attention asks for, and the kernels' stand-ins against torch's own."""
+"""Which attention kernel is chosen, and the planless kernels against torch's attention."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ GPU = torch.device("cuda")
 
 
 @pytest.mark.parametrize("device", ["cpu", "mps", "meta"])
-def test_off_cuda_nothing_is_chosen(device: str) -> None:
+def test_on_other_devices_torch_chooses(device: str) -> None:
     for rows, keys, shared in [(1, 9, False), (70, 900, False), (PLANNED_FROM, PLANNED_FROM, True)]:
         assert choose(torch.device(device), rows, keys, shared=shared) is Choice.TORCH
 
 
-def test_a_plan_is_built_for_many_rows_of_one_length_alone() -> None:
+def test_a_plan_is_built_only_for_many_rows_of_one_length() -> None:
     many = PLANNED_FROM
     assert choose(GPU, many, many, shared=True) is Choice.TORCH
     assert choose(GPU, many, many, shared=False) is Choice.PLANLESS
@@ -57,7 +57,7 @@ def test_planless_attention_is_attention(heads, kv_heads, rows, causal) -> None:
 
 
 @pytest.mark.parametrize("used", [1, 7, 32])
-def test_what_is_behind_the_tokens_that_count_is_not_seen(used: int) -> None:
+def test_spare_room_is_not_attended_to(used: int) -> None:
     query, key, value = (x[:1] for x in qkv(1, 32))
     filled = Filled(
         torch.tensor([used], dtype=torch.int32),

@@ -1,4 +1,4 @@
-"""Devices, dtypes, quantisation, both layouts of a checkpoint, and what can be wrong with one."""
+"""Loading: devices, dtypes, quantisation, both layouts of a checkpoint, damaged checkpoints."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_both_layouts_hold_the_same_model(thinker_folder, hub_folder):
     assert hub.info.parameters == ours.info.parameters
 
 
-def test_the_config_is_read_in_the_hubs_words(hub_folder):
+def test_the_config_is_read_with_the_hubs_names(hub_folder):
     config = load(hub_folder)._thinker.config
     wanted = thinker_config()
     assert config.text_config.rope_parameters["mrope_section"] == [4, 2, 2]
@@ -46,7 +46,7 @@ def test_the_config_is_read_in_the_hubs_words(hub_folder):
     assert config.video_token_id == wanted["video_token_index"]
 
 
-def test_loading_stays_off_the_network(hub_folder, monkeypatch):
+def test_loading_uses_no_network(hub_folder, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("network")
 
@@ -61,13 +61,13 @@ def test_loading_prints_nothing(hub_folder, capfd):
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_dtype_is_as_asked(thinker_folder, dtype):
+def test_dtype_is_as_requested(thinker_folder, dtype):
     adapter = load(thinker_folder, dtype=dtype)
     assert adapter.info.dtype == dtype
     assert adapter.embed(torch.tensor([1])).dtype == getattr(torch, dtype)
 
 
-def test_dtype_by_itself(tmp_path, monkeypatch):
+def test_default_dtype(tmp_path, monkeypatch):
     half = tiny_thinker(tmp_path / "half", dtype=torch.bfloat16, layers=4)
     cpu = torch.device("cpu")
     location = resolve(options(half))
@@ -96,7 +96,7 @@ def test_dtype_by_itself(tmp_path, monkeypatch):
     ],
     ids=str,
 )
-def test_options_that_cannot_be_meant(settings):
+def test_invalid_options_are_refused(settings):
     with pytest.raises(UsageError):
         LoadOptions(**settings)
 
@@ -111,7 +111,7 @@ def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert str(loading.pick_device("auto")) == "cuda:0"
-    with pytest.raises(ModelError, match="sees 1 CUDA"):
+    with pytest.raises(ModelError, match="finds 1 CUDA"):
         loading.pick_device("cuda:1")
 
 
@@ -155,7 +155,7 @@ def test_only_the_decoder_is_quantised(hub_folder, kind):
     assert len(found) == 6 * 7
     assert all(".layers." in name for name in found)
     assert not any(part in name for name in found for part in ("visual", "audio_tower", "lm_head"))
-    # Towers are untouched, and the decoder is close to what it was.
+    # The encoders are unchanged, and the decoder is close to the original.
     patches = torch.randn(64, 1176)
     torch.testing.assert_close(
         adapter.encode_video(patches, (1, 8, 8)).planes,
@@ -167,7 +167,7 @@ def test_only_the_decoder_is_quantised(hub_folder, kind):
     assert float((out - wanted).norm() / wanted.norm()) < 0.2
 
 
-def test_quantising_the_wrong_parts_is_noticed(thinker_folder):
+def test_quantising_the_wrong_parts_is_an_error(thinker_folder):
     from bitsandbytes.nn import Linear4bit
 
     adapter = load(thinker_folder)
@@ -184,7 +184,7 @@ def copy(folder: Path, to: Path) -> Path:
     return to
 
 
-def test_weights_that_are_not_there_are_not_made_up(hub_folder, tmp_path):
+def test_missing_weights_are_an_error(hub_folder, tmp_path):
     folder = copy(hub_folder, tmp_path / "m")
     file = folder / "model-00002-of-00003.safetensors"
     state = load_file(file)
@@ -203,7 +203,7 @@ def test_weights_of_another_shape_are_refused(thinker_folder, tmp_path):
         load_adapter(options(folder))
 
 
-def test_a_config_that_makes_no_sense_is_refused(thinker_folder, tmp_path):
+def test_an_invalid_config_is_refused(thinker_folder, tmp_path):
     folder = copy(thinker_folder, tmp_path / "m")
     config = json.loads((folder / "config.json").read_text())
     config["text_config"]["hidden_size"] = "wide"
@@ -212,7 +212,7 @@ def test_a_config_that_makes_no_sense_is_refused(thinker_folder, tmp_path):
         load_adapter(options(folder))
 
 
-def test_a_tokenizer_that_makes_no_sense_is_refused(thinker_folder, tmp_path):
+def test_an_invalid_tokenizer_is_refused(thinker_folder, tmp_path):
     folder = copy(thinker_folder, tmp_path / "m")
     (folder / "tokenizer.json").write_text("{}")
     with pytest.raises(ModelError, match="cannot be loaded"):
@@ -249,7 +249,7 @@ def test_a_model_that_does_not_fit_is_not_loaded(thinker_folder, monkeypatch):
     assert MemoryEstimate(5, 0, None, None, 1, "").fits
 
 
-def test_memory_that_runs_out_while_loading(thinker_folder, monkeypatch):
+def test_running_out_of_memory_while_loading(thinker_folder, monkeypatch):
     def fail(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")
 

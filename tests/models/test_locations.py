@@ -1,4 +1,4 @@
-"""Names, aliases, the hub's cache, and folders that are no complete model."""
+"""Finding models: names, aliases, the hub's cache, and incomplete or damaged folders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def put(hub: Path, folder: Path, repository: str = REPOSITORY) -> Path:
-    """Lay a checkpoint out as the hub's cache holds it."""
+    """Copy a checkpoint into the layout of the hub's cache."""
     place = hub / ("models--" + repository.replace("/", "--"))
     (place / "refs").mkdir(parents=True)
     (place / "refs" / "main").write_text("a" * 40)
@@ -72,7 +72,7 @@ def test_without_a_name_a_cached_model_comes_before_the_demo(hub, demo, hub_fold
     assert find("3B", offline=True).folder == found.folder
 
 
-def test_half_a_download_is_no_model(hub, hub_folder):
+def test_an_incomplete_download_is_not_a_model(hub, hub_folder):
     assert cached(REPOSITORY) is None
     folder = put(hub, hub_folder)
     assert cached(REPOSITORY) == folder
@@ -82,7 +82,7 @@ def test_half_a_download_is_no_model(hub, hub_folder):
         find("3b", offline=True)
 
 
-def test_known_models_say_which_are_here(hub, demo, hub_folder):
+def test_known_models_list_which_are_on_this_machine(hub, demo, hub_folder):
     put(hub, hub_folder)
     demo_model, small, large = known_models()
     assert (demo_model.alias, demo_model.folder) == ("demo", str(demo))
@@ -99,7 +99,7 @@ def test_the_demo_model_may_be_missing(monkeypatch, tmp_path):
     assert known_models()[0].folder is None
 
 
-def test_the_demo_folder_is_in_the_package_or_beside_it(tmp_path, monkeypatch):
+def test_the_demo_folder_is_in_the_package_or_next_to_it(tmp_path, monkeypatch):
     monkeypatch.setattr(locations, "__file__", str(tmp_path / "omnidrop" / "models" / "x.py"))
     assert locations.demo_folder() == tmp_path / "samples" / "demo-model"
     (tmp_path / "omnidrop" / "_demo").mkdir(parents=True)
@@ -107,23 +107,23 @@ def test_the_demo_folder_is_in_the_package_or_beside_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\0b", "13b", "a/b/c", "../nothing", "Qwen/..?"])
-def test_names_that_are_none(name):
+def test_unknown_names_are_refused(name):
     with pytest.raises(ModelError, match="3b, 7b, demo"):
         find(name)
 
 
 @pytest.mark.parametrize("name", ["~nobody-here/x", "x" * 5000, "/" + "x" * 300])
-def test_names_the_system_will_not_look_at(name):
+def test_names_that_the_system_rejects(name):
     with pytest.raises(ModelError):
         find(name)
 
 
-def test_a_file_is_no_model(hub_folder):
+def test_a_file_is_not_a_model(hub_folder):
     with pytest.raises(ModelError, match="this is a file"):
         find(str(hub_folder / "config.json"))
 
 
-def test_a_model_is_fetched_when_it_may_be(hub, hub_folder, monkeypatch):
+def test_a_model_is_downloaded_if_allowed(hub, hub_folder, monkeypatch):
     asked = []
 
     def download(repository, local_files_only=False, allow_patterns=None):
@@ -139,12 +139,12 @@ def test_a_model_is_fetched_when_it_may_be(hub, hub_folder, monkeypatch):
 
 
 def bare(kind: type[Exception]) -> Exception:
-    """An error of the hub's without the HTTP response that belongs to it."""
+    """An error of the hub library, without its HTTP response."""
     return kind.__new__(kind)
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (bare(RepositoryNotFoundError), "no such model"),
         (bare(GatedRepoError), "permission"),
@@ -155,17 +155,17 @@ def bare(kind: type[Exception]) -> Exception:
     ],
     ids=["unknown", "gated", "offline", "unreachable", "odd", "full"],
 )
-def test_a_hub_that_does_not_deliver(hub, monkeypatch, error, said):
+def test_errors_of_the_hub(hub, monkeypatch, error, message):
     def download(*_, local_files_only=False, **__):
         raise huggingface_hub.errors.LocalEntryNotFoundError("x") if local_files_only else error
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
-    with pytest.raises(ModelError, match=said) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         find("someone/their-model")
     assert caught.value.hint
 
 
-def test_progress_bars_come_back(hub, hub_folder, monkeypatch):
+def test_progress_bars_are_enabled_again(hub, hub_folder, monkeypatch):
     import sys
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: str(hub_folder))
@@ -178,14 +178,14 @@ def test_progress_bars_come_back(hub, hub_folder, monkeypatch):
 
 
 class TestDamage:
-    """Every way of being half a model names the file."""
+    """Every error about an incomplete or damaged model names the file."""
 
     @pytest.fixture
     def folder(self, hub_folder: Path, tmp_path: Path) -> Path:
         return Path(shutil.copytree(hub_folder, tmp_path / "m"))
 
-    def wrong(self, folder: Path, name: str, said: str) -> None:
-        with pytest.raises(ModelError, match=said) as caught:
+    def wrong(self, folder: Path, name: str, message: str) -> None:
+        with pytest.raises(ModelError, match=message) as caught:
             inspect(folder)
         assert Path(str(caught.value.path)).name == name
         assert caught.value.hint
@@ -194,7 +194,7 @@ class TestDamage:
         path = folder / "config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
-    def test_whole(self, folder):
+    def test_undamaged(self, folder):
         assert inspect(folder)["model_type"] == "qwen2_5_omni"
 
     def test_no_config(self, folder):
@@ -202,34 +202,34 @@ class TestDamage:
         self.wrong(folder, "config.json", "missing")
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "\x00"])
-    def test_config_that_is_no_json(self, folder, text):
+    def test_config_that_is_not_json(self, folder, text):
         (folder / "config.json").write_text(text)
-        self.wrong(folder, "config.json", "cannot be read|no JSON object")
+        self.wrong(folder, "config.json", "cannot be read|not a JSON object")
 
     def test_another_family(self, folder):
         self.change(folder, model_type="llama")
-        self.wrong(folder, "config.json", r"llama; OmniDrop runs Qwen2\.5-Omni")
+        self.wrong(folder, "config.json", r"llama; OmniDrop supports Qwen2\.5-Omni")
         self.change(folder, model_type=None)
-        self.wrong(folder, "config.json", "no known type")
+        self.wrong(folder, "config.json", "unknown type")
 
-    def test_config_without_a_part(self, folder):
+    def test_config_with_a_missing_part(self, folder):
         self.change(folder, thinker_config={"text_config": {}})
         self.wrong(folder, "config.json", "no vision_config")
 
-    def test_config_whose_thinker_is_no_object(self, folder):
+    def test_config_whose_thinker_is_not_an_object(self, folder):
         self.change(folder, thinker_config=[1])
         self.wrong(folder, "config.json", "no text_config")
 
-    def test_quantised_already(self, folder):
+    def test_already_quantised(self, folder):
         self.change(folder, quantization_config={"quant_method": "gptq"})
-        self.wrong(folder, "config.json", "quantised already")
+        self.wrong(folder, "config.json", "already quantised")
 
-    def test_an_index_that_leads_elsewhere(self, folder):
+    def test_an_index_with_files_outside_the_folder(self, folder):
         index = {"weight_map": {"thinker.lm_head.weight": "../model-00001-of-00003.safetensors"}}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index))
         self.wrong(folder, "model.safetensors.index.json", "outside")
 
-    def test_json_too_deep(self, folder):
+    def test_json_nested_too_deeply(self, folder):
         (folder / "config.json").write_text("[" * 100_000)
         self.wrong(folder, "config.json", "cannot be read")
 
@@ -239,13 +239,13 @@ class TestDamage:
 
     def test_an_index_without_weights(self, folder):
         (folder / "model.safetensors.index.json").write_text('{"weight_map": {}}')
-        self.wrong(folder, "model.safetensors.index.json", "names no weights")
+        self.wrong(folder, "model.safetensors.index.json", "lists no weights")
 
-    def test_other_formats(self, folder):
+    def test_other_weight_formats(self, folder):
         (folder / "model.safetensors.index.json").unlink()
         self.wrong(folder, "model.safetensors", "missing")
         (folder / "pytorch_model.bin").write_bytes(b"x")
-        self.wrong(folder, "model.safetensors", "safetensors only")
+        self.wrong(folder, "model.safetensors", "no weights in safetensors")
 
     @pytest.mark.parametrize(
         "content",
@@ -259,16 +259,16 @@ class TestDamage:
         ],
         ids=["empty", "short", "long header", "list", "no json", "no entry"],
     )
-    def test_a_file_that_is_no_safetensors(self, folder, content):
+    def test_a_file_that_is_not_safetensors(self, folder, content):
         (folder / "model-00001-of-00003.safetensors").write_bytes(content)
-        self.wrong(folder, "model-00001-of-00003.safetensors", "damaged or cut off")
+        self.wrong(folder, "model-00001-of-00003.safetensors", "damaged or truncated")
 
-    def test_a_file_cut_off(self, folder):
+    def test_a_truncated_file(self, folder):
         file = folder / "model-00003-of-00003.safetensors"
         file.write_bytes(file.read_bytes()[:-5])
-        self.wrong(folder, file.name, "damaged or cut off")
+        self.wrong(folder, file.name, "damaged or truncated")
 
-    def test_a_file_that_may_not_be_read(self, folder, monkeypatch):
+    def test_a_file_without_read_permission(self, folder, monkeypatch):
         opened = Path.open
 
         def refuse(self, mode="r", *args, **settings):
@@ -277,7 +277,7 @@ class TestDamage:
             return opened(self, mode, *args, **settings)
 
         monkeypatch.setattr(Path, "open", refuse)
-        with pytest.raises(ModelError, match="may not be read"):
+        with pytest.raises(ModelError, match="no permission to read"):
             weights(folder)
 
     def test_no_tokenizer(self, folder):

@@ -1,4 +1,4 @@
-"""Free memory as the machine and its container count it, and every way of running out of it."""
+"""Free memory of machine and container, and every kind of out-of-memory error."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_this_machine_has_memory():
     assert device_memory_free(torch.device("cpu")) is None
 
 
-def test_bytes_for_people():
+def test_bytes_as_text():
     assert gigabytes(11_300_000_000) == "11.3 GB"
     assert gigabytes(1_600_000) == "1.6 MB"
 
@@ -55,7 +55,7 @@ def test_bytes_for_people():
     ],
     ids=repr,
 )
-def test_running_out_has_one_error(error, where):
+def test_running_out_of_memory_has_one_error(error, where):
     said = pytest.raises(MemoryShortError, match=f"The {where} ran out of memory. Lower it")
     with said as caught, out_of_memory("Lower it."):
         raise error

@@ -1,4 +1,4 @@
-"""Weights read by `pinned` are those that transformers reads, in every layout and precision."""
+"""Weights read by `pinned` equal those that transformers reads, in every layout and precision."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def read_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Read for the CPU, too, as for a GPU; the names of what was read."""
+    """Read weights for the CPU as for a GPU; returns the list of names read."""
     names: list[str] = []
     read = pinned.PinnedReader.read
 
@@ -139,7 +139,7 @@ def test_a_file_that_ends_while_it_is_read_is_an_error(
     assert read_here
 
 
-def test_files_and_threads_are_given_back(hub_folder: Path) -> None:
+def test_files_and_threads_are_closed(hub_folder: Path) -> None:
     before = set(os.listdir("/proc/self/fd")) if Path("/proc/self/fd").exists() else set()
     with pinned.PinnedReader(CPU) as reader:
         unread = reader.lazy(hub_folder, torch.float32)
@@ -152,6 +152,6 @@ def test_files_and_threads_are_given_back(hub_folder: Path) -> None:
         reader.read(hub_folder, next(iter(unread.values())).weight, 0)
 
 
-def test_only_a_gpu_is_read_for_here() -> None:
+def test_weights_are_read_here_only_for_a_gpu() -> None:
     assert not pinned.reads_pinned(CPU)
     assert pinned.reads_pinned(torch.device("cuda")) == hasattr(os, "preadv")

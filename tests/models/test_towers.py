@@ -1,4 +1,4 @@
-"""Batched towers against the library's own, and against themselves piece by piece."""
+"""Batched encoders against transformers' encoders, and against themselves piece by piece."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def close(a: torch.Tensor, b: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
-def test_vision_equals_the_library(towers, grid):
+def test_vision_equals_transformers(towers, grid):
     visual, _ = towers
     patches = torch.randn(torch.Size(grid).numel(), 1176)
     with torch.inference_mode():
@@ -43,7 +43,7 @@ def test_vision_equals_the_library(towers, grid):
 
 
 @pytest.mark.parametrize("frames", SOUNDS)
-def test_sound_equals_the_library(towers, frames):
+def test_audio_equals_transformers(towers, frames):
     _, audio = towers
     mel = torch.randn(128, frames)
     with torch.inference_mode():
@@ -68,7 +68,7 @@ def test_vision_is_the_same_grid_by_grid(towers, monkeypatch):
     close(tower(patches, grid)[0], whole)
 
 
-def test_sound_is_the_same_window_by_window(towers, monkeypatch):
+def test_audio_is_the_same_window_by_window(towers, monkeypatch):
     _, audio = towers
     tower, mel = AudioTower(audio), torch.randn(128, 1130)
     whole, weights = tower(mel, attention=True)
@@ -95,7 +95,7 @@ def test_joined_products_change_nothing(thinker_folder, grid, inner):
     out, received = tower(patches, grid, attention=True)
     close(out, wanted)
     close(received, scores)
-    # The library's own module still works, on the same memory.
+    # The module of transformers still works, on the same memory.
     assert sum(p.numel() for p in visual.parameters()) == count
     with torch.inference_mode():
         own = visual(patches, grid_thw=torch.tensor([grid])).pooler_output
@@ -129,13 +129,13 @@ def test_windows_of_unequal_length_in_one_call(towers, monkeypatch):
 
 def test_batches_fit_the_device(monkeypatch):
     device = torch.device("cuda")
-    assert qwen2_5_towers.at_once(torch.device("cpu"), 5, 9, 100) == 5
+    assert qwen2_5_towers.batch_size(torch.device("cpu"), 5, 9, 100) == 5
     monkeypatch.setattr(qwen2_5_towers, "device_memory_free", lambda _: 2000)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 1000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 600)
-    assert qwen2_5_towers.at_once(device, 5, 9, 10) == 9
-    assert qwen2_5_towers.at_once(device, 5, 9, 100) == 6
-    assert qwen2_5_towers.at_once(device, 5, 9, 10**6) == 1
+    assert qwen2_5_towers.batch_size(device, 5, 9, 10) == 9
+    assert qwen2_5_towers.batch_size(device, 5, 9, 100) == 6
+    assert qwen2_5_towers.batch_size(device, 5, 9, 10**6) == 1
 
 
 def test_windows_are_batched(towers, monkeypatch):
@@ -212,7 +212,7 @@ def test_attention_received_equals_eager_weights(thinker_folder):
     _, received = AudioTower(audio)(mel, attention=True)
     assert received is not None
     torch.testing.assert_close(received, pairs, rtol=1e-4, atol=1e-5)
-    # Softmax gives every query one unit to hand out; pooling halves it.
+    # The attention of every query sums to one; pooling halves it.
     assert float(received[:50].sum()) == pytest.approx(50.0, rel=1e-4)
 
 
@@ -222,7 +222,7 @@ def test_half_precision_does_not_overflow(thinker_folder):
     )
     holder = model.model if hasattr(model.model, "language_model") else model
     with torch.no_grad():
-        # Past the limit in one channel after the first layer, and back before pairs are summed.
+        # One channel exceeds the limit after the first layer, and is reset before pairs are summed.
         holder.audio_tower.layers[0].fc2.bias[0] = 65500.0
         holder.audio_tower.layers[1].fc2.bias[0] = -50000.0
     mel = torch.randn(128, 300)
@@ -233,7 +233,7 @@ def test_half_precision_does_not_overflow(thinker_folder):
     torch.testing.assert_close(out, wanted, rtol=0, atol=0.02)
 
 
-def test_no_sound_gives_no_tokens(towers):
+def test_no_audio_gives_no_tokens(towers):
     _, audio = towers
     out, received = AudioTower(audio)(torch.empty(128, 0), attention=True)
     assert out.shape == (0, 64)
@@ -250,14 +250,14 @@ def test_wrong_shapes_are_refused(towers):
         AudioTower(audio)(torch.randn(80, 100))
 
 
-def test_window_plans_are_few(towers):
+def test_few_window_plans_are_cached(towers):
     tower = VisionTower(towers[0])
     for width in range(2, 16, 2):
         tower(torch.randn(2 * width, 1176), (1, 2, width))
     assert len(tower._plans) == qwen2_5_towers.PLANS
 
 
-def test_the_real_windows_are_known(thinker_folder):
+def test_window_sizes_of_the_published_config(thinker_folder):
     config = AutoConfig.from_pretrained(thinker_folder)
     assert config.vision_config.window_size == 112
     assert config.audio_config.n_window == 100

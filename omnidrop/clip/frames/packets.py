@@ -18,6 +18,9 @@ import av
 import av.error
 import av.stream
 
+from omnidrop.clip.clock import PLAIN, Corrector, StreamClock
+from omnidrop.clip.container import demux
+
 # Containers round times to about a millisecond; a frame at t must not be missed for that.
 CLOCK_SLACK = 5e-4
 # Codecs reorder by at most 16 frames; with this many packets every frame's successor is known.
@@ -38,11 +41,20 @@ class Damage:
         Time on the file's clock at which the stream's packets end.
     gaps : list of (float, float)
         Spans on the same clock without a frame, long compared with the frame interval.
+    not_numbers : int
+        Audio samples that are no numbers, or beyond any loudness; they are read as silence.
+    inverted : bool
+        Whether an audio channel was inverted, because it would have cancelled another.
+    leapt : float
+        Seconds by which the audio's clock leaps ahead, too many to be a gap; they are left out.
     """
 
     corrupt: set[object] = field(default_factory=set)
     ended: float | None = None
     gaps: list[tuple[float, float]] = field(default_factory=list)
+    not_numbers: int = 0
+    inverted: bool = False
+    leapt: float = 0.0
 
     def add(self, *others: Damage) -> None:
         """Merge the damage found by other readers; what two have met is counted once."""
@@ -61,6 +73,8 @@ class Packets:
         Receives packets that cannot be read, and gaps.
     interval : float
         Usual seconds between frames.
+    clock : StreamClock
+        Applied to every packet; all times here are on the steady clock it gives.
 
     Attributes
     ----------
@@ -74,12 +88,15 @@ class Packets:
         Longest seconds between frames.
     """
 
-    def __init__(self, damage: Damage, interval: float) -> None:
+    def __init__(self, damage: Damage, interval: float, clock: StreamClock = PLAIN) -> None:
         self.window: deque[tuple[float | None, Any]] = deque()
         self.last: Any = None
         self.position = -math.inf
         self.largest_gap = 0.0
         self._damage = damage
+        self._clock = clock
+        self._correct: Corrector | None = None
+        self._before: deque[int | None] = deque(maxlen=3)  # decoding times of packets just read
         self._min_gap = max(_MIN_GAP, 20 * interval)
         self._container: Any = None
         self._source: Any = None
@@ -93,6 +110,7 @@ class Packets:
         self._container, self._source = container, source
         base = source.time_base or Fraction(1)
         self._scale = base.numerator, base.denominator
+        self._correct = None if self._clock.is_plain else Corrector(self._clock, base)
         self._restart()
 
     def seek(self, time: float) -> None:
@@ -103,12 +121,13 @@ class Packets:
         av.error.FFmpegError, OverflowError
             If the file cannot be sought.
         """
-        offset = math.floor((time + CLOCK_SLACK) / self._source.time_base)
+        stored = self._clock.stored(time + CLOCK_SLACK)
+        offset = math.floor(stored / self._source.time_base)
         self._container.seek(offset, stream=self._source)
         self._restart()
 
     def _restart(self) -> None:
-        self._stream = self._container.demux(self._source)
+        self._stream = demux(self._container, self._source)
         self.window.clear()
         self._times.clear()
         self._ended = False
@@ -133,7 +152,11 @@ class Packets:
     def fill_beyond(self, time: float, most: int) -> None:
         """Read until a frame after ``time`` is known, or ``most`` bytes are held."""
         held = sum(packet.size for _, packet in self.window)
-        while self._times[-1] <= time + CLOCK_SLACK and held < most and self._read():
+        while (
+            (not self._times or self._times[-1] <= time + CLOCK_SLACK)
+            and held < most
+            and self._read()
+        ):
             held += self.window[-1][1].size
 
     def _read(self) -> bool:
@@ -167,18 +190,33 @@ class Packets:
                 return None
             except av.error.FFmpegError:
                 self._damage.corrupt.add(("after", self.position))
-                self._stream = self._container.demux(self._source)
+                self._stream = demux(self._container, self._source)
                 continue
-            if packet is None or packet.size:
+            if packet is None:
+                return None
+            if packet.size:
+                if self._correct is not None:
+                    self._pass(packet, self._correct)
                 return packet
             self.last = packet
         return None
+
+    def _pass(self, packet: Any, correct: Corrector) -> None:
+        """Correct a packet's times; those before a joint are not damaged, though they look so."""
+        passed = correct.joints
+        correct(packet)
+        if correct.joints > passed:
+            self._damage.corrupt.difference_update(self._before)
+            self._before.clear()
+        self._before.append(packet.dts)
 
     def _take(self, packet: Any) -> None:
         """Put a packet in the window and record the time of its frame."""
         if packet.is_corrupt:
             self._damage.corrupt.add(packet.dts)
-        time = None if packet.pts is None else self.seconds(packet.pts)
+        # What an edit list leaves out is decoded, and never shown.
+        hidden = packet.pts is None or packet.is_discard
+        time = None if hidden else self.seconds(packet.pts)
         self.window.append((time, packet))
         if time is None:
             return

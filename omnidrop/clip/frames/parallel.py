@@ -17,6 +17,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from omnidrop.clip.frames.large import is_large
 from omnidrop.clip.frames.packets import CLOCK_SLACK, Damage
 from omnidrop.clip.frames.reader import FrameReader
 from omnidrop.clip.prefetch import Gate, Prefetch
@@ -181,11 +182,15 @@ def _until_sequential(
 
 
 def _max_readers(stream: VideoStream) -> int:
+    if is_large(stream.width, stream.height):
+        return 1
     most = _MAX_READERS if stream.width * stream.height <= _LARGE else _MAX_READERS_LARGE
     return min(most, os.cpu_count() or 1)
 
 
 def _is_worth_it(stream: VideoStream, times: Sequence[float]) -> bool:
+    if stream.clock.sequential:
+        return False
     frames = (times[-1] - times[0]) * (stream.average_fps or 25.0) if times else 0.0
     return _max_readers(stream) > 1 and frames * stream.width * stream.height >= _MIN_PIXELS
 

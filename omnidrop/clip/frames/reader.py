@@ -31,14 +31,30 @@ from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from omnidrop.clip.container import media_errors, open_container
+from omnidrop.clip.frames.large import is_large, reduced
 from omnidrop.clip.frames.packets import CLOCK_SLACK, Damage, Packets, discard_other_streams
+from omnidrop.clip.frames.picture import hdr_divisor, tone_mapped, without_combs
 from omnidrop.clip.probe import VideoStream
 
 _SEEK_GAP = 3.0  # seconds between samples above which seeking may be faster than decoding
 _MAX_HELD = 32 << 20  # bytes of packets held while searching for a key frame
 # By default PyAV 17 starts threads for every frame it converts, which takes longer than converting.
-_ONE_THREAD: dict[str, Any] = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
+_PYAV = int(av.__version__.split(".")[0])
+_ONE_THREAD: dict[str, Any] = {"threads": 1} if _PYAV >= 17 else {}
 _SMALL = 320 * 240 * 60  # pixels in a clip below which decoder threads cost more than they save
+
+
+_RGB_DEFAULT = 5  # SWS_CS_DEFAULT: no matrix of its own
+
+
+def _matrix(frame: Any) -> dict[str, int]:
+    """Return the arguments that make PyAV before 17 use the frame's own colour matrix.
+
+    It ignores the matrix unless source and target differ, and decodes BT.709 as BT.601.
+    """
+    if _PYAV >= 17 or frame.colorspace not in (1, 4, 7, 9, 10):
+        return {}
+    return {"src_colorspace": int(frame.colorspace), "dst_colorspace": _RGB_DEFAULT}
 
 
 class FrameReader:
@@ -57,7 +73,8 @@ class FrameReader:
     Attributes
     ----------
     sequential_only : bool
-        True once decoding from a key frame has failed: neither seek nor skip any more.
+        True once decoding from a key frame has failed, and for streams with a broken clock:
+        neither seek nor skip any more.
 
     Notes
     -----
@@ -74,6 +91,7 @@ class FrameReader:
     ``_sent``            latest frame given to the decoder since it was last empty (-inf)
     ``_searched``        sample time up to which a key frame to skip to was searched (-inf)
     ``_intra``           every frame is a key frame (fixed per file)
+    ``_counted``         frames decoded of a stream whose frames carry no times
     ``_cancelled``       set from another thread to end `frames`
     ===================  ========================================================================
     """
@@ -84,8 +102,8 @@ class FrameReader:
         self.path = path
         self.stream = stream
         self.damage = damage
-        self.sequential_only = False
-        self._packets = Packets(damage, 1.0 / (stream.average_fps or 25.0))
+        self.sequential_only = stream.clock.sequential
+        self._packets = Packets(damage, 1.0 / (stream.average_fps or 25.0), stream.clock)
         self._threads = threads
         self._cancelled = False
         self._stack = ExitStack()
@@ -103,6 +121,7 @@ class FrameReader:
         self._back = 0.0
         self._sent = -math.inf
         self._searched = -math.inf
+        self._counted = 0
 
     def key_frame_near(self, time: float) -> float | None:
         """Return the time of the key frame that seeking to ``time`` reaches, or None.
@@ -162,7 +181,8 @@ class FrameReader:
                     self._open()
                 for times in spans:
                     self._times = times
-                    if moved or (times and times[0] > self.stream.start + 1.0):
+                    late = bool(times) and times[0] > self.stream.start + 1.0
+                    if moved or (late and not self.stream.clock.sequential):
                         self._seek(times[0])
                     moved = True
                     number = -1
@@ -200,10 +220,21 @@ class FrameReader:
             return
         self.damage.ended = self._packets.position
         for rest in range(number, len(times)):
-            if times[rest] > self._packets.position + max(0.5, self.largest_gap):
+            if self._is_cut_off() and times[rest] > self._held_until():
                 return
             image = self._convert(held) if image is None else image
             yield rest, image
+
+    def _held_until(self) -> float:
+        """Return until when the last frame of a file that is cut off counts as on screen."""
+        return self._packets.position + max(0.5, self.largest_gap)
+
+    def _is_cut_off(self) -> bool:
+        """Whether the stream ends before its announced end; a whole one holds its last frame."""
+        stream = self.stream
+        if not stream.own_duration or stream.duration is None:
+            return False
+        return self._held_until() < stream.start + stream.duration
 
     def _time(self, frame: Any, now: float) -> float:
         if frame.pts is not None:
@@ -214,8 +245,27 @@ class FrameReader:
         """Return a decoded frame as RGB, rotated for display: uint8, (3, H, W)."""
         # By name, because PyAV 14 takes no numbers. Without it full-range colours are stretched.
         spread = {1: "MPEG", 2: "JPEG"}.get(int(frame.color_range))
-        rgb = self._scaler.reformat(frame, format="rgb24", src_color_range=spread, **_ONE_THREAD)
-        image = torch.from_numpy(np.ascontiguousarray(rgb.to_ndarray())).permute(2, 0, 1)
+        scaled: dict[str, Any] = {}
+        if is_large(frame.width, frame.height):
+            width, height = reduced(frame.width, frame.height)
+            scaled = {"width": width, "height": height, "interpolation": "AREA"}
+        elif self.stream.transfer and (part := hdr_divisor(frame.width, frame.height)) > 1:
+            size = {"width": frame.width // part, "height": frame.height // part}
+            scaled = {**size, "interpolation": "AREA"}
+        rgb = self._scaler.reformat(
+            frame,
+            format="rgb48le" if self.stream.transfer else "rgb24",
+            src_color_range=spread,
+            **scaled,
+            **_matrix(frame),
+            **_ONE_THREAD,
+        )
+        pixels = rgb.to_ndarray()
+        if frame.interlaced_frame and not scaled:
+            pixels = without_combs(pixels)
+        if self.stream.transfer:
+            pixels = tone_mapped(pixels, self.stream.transfer)
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)
         if self.stream.mirrored:
             image = image.flip(2)
         if self.stream.rotation:  # torch copies the frame even for no rotation
@@ -231,7 +281,9 @@ class FrameReader:
         discard_other_streams(self._container, self._source)
         self._context = self._source.codec_context
         size = self.stream.width * self.stream.height
-        if self._threads is not None or (self.stream.frames or 10**6) * size < _SMALL:
+        if is_large(self.stream.width, self.stream.height):
+            self._context.thread_count = 1  # each thread holds frames
+        elif self._threads is not None or (self.stream.frames or 10**6) * size < _SMALL:
             self._context.thread_count = self._threads or 1
         else:
             self._context.thread_type = "AUTO"
@@ -242,6 +294,7 @@ class FrameReader:
         self._context.skip_frame = "DEFAULT"
         self._context.open(strict=False)
         self._packets.open(self._container, self._source)
+        self._counted = 0
         self._reset()
 
     def _seek_packets(self, time: float) -> None:
@@ -384,6 +437,10 @@ class FrameReader:
             self.damage.corrupt.add(None if packet is None else packet.dts)
             return
         for frame in frames:
+            if self.stream.clock.interval is not None:
+                seconds = self.stream.start + self._counted * self.stream.clock.interval
+                frame.pts = round(seconds / self._source.time_base)
+                self._counted += 1
             time = self._time(frame, math.inf)
             if time < self._first_valid:
                 continue

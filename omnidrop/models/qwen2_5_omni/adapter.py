@@ -1,7 +1,7 @@
-"""Qwen2.5-Omni's thinker behind the `Adapter`: the library's own layers, our own order of calls.
+"""The `Adapter` of Qwen2.5-Omni's thinker: runs the weights of transformers' modules.
 
-Both module layouts of the library are known: the towers and the text model hang directly under
-the thinker (transformers 5.17) or all under its `model` (5.23).
+Both module layouts of transformers are supported: encoders and text model directly under the
+thinker (transformers 5.17), or all under its `model` (5.23).
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from omnidrop.models.kernels import Choice
 from omnidrop.models.qwen2_5_omni.encoders import AudioTower, VisionTower
 from omnidrop.models.qwen2_5_omni.sizes import NAME, media_specs, shapes
 from omnidrop.models.qwen2_5_omni.template import template
-from omnidrop.shapes import MLP_ROWS
+from omnidrop.shapes import MLP_ROWS, MLP_ROWS_GPU
 
 THINKER = reference.Qwen2_5OmniThinkerForConditionalGeneration
 
-#: Up to so many new rows attend to cached keys without repeating the keys for each head.
+#: Up to this many new rows attend to cached keys without repeating the keys for each head.
 FEW_ROWS = 256
 
 
 class QwenOmniAdapter(Adapter):
-    """Adapter over a loaded thinker.
+    """Adapter of a loaded thinker.
 
     Parameters
     ----------
@@ -39,9 +39,9 @@ class QwenOmniAdapter(Adapter):
         A `Qwen2_5OmniThinkerForConditionalGeneration` on one device.
     tokenizer : PreTrainedTokenizerFast
     name : str
-        For `ModelInfo`.
+        Name in `ModelInfo`.
     folder : Path, optional
-        Checkpoint folder, for its own limits on frames and sound.
+        The checkpoint's folder, for its limits on frames and audio.
     demo : bool
     quantization : str or None
     parameters : int, optional
@@ -50,7 +50,7 @@ class QwenOmniAdapter(Adapter):
     Raises
     ------
     ModelError
-        If the tokenizer and the config do not fit each other.
+        If the tokenizer does not match the config.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class QwenOmniAdapter(Adapter):
     def _attend(
         self, index: int, hidden: torch.Tensor, rotary: Rotary, cache: LayerCache
     ) -> torch.Tensor:
-        """Return what a layer's attention adds to the rows."""
+        """Return the output of a layer's attention."""
         layer, attention = self._layers[index], self._layers[index].self_attn
         past = cache.length(index)
         normed = _normed(layer.input_layernorm, hidden)
@@ -162,7 +162,7 @@ class QwenOmniAdapter(Adapter):
         past: int,
         shared: bool,
     ) -> torch.Tensor:
-        """Attend from new rows over `past` keys and their own."""
+        """Attend from new rows to `past` cached keys and their own."""
         rows = queries.shape[2]
         if past and rows > 1 and self._implementation == "sdpa":
             choice = kernels.choose(queries.device, rows, past + rows, shared=shared)
@@ -175,14 +175,14 @@ class QwenOmniAdapter(Adapter):
         return attend(attention, queries, keys, values, mask, shared=shared)
 
     def _add_mlp(self, mlp: Any, rows: torch.Tensor, normed: torch.Tensor) -> None:
-        """Add to the rows what `mlp` makes of their norms, with one wide tensor less."""
+        """Add the output of `mlp` to the rows, with one wide tensor fewer in memory."""
         if not self._silu:
             rows += mlp(normed)
             return
         wide = fused.silu_mul(mlp.gate_proj(normed), mlp.up_proj(normed))
         down = mlp.down_proj
         if wide.is_cuda and type(down) is torch.nn.Linear and down.bias is None:
-            rows[0].addmm_(wide[0], down.weight.t())  # the product adds, with no pass of its own
+            rows[0].addmm_(wide[0], down.weight.t())  # fused product and addition
         else:
             rows += down(wide)
 
@@ -194,7 +194,7 @@ class QwenOmniAdapter(Adapter):
     def _update_cache(
         self, index: int, normed: torch.Tensor, rotary: Rotary, cache: LayerCache
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put keys and values of normed rows into the cache; return all it holds of the layer."""
+        """Append keys and values of normed rows to the cache; return all of the layer."""
         attention = self._layers[index].self_attn
         keys = _rotated(attention.k_proj(normed), attention.head_dim, rotary)
         values = _heads(attention.v_proj(normed), attention.head_dim)
@@ -212,11 +212,12 @@ class QwenOmniAdapter(Adapter):
 
 
 def _slabs(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    return rows.chunk(max(1, -(-rows.shape[1] // MLP_ROWS)), 1)
+    most = MLP_ROWS_GPU if rows.is_cuda else MLP_ROWS
+    return (rows,) if rows.shape[1] <= most else rows.chunk(-(-rows.shape[1] // most), 1)
 
 
 def _normed(norm: Any, hidden: torch.Tensor) -> torch.Tensor:
-    """Norm the rows in chunks, so that the norm's float32 copy is bounded."""
+    """Normalise the rows in chunks, to bound the size of the float32 copy."""
     if hidden.is_cuda or hidden.shape[1] <= MLP_ROWS:
         return fused.rms_norm(hidden, norm.weight, norm.variance_epsilon)
     normed = torch.empty_like(hidden)
@@ -243,7 +244,7 @@ def _stop_ids(thinker: Any, end_of_turn: int) -> frozenset[int]:
 
 
 def _fingerprint(holder: Any) -> str:
-    """Return a hash of the encoders' last projections; the dtype they are loaded in is no part."""
+    """Return a hash of the encoders' last projections; it does not depend on the dtype loaded."""
     digest = hashlib.sha256()
     for weight in (holder.audio_tower.proj.weight, holder.visual.merger.mlp[-1].weight):
         digest.update(str(tuple(weight.shape)).encode())

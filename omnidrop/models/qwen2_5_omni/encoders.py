@@ -1,8 +1,8 @@
-"""The encoders of Qwen2.5-Omni, run over the library's weights with equal windows batched.
+"""The encoders of Qwen2.5-Omni with windows of equal size in one batch, on transformers' weights.
 
-The reference runs one attention call per window and layer; here all windows of one size are one
-call. Attention never crosses a frame (vision) or a window of 2 s (audio), so both work
-through any number of frames or seconds in batches of bounded size.
+The reference makes one attention call per window and layer; here all windows of one size are one
+call. Attention never crosses a frame (vision) or a window of 2 s (audio), so both encoders process
+any number of frames or seconds in batches of bounded size.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from omnidrop.models.uploading import Upload
 from omnidrop.models.windows import Windows, attend_by_length, varlen_attention, window_bounds
 from omnidrop.shapes import VISION_BATCH, VISION_BATCH_GPU
 
-#: Windows (2 s each) that pass the audio encoder together.
+#: Windows (2 s each) in a batch of the audio encoder.
 AUDIO_BATCH = 64
 #: The same on a GPU.
 AUDIO_BATCH_GPU = 256
 #: Share of a GPU's free memory that a batch may take.
 BATCH_SHARE = 0.25
-#: Frame sizes whose window plan is remembered.
+#: Frame sizes whose window plan is cached.
 PLANS = 4
 
 
 def attention_received(query: Tensor, key: Tensor, scaling: float) -> Tensor:
-    """Return what each token of a window is given: mean over heads, summed over queries.
+    """Return the attention each token of a window receives: mean over heads, sum over queries.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def attention_received(query: Tensor, key: Tensor, scaling: float) -> Tensor:
     Tensor, (b, n) float32
     """
     heads = query.shape[2]
-    # One head at a time: the weights of all heads of a batch would be the largest tensor here.
+    # One head at a time: attention weights of all heads would be the largest tensor here.
     total = torch.zeros(query.shape[:2], dtype=torch.float32, device=query.device)
     for head in range(heads):
         scores = query[:, :, head].float() @ key[:, :, head].float().transpose(1, 2)
@@ -52,16 +52,16 @@ def attention_received(query: Tensor, key: Tensor, scaling: float) -> Tensor:
     return total / heads
 
 
-def at_once(device: torch.device, usual: int, on_gpu: int, size: int) -> int:
-    """Return how many items a tower takes together.
+def batch_size(device: torch.device, usual: int, on_gpu: int, size: int) -> int:
+    """Return the batch size of an encoder.
 
     Parameters
     ----------
     device : torch.device
     usual : int
-        On any device that has no memory of its own.
+        Batch size on a device without its own memory.
     on_gpu : int
-        On one that has, while there is room.
+        Largest batch size on a device with its own memory.
     size : int
         Bytes that an item takes there.
 
@@ -73,13 +73,13 @@ def at_once(device: torch.device, usual: int, on_gpu: int, size: int) -> int:
     free = device_memory_free(device)
     if free is None:
         return usual
-    # What PyTorch holds without using it is free, too.
+    # Memory that PyTorch has reserved but does not use is free, too.
     free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return max(1, min(on_gpu, int(BATCH_SHARE * free) // size))
 
 
 class Products(NamedTuple):
-    """A vision block's products, joined and padded; see `omnidrop.models.joining`.
+    """A vision block's matrix products, joined and padded; see `omnidrop.models.joining`.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Products(NamedTuple):
 
     @classmethod
     def of(cls, block: Any) -> Products | None:
-        """Join a block's products; None where its layers are not plain ones."""
+        """Join a block's products; None if its linear layers are not plain ones."""
         attn, mlp = block.attn, block.mlp
         inner = padded(mlp.gate_proj.out_features)
         qkv = join((attn.q, attn.k, attn.v))
@@ -111,10 +111,10 @@ class VisionTower:
     Parameters
     ----------
     module : Module
-        The library's vision encoder.
+        The vision encoder of transformers.
     joined : bool, optional
-        Join the products of a block, and pad them to widths that fast kernels take. The module's
-        parameters become views of the joined ones. Default: on a CUDA device.
+        Join the matrix products of a block and pad them for fast kernels. The module's parameters
+        become views of the joined ones. Default: only on a CUDA device.
     """
 
     def __init__(self, module: Any, *, joined: bool | None = None) -> None:
@@ -152,21 +152,21 @@ class VisionTower:
         return torch.cat(parts), torch.cat(received) if received else None
 
     def _step(self, frames: int, size: int) -> int:
-        """Return how many of the frames, of `size` patches each, go together."""
+        """Return how many frames, of `size` patches each, are in a batch."""
         config, device = self._module.config, self._upload.device
         wide = 6 * config.hidden_size + 3 * config.intermediate_size
         pixels = self._module.patch_embed.proj.weight[0].numel()
         room = (wide + pixels) * self._upload.dtype.itemsize
-        step = max(1, at_once(device, VISION_BATCH, VISION_BATCH_GPU, room) // size)
+        step = max(1, batch_size(device, VISION_BATCH, VISION_BATCH_GPU, room) // size)
         if device.type == "cpu":
             return step
-        batches = -(-frames // step)  # of one size: a small last one would be slow for its size
+        batches = -(-frames // step)  # of equal size: a small last batch would be inefficient
         return -(-frames // batches) if batches else step
 
     def _frames(
         self, rows: Tensor, size: int, plan: Windows, attention: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Run a batch of whole frames, (b · size, channels · pixels) in the tower's dtype."""
+        """Encode a batch of whole frames, (b · size, channels · pixels) in the encoder's dtype."""
         module, unit = self._module, self._merge**2
         hidden = self._embed(rows)
         frames, width = hidden.shape[0] // size, hidden.shape[1]
@@ -194,9 +194,9 @@ class VisionTower:
         return merged.flatten(0, 1), received
 
     def _bounds(self, plan: Windows, frames: int, like: Tensor) -> Tensor | None:
-        """Return where the windows of a batch begin and end, for attention in one call.
+        """Return the bounds of a batch's windows, for attention in one call.
 
-        None where all are of one length, and where PyTorch has no such call.
+        None if all windows have one length, or PyTorch has no such call.
         """
         if (
             len(plan.groups) == 1
@@ -210,9 +210,9 @@ class VisionTower:
         return window_bounds(plan.groups, frames).pin_memory().to(like.device, non_blocking=True)
 
     def _embed(self, rows: Tensor) -> Tensor:
-        """Embed patches: the library's convolution, whose windows do not overlap, as a product.
+        """Embed patches: a convolution without overlap, computed as a matrix product.
 
-        In 16 bits on a CPU the two round differently now and then, so there it stays as it is.
+        In 16 bits on a CPU the two sometimes round differently, so there the convolution is used.
         """
         embed = self._module.patch_embed
         if rows.device.type == "cpu" and rows.dtype != torch.float32:
@@ -223,7 +223,7 @@ class VisionTower:
     def _queries_keys_values(
         attn: Any, products: Products | None, normed: Tensor, plan: Windows, frames: int
     ) -> tuple[Tensor, ...]:
-        """Return turned queries, turned keys and values, (frames, size, heads, head_dim) each."""
+        """Return rotated queries and keys, and values, (frames, size, heads, head_dim) each."""
         heads, width = attn.num_heads, normed.shape[-1]
         shape = (frames, normed.shape[0] // frames, heads, width // heads)
         if products is None:
@@ -233,7 +233,7 @@ class VisionTower:
             )
             return query, key, attn.v(normed).view(shape)
         both, value = products.qkv(normed).split((2 * width, width), dim=-1)
-        # Queries and keys are turned as heads of one kind, where they lie.
+        # Queries and keys are rotated in one call, in place.
         both = both.view(*shape[:2], 2 * heads, shape[3])
         fused.rotate(both, plan.cos, plan.sin, inplace=True)
         return *both.chunk(2, dim=2), value.view(shape)
@@ -251,7 +251,7 @@ class VisionTower:
         -------
         Tensor, (frames · size, width)
         Tensor or None, (frames, size) float32
-            What each patch received, if `weights` are asked for.
+            Attention that each patch received, if `weights` is true.
         """
         frames, size, heads, _ = states[0].shape
         parts, scores, first = [], [], 0
@@ -296,7 +296,7 @@ class VisionTower:
         places = torch.stack(
             torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
         )
-        # (h, w) of each patch, by token, then within the token: the order patches come in.
+        # (h, w) of each patch, by token, then within the token: the order of the input.
         places = places.view(2, rows, merge, columns, merge).permute(1, 3, 2, 4, 0)
         places = places.reshape(rows * columns, merge**2, 2)[order].reshape(-1, 2).to(device)
         cos, sin = (
@@ -326,7 +326,7 @@ class AudioTower:
     Parameters
     ----------
     module : Module
-        The library's audio encoder.
+        The audio encoder of transformers.
     """
 
     def __init__(self, module: Any) -> None:
@@ -369,17 +369,17 @@ class AudioTower:
         return pooled, scores[: len(scores) // 2 * 2].unflatten(0, (-1, 2)).mean(1)
 
     def _step(self, windows: int) -> int:
-        """Return how many of the windows go together."""
+        """Return how many windows are in a batch."""
         config, device = self._module.config, self._upload.device
         wide = 10 * config.d_model + 2 * config.encoder_ffn_dim
         room = self._window * wide * self._upload.dtype.itemsize
-        step = at_once(device, AUDIO_BATCH, AUDIO_BATCH_GPU, room)
+        step = batch_size(device, AUDIO_BATCH, AUDIO_BATCH_GPU, room)
         if device.type == "cpu" or not windows:
             return step
         return -(-windows // -(-windows // step))
 
     def _windows(self, mel: Tensor, attention: bool) -> tuple[Tensor, Tensor | None]:
-        """Run windows of one length, (b, mel_bins, f) in the tower's dtype."""
+        """Encode windows of one length, (b, mel_bins, f) in the encoder's dtype."""
         module = self._module
         hidden = F.gelu(module.conv2(F.gelu(module.conv1(mel)))).transpose(1, 2)
         table = module.positional_embedding.positional_embedding

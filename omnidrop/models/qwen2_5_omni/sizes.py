@@ -1,4 +1,4 @@
-"""Qwen2.5-Omni's sizes, and what its encoders ask of frames and audio."""
+"""Reads Qwen2.5-Omni's sizes and its requirements on frames and audio from a checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "Qwen2.5-Omni"
 
 
 def shapes(config: Any) -> Shapes:
-    """Return the sizes of a thinker by its config (`Qwen2_5OmniThinkerConfig`)."""
+    """Return the sizes in a thinker's config (`Qwen2_5OmniThinkerConfig`)."""
     return Shapes(
         text_shape(config.text_config),
         vision_shape(config.vision_config),
@@ -23,7 +23,7 @@ def shapes(config: Any) -> Shapes:
 
 
 def text_shape(config: Any) -> TextShape:
-    """Return the sizes of the decoder by its config."""
+    """Return the sizes in the decoder's config."""
     heads = int(config.num_attention_heads)
     return TextShape(
         layers=int(config.num_hidden_layers),
@@ -37,7 +37,7 @@ def text_shape(config: Any) -> TextShape:
 
 
 def vision_shape(config: Any) -> VisionShape:
-    """Return the sizes of the vision encoder by its config."""
+    """Return the sizes in the vision encoder's config."""
     return VisionShape(
         layers=int(config.depth),
         hidden=int(config.hidden_size),
@@ -53,7 +53,7 @@ def vision_shape(config: Any) -> VisionShape:
 
 
 def audio_shape(config: Any) -> AudioShape:
-    """Return the sizes of the audio encoder by its config."""
+    """Return the sizes in the audio encoder's config."""
     return AudioShape(
         layers=int(config.encoder_layers),
         hidden=int(config.d_model),
@@ -66,13 +66,13 @@ def audio_shape(config: Any) -> AudioShape:
 
 
 def media_specs(folder: Path | None, config: Any) -> tuple[VideoSpec, AudioSpec]:
-    """Return what the encoders ask of frames and audio.
+    """Return the encoders' requirements on frames and audio.
 
     Limits on pixels come from a file about *video*: `video_preprocessor_config.json`, or the
-    `video_processor` part of `processor_config.json`, or a `preprocessor_config.json` that does
-    not describe an image processor. The hub's own `preprocessor_config.json` does, and its limits
-    are for images: the reference replaces them by 128·28² and 768·28² for video. Limits above
-    those, wherever they are found, are taken for limits on images, too.
+    `video_processor` part of `processor_config.json`, or a `preprocessor_config.json` that does not
+    describe an image processor. The hub's `preprocessor_config.json` describes one, so its limits
+    are for images, and the reference replaces them by 128·28² and 768·28² for video. Limits larger
+    than these are taken as limits for images in any file.
 
     Parameters
     ----------
@@ -113,7 +113,7 @@ def media_specs(folder: Path | None, config: Any) -> tuple[VideoSpec, AudioSpec]
 
 
 def _preprocessors(folder: Path | None) -> dict[str, dict[str, Any]]:
-    """Settings about video, and settings about anything, from a checkpoint's files."""
+    """Return the settings for video and the general settings of a checkpoint's files."""
     if folder is None:
         return {"video": {}, "general": {}}
     whole = _json(folder / "processor_config.json")

@@ -1,9 +1,9 @@
 """Qwen2.5-Omni's prompt: chat, order and M-RoPE positions of a clip's tokens, audio tokens.
 
-Equal to the reference's (`Qwen2_5OmniProcessor.replace_video_with_audio_token` for the order and
-`get_rope_index` for the positions, transformers), quirks included, without its loop over every
-token. The two disagree with each other now and then: one counts in float64, the other in float32
-cut off to integers.
+The results equal the reference's (transformers: `Qwen2_5OmniProcessor.
+replace_video_with_audio_token` for the order, `get_rope_index` for the positions), quirks included,
+without its loop over every token. The two sometimes disagree with each other: the first counts in
+float64, the second in float32 truncated to integers.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ SPECIALS = {
 
 
 def audio_token_count(mel_frames: int) -> int:
-    """Return the tokens that the audio encoder makes of so many log-mel frames.
+    """Return the number of tokens that the audio encoder makes of `mel_frames` frames.
 
     Notes
     -----
@@ -57,7 +57,7 @@ class QwenOmniTemplate(ChatML):
     vision_bos, vision_eos, audio_bos, audio_eos : int
         Ids around video and audio.
     positions_per_second : int
-        Temporal positions per second of clip; audio has as many tokens.
+        Temporal positions per second of clip, and audio tokens per second.
     seconds_per_chunk : float
         Length of one interleave unit in seconds.
     merge : int
@@ -99,7 +99,7 @@ class QwenOmniTemplate(ChatML):
         return torch.int64
 
     def audio_tokens(self, mel_frames: int) -> int:
-        """Return the audio tokens of so many log-mel frames."""
+        """Return the number of audio tokens of `mel_frames` log-mel frames."""
         return audio_token_count(mel_frames)
 
     def next_position(self, positions: torch.Tensor) -> int | float:
@@ -135,7 +135,7 @@ class QwenOmniTemplate(ChatML):
         )
 
     def _grid_positions(self, media: Media) -> np.ndarray:
-        """Temporal position of each grid from the clip's start: float32, cut off, as in torch."""
+        """Temporal position of each grid from the clip's start: truncated float32, as in torch."""
         assert media.grid is not None
         assert media.second_per_grid is not None
         step = np.float32(media.second_per_grid)
@@ -151,11 +151,11 @@ class QwenOmniTemplate(ChatML):
         return np.concatenate([grids[cells[:, 0]], chunks])
 
     def _order(self, media: Media, cells: np.ndarray) -> np.ndarray:
-        """Prompt order of video tokens (0 to nv - 1) and audio tokens, as the processor's."""
+        """Prompt order of video tokens (0 to nv - 1) and audio tokens, as in the processor."""
         audio = np.arange(media.audio_tokens)
         if media.grid is None or not media.audio_tokens:
             return np.arange(len(cells) + media.audio_tokens)
-        # The processor counts in float64 and does not cut off; positions do both otherwise.
+        # The processor counts in float64 without truncation, unlike the positions.
         seconds = cells[:, 0] * float(media.second_per_grid or 0.0)
         video = seconds * self.positions_per_second
         return interleaved(video, audio, self.chunk_positions).order
@@ -183,7 +183,7 @@ class Interleaved:
     order : ndarray, (nv + na,)
         Indices of the video tokens, then of the audio tokens.
     last : int
-        Tokens of the last part.
+        Number of tokens in the last chunk.
     """
 
     order: np.ndarray
@@ -198,7 +198,7 @@ def interleaved(video: np.ndarray, audio: np.ndarray, chunk: int) -> Interleaved
     video, audio : ndarray, (nv,) and (na,)
         Temporal positions, ascending.
     chunk : int
-        Positions of a chunk.
+        Temporal positions per chunk.
     """
     key = np.concatenate([2 * _chunk_counter(video, chunk), 2 * _chunk_counter(audio, chunk) + 1])
     order = np.argsort(key, kind="stable")
@@ -206,13 +206,14 @@ def interleaved(video: np.ndarray, audio: np.ndarray, chunk: int) -> Interleaved
 
 
 def _chunk_counter(position: np.ndarray, chunk: int) -> np.ndarray:
-    """Which part of the interleaving each token falls into, as the reference counts.
+    """Return the interleaving chunk of each token, as the reference counts.
 
-    It cuts at most once per token, so steps longer than a chunk are cut inside a grid: the counter
-    at token i is min(previous + 1, f_i) with f = position // chunk, which is i + cummin(f_j - j).
+    The reference starts at most one chunk per token, so grids longer than a chunk are split: the
+    counter at token i is min(previous + 1, f_i) with f = position // chunk, which is
+    i + cummin(f_j - j).
     """
     whole = np.floor_divide(position, chunk)
-    # The reference compares with multiples of the chunk; a quotient may have been rounded.
+    # The reference compares with multiples of the chunk; a rounded quotient could differ.
     whole -= position < whole * chunk
     whole += position >= (whole + 1) * chunk
     place = np.arange(len(position))
@@ -225,27 +226,27 @@ def template(codec: TextCodec | None, config: Any, name: str) -> QwenOmniTemplat
     Parameters
     ----------
     codec : TextCodec or None
-        Its tokenizer. Without one the ids are made up: an estimate only counts tokens.
+        The checkpoint's tokenizer. Without one the ids are made up: an estimate only counts tokens.
     config : Qwen2_5OmniThinkerConfig or None
         None for the published values.
     name : str
-        Of the model, for errors.
+        Name of the model, for errors.
 
     Raises
     ------
     ModelError
-        If the tokenizer and the config do not fit each other.
+        If the tokenizer does not match the config.
     """
     if codec is None:
         ids = {field: number for number, field in enumerate(SPECIALS)}
     else:
         found = {field: codec.id(token) for field, token in SPECIALS.items()}
         ids = named(found, SPECIALS, name)
-        for field, told in (("video", config.video_token_id), ("audio", config.audio_token_id)):
-            if ids[field] != told:
+        for field, expected in (("video", config.video_token_id), ("audio", config.audio_token_id)):
+            if ids[field] != expected:
                 raise ModelError(
                     f"The tokenizer of {name} gives {SPECIALS[field]} the id {ids[field]}, "
-                    f"its config {told}.",
+                    f"its config {expected}.",
                     hint="Use the tokenizer files of the checkpoint itself.",
                 )
     known: dict[str, Any] = dict(ids)

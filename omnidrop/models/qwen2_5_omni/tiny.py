@@ -1,11 +1,11 @@
-"""Tiny random checkpoints of Qwen2.5-Omni's thinker, written to a folder: no download in any test.
+"""Writes tiny Qwen2.5-Omni checkpoints with random weights, so that tests download nothing.
 
 The tokenizer is a real byte-level BPE with every special token of the family, the config sets every
-special id, and the weights are scaled so that greedy answers are not one token over and over.
+special id, and the weights are scaled so that greedy answers do not repeat one token.
 
     tiny_thinker(folder)              as `save_pretrained` of the thinker writes it
     hub_layout(folder)                as the hub has it: old key names, shards, nested config,
-                                      talker and vocoder beside the thinker
+                                      with the weights of talker and vocoder
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def write_tokenizer(folder: Path) -> None:
 def thinker_config(
     *, layers: int = 6, hidden: int = 64, fullatt: tuple[int, ...] = (1,), dtype: str = "float32"
 ) -> dict[str, Any]:
-    """Config of a tiny thinker as the hub words it (rope_scaling, *_index, every special id)."""
+    """Config of a tiny thinker with the hub's names (rope_scaling, *_index, every special id)."""
     ids = token_ids()
     return {
         "model_type": "qwen2_5_omni_thinker",
@@ -193,7 +193,7 @@ def _model(config: dict[str, Any], seed: int) -> Any:
         for name, weight in model.named_parameters():
             noise = torch.randn(weight.shape, generator=generator)
             if weight.ndim > 1:
-                # A query and key scale above the usual makes attention pick tokens, not average.
+                # Larger query and key weights make attention select tokens instead of averaging.
                 fan_in = weight[0].numel() if "embed_tokens" not in name else 1
                 gain = 2.0 if ".q" in name or ".k" in name else 1.0
                 weight.copy_(noise * gain * fan_in**-0.5)
@@ -245,14 +245,14 @@ def tiny_thinker(
     fullatt: tuple[int, ...] = (1,),
     seed: int = 0,
 ) -> Path:
-    """Write a tiny thinker as the installed transformers saves it, with everything beside it.
+    """Write a tiny thinker as the installed transformers saves it, with tokenizer and settings.
 
     Parameters
     ----------
     folder : Path
-        Made if missing.
+        Created if missing.
     dtype : torch.dtype
-        Type of the stored weights.
+        Dtype of the stored weights.
     layers, hidden : int
         Decoder layers and width (a multiple of 32); 4 heads, 2 key-value heads.
     fullatt : tuple of int
@@ -277,7 +277,7 @@ def tiny_thinker(
 
 
 def hub_keys(model: Any) -> dict[str, torch.Tensor]:
-    """State of a thinker under the key names of the hub's checkpoints."""
+    """Return a thinker's weights under the hub's key names."""
     new = hasattr(model.model, "language_model")
     state = {}
     for key, value in model.state_dict().items():
@@ -298,7 +298,7 @@ def hub_layout(
     seed: int = 0,
     shards: int = 3,
 ) -> Path:
-    """Write a tiny checkpoint in exactly the layout of the hub; parameters as `tiny_thinker`."""
+    """Write a tiny checkpoint in the exact layout of the hub; parameters as `tiny_thinker`."""
     from safetensors.torch import save_file
 
     folder = Path(folder)

@@ -18,10 +18,11 @@ def relevance(
     queries: torch.Tensor,
     keys: torch.Tensor,
     rows: torch.Tensor,
-    columns: torch.Tensor,
+    columns: torch.Tensor | slice,
     scaling: float,
     *,
     block_elements: int = BLOCK_ELEMENTS,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the attention that some rows pay to some columns, averaged over rows and heads.
 
@@ -37,12 +38,14 @@ def relevance(
         queries: head h reads key head `h // (H // Hkv)`.
     rows : Tensor, (r,) int64
         Place of each row in the current sequence; row i sees keys 0..rows[i].
-    columns : Tensor, (m,) int64
+    columns : Tensor, (m,) int64, or slice
         Places, in the same sequence, of the tokens to score.
     scaling : float
         Factor on the scores, usually d^-0.5.
     block_elements : int
         Rows go through in blocks of at most this many scores (never less than one row).
+    mask : Tensor, (r, n) float32, optional
+        `causal` of the rows, where the caller has it already.
 
     Returns
     -------
@@ -55,21 +58,24 @@ def relevance(
     ValueError
         If there is no row: a mean over nothing would order the tokens by chance.
     """
-    parts = _weights(queries, keys, rows, scaling, block_elements)
+    parts = _weights(queries, keys, rows, scaling, block_elements, mask)
     received = next(parts).sum(dim=(0, 1, 2))
     for weights in parts:
         received += weights.sum(dim=(0, 1, 2))
-    return received[columns.to(keys.device)] / (queries.shape[0] * queries.shape[1])
+    if isinstance(columns, torch.Tensor):
+        columns = columns.to(keys.device)
+    return received[columns] / (queries.shape[0] * queries.shape[1])
 
 
 def row_relevance(
     queries: torch.Tensor,
     keys: torch.Tensor,
     rows: torch.Tensor,
-    columns: torch.Tensor,
+    columns: torch.Tensor | slice,
     scaling: float,
     *,
     block_elements: int = BLOCK_ELEMENTS,
+    mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the attention that each row pays to some columns, averaged over heads.
 
@@ -79,12 +85,31 @@ def row_relevance(
     -------
     Tensor, (r, m) float32
     """
-    columns = columns.to(keys.device)
+    if isinstance(columns, torch.Tensor):
+        columns = columns.to(keys.device)
     parts = [
         weights.sum(dim=(0, 1))[:, columns]
-        for weights in _weights(queries, keys, rows, scaling, block_elements)
+        for weights in _weights(queries, keys, rows, scaling, block_elements, mask)
     ]
     return torch.cat(parts) / queries.shape[0]
+
+
+def causal(rows: torch.Tensor, length: int) -> torch.Tensor:
+    """Return what is added to the scores of rows: 0 for keys that they see, -inf for the others.
+
+    Parameters
+    ----------
+    rows : Tensor, (r,) int64
+        Place of each row; row i sees keys 0..rows[i].
+    length : int
+        Keys, n.
+
+    Returns
+    -------
+    Tensor, (r, n) float32
+    """
+    unseen = torch.arange(length, device=rows.device) > rows[:, None]
+    return torch.zeros(unseen.shape, device=rows.device).masked_fill_(unseen, -torch.inf)
 
 
 def _weights(
@@ -93,6 +118,7 @@ def _weights(
     rows: torch.Tensor,
     scaling: float,
     block_elements: int,
+    mask: torch.Tensor | None,
 ) -> Iterator[torch.Tensor]:
     """Yield softmax weights of blocks of rows, (Hkv, H / Hkv, rows, n) float32."""
     heads, count, width = queries.shape
@@ -104,12 +130,14 @@ def _weights(
     # keys are never expanded.
     grouped = queries.reshape(kv_heads, group, count, width)
     transposed = keys.transpose(1, 2)
-    places = torch.arange(length, device=keys.device)
-    rows = rows.to(keys.device)
     block = max(1, block_elements // (heads * length))
     for start in range(0, count, block):
         part = grouped[:, :, start : start + block]
-        unseen = places > rows[start : start + block, None]
-        scores = torch.matmul(part.reshape(kv_heads, -1, width), transposed).float().mul_(scaling)
-        scores = scores.view(kv_heads, group, -1, length).masked_fill_(unseen, -torch.inf)
+        if mask is None:
+            seen = causal(rows[start : start + block].to(keys.device), length)
+        else:
+            seen = mask[start : start + block]
+        scores = torch.bmm(part.reshape(kv_heads, -1, width), transposed)
+        # In float32, scaled and masked at once.
+        scores = torch.add(seen, scores.view(kv_heads, group, -1, length), alpha=scaling)
         yield scores.softmax(dim=-1)

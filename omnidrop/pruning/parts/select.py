@@ -156,13 +156,14 @@ def diversify(
     Tensor, (n − drop,) int64
         Indices of the tokens that stay, ascending.
     """
-    order = torch.sort(scores, descending=True, stable=True).indices
+    ranked, order = torch.sort(scores, descending=True, stable=True)
     safe, pool = order.split([max(len(order) - 2 * drop, 0), min(2 * drop, len(order))])
-    value = scores[pool]
+    value = ranked[len(safe) :]
     if scaled and len(pool):
-        low, high = value.min(), value.max()
+        high, low = value[0], value[-1]
         value = (value - low) / (high - low).clamp_min(torch.finfo(value.dtype).tiny)
-    apart = (chunks[order[:1]] - chunks[pool]).abs() / chunks.max().clamp_min(1)
+    placed = chunks.index_select(0, order)
+    apart = (placed[:1] - placed[len(safe) :]).abs() / chunks.max().clamp_min(1)
     value = value + weight * apart
     best = torch.sort(value, descending=True, stable=True).indices[: len(pool) - drop]
-    return torch.cat((safe, pool[best])).sort().values
+    return torch.cat((safe, pool.index_select(0, best))).sort().values
