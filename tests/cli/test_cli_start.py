@@ -13,8 +13,8 @@ from fakes import ROOT, environment
 
 OPTIONS = """
 --model -m --budget --method --preset --question -q --choices --start --end --fps --max-frames
---max-pixels --still --square-pixels --no-audio --no-video --audio --video-track --audio-track --system --max-new-tokens
---temperature
+--max-pixels --still --square-pixels --no-audio --no-video --audio --video-track --audio-track
+--system --max-new-tokens --temperature
 --top-p --seed --device --dtype --4bit --8bit --attn --offline --json --jsonl --report --save
 --quiet --debug --set --force
 """
