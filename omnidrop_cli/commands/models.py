@@ -25,7 +25,7 @@ Examples:
 """
 
 DEMO_ABOUT = "It knows only instruments, shapes and colours."
-JOINED = "Two can be joined: uniform+omnidrop selects by the first at entry, then by the second."
+JOINED = "Two joined, like uniform+omnidrop: the first selects at entry, the second in the layers."
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def command(json: Json = False, debug: Debug = False) -> int:
         return 0
     _show("Models (--model)", [row for model in models for row in model_rows(model)])
     method_rows = [row for kind in kinds for row in kind.rows()]
-    _show("Methods (--method; settings with --set)", [*method_rows, ("", JOINED)])
+    _show("Methods (--method; settings with --set)", [*method_rows, ("ENTRY+LAYERS", JOINED)])
     preset_rows = [(p.name, f"{p.method} {_settings(p.differences(kinds))}") for p in published]
     _show("Presets (--preset)", preset_rows)
     return 0

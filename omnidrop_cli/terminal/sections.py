@@ -36,8 +36,8 @@ def hanging(head: str, text: Text, width: int, style: str = "") -> list[Text]:
     lines = text.wrap(Console(), max(width - len(head), 8))
     for line in lines:
         line.rstrip()
-    heads = [Text(head, style=style), *[Text(" " * len(head))] * (len(lines) - 1)]
-    return [before.copy().append_text(line) for before, line in zip(heads, lines, strict=True)]
+    heads = [head, *[" " * len(head)] * (len(lines) - 1)]
+    return [Text().append(h, style).append_text(line) for h, line in zip(heads, lines, strict=True)]
 
 
 def note(text: str, width: int) -> list[Text]:

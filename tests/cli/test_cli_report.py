@@ -170,3 +170,15 @@ def test_ascii_terminals_get_look_alikes(child, clip) -> None:
     assert done.returncode == 0
     assert done.stderr.isascii()
     assert "\\u" not in done.stderr
+
+
+def test_the_label_of_a_field_is_dim_and_its_value_is_not() -> None:
+    first, second = blocks.field("clip", "a value of several words that needs two lines", 40)
+    console = Console()
+    styles = {part.text.strip(): part.style for part in first.render(console)}
+    assert styles["clip"].dim
+    assert not styles["a value of several words"].dim
+    assert [bool(part.style.dim) for part in second.render(console) if part.text.strip()] == [False]
+    assert second.plain.strip() == "that needs two lines"
+    note = blocks.field("answer", "piano", 40, "bold")[0].render(console)
+    assert [bool(part.style.bold) for part in note if part.text.strip()] == [False, True]
