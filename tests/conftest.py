@@ -72,10 +72,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def model(folder: Path) -> Model:
     """The tiny checkpoint, loaded on the CPU in float32."""
-    from omnidrop.engine.session import load
-    from omnidrop.options import LoadOptions
+    from tests.tiny import load_tiny
 
-    return load(LoadOptions(model=str(folder), device="cpu", dtype="float32", offline=True))
+    return load_tiny(folder)
 
 
 @pytest.fixture(scope="session")

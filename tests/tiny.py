@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.session import Model, load
+from omnidrop.options import LoadOptions
 
 
 def make_features(
@@ -26,3 +29,8 @@ def make_features(
         patches = torch.randn(grid[0] * grid[1] * grid[2], width, generator=generator)
     mel = torch.randn(bins, mel_frames, generator=generator) if mel_frames else None
     return Features(patches=patches, grid=grid, second_per_grid=1.0 if grid else None, mel=mel)
+
+
+def load_tiny(folder: Path) -> Model:
+    """Load a tiny checkpoint on the CPU in float32."""
+    return load(LoadOptions(model=str(folder), device="cpu", dtype="float32", offline=True))

@@ -114,7 +114,7 @@ def test_what_the_library_refuses_is_said_with_the_names_of_options() -> None:
         SpanFlags(start=2.0, end=1.0)
     with pytest.raises(UsageError, match="Holding out 2 of the clips"):
         TryFlags(held_out=2.0).search(0)
-    with pytest.raises(UsageError, match="There is no --attn 'fast'"):
+    with pytest.raises(UsageError, match="Unknown --attn 'fast'"):
         ModelFlags(attention="fast")
     with pytest.raises(UsageError, match="--steps must be 1 or more"):
         TrainFlags(steps=0).train_options()

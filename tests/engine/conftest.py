@@ -6,7 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from omnidrop.engine.encode import Features
+from omnidrop.engine.session import Model
 from omnidrop.testing import tiny_checkpoint
+from tests.tiny import load_tiny, make_features
 
 #: Every test that uses `folder`, `model` or `features` runs with each family.
 FAMILIES = ("qwen2_5_omni", "made_up_omni")
@@ -15,3 +18,14 @@ FAMILIES = ("qwen2_5_omni", "made_up_omni")
 @pytest.fixture(scope="session", params=FAMILIES)
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
+
+
+# Pytest caches a fixture by where it is defined: inherited ones would stay those of one family.
+@pytest.fixture(scope="session")
+def model(folder: Path) -> Model:
+    return load_tiny(folder)
+
+
+@pytest.fixture(scope="session")
+def features(model: Model) -> Features:
+    return make_features(model=model)
