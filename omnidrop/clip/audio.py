@@ -86,10 +86,10 @@ class Mono:
 
     def _weights_of(self, frame: Any) -> np.ndarray:
         names = tuple(channel.name for channel in frame.layout.channels)
-        said = AudioLayout(names)
+        layout = AudioLayout(names)
         if frame.layout.name == f"{len(names)} channels" and len(self._layout.names) == len(names):
-            said = self._layout
-        return said.weights()
+            layout = self._layout
+        return layout.weights()
 
     def _mixed(self, frames: list[Any]) -> list[np.ndarray]:
         done = []
@@ -202,12 +202,14 @@ def _decoded_blocks(
             with suppress(av.error.FFmpegError, OverflowError):  # else read from the start
                 container.seek(math.floor(stored / stream.time_base), stream=stream)
         for frame in audio_frames(container, stream, damage, correct, sought):
-            said = frame.time
-            if said is not None and (clock is None or (abs(said - clock) > _GAP and not counted)):
+            frame_time = frame.time
+            if frame_time is not None and (
+                clock is None or (abs(frame_time - clock) > _GAP and not counted)
+            ):
                 for block in resampler.flush():
                     yield time, block
                     time = None
-                time = clock = float(said)
+                time = clock = float(frame_time)
             elif clock is None:
                 time = clock = track.start
             clock += frame.samples / frame.sample_rate

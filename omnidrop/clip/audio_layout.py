@@ -94,12 +94,12 @@ def mix(samples: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, bool]:
     if samples.shape[1] == 1:
         return samples[:, 0], False
     mono = samples @ weights
-    heard = float(mono @ mono)
+    mono_power = float(mono @ mono)
     # The power of all channels together is one fast product, and tells in nearly all cases.
-    if heard >= _CANCELLED * float(weights.max()) ** 2 * float(np.vdot(samples, samples)):
+    if mono_power >= _CANCELLED * float(weights.max()) ** 2 * float(np.vdot(samples, samples)):
         return mono, False
     power = np.einsum("sc,sc->c", samples, samples)
-    if heard >= _CANCELLED * float(weights**2 @ power):
+    if mono_power >= _CANCELLED * float(weights**2 @ power):
         return mono, False
     loudest = int(np.argmax(power * weights))
     products = samples.T @ samples[:, loudest]

@@ -1,7 +1,7 @@
 """From stored times to the times of the clip: the one place that corrects the clock of a file.
 
 Recordings are joined byte by byte, live streams reconnect, a camera writes the hour of the day into
-one of its streams, raw streams hold no times at all. Then stored times start anew, leap, or are
+one of its streams, raw streams hold no times at all. Then stored times restart, leap, or are
 missing. `find_clocks` looks at the packets of all streams together, because a leap of one stream
 alone is a gap, and a leap of all is none. Each stream gets a `StreamClock`, and whoever reads the
 stream passes its packets through it; everything behind it sees one steady clock.
@@ -216,7 +216,7 @@ def _close_leaps(
 
 
 def _breaks(streams: dict[int, PacketTimes], longest: float) -> list[int]:
-    """Return the positions at which the clock starts anew, or leaps by more than ``longest``."""
+    """Return the positions at which the clock restarts, or leaps by more than ``longest``."""
     if not any(_is_suspicious(times, longest) for times in streams.values()):
         return []
     events = sorted(

@@ -288,9 +288,9 @@ _RESTART = 0.5  # seconds by which a clock falls back where the next of several 
 
 
 def _joined_span(path: Path, index: int) -> tuple[float, float] | None:
-    """Return start and duration of an audio track whose clock begins anew, by decoding it.
+    """Return start and duration of an audio track whose clock restarts, by decoding it.
 
-    None if it does not begin anew.
+    None if it does not restart.
     """
     start, latest, joined = None, None, False
     with open_container(path) as container:

@@ -277,17 +277,17 @@ def reference_positions(
     found: list[tuple[float, float, float]] = []
     columns = grid[2] // config.merge if grid else 1
     frame = grid[1] // config.merge * columns if grid else 1
-    seen = heard = 0
+    n_video = n_audio = 0
     first = after = 0.0  # of the clip, and of the next token that is not in it
     for token in ids:
         if token == config.video:
-            step, cell = divmod(seen, frame)
+            step, cell = divmod(n_video, frame)
             time = step * (second_per_grid or 0.0) * config.positions_per_second
             found.append((first + time, first + cell // columns, first + cell % columns))
-            seen += 1
+            n_video += 1
         elif token == config.audio:
-            found.append((first + heard,) * 3)
-            heard += 1
+            found.append((first + n_audio,) * 3)
+            n_audio += 1
         else:
             found.append((after,) * 3)
         after = max(after, *(at + 1 for at in found[-1]))

@@ -150,25 +150,25 @@ def check_choices(
     """
     before = torch.get_rng_state()
     run = _run(method, tokens, layers, kind, seed, **how)
-    plan, said = run.plan, partial(_demand, method=method, kind=kind, layers=layers)
+    plan, demand = run.plan, partial(_demand, method=method, kind=kind, layers=layers)
     counts = list(plan.counts)
-    said(torch.equal(before, torch.get_rng_state()), what="draws from torch's own generator")
-    said(plan.total == len(tokens), what=f"a plan for {plan.total} tokens, not {len(tokens)}")
-    said(len(counts) == layers, what=f"a plan for {len(counts)} layers")
-    said(counts == sorted(counts, reverse=True), what=f"counts that increase: {counts}")
+    demand(torch.equal(before, torch.get_rng_state()), what="draws from torch's own generator")
+    demand(plan.total == len(tokens), what=f"a plan for {plan.total} tokens, not {len(tokens)}")
+    demand(len(counts) == layers, what=f"a plan for {len(counts)} layers")
+    demand(counts == sorted(counts, reverse=True), what=f"counts that increase: {counts}")
     met = [len(alive) for alive in run.survivors]
-    said(plan.adaptive or met == counts, what=f"kept {met}, planned {counts}")
-    _check_entry(run.entry, len(tokens), said)
+    demand(plan.adaptive or met == counts, what=f"kept {met}, planned {counts}")
+    _check_entry(run.entry, len(tokens), demand)
     for entry, alive in run.chosen:
-        _check_entry(entry, alive, said)
+        _check_entry(entry, alive, demand)
     if len(tokens):
         view = entry_view(tokens, seed)
         carried = run.entry.take(view.embeds)
-        said(bool(torch.isfinite(carried).all()), what="merges into numbers that are not finite")
+        demand(bool(torch.isfinite(carried).all()), what="merges into numbers that are not finite")
     try:
         json.dumps(plan.settings)
     except TypeError as error:
-        said(False, what=f"plan settings that are not valid JSON ({error})")
+        demand(False, what=f"plan settings that are not valid JSON ({error})")
     return run
 
 
@@ -184,20 +184,22 @@ def _run(method: Method, tokens: TokenMap, layers: int, kind: str, seed: int, **
         raise
 
 
-def _check_entry(entry: Entry, alive: int, said: Callable[..., None]) -> None:
+def _check_entry(entry: Entry, alive: int, demand: Callable[..., None]) -> None:
     """Check one selection out of `alive` tokens."""
     keep = entry.keep
-    said(keep.dtype == torch.int64 and keep.ndim == 1, what=f"indices of type {keep.dtype}")
-    said(bool((keep.diff() > 0).all()), what="indices that are not ascending")
-    said(not len(keep) or 0 <= int(keep[0]) <= int(keep[-1]) < alive, what="indices out of range")
+    demand(keep.dtype == torch.int64 and keep.ndim == 1, what=f"indices of type {keep.dtype}")
+    demand(bool((keep.diff() > 0).all()), what="indices that are not ascending")
+    demand(not len(keep) or 0 <= int(keep[0]) <= int(keep[-1]) < alive, what="indices out of range")
     if entry.mix is None:
         return
     kept, source, weight = entry.mix.kept, entry.mix.source, entry.mix.weight
-    said(len(kept) == len(source) == len(weight), what="a mix with columns of different length")
-    said(kept.dtype == source.dtype == torch.int64, what="a mix whose indices are not int64")
-    said(bool(((kept >= 0) & (kept < len(keep))).all()), what="a mix into tokens not kept")
-    said(bool(((source >= 0) & (source < alive)).all()), what="a mix of tokens out of range")
-    said(bool((torch.isfinite(weight) & (weight > 0)).all()), what="a mix with weights not above 0")
+    demand(len(kept) == len(source) == len(weight), what="a mix with columns of different length")
+    demand(kept.dtype == source.dtype == torch.int64, what="a mix whose indices are not int64")
+    demand(bool(((kept >= 0) & (kept < len(keep))).all()), what="a mix into tokens not kept")
+    demand(bool(((source >= 0) & (source < alive)).all()), what="a mix of tokens out of range")
+    demand(
+        bool((torch.isfinite(weight) & (weight > 0)).all()), what="a mix with weights not above 0"
+    )
 
 
 def _check_refusal(

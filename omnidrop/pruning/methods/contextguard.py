@@ -102,11 +102,11 @@ class ContextGuard(EntryMethod):
         video = view.tokens.video.cpu().nonzero().flatten()
         n_audio = self._audio_quota(len(audio), len(video), count)
         if view.audio_attention is None:  # an encoder that reports none: spread evenly over time
-            heard = even(len(audio), n_audio)
+            kept_audio = even(len(audio), n_audio)
         else:
-            heard = top(view.audio_attention, n_audio).cpu()
+            kept_audio = top(view.audio_attention, n_audio).cpu()
         kept, target, source = self._see(view, video, count - n_audio)
-        keep = torch.cat((audio[heard], video[kept])).sort().values
+        keep = torch.cat((audio[kept_audio], video[kept])).sort().values
         return mixed(keep, video[target], video[source])
 
     def _audio_quota(self, audio: int, video: int, count: int) -> int:
@@ -127,8 +127,8 @@ class ContextGuard(EntryMethod):
         if count >= len(video) or not count:
             kept = torch.arange(len(video)) if count else nothing
             return kept, nothing, nothing
-        seen = view.tokens.select(video)
-        frames = Frames.of(seen)
+        video_tokens = view.tokens.select(video)
+        frames = Frames.of(video_tokens)
         anchor = self._anchors(view.embeds, video, frames, len(video) - count)
         own = torch.arange(len(video))
         kept = torch.zeros(len(video), dtype=torch.bool)
@@ -175,18 +175,20 @@ class ContextGuard(EntryMethod):
             network = a2v.find(self.predictor, view.backbone, view.embeds.shape[1])
             number, pictures = a2v.predict(network, view.tokens, view.embeds)
         chunk = view.tokens.chunk[rows].long().cpu()
-        told = torch.zeros(len(rows), dtype=torch.bool)
+        predicted = torch.zeros(len(rows), dtype=torch.bool)
         if number is not None:
-            told = torch.isin(chunk, number)
-        quota = shares(torch.tensor([int(told.sum()), int((~told).sum())]), count).tolist()
+            predicted = torch.isin(chunk, number)
+        quota = shares(
+            torch.tensor([int(predicted.sum()), int((~predicted).sum())]), count
+        ).tolist()
         chosen = torch.zeros(len(rows), dtype=torch.bool)
-        for group, share in ((told, round(self.detail * quota[0])), (~told, quota[1])):
+        for group, share in ((predicted, round(self.detail * quota[0])), (~predicted, quota[1])):
             if share:
                 own = group.nonzero().flatten()
                 windows = Windows.of(frame[own], rows[own])
                 best = spread_out(view.embeds, detail, windows, shares(windows.sizes, share))
                 chosen[torch.searchsorted(rows, best)] = True
-        rest = (told & ~chosen).nonzero().flatten()
+        rest = (predicted & ~chosen).nonzero().flatten()
         if len(rest) and number is not None and pictures is not None:
             place = torch.searchsorted(number, chunk[rest])
             known = _explained(view.embeds, rows[rest], pictures, place)

@@ -120,8 +120,8 @@ class Dash(Guided):
         score = first * change / (change.max() + _TINY) + second * _uniqueness(rows).cpu()
         if view.audio_attention is None:
             return score
-        seen = view.audio_attention.float().cpu()
-        return score + third * seen / (seen.max() + _TINY)
+        received = view.audio_attention.float().cpu()
+        return score + third * received / (received.max() + _TINY)
 
     def windows(
         self, view: EntryView, audio: torch.Tensor, frames: Frames
@@ -135,11 +135,11 @@ class Dash(Guided):
         for place in ((steps < self.threshold).nonzero().flatten() + 1).tolist():
             if place - (cuts[-1] if cuts else 0) >= self.shortest:
                 cuts.append(place)
-        heard = torch.tensor(cuts, dtype=torch.int64)
-        seen = (2 * heard * len(frames) + count) // (2 * count)
+        audio_cuts = torch.tensor(cuts, dtype=torch.int64)
+        frame_cuts = (2 * audio_cuts * len(frames) + count) // (2 * count)
         return (
-            torch.searchsorted(heard, torch.arange(count), right=True),
-            torch.searchsorted(seen, torch.arange(len(frames)), right=True),
+            torch.searchsorted(audio_cuts, torch.arange(count), right=True),
+            torch.searchsorted(frame_cuts, torch.arange(len(frames)), right=True),
         )
 
     def window_rates(

@@ -97,15 +97,15 @@ class DyCoke(EntryMethod):
         video = view.tokens.video.cpu().nonzero().flatten()
         frames = Frames.of(view.tokens.select(video))
         first = int(frames.sizes[_leader(len(frames), self.group) < 0].sum())
-        heard = len(audio)
+        n_audio = len(audio)
         if self.solve and self.audio == "even":
-            heard = round(count * heard / total)
-        elif count < heard + first:
-            heard = round(count * heard / (heard + first))
+            n_audio = round(count * n_audio / total)
+        elif count < n_audio + first:
+            n_audio = round(count * n_audio / (n_audio + first))
         if len(audio) and len(video) and count >= 2:
-            heard = min(max(heard, 1), count - 1)
-        seen = self._new(view.embeds, video, frames, count - heard)
-        return Entry(torch.cat((audio[even(len(audio), heard)], video[seen])).sort().values)
+            n_audio = min(max(n_audio, 1), count - 1)
+        kept_video = self._new(view.embeds, video, frames, count - n_audio)
+        return Entry(torch.cat((audio[even(len(audio), n_audio)], video[kept_video])).sort().values)
 
     def _new(
         self, embeds: torch.Tensor, index: torch.Tensor, frames: Frames, count: int

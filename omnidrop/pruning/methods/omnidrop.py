@@ -275,19 +275,19 @@ class OmniDrop(LayerMethod):
             return Entry(torch.arange(total))
         audio = view.tokens.audio.cpu().nonzero().flatten()
         video = view.tokens.video.cpu().nonzero().flatten()
-        seen = view.tokens.select(video)
-        n_audio = self._audio_quota(len(audio), len(video), seen, count)
+        video_tokens = view.tokens.select(video)
+        n_audio = self._audio_quota(len(audio), len(video), video_tokens, count)
 
         if view.audio_attention is None:  # an encoder that reports none: even
-            heard = even(len(audio), n_audio)
+            kept_audio = even(len(audio), n_audio)
         else:
-            heard = top(view.audio_attention, n_audio)
+            kept_audio = top(view.audio_attention, n_audio)
         kept, target, source = merge_video(
-            view.embeds, video, seen, count - n_audio, size=self.video_group
+            view.embeds, video, video_tokens, count - n_audio, size=self.video_group
         )
         # How many of each is known, so the host need not know which.
-        audio, video, heard = (to_device(x, kept.device) for x in (audio, video, heard))
-        keep = torch.cat((audio[heard], video[kept])).sort().values
+        audio, video, kept_audio = (to_device(x, kept.device) for x in (audio, video, kept_audio))
+        keep = torch.cat((audio[kept_audio], video[kept])).sort().values
         return mixed(keep, video[target], video[source])
 
     def keep(self, view: LayerView, count: int) -> torch.Tensor:
@@ -326,7 +326,7 @@ class OmniDrop(LayerMethod):
         start = self.diversity_from
         return start if isinstance(start, int) else round(start * layers)
 
-    def _audio_quota(self, audio: int, video: int, seen: TokenMap, count: int) -> int:
+    def _audio_quota(self, audio: int, video: int, video_tokens: TokenMap, count: int) -> int:
         """Return how many of the `count` entering tokens are audio.
 
         One factor scales both modalities' paper shares; when one of them is whole, the other takes
@@ -335,7 +335,7 @@ class OmniDrop(LayerMethod):
         if not audio or not video:
             return count if audio else 0
         wants_audio = self.audio_keep * audio
-        wants_video = natural_count(seen, self.video_prune, self.video_group)
+        wants_video = natural_count(video_tokens, self.video_prune, self.video_group)
         quota = round(count * wants_audio / (wants_audio + wants_video))
         least, most = max(count - video, 0), min(count, audio)
         if count >= 2:

@@ -112,9 +112,9 @@ class OmniZip(Guided):
         self, view: EntryView, audio: torch.Tensor, frames: Frames
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the chunk of each."""
-        heard = view.tokens.chunk.cpu()[audio].long()
-        number = torch.unique(torch.cat((heard, frames.chunk)), return_inverse=True)[1]
-        return number[: len(heard)], number[len(heard) :]
+        audio_chunks = view.tokens.chunk.cpu()[audio].long()
+        number = torch.unique(torch.cat((audio_chunks, frames.chunk)), return_inverse=True)[1]
+        return number[: len(audio_chunks)], number[len(audio_chunks) :]
 
     def window_rates(
         self, kept: torch.Tensor, sizes: torch.Tensor, guided: torch.Tensor, target: float

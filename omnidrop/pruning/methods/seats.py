@@ -273,8 +273,8 @@ def total_drop(scale: float, steps: Sequence[int], late: int, layers: int) -> fl
     parts = _parts(steps)
     for _ in range(60):
         middle = (low + high) / 2
-        seen = late - middle * sum(p * (late - s) for p, s in zip(parts, steps, strict=True))
-        low, high = (middle, high) if seen * scale > layers else (low, middle)
+        mean_depth = late - middle * sum(p * (late - s) for p, s in zip(parts, steps, strict=True))
+        low, high = (middle, high) if mean_depth * scale > layers else (low, middle)
     return (low + high) / 2 if low and high < 1 else round(high)
 
 
@@ -326,11 +326,11 @@ class _Path:
         """Return the AV tokens that enter each layer; at least one of each window and modality."""
         floor = min(self.cells, enters)
         levels: list[int] = []
-        gone, start, current = 0.0, 0, enters
+        part_so_far, start, current = 0.0, 0, enters
         for step, part in zip(self.steps, _parts(self.steps), strict=True):
             levels += [current] * (step - start)
-            gone, start = gone + part, step
-            current = max(round(enters * (1 - drop * gone)), floor)
+            part_so_far, start = part_so_far + part, step
+            current = max(round(enters * (1 - drop * part_so_far)), floor)
         levels += [current] * (self.late - start)
         return tuple(levels + [0] * (self.layers - self.late))
 
@@ -373,14 +373,14 @@ class _Quotas:
     windows : Windows
     sizes : Tensor, (w,) int64
         Tokens per window.
-    heard : Tensor, (w,) bool
+    is_audio : Tensor, (w,) bool
         Windows of audio.
     scale : float
     """
 
     windows: Windows
     sizes: torch.Tensor
-    heard: torch.Tensor
+    is_audio: torch.Tensor
     scale: float
 
     @classmethod
@@ -393,7 +393,7 @@ class _Quotas:
 
     def pair(self, budget: float) -> tuple[float, float]:
         """Return the target shares of video and audio whose mean over the tokens is the budget."""
-        audio = int(self.sizes[self.heard].sum())
+        audio = int(self.sizes[self.is_audio].sum())
         video = int(self.sizes.sum()) - audio
         means = [(v * video + a * audio) / (video + audio) for v, a in PAIRS]
         i = next(i for i in range(1, len(PAIRS)) if budget <= means[i] or i == len(PAIRS) - 1)
@@ -404,9 +404,9 @@ class _Quotas:
     def at(self, pair: tuple[float, float]) -> torch.Tensor:
         """Return the published numbers: the share of each window, rounded, at least one."""
         rates = [min(self.scale * ratio, 1.0) for ratio in pair]
-        sizes, heard = self.sizes.tolist(), self.heard.tolist()
+        sizes, is_audio = self.sizes.tolist(), self.is_audio.tolist()
         return torch.tensor(
-            [max(1, round(rates[h] * n)) for n, h in zip(sizes, heard, strict=True)]
+            [max(1, round(rates[audio] * n)) for n, audio in zip(sizes, is_audio, strict=True)]
         )
 
     def exactly(self, count: int) -> torch.Tensor:

@@ -61,7 +61,7 @@ class SparseVLM(LayerMethod):
     with most attention are clustered by density peaks, one cluster for ten, and every cluster's
     mean is added behind the kept tokens.
 
-    Ours: audio and video are one pool. Lambda, which the paper tunes, is solved anew at each stage
+    Ours: audio and video are one pool. Lambda, which the paper tunes, is solved again at each stage
     for what is left of the budget, as if later stages had this stage's rank; the last stage takes
     exactly the rest, so that the mean over the layers is the budget whatever the ranks were. A clip
     has far more tokens than a question has words, so the rank shifts the counts by a handful of

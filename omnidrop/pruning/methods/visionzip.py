@@ -66,11 +66,11 @@ class VisionZip(EntryMethod):
         quotas = shares(sizes, count)
         merging = shares(quotas, round(self.contextual * count))
         for rows, quota, few in zip(bins, quotas.tolist(), merging.tolist(), strict=True):
-            seen = attention[rows]
-            if bool(seen.isnan().any()):
+            received = attention[rows]
+            if bool(received.isnan().any()):
                 dominant = even(len(rows), quota - few)
             else:
-                dominant = top(seen, quota - few)
+                dominant = top(received, quota - few)
             kept.append(rows[dominant])
             if few:
                 rest = torch.ones(len(rows), dtype=torch.bool)
@@ -90,12 +90,12 @@ class VisionZip(EntryMethod):
 def _attention(view: EntryView) -> torch.Tensor:
     """Return the attention each token received in its encoder, (N,); NaN where none is known."""
     out = torch.full((len(view.tokens),), torch.nan)
-    for mask, seen in (
+    for mask, received in (
         (view.tokens.audio, view.audio_attention),
         (view.tokens.video, view.video_attention),
     ):
-        if seen is not None:
-            out[mask] = seen.float().cpu()
+        if received is not None:
+            out[mask] = received.float().cpu()
     return out
 
 

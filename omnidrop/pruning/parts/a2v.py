@@ -78,9 +78,9 @@ class Predictor(nn.Module):
         Tensor, (c, width)
         """
         level = torch.nn.functional.layer_norm(audio, audio.shape[-1:])
-        heard = torch.nn.functional.gelu(self.narrow(level))
-        weights = self.ask(heard).masked_fill(~there[:, :, None], -torch.inf).softmax(dim=1)
-        found = torch.einsum("cnh,cnd->chd", weights, heard).flatten(1)
+        narrowed = torch.nn.functional.gelu(self.narrow(level))
+        weights = self.ask(narrowed).masked_fill(~there[:, :, None], -torch.inf).softmax(dim=1)
+        found = torch.einsum("cnh,cnd->chd", weights, narrowed).flatten(1)
         out: torch.Tensor = self.widen(torch.nn.functional.gelu(self.think(found)))
         return out
 

@@ -110,8 +110,10 @@ class Guided(EntryMethod):
             plan = schedules.fixed(curve, total, layers, self.budget)
         if not total:
             return plan
-        heard, seen = self._parts(tokens, plan.counts[0])
-        return replace(plan, settings={**plan.settings, "audio_kept": heard, "video_kept": seen})
+        n_audio, n_video = self._parts(tokens, plan.counts[0])
+        return replace(
+            plan, settings={**plan.settings, "audio_kept": n_audio, "video_kept": n_video}
+        )
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Keep and merge audio, then let it decide where video stays."""
@@ -120,19 +122,19 @@ class Guided(EntryMethod):
             return Entry(torch.arange(total))
         audio = view.tokens.audio.cpu().nonzero().flatten()
         video = view.tokens.video.cpu().nonzero().flatten()
-        heard = self._parts(view.tokens, count)[0]
+        n_audio = self._parts(view.tokens, count)[0]
 
-        few = self._anchors(len(audio), heard)
+        few = self._anchors(len(audio), n_audio)
         scores = self.scores(view, audio)
-        dominant = even(len(audio), heard - few) if scores is None else top(scores, heard - few)
+        dominant = even(len(audio), n_audio - few) if scores is None else top(scores, n_audio - few)
         stays = torch.zeros(len(audio), dtype=torch.bool)
         stays[dominant] = True
         anchors, *mix = merge_audio(view.embeds, audio, video, stays, few, self.group)
         stays[anchors] = True
 
         frames = Frames.of(view.tokens.select(video))
-        seen = self._look(view, audio, stays, video, frames, count - heard)
-        keep = torch.cat((audio[stays], video[seen])).sort().values
+        kept_video = self._look(view, audio, stays, video, frames, count - n_audio)
+        keep = torch.cat((audio[stays], video[kept_video])).sort().values
         return mixed(keep, *mix)
 
     def _parts(self, tokens: TokenMap, count: int) -> tuple[int, int]:
@@ -141,14 +143,14 @@ class Guided(EntryMethod):
         given = self.rates()
         if not self.solve and given is not None:
             dominant = round((1 - given[0]) * audio)
-            heard = min(dominant + round(self.contextual * audio), audio)
-            return heard, round((1 - given[1]) * video)
-        heard = audio_quota(audio, video, count, self.path())
-        return heard, count - heard
+            n_audio = min(dominant + round(self.contextual * audio), audio)
+            return n_audio, round((1 - given[1]) * video)
+        n_audio = audio_quota(audio, video, count, self.path())
+        return n_audio, count - n_audio
 
-    def _anchors(self, audio: int, heard: int) -> int:
+    def _anchors(self, audio: int, n_audio: int) -> int:
         """Return how many of the kept audio tokens are anchors."""
-        return min(round(self.contextual * audio), heard // 2)
+        return min(round(self.contextual * audio), n_audio // 2)
 
     def _look(
         self,
@@ -162,16 +164,16 @@ class Guided(EntryMethod):
         """Choose `count` video tokens; indices into the video tokens."""
         if count in (0, len(video)):
             return torch.arange(count)
-        heard_in, seen_in = self.windows(view, audio, frames)
-        number = int(torch.cat((heard_in, seen_in)).max()) + 1
-        whole = torch.bincount(heard_in, minlength=number)
-        kept = torch.bincount(heard_in[stays], minlength=number)
-        sizes = torch.zeros(number, dtype=torch.int64).index_add_(0, seen_in, frames.sizes)
+        audio_window, frame_window = self.windows(view, audio, frames)
+        number = int(torch.cat((audio_window, frame_window)).max()) + 1
+        whole = torch.bincount(audio_window, minlength=number)
+        kept = torch.bincount(audio_window[stays], minlength=number)
+        sizes = torch.zeros(number, dtype=torch.int64).index_add_(0, frame_window, frames.sizes)
         rates = self.window_rates(
             kept.double() / whole.clamp_min(1), sizes, whole > 0, 1 - count / len(video)
         )
-        quota = apportion(1 - rates[seen_in], frames.sizes, count)
-        odd = rank_within(seen_in, torch.bincount(seen_in, minlength=number)) % 2 == 1
+        quota = apportion(1 - rates[frame_window], frames.sizes, count)
+        odd = rank_within(frame_window, torch.bincount(frame_window, minlength=number)) % 2 == 1
         earlier = torch.where(odd, torch.arange(len(frames)) - 1, -1)
         score = -likeness(view.embeds, video, frames.twins(earlier))
         for rows in _batches(frames, ~odd):
@@ -274,8 +276,8 @@ def merge_audio(
     if len(video):
         best = torch.full_like(best, -torch.inf)
         for rows in video.split(_BLOCK):
-            seen = normalize(embeds[rows.to(there)].float(), dim=-1)
-            best = torch.maximum(best, (own @ seen.T).amax(1))
+            video_units = normalize(embeds[rows.to(there)].float(), dim=-1)
+            best = torch.maximum(best, (own @ video_units.T).amax(1))
     chosen = top_within(best.cpu(), place.cpu(), torch.full((count,), group)).to(there)
     into = place[chosen]
     weight = best[chosen].exp()

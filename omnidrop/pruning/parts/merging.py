@@ -141,11 +141,11 @@ def merge_video(
         return to_device(chosen, device), to_device(target, device), to_device(source, device)
     followers = (~groups.anchors).nonzero().flatten()
     leaders = groups.anchor[followers]
-    new, gone = _distinct(embeds, index, groups, followers, count - len(anchors))
+    new, merged_away = _distinct(embeds, index, groups, followers, count - len(anchors))
     anchors, followers, leaders = (to_device(x, device) for x in (anchors, followers, leaders))
     keep = torch.cat((anchors, followers[new])).sort().values
-    target = torch.cat((anchors, leaders[gone]))
-    return keep, target, torch.cat((anchors, followers[gone]))
+    target = torch.cat((anchors, leaders[merged_away]))
+    return keep, target, torch.cat((anchors, followers[merged_away]))
 
 
 def _block(device: torch.device) -> int:
@@ -236,7 +236,7 @@ def takes_in(anchor: torch.Tensor, kept: torch.Tensor) -> tuple[torch.Tensor, to
     target, source : Tensor, (m,) int64
         Every target lists itself first.
     """
-    gone = (~kept & kept[anchor]).nonzero().flatten()
-    into = anchor[gone]
+    merged_away = (~kept & kept[anchor]).nonzero().flatten()
+    into = anchor[merged_away]
     merged = torch.unique(into)
-    return torch.cat((merged, into)), torch.cat((merged, gone))
+    return torch.cat((merged, into)), torch.cat((merged, merged_away))

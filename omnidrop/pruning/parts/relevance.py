@@ -134,10 +134,10 @@ def _weights(
     for start in range(0, count, block):
         part = grouped[:, :, start : start + block]
         if mask is None:
-            seen = causal(rows[start : start + block].to(keys.device), length)
+            row_mask = causal(rows[start : start + block].to(keys.device), length)
         else:
-            seen = mask[start : start + block]
+            row_mask = mask[start : start + block]
         scores = torch.bmm(part.reshape(kv_heads, -1, width), transposed)
         # In float32, scaled and masked at once.
-        scores = torch.add(seen, scores.view(kv_heads, group, -1, length), alpha=scaling)
+        scores = torch.add(row_mask, scores.view(kv_heads, group, -1, length), alpha=scaling)
         yield scores.softmax(dim=-1)
