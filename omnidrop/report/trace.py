@@ -64,6 +64,42 @@ class ChunkTrace:
 
 
 @dataclass(frozen=True)
+class Moment:
+    """A part of the clip that the answer came from.
+
+    Attributes
+    ----------
+    start, end : float
+        Seconds from the start of the file.
+    share : float
+        Share of the evidence that lies in it, 0 to 1; the parts of a whole clip sum to 1.
+    """
+
+    start: float
+    end: float
+    share: float
+
+
+@dataclass(frozen=True)
+class Used:
+    """What of the clip the model was given.
+
+    Attributes
+    ----------
+    frames : int
+        Frames that were encoded; 0 without video.
+    video_seconds : float
+        Seconds of the clip that they span.
+    audio_seconds : float
+        Seconds of audio that were encoded; 0 without audio.
+    """
+
+    frames: int = 0
+    video_seconds: float = 0.0
+    audio_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Memory:
     """Peak memory in bytes.
 
@@ -122,6 +158,10 @@ class Trace:
         not; "" if choices were scored.
     survivors : tuple of tuple of int, optional
         Prompt indices of the AV tokens entering each layer; empty unless requested.
+    moments : tuple of Moment
+        Where the answer came from, the strongest first; empty if that is not known better than by
+        chance.
+    used : Used
     """
 
     method: dict[str, Any]
@@ -146,6 +186,8 @@ class Trace:
     notices: tuple[str, ...] = ()
     decode_loop: str = ""
     survivors: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
+    moments: tuple[Moment, ...] = ()
+    used: Used = Used()
 
     @property
     def layers(self) -> int:
@@ -204,6 +246,14 @@ class Answer:
         Most probable first; empty unless choices were given.
     logprobs : tuple of float
         Log-probability of each generated token, if requested.
+    probability : float or None
+        How likely the answer is right, 0 to 1; None if not known. Of choices, the share among them.
+    probability_source : str
+        Where the probability comes from: "calibrated on ..." or "the model's own".
+    choice_mass : float or None
+        Probability of all given choices together as whole answers; None without choices.
+    unpruned_text : str or None
+        The answer with every token kept, if it was asked for as a check.
     """
 
     text: str
@@ -213,6 +263,10 @@ class Answer:
     question: str = ""
     choices: tuple[Choice, ...] = ()
     logprobs: tuple[float, ...] = ()
+    probability: float | None = None
+    probability_source: str = ""
+    choice_mass: float | None = None
+    unpruned_text: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as one JSON document, `schema` first."""
