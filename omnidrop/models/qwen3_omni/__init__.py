@@ -113,9 +113,16 @@ class Qwen3Omni:
 
     def load(self, request: LoadRequest) -> Adapter:
         from omnidrop.models.from_transformers import load
-        from omnidrop.models.qwen3_omni.adapter import THINKER, Qwen3OmniAdapter
+        from omnidrop.models.qwen3_omni.adapter import BLOCK, THINKER, Qwen3OmniAdapter
 
-        thinker, tokenizer = load(THINKER, _parsed(request.config), request, self.unused_weights)
+        thinker, tokenizer = load(
+            THINKER,
+            _parsed(request.config),
+            request,
+            self.unused_weights,
+            quantised=self.quantised,
+            experts=BLOCK,
+        )
         return Qwen3OmniAdapter(
             thinker,
             tokenizer,

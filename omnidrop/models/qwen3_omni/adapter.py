@@ -10,6 +10,7 @@ from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as refere
 
 from omnidrop.clip.specs import AudioSpec, VideoSpec
 from omnidrop.models.adapter import Embeds, TextCodec
+from omnidrop.models.experts import SmallBlock
 from omnidrop.models.qwen3_omni.encoders import AudioTower, VisionTower
 from omnidrop.models.qwen3_omni.sizes import NAME, media_specs, shapes
 from omnidrop.models.qwen3_omni.template import Qwen3OmniTemplate, template
@@ -17,6 +18,8 @@ from omnidrop.models.thinker import ThinkerAdapter
 from omnidrop.shapes import Shapes
 
 THINKER = reference.Qwen3OmniMoeThinkerForConditionalGeneration
+#: Router and experts of one layer.
+BLOCK = reference.Qwen3OmniMoeThinkerTextSparseMoeBlock
 
 
 class Qwen3OmniAdapter(ThinkerAdapter):
@@ -44,7 +47,7 @@ class Qwen3OmniAdapter(ThinkerAdapter):
         return attention.q_norm, attention.k_norm
 
     def _add_mlp(self, mlp: Any, rows: torch.Tensor, normed: torch.Tensor) -> None:
-        if isinstance(mlp, reference.Qwen3OmniMoeThinkerTextSparseMoeBlock):
+        if isinstance(mlp, (BLOCK, SmallBlock)):
             rows += mlp(normed)
         else:
             super()._add_mlp(mlp, rows, normed)

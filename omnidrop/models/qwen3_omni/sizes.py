@@ -129,12 +129,8 @@ def sized_audio(
         bins.append((bins[-1] + 1) // 2)
     projection = channels * bins[3] * hidden
     # Frames that remain after one and two convolutions, per token.
-    frames = [Fraction(chunk, 2 * _TOKENS_PER_CHUNK), Fraction(chunk, 4 * _TOKENS_PER_CHUNK), 1]
-    stem = (
-        bins[1] * frames[0] * _TAPS * channels
-        + bins[2] * frames[1] * _TAPS * channels**2
-        + bins[3] * frames[2] * _TAPS * channels**2
-    )
+    first, second = (Fraction(chunk, by * _TOKENS_PER_CHUNK) for by in (2, 4))
+    stem = _TAPS * channels * (bins[1] * first + channels * (bins[2] * second + bins[3]))
     return AudioShape(
         layers=layers,
         hidden=hidden,
