@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,13 +15,25 @@ from hypothesis import strategies as st
 from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as reference
 from transformers.models.qwen3_omni_moe import processing_qwen3_omni_moe as processing
 
+from omnidrop.engine.session import Model
+from omnidrop.errors import ModelError
+from omnidrop.models.adapter import Thinking
+from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.models.qwen3_omni import encoders
+from omnidrop.models.qwen3_omni.adapter import Qwen3OmniAdapter
 from omnidrop.models.qwen3_omni.encoders import AudioTower, VisionTower
-from omnidrop.models.qwen3_omni.template import Qwen3OmniTemplate, audio_token_count
-from omnidrop.models.qwen3_omni.tiny import tiny_thinker
+from omnidrop.models.qwen3_omni.template import (
+    Qwen3OmniTemplate,
+    audio_token_count,
+    opens_with_a_thought,
+)
+from omnidrop.models.qwen3_omni.tiny import hub_layout, tiny_thinker, token_ids
+from omnidrop.options import GenerateOptions
 from omnidrop.prompt import build_prompt
+from omnidrop.pruning.method import Method
 from omnidrop.tokens import Media
 from tests.test_prompt import Bytes
+from tests.tiny import make_features
 
 TEMPLATE = Qwen3OmniTemplate(
     im_start=1,
@@ -242,3 +257,75 @@ def test_no_audio_gives_no_tokens(towers):
         AudioTower(towers[1])(torch.randn(80, 100))
     with pytest.raises(ValueError, match="fill"):
         VisionTower(towers[0])(torch.randn(10, 1536), (1, 4, 4))
+
+
+def loaded(folder: Path) -> Qwen3OmniAdapter:
+    adapter = load_adapter(LoadOptions(model=str(folder), device="cpu", dtype="float32"))
+    assert isinstance(adapter, Qwen3OmniAdapter)
+    return adapter
+
+
+@pytest.mark.parametrize("kind", ["instruct", "thinking", "captioner"])
+def test_every_published_layout_loads(tmp_path, kind):
+    adapter = loaded(hub_layout(tmp_path, kind=kind))
+    ids = token_ids()
+    assert adapter.info.parameters == sum(p.numel() for p in adapter._thinker.parameters())
+    assert adapter.thinking == Thinking(ids["<think>"], ids["</think>"], kind == "thinking")
+    prompt = build_prompt(adapter.text, adapter.template, "Who?", Media(None, None, 3))
+    opened = ids["<think>"] in prompt.ids.tolist()
+    assert opened == (kind == "thinking")
+    end = "assistant\n" + ("<think>\n" if opened else "")
+    assert adapter.text.decode(prompt.ids.tolist()).endswith(end)
+
+
+@pytest.mark.parametrize(
+    ("chat", "opened"),
+    [
+        ("{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n<think>\\n' }}", True),
+        ("<think>{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}", False),
+        ("{% if add_generation_prompt %}{{ 'assistant\\n<think>\\n\\n</think>' }}", False),
+    ],
+)
+def test_the_chat_template_says_whether_an_answer_begins_inside_a_thought(tmp_path, chat, opened):
+    assert not opens_with_a_thought(tmp_path)
+    assert not opens_with_a_thought(None)
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": chat}))
+    assert opens_with_a_thought(tmp_path) == opened
+    (tmp_path / "chat_template.jinja").write_text(chat)
+    assert opens_with_a_thought(tmp_path) == opened
+    (tmp_path / "chat_template.jinja").unlink()
+    (tmp_path / "chat_template.json").write_text("{")
+    with pytest.raises(ModelError, match=r"chat_template\.json"):
+        opens_with_a_thought(tmp_path)
+
+
+def test_an_answer_that_never_began_is_noticed(tmp_path):
+    model = Model(loaded(tiny_thinker(tmp_path, kind="thinking")))
+    with model.features(make_features(model=model)) as clip:
+        told: list[str] = []
+        answer = clip.ask(
+            "Who?", options=GenerateOptions(max_new_tokens=5), on_text=told.append, method=Method()
+        )
+        assert (answer.text, told) == ("", [])
+        assert answer.thinking == model.adapter.text.decode(answer.token_ids).strip() != ""
+        assert "still thinking" in answer.trace.notices[-1]
+        first = clip.ask("Who?", choices=["piano", "drum"], method=Method())
+        again = clip.ask("Who?", choices=["piano", "drum"], method=Method(), reuse=False)
+        assert first.choices == again.choices
+
+
+def test_choices_of_a_thinking_model_follow_an_empty_thought(tmp_path):
+    thinking = Model(loaded(tiny_thinker(tmp_path / "t", kind="thinking")))
+    plain = Model(loaded(tiny_thinker(tmp_path / "p")))
+    pause = plain.adapter.text.encode("\n\n")[0]
+    ids = token_ids()
+    opening = (ids["<think>"], "\n", *pause, ids["</think>"], *pause)
+    template = replace(plain.adapter.template, opening=opening)
+    plain.adapter.template = template
+    with thinking.features(make_features(model=thinking)) as clip:
+        found = clip.ask("Who?", choices=["piano", "drum"], method=Method(), reuse=False)
+    with plain.features(make_features(model=plain)) as clip:
+        wanted = clip.ask("Who?", choices=["piano", "drum"], method=Method(), reuse=False)
+    assert [c.text for c in found.choices] == [c.text for c in wanted.choices]
+    for one, other in zip(found.choices, wanted.choices, strict=True):
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-3)

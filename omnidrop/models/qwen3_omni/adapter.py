@@ -9,11 +9,17 @@ import torch
 from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as reference
 
 from omnidrop.clip.specs import AudioSpec, VideoSpec
-from omnidrop.models.adapter import Embeds, TextCodec
+from omnidrop.models.adapter import Embeds, TextCodec, Thinking
 from omnidrop.models.experts import SmallBlock
 from omnidrop.models.qwen3_omni.encoders import AudioTower, VisionTower
 from omnidrop.models.qwen3_omni.sizes import NAME, media_specs, shapes
-from omnidrop.models.qwen3_omni.template import Qwen3OmniTemplate, template
+from omnidrop.models.qwen3_omni.template import (
+    END_OF_THOUGHT,
+    THINK,
+    Qwen3OmniTemplate,
+    opens_with_a_thought,
+    template,
+)
 from omnidrop.models.thinker import ThinkerAdapter
 from omnidrop.shapes import Shapes
 
@@ -34,7 +40,13 @@ class Qwen3OmniAdapter(ThinkerAdapter):
         return holder.audio_tower.proj2.weight, holder.visual.merger.mlp[-1].weight
 
     def _template(self, codec: TextCodec, name: str) -> Qwen3OmniTemplate:
-        return template(codec, self._thinker.config, name)
+        start, end = codec.id(THINK), codec.id(END_OF_THOUGHT)
+        opening: tuple[int | str, ...] = ()
+        if start is not None and end is not None:
+            opened = opens_with_a_thought(self.folder)
+            self.thinking = Thinking(start, end, opened)
+            opening = (start, "\n") if opened else ()
+        return template(codec, self._thinker.config, name, opening)
 
     def _media_specs(self, folder: Path | None) -> tuple[VideoSpec, AudioSpec]:
         return media_specs(folder, self._thinker.config)

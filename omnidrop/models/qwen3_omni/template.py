@@ -7,8 +7,10 @@ sometimes disagree with each other: the first merges by time in float64, the sec
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +34,12 @@ SPECIALS = {
     "audio_start": "<|audio_start|>",
     "audio_end": "<|audio_end|>",
 }
+
+#: Tokens around what a thinking model writes before its answer.
+THINK, END_OF_THOUGHT = "<think>", "</think>"
+
+#: Files that may hold a checkpoint's chat template, in the order in which transformers looks.
+_CHAT_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
 
 #: Tokens that the audio encoder makes of a whole chunk of log-mel frames.
 TOKENS_PER_CHUNK = 13
@@ -178,6 +186,31 @@ def _by_time(video: np.ndarray, audio_tokens: int) -> np.ndarray:
     Of a video and an audio token at the same position, video is first.
     """
     return np.argsort(np.concatenate([video, np.arange(audio_tokens)]), kind="stable")
+
+
+def opens_with_a_thought(folder: Path | None) -> bool:
+    """Whether the chat template of a checkpoint begins an answer inside a thought.
+
+    The template is not run: what follows its last mention of the generation prompt is searched.
+
+    Raises
+    ------
+    ModelError
+        If a file is not JSON.
+    """
+    for name in _CHAT_FILES if folder is not None else ():
+        path = Path(folder or "") / name
+        if not path.is_file():
+            continue
+        try:
+            text = path.read_text(encoding="utf-8")
+            chat = text if name.endswith("jinja") else json.loads(text).get("chat_template")
+        except (OSError, ValueError, AttributeError) as error:
+            raise ModelError(f"This file cannot be read as JSON: {error}.", path=path) from error
+        if isinstance(chat, str):
+            end = chat.rpartition("add_generation_prompt")[2]
+            return THINK in end and END_OF_THOUGHT not in end
+    return False
 
 
 def template(
