@@ -171,3 +171,18 @@ def test_the_default_system_turn_depends_on_the_family(adapter):
     else:
         assert not any("system" in piece for piece in text)
     assert any("Be short." in piece for piece in given if isinstance(piece, str))
+
+
+def test_sizes_of_the_published_mixture():
+    """A key and a value of 4 heads of 128 in 48 layers, and 30.5 billion weights in the decoder."""
+    found = published("Qwen/Qwen3-Omni-30B-A3B-Thinking")
+    assert found is not None
+    text = found[1].text
+    assert text.kv_bytes([1] * 48) == 96 * 1024
+    assert text.parameters == pytest.approx(30.5e9, rel=0.002)
+    few = describe(LoadOptions(model="qwen3-30b", device="cpu", quantize="4bit"))
+    whole = describe(LoadOptions(model="qwen3-30b", device="cpu"))
+    assert (few.here, whole.here) == (False, False)
+    assert 19e9 < few.weights < 20e9
+    assert 63e9 < whole.weights < 64e9
+    assert few.media_spec.audio_tokens(6000) == 60 * 13
