@@ -358,7 +358,7 @@ class Session:
             options=options,
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
-            notices=self._notices(prompt, prefilled, limit_notice),
+            notices=(*self._notices(prompt, prefilled, limit_notice), *reply.made.notices),
             decode_loop=reply.made.loop,
         )
         trace = build_trace(self.adapter, self.clip, encoded, account, meter, question, system)
@@ -370,6 +370,7 @@ class Session:
             question=question,
             choices=reply.choices,
             logprobs=reply.made.logprobs,
+            thinking=reply.made.thinking,
         )
 
     def _build_prompt(

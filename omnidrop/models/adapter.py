@@ -65,6 +65,22 @@ class ModelInfo:
         return Shapes(self.text, self.vision, self.audio)
 
 
+class Thinking(NamedTuple):
+    """The marks around what a model thinks before it answers.
+
+    Attributes
+    ----------
+    start, end : int
+        Ids of the tokens around a thought.
+    opened : bool
+        Whether the prompt ends inside a thought.
+    """
+
+    start: int
+    end: int
+    opened: bool = False
+
+
 class Embeds(NamedTuple):
     """Output of an encoder.
 
@@ -144,6 +160,8 @@ class Adapter(ABC):
         The checkpoint's folder, if it was loaded from one.
     fingerprint : str or None
         Identifies the encoders: models with equal fingerprints embed audio and video alike.
+    thinking : Thinking or None
+        The marks around thoughts, which are no part of an answer; None for models without any.
     """
 
     info: ModelInfo
@@ -157,6 +175,7 @@ class Adapter(ABC):
     scaling: float
     folder: Path | None = None
     fingerprint: str | None = None
+    thinking: Thinking | None = None
 
     @property
     def media_spec(self) -> MediaSpec:

@@ -235,9 +235,9 @@ class Answer:
     Attributes
     ----------
     text : str
-        The answer without special tokens.
+        The answer without special tokens and without what the model thought before it.
     token_ids : tuple of int
-        Generated ids, the stop token excluded.
+        Generated ids, those of thoughts included, the stop token excluded.
     stop : str
         Why it ended: "stop token", "max new tokens", "choice".
     trace : Trace
@@ -254,6 +254,8 @@ class Answer:
         Probability of all given choices together as whole answers; None without choices.
     unpruned_text : str or None
         The answer with every token kept, if it was asked for as a check.
+    thinking : str
+        What a thinking model thought before it answered.
     """
 
     text: str
@@ -267,6 +269,7 @@ class Answer:
     probability_source: str = ""
     choice_mass: float | None = None
     unpruned_text: str | None = None
+    thinking: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as one JSON document, `schema` first."""
