@@ -7,10 +7,11 @@ import torch
 from transformers import AutoConfig, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
-from omnidrop.models import encoding, windows
+from omnidrop.models import encoding, windowed_vision, windows
 from omnidrop.models.qwen2_5_omni import encoders as qwen2_5_towers
-from omnidrop.models.qwen2_5_omni.encoders import AudioTower, VisionTower
+from omnidrop.models.qwen2_5_omni.encoders import AudioTower
 from omnidrop.models.qwen2_5_omni.template import audio_token_count
+from omnidrop.models.windowed_vision import VisionTower
 
 GRIDS = [(2, 4, 4), (3, 14, 22), (1, 16, 16), (2, 10, 40), (1, 2, 2), (1, 2, 60), (4, 8, 8)]
 SOUNDS = [1, 2, 3, 4, 5, 100, 199, 200, 201, 202, 203, 399, 400, 555, 1207]
@@ -62,9 +63,9 @@ def test_vision_is_the_same_grid_by_grid(towers, monkeypatch):
     parts = [tower(patches[i : i + 120], (1, 10, 12), attention=True) for i in range(0, 600, 120)]
     close(torch.cat([embeds for embeds, _ in parts]), whole)
     close(torch.cat([scores for _, scores in parts]), seen)
-    monkeypatch.setattr(qwen2_5_towers, "VISION_BATCH", 250)
+    monkeypatch.setattr(windowed_vision, "VISION_BATCH", 250)
     close(tower(patches, grid)[0], whole)
-    monkeypatch.setattr(qwen2_5_towers, "VISION_BATCH", 1)
+    monkeypatch.setattr(windowed_vision, "VISION_BATCH", 1)
     close(tower(patches, grid)[0], whole)
 
 
@@ -142,11 +143,12 @@ def test_windows_are_batched(towers, monkeypatch):
     visual, audio = towers
     calls = []
     attend = qwen2_5_towers.attend
-    monkeypatch.setattr(
-        qwen2_5_towers,
-        "attend",
-        lambda m, q, *a, **k: calls.append(len(q)) or attend(m, q, *a, **k),
-    )
+    for towers_of in (windowed_vision, qwen2_5_towers):
+        monkeypatch.setattr(
+            towers_of,
+            "attend",
+            lambda m, q, *a, **k: calls.append(len(q)) or attend(m, q, *a, **k),
+        )
     # 5 x 6 tokens: one window of 4 x 4, one of 4 x 2, one of 1 x 4, one of 1 x 2; and 4 frames.
     VisionTower(visual)(torch.randn(480, 1176), (4, 10, 12))
     assert calls == [4] * 4 + [4] + [4] * 4
@@ -254,7 +256,7 @@ def test_few_window_plans_are_cached(towers):
     tower = VisionTower(towers[0])
     for width in range(2, 16, 2):
         tower(torch.randn(2 * width, 1176), (1, 2, width))
-    assert len(tower._plans) == qwen2_5_towers.PLANS
+    assert len(tower._plans) == windowed_vision.PLANS
 
 
 def test_window_sizes_of_the_published_config(thinker_folder):

@@ -10,10 +10,11 @@ from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
 from omnidrop.clip.specs import AudioSpec, VideoSpec
 from omnidrop.models.adapter import Embeds, TextCodec
-from omnidrop.models.qwen2_5_omni.encoders import AudioTower, VisionTower
+from omnidrop.models.qwen2_5_omni.encoders import AudioTower
 from omnidrop.models.qwen2_5_omni.sizes import NAME, media_specs, shapes
 from omnidrop.models.qwen2_5_omni.template import QwenOmniTemplate, template
 from omnidrop.models.thinker import ThinkerAdapter
+from omnidrop.models.windowed_vision import VisionTower
 from omnidrop.shapes import Shapes
 
 THINKER = reference.Qwen2_5OmniThinkerForConditionalGeneration
