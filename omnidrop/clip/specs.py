@@ -70,6 +70,9 @@ class AudioSpec:
         frame, where the reference reflects the signal instead of continuing with zeros. 0 if the
         reference does not pad: then audio is reflected where it ends, and an incomplete frame is
         left out.
+    piece_seconds : int
+        Length of the pieces that are read one by one, each padded with silence to its full length
+        and normalised by itself; 0 for audio that is read as a whole.
     """
 
     sampling_rate: int = 16_000
@@ -77,6 +80,7 @@ class AudioSpec:
     hop: int = 160
     n_mels: int = 128
     padded_seconds: int = 300
+    piece_seconds: int = 0
 
     @property
     def frames_per_second(self) -> float:
@@ -84,7 +88,13 @@ class AudioSpec:
         return self.sampling_rate / self.hop
 
     def frames(self, samples: int) -> int:
-        """Return the log-mel frames of so many samples; if padded, the last may be incomplete."""
+        """Return the log-mel frames of so many samples; if padded, the last may be incomplete.
+
+        Pieces count whole.
+        """
+        if self.piece_seconds:
+            piece = self.piece_seconds * self.sampling_rate
+            return -(-samples // piece) * (piece // self.hop)
         return -(-samples // self.hop) if self.padded_seconds else samples // self.hop
 
 

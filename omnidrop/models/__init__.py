@@ -5,4 +5,8 @@
 """
 
 #: Modules of the families that come with the package; each has a `FAMILY`.
-FAMILIES = ("omnidrop.models.qwen2_5_omni", "omnidrop.models.qwen3_omni")
+FAMILIES = (
+    "omnidrop.models.qwen2_5_omni",
+    "omnidrop.models.qwen3_omni",
+    "omnidrop.models.video_salmonn2",
+)
