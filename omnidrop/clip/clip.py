@@ -33,7 +33,7 @@ from omnidrop.clip.container import as_path, hash_file
 from omnidrop.clip.frames.packets import Damage
 from omnidrop.clip.frames.parallel import shown_frames
 from omnidrop.clip.frames.picture import fitted
-from omnidrop.clip.log_mel import LogMel
+from omnidrop.clip.log_mel import log_mel_stream
 from omnidrop.clip.options import ClipOptions, FrameChunk, SamplingPlan, Stopwatch
 from omnidrop.clip.prefetch import Gate
 from omnidrop.clip.probe import AudioStream, MediaInfo, probe
@@ -428,7 +428,7 @@ class Clip:
         self._check_open()
         if not self.has_audio:
             return None
-        stream = LogMel(self.spec.audio)
+        stream = log_mel_stream(self.spec.audio)
         for block in self.audio_blocks():
             with self.waiting:
                 self.gate.wait()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from omnidrop.clip.specs import AudioSpec
 
-__all__ = ["LogMel", "log_mel", "mel_filters"]
+__all__ = ["LogMel", "LogMelPieces", "log_mel", "log_mel_stream", "mel_filters"]
 
 _SPEC = AudioSpec()
 
@@ -196,6 +197,67 @@ class LogMel:
             rows = rows[len(fitting) :]
 
 
+class LogMelPieces:
+    """Log-mel spectrogram of audio that a model reads in pieces; used like `LogMel`.
+
+    Parameters
+    ----------
+    spec : AudioSpec
+        With `piece_seconds`.
+
+    Notes
+    -----
+    Equal to ``WhisperFeatureExtractor(chunk_length=piece_seconds)`` on each piece by itself: padded
+    with silence, reflected at both ends, and clamped below the piece's own loudest point.
+    """
+
+    def __init__(self, spec: AudioSpec) -> None:
+        self.spec = spec
+        self.samples = 0
+        self._length = spec.piece_seconds * spec.sampling_rate
+        # A whole piece loses its last frame and is reflected at its end, as audio without padding.
+        self._whole = replace(spec, piece_seconds=0, padded_seconds=0)
+        self._piece = LogMel(self._whole)
+        self._features: list[Tensor] = []
+        self._finished = False
+
+    def push(self, samples: np.ndarray | Tensor) -> None:
+        """Add the next samples; see `LogMel.push`."""
+        if self._finished:
+            raise ValueError("push() after finish()")
+        block = np.asarray(samples, dtype=np.float32)
+        if block.ndim != 1:
+            raise ValueError(f"audio must be one-dimensional, not of shape {block.shape}")
+        self.samples += len(block)
+        while len(block):
+            fitting = block[: self._length - self._piece.samples]
+            self._piece.push(fitting)
+            block = block[len(fitting) :]
+            if self._piece.samples == self._length:
+                self._next()
+
+    def finish(self) -> Tensor:
+        """End the audio and return the features of whole pieces; see `LogMel.finish`."""
+        if self._finished:
+            raise ValueError("finish() was called before")
+        self._finished = True
+        if self._piece.samples:
+            self._piece.push(np.zeros(self._length - self._piece.samples, dtype=np.float32))
+            self._next()
+        if not self._features:
+            return torch.empty((self.spec.n_mels, 0))
+        return torch.cat(self._features, dim=1)
+
+    def _next(self) -> None:
+        self._features.append(self._piece.finish())
+        self._piece = LogMel(self._whole)
+
+
+def log_mel_stream(spec: AudioSpec = _SPEC) -> LogMel | LogMelPieces:
+    """Return what computes the features that `spec` describes."""
+    return LogMelPieces(spec) if spec.piece_seconds else LogMel(spec)
+
+
 def log_mel(audio: np.ndarray | Tensor, spec: AudioSpec = _SPEC) -> Tensor:
     """Log-mel spectrogram of a whole audio signal.
 
@@ -207,9 +269,9 @@ def log_mel(audio: np.ndarray | Tensor, spec: AudioSpec = _SPEC) -> Tensor:
     Returns
     -------
     Tensor, float32, (n_mels, F)
-        F as `AudioSpec.frames` counts; see `LogMel`.
+        F as `AudioSpec.frames` counts; see `LogMel` and `LogMelPieces`.
     """
-    stream = LogMel(spec)
+    stream = log_mel_stream(spec)
     samples = np.asarray(audio, dtype=np.float32)
     step = LogMel._BATCH * spec.hop
     if samples.ndim != 1:

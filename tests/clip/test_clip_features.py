@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omnidrop.clip.log_mel import LogMel, log_mel, mel_filters
+from omnidrop.clip.log_mel import LogMel, log_mel, log_mel_stream, mel_filters
 from omnidrop.clip.patches import patches, resize_frames, target_size
 from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.errors import MediaError
@@ -107,6 +107,39 @@ def test_log_mel_of_unpadded_audio_too_short_to_reflect():
         made = log_mel(sound(samples), AudioSpec(padded_seconds=0))
         assert made.shape == (128, frames)
         assert made.isfinite().all()
+
+
+@pytest.mark.parametrize("samples", [1, 300, 16_000, 47_999, 48_000, 48_001, 100_000])
+def test_log_mel_in_pieces_is_whispers_of_each_piece(samples):
+    """Pieces of 3 s: padded with silence, reflected and normalised one by one."""
+    audio, spec = sound(samples), AudioSpec(piece_seconds=3)
+    audio[48_000:] *= 0.01  # another loudest point
+    extractor = transformers.WhisperFeatureExtractor(feature_size=128, chunk_length=3)
+    wanted = [
+        extractor(audio[at : at + 48_000], sampling_rate=16_000, return_tensors="np")
+        for at in range(0, samples, 48_000)
+    ]
+    made = log_mel(audio, spec)
+    assert made.shape[1] == spec.frames(samples)
+    assert_same(made, np.concatenate([one["input_features"][0] for one in wanted], axis=1))
+    stream = log_mel_stream(spec)
+    for at in range(0, samples, 7_001):
+        stream.push(audio[at : at + 7_001])
+    assert stream.samples == samples
+    torch.testing.assert_close(stream.finish(), made, rtol=0, atol=1e-5)
+
+
+def test_log_mel_in_pieces_of_nothing_and_its_misuse():
+    spec = AudioSpec(piece_seconds=3)
+    assert log_mel(np.zeros(0, np.float32), spec).shape == (128, 0) == (128, spec.frames(0))
+    stream = log_mel_stream(spec)
+    with pytest.raises(ValueError, match="one-dimensional"):
+        stream.push(np.zeros((2, 2), np.float32))
+    stream.finish()
+    with pytest.raises(ValueError, match="after finish"):
+        stream.push(np.zeros(1, np.float32))
+    with pytest.raises(ValueError, match="called before"):
+        stream.finish()
 
 
 @pytest.mark.parametrize("samples", [1, 2, 159, 160, 161, 200, 201, 202, 320, 399, 400, 401])
