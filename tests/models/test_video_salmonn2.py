@@ -1,0 +1,602 @@
+"""video-SALMONN 2+ against transformers' parts and against plain code of its published rules."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    Blip2QFormerConfig,
+    Blip2QFormerModel,
+    Qwen2_5_VLForConditionalGeneration,
+    WhisperConfig,
+)
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from omnidrop.clip.patches import target_size
+from omnidrop.engine.decode import GenerateOptions
+from omnidrop.engine.encode import Features
+from omnidrop.engine.session import Model
+from omnidrop.errors import ModelError
+from omnidrop.models.family import published
+from omnidrop.models.loading import LoadOptions, load_adapter
+from omnidrop.models.unloaded import describe
+from omnidrop.models.video_salmonn2 import FAMILY
+from omnidrop.models.video_salmonn2.encoders import AudioEncoder, AudioTower, padded
+from omnidrop.models.video_salmonn2.sizes import AudioConfig, audio_shape, media_specs
+from omnidrop.models.video_salmonn2.template import SalmonnTemplate, template
+from omnidrop.models.video_salmonn2.tiny import config as tiny_config
+from omnidrop.models.video_salmonn2.tiny import hub_keys, models, tiny_checkpoint
+from omnidrop.models.windowed_vision import VisionTower
+from omnidrop.prompt import build_prompt
+from omnidrop.pruning.method import Method
+from omnidrop.tokens import Kind, Media
+
+QUESTION = "What is heard when the red square moves?"
+TOKENS = 12
+
+#: Sizes of an audio encoder whose parts transformers has, too.
+SMALL = AudioConfig(
+    mel_bins=128,
+    layers=2,
+    hidden=32,
+    heads=4,
+    inner=64,
+    positions=150,
+    window=5,
+    stride=5,
+    q_layers=2,
+    q_hidden=48,
+    q_heads=4,
+    q_inner=96,
+    queries=2,
+    output=64,
+)
+
+
+def load(folder: Path, dtype: str = "float32") -> Any:
+    return load_adapter(LoadOptions(model=str(folder), device="cpu", dtype=dtype, offline=True))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("salmonn") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def adapter(folder: Path) -> Any:
+    return load(folder)
+
+
+# The audio encoder
+
+
+@pytest.fixture(scope="module")
+def encoder() -> AudioEncoder:
+    torch.manual_seed(0)
+    module = AudioEncoder(SMALL).eval().requires_grad_(False)
+    for name, weight in module.named_parameters():
+        weight.normal_(std=0.3) if weight.ndim > 1 else weight.normal_("norm" in name.lower(), 0.1)
+    return module
+
+
+def whisper(module: AudioEncoder) -> WhisperEncoder:
+    """Transformers' encoder with the same weights."""
+    config = module.config
+    other = WhisperEncoder(
+        WhisperConfig(
+            num_mel_bins=config.mel_bins,
+            d_model=config.hidden,
+            encoder_layers=config.layers,
+            encoder_attention_heads=config.heads,
+            encoder_ffn_dim=config.inner,
+            max_source_positions=config.positions,
+            activation_function="gelu",
+        )
+    )
+    others = ("qformer.", "q_tokens", "audio_proj.")
+    state = {k: v for k, v in module.state_dict().items() if not k.startswith(others)}
+    other.load_state_dict(state)
+    return other.eval()
+
+
+def former(module: AudioEncoder) -> Blip2QFormerModel:
+    """Transformers' Q-Former with the same weights."""
+    config = module.config
+    other = Blip2QFormerModel(
+        Blip2QFormerConfig(
+            hidden_size=config.q_hidden,
+            encoder_hidden_size=config.hidden,
+            num_hidden_layers=config.q_layers,
+            num_attention_heads=config.q_heads,
+            intermediate_size=config.q_inner,
+            cross_attention_frequency=1,
+            layer_norm_eps=config.q_eps,
+        )
+    )
+    state = {}
+    for name, weight in module.qformer.bert.state_dict().items():
+        renamed = name.replace("attention.self.", "attention.attention.")
+        state[renamed.replace("embeddings.LayerNorm.", "layernorm.")] = weight
+    other.load_state_dict(state)
+    return other.eval()
+
+
+@torch.inference_mode()
+def reference_tokens(module: AudioEncoder, piece: torch.Tensor) -> torch.Tensor:
+    """Embed one piece, window by window, with the modules of transformers."""
+    config = module.config
+    states = whisper(module)(piece[None]).last_hidden_state[0]
+    other, found = former(module), []
+    for first in range(0, config.positions - config.window + 1, config.stride):
+        window = states[None, first : first + config.window]
+        read = other(query_embeds=module.q_tokens, encoder_hidden_states=window)
+        found.append(
+            read.last_hidden_state[0] @ module.audio_proj.weight.T + module.audio_proj.bias
+        )
+    return torch.cat(found)
+
+
+def test_states_equal_whispers(encoder: AudioEncoder) -> None:
+    mel = torch.randn(2, 128, 300)
+    wanted = whisper(encoder)(mel).last_hidden_state
+    torch.testing.assert_close(encoder.states(mel)[0], wanted, rtol=0, atol=1e-4)
+
+
+def test_tokens_are_the_windows_read_one_by_one(encoder: AudioEncoder) -> None:
+    mel = torch.randn(128, 900)
+    wanted = torch.cat([reference_tokens(encoder, piece) for piece in mel.split(300, dim=1)])
+    out, received = AudioTower(encoder)(mel)
+    assert received is None
+    assert len(out) == 3 * SMALL.piece_tokens == 3 * 30 * 2
+    torch.testing.assert_close(out, wanted, rtol=0, atol=1e-4)
+    torch.testing.assert_close(AudioTower(encoder)(mel[:, 300:])[0], wanted[60:], rtol=0, atol=1e-4)
+
+
+def test_windows_may_overlap() -> None:
+    torch.manual_seed(1)
+    module = AudioEncoder(AudioConfig(**{**vars(SMALL), "window": 10})).eval()
+    mel = torch.randn(128, 300)
+    out, _ = AudioTower(module)(mel)
+    assert len(out) == module.config.piece_tokens == 29 * 2
+    torch.testing.assert_close(out, reference_tokens(module, mel), rtol=0, atol=1e-4)
+
+
+def test_attention_received_is_that_of_whispers_last_layer(encoder: AudioEncoder) -> None:
+    mel = torch.randn(128, 600)
+    other = whisper(encoder)
+    other.config._attn_implementation = "eager"
+    last = other.layers[-1].self_attn
+    given: list[torch.Tensor] = []
+    last.register_forward_hook(lambda _, __, out: given.append(out[1]))
+    other(torch.stack(mel.split(300, dim=1)), output_attentions=True)
+    weights = given[0].mean(1).sum(1)  # (b, positions): mean over heads, sum over queries
+    wanted = weights.unflatten(1, (30, 5)).mean(-1).flatten().repeat_interleave(2)
+    _, received = AudioTower(encoder)(mel, attention=True)
+    assert received is not None
+    torch.testing.assert_close(received, wanted, rtol=1e-4, atol=1e-5)
+    assert float(received.sum()) * 5 / 2 == pytest.approx(2 * 150, rel=1e-3)
+
+
+def test_an_incomplete_piece_is_padded_with_silence() -> None:
+    """The value of silence: 8 decades below the loudest point, or that of no power at all."""
+    mel = torch.cat([torch.full((4, 300), 9.0), torch.full((4, 20), 1.25)], dim=1)
+    out = padded(mel, 300)
+    assert out.shape == (4, 600)
+    assert torch.equal(out[:, :320], mel)
+    assert bool((out[:, 320:] == 1.25 - 2).all())
+    assert bool((padded(torch.full((4, 1), -1.4), 300)[:, 1:] == -1.5).all())
+    assert padded(out, 300) is out
+
+
+# The vision encoder: that of Qwen2.5-VL
+
+
+@pytest.mark.parametrize("joined", [False, True])
+@pytest.mark.parametrize("grid", [(2, 4, 4), (2, 10, 14), (1, 16, 18)], ids=str)
+def test_vision_equals_transformers(adapter: Any, grid: tuple[int, int, int], joined: bool) -> None:
+    thinker, _ = models(tiny_config(), seed=3)
+    visual = thinker.model.visual
+    patches = torch.randn(math.prod(grid), 1176)
+    with torch.inference_mode():
+        wanted = visual(patches, grid_thw=torch.tensor([grid])).pooler_output
+    tower = VisionTower(visual, joined=joined)
+    assert all((products is not None) == joined for products in tower._products)
+    out, received = tower(patches, grid, attention=True)
+    torch.testing.assert_close(out, wanted, rtol=0, atol=3e-5)
+    assert received is not None
+    assert float(received.sum()) == pytest.approx(math.prod(grid) / 4, rel=1e-4)
+
+
+# The prompt
+
+
+def reference_ids(made: SalmonnTemplate, media: Media) -> list[int]:
+    """The clip's tokens, grid by grid; the last grid takes the audio that is left."""
+    found = [made.vision_start]
+    left = media.audio_tokens
+    if media.grid is not None:
+        steps, height, width = media.grid
+        step = torch.tensor(media.second_per_grid, dtype=torch.float32)
+        times = (torch.arange(steps) * step * made.audio_per_second.numerator).long().tolist()
+        for number in range(steps):
+            found += [made.video] * (height * width // 4)
+            last = number == steps - 1
+            share = left if last else min(left, times[number + 1] - times[number])
+            found += [made.audio] * share
+            left -= share
+    return [*found, *[made.audio] * left, made.vision_end]
+
+
+def reference_positions(
+    made: SalmonnTemplate, ids: list[int], media: Media, convention: str
+) -> list[tuple[int, int, int]]:
+    """Positions of a whole prompt, token by token."""
+    clip = [i for i, token in enumerate(ids) if token in (made.video, made.audio)]
+    if not clip:
+        return [(i, i, i) for i in range(len(ids))]
+    first = clip[0]
+    found = [(i, i, i) for i in range(first)]
+    cells = []
+    if media.grid is not None:
+        steps, height, width = media.grid
+        step = 1.0 if convention == "published" else media.second_per_grid
+        rate = 2 if convention == "published" else made.audio_per_second.numerator
+        wide = torch.tensor(step, dtype=torch.float32)
+        times = (torch.arange(steps) * wide * rate).long().tolist()
+        cells = [
+            (first + times[t], first + h, first + w)
+            for t in range(steps)
+            for h in range(height // 2)
+            for w in range(width // 2)
+        ]
+    if convention == "published":
+        found += cells
+        after = max(max(place) for place in found) + 1
+    else:
+        sounds = iter(range(media.audio_tokens))
+        pictures = iter(cells)
+        block = []
+        for place in clip:
+            if ids[place] == made.video:
+                block.append(next(pictures))
+            else:
+                at = first + next(sounds)
+                block.append((at, first, at) if media.grid is not None else (at, at, first))
+        found += block
+        by = (lambda place: place[0]) if media.audio_tokens else max
+        after = max(map(by, block)) + 1
+    while len(found) < len(ids):
+        found.append((after,) * 3)
+        after += 1
+    return found
+
+
+MEDIA = {
+    "both": Media((5, 4, 8), 0.2, 60),
+    "slow frames": Media((7, 4, 4), 2.9, 60),
+    "sound goes on": Media((3, 4, 4), 0.7, 180),
+    "silent": Media((4, 12, 16), 0.35, 0),
+    "tall and short": Media((2, 40, 4), 0.2, 60),
+    "audio only": Media(None, None, 60),
+    "odd rate": Media((100, 2, 2), 2 / 9.87, 60),
+}
+
+
+@pytest.mark.parametrize("convention", ["published", "trained"])
+@pytest.mark.parametrize("mix", MEDIA)
+def test_prompts_follow_the_published_rules(adapter: Any, mix: str, convention: str) -> None:
+    media = MEDIA[mix]
+    made = template(adapter.text, adapter._thinker.config, "tiny", convention)
+    prompt = build_prompt(adapter.text, made, QUESTION, media)
+    ids = prompt.ids.tolist()
+    first = ids.index(made.vision_start)
+    clip = reference_ids(made, media)
+    assert ids[first : first + len(clip)] == clip
+    wanted = reference_positions(made, ids, media, convention)
+    assert prompt.positions.T.tolist() == [list(place) for place in wanted]
+    assert prompt.next_position == wanted[-1][0] + 1
+    audio = prompt.tokens.grid[prompt.tokens.kind == Kind.AUDIO]
+    assert audio[:, 0].tolist() == list(range(media.audio_tokens))
+    chunks = prompt.tokens.chunk[prompt.tokens.av].tolist()
+    assert chunks == sorted(chunks)
+
+
+def test_audio_that_ends_first_stands_with_the_frames_it_is_heard_with() -> None:
+    """60 tokens are 30 s; the published code fails here, because the last grid would owe some."""
+    made = template(None, None, "published")
+    clip = made.clip(Media((8, 2, 2), 6.0, 60), 0)
+    runs, kinds = [], clip.tokens.kind.tolist()
+    for kind in kinds[1:-1]:
+        if kind == Kind.VIDEO:
+            runs.append(0)
+        else:
+            runs[-1] += 1
+    assert runs == [12, 12, 12, 12, 12, 0, 0, 0]
+
+
+def test_the_published_numbers() -> None:
+    made = template(None, None, "published")
+    assert [made.audio_tokens(frames) for frames in (0, 1, 3000, 3001, 9000)] == [
+        0,
+        60,
+        60,
+        120,
+        180,
+    ]
+    assert (made.mel_per_token, made.positions_per_second) == (50, 10)
+    assert template(None, None, "published", "trained").positions_per_second == 2
+    config = AudioConfig()
+    assert (config.piece_frames, config.piece_tokens, config.piece_seconds) == (3000, 60, 30)
+    _, audio = media_specs(None, None)
+    assert [audio.frames(samples) for samples in (1, 480_000, 480_001)] == [3000, 3000, 6000]
+
+
+def test_the_chat_is_the_published_one(adapter: Any) -> None:
+    """System text, a line break between clip and question; transcribed from the chat template."""
+    prompt = build_prompt(adapter.text, adapter.template, QUESTION, Media((1, 2, 2), 0.2, 30))
+    names = {adapter.text.id(name): name for name in ("<|im_start|>", "<|im_end|>")}
+    names |= {adapter.template.vision_start: "[", adapter.template.vision_end: "]"}
+    names |= {adapter.template.video: "v", adapter.template.audio: "a"}
+    text, run = "", []
+    for token in [*prompt.ids.tolist(), adapter.text.id("<|im_end|>")]:
+        if token in names:
+            text += adapter.text.decode(run) + names[token]
+            run = []
+        else:
+            run.append(token)
+    assert text == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n<|im_start|>user\n"
+        f"[v{'a' * 30}]\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n<|im_end|>"
+    )
+    asked = prompt.ids[prompt.tokens.kind == Kind.QUESTION].tolist()
+    assert adapter.text.decode(asked) == QUESTION
+
+
+# Answers
+
+MIXES = {
+    "with sound": ((4, 8, 12), 0.4, 437),
+    "silent": ((3, 16, 20), 0.7, 0),
+    "audio only": (None, None, 731),
+    "no media": (None, None, 0),
+    "sound goes on": ((2, 4, 6), 0.3, 911),
+}
+
+
+def features(mix: str) -> Features:
+    grid, step, frames = MIXES[mix]
+    generator = torch.Generator().manual_seed(len(mix))
+    patches = None
+    if grid is not None:
+        patches = torch.randn(math.prod(grid), 1176, generator=generator)
+    mel = torch.randn(128, frames, generator=generator) if frames else None
+    return Features(patches=patches, grid=grid, second_per_grid=step, mel=mel)
+
+
+def transformers_model(folder: Path, dtype: torch.dtype) -> Any:
+    return Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype)
+
+
+@torch.inference_mode()
+def reference_answer(
+    theirs: Any, ids: torch.Tensor, rows: torch.Tensor | None, positions: torch.Tensor
+) -> list[int]:
+    """Greedy tokens of transformers' `generate`, given embeddings and positions of the prompt."""
+    embeds = theirs.get_input_embeddings()(ids)
+    if rows is not None:
+        marks = (theirs.config.video_token_id, theirs.config.audio_token_id)
+        embeds[torch.isin(ids, torch.tensor(marks))] = rows
+    out = theirs.generate(
+        inputs_embeds=embeds[None],
+        attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+        position_ids=positions[:, None],
+        max_new_tokens=TOKENS,
+        do_sample=False,
+    )
+    return up_to(out[0].tolist(), theirs.generation_config.eos_token_id)
+
+
+def up_to(tokens: list[int], stops: Collection[int]) -> list[int]:
+    return next((tokens[:i] for i, token in enumerate(tokens) if token in stops), tokens)
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def pair(request: pytest.FixtureRequest, folder: Path) -> tuple[Model, Any]:
+    dtype = getattr(torch, request.param)
+    return Model(load(folder, request.param)), transformers_model(folder, dtype)
+
+
+@pytest.mark.parametrize("convention", ["published", "trained"])
+@pytest.mark.parametrize("mix", MIXES)
+def test_keeping_everything_equals_transformers(
+    pair: tuple[Model, Any], mix: str, convention: str
+) -> None:
+    model, theirs = pair
+    adapter: Any = model.adapter
+    adapter.template = template(adapter.text, theirs.config, "tiny", convention)
+    with model.features(features(mix)) as session:
+        answer = session.ask(
+            QUESTION, method=Method(), options=GenerateOptions(max_new_tokens=TOKENS), reuse=False
+        )
+        encoded = session.encode()
+    prompt = build_prompt(adapter.text, adapter.template, QUESTION, encoded.media)
+    media, ids = encoded.media, prompt.ids.tolist()
+    places = reference_positions(adapter.template, ids, media, convention)
+    rows = None
+    if media:
+        rows = encoded.in_prompt_order(prompt.tokens.video[prompt.tokens.av])[0]
+    wanted = reference_answer(theirs, prompt.ids, rows, torch.tensor(places).T)
+    assert list(answer.token_ids) == wanted
+    assert len(set(wanted)) > 3
+
+
+def test_the_conventions_give_other_answers(folder: Path) -> None:
+    """So the tests above would fail if one was taken for the other."""
+    model = Model(load(folder))
+    adapter: Any = model.adapter
+    found = []
+    for convention in ("published", "trained"):
+        adapter.template = template(adapter.text, adapter._thinker.config, "tiny", convention)
+        with model.features(features("with sound")) as session:
+            answer = session.ask(
+                QUESTION, method=Method(), options=GenerateOptions(max_new_tokens=TOKENS)
+            )
+        found.append(answer.token_ids)
+    assert found[0] != found[1]
+
+
+def test_silent_clips_equal_transformers_generate(folder: Path) -> None:
+    """Transformers' own positions, with two a second and one second from grid to grid."""
+    model, theirs = Model(load(folder)), transformers_model(folder, torch.float32)
+    clip = features("silent")
+    with model.features(clip) as session:
+        answer = session.ask(
+            QUESTION, method=Method(), options=GenerateOptions(max_new_tokens=TOKENS), reuse=False
+        )
+        media = session.encode().media
+    ids = build_prompt(model.adapter.text, model.adapter.template, QUESTION, media).ids
+    kinds = 2 * (ids == theirs.config.video_token_id).int()
+    with torch.inference_mode():
+        out = theirs.generate(
+            input_ids=ids[None],
+            attention_mask=torch.ones(1, len(ids), dtype=torch.long),
+            mm_token_type_ids=kinds[None],
+            pixel_values_videos=clip.patches,
+            video_grid_thw=torch.tensor([clip.grid]),
+            second_per_grid_ts=torch.tensor([1.0]),
+            max_new_tokens=TOKENS,
+            do_sample=False,
+        )
+    wanted = up_to(out[0, len(ids) :].tolist(), model.adapter.stop_ids)
+    assert list(answer.token_ids) == wanted
+    assert len(set(wanted)) > 3
+
+
+# Checkpoints
+
+
+def test_weights_are_those_of_the_checkpoint(folder: Path, adapter: Any) -> None:
+    stored: dict[str, torch.Tensor] = {}
+    for file in folder.glob("*.safetensors"):
+        stored |= load_file(file)
+    del stored["audio.qformer.bert.embeddings.position_ids"]
+    loaded = hub_keys(adapter._thinker, adapter._thinker.audio)
+    assert {k for k in loaded if not k.startswith("model.audio")} >= stored.keys()
+    for name, weight in stored.items():
+        assert torch.equal(loaded[name], weight), name
+    assert adapter.info.parameters == sum(weight.numel() for weight in stored.values())
+
+
+def test_a_tied_head_is_the_embedding_table(tmp_path: Path) -> None:
+    adapter = load(tiny_checkpoint(tmp_path, tied=True))
+    thinker = adapter._thinker
+    assert thinker.lm_head.weight.data_ptr() == adapter._text.embed_tokens.weight.data_ptr()
+    assert adapter.info.text.tied
+    assert adapter.info.shapes.parameters == pytest.approx(adapter.info.parameters, rel=0.05)
+
+
+@pytest.mark.parametrize("change", ["missing", "shape"])
+def test_a_damaged_audio_encoder_is_named(tmp_path: Path, change: str) -> None:
+    folder = tiny_checkpoint(tmp_path, shards=1)
+    file = next(folder.glob("*.safetensors"))
+    state, name = load_file(file), "audio.qformer.bert.encoder.layer.1.output_query.dense.weight"
+    weight = state.pop(name)
+    if change == "shape":
+        state[name] = weight[:, :-1].contiguous()
+    save_file(state, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"lacks 1 .*{name}.*48, 96"):
+        load(folder)
+
+
+def test_a_model_that_does_not_hear_is_refused(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    del config["audio_config"]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"no audio_config, so it is .* does not hear"):
+        load(folder)
+
+
+def test_newer_configs_nest_the_decoders_sizes(tmp_path: Path, adapter: Any) -> None:
+    folder = tiny_checkpoint(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    keys = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+            "num_key_value_heads", "max_position_embeddings", "rms_norm_eps", "rope_theta",
+            "rope_scaling", "vocab_size", "max_window_layers", "sliding_window")  # fmt: skip
+    config["text_config"] = {key: config.pop(key) for key in keys}
+    assert FAMILY.missing_part(config) is None
+    assert FAMILY.shapes(config) == adapter.info.shapes
+    config["text_config"] = None
+    assert FAMILY.missing_part(config) == "text_config"
+
+
+@pytest.mark.parametrize(
+    ("part", "key", "value"),
+    [
+        (None, "activation_function", "relu"),
+        (None, "second_stride", 9.0),
+        ("qformer_config", "cross_attention_freq", 2),
+    ],
+)
+def test_an_encoder_of_another_kind_is_refused(part: str | None, key: str, value: object) -> None:
+    config = tiny_config()
+    audio = config["audio_config"]
+    (audio if part is None else audio[part])[key] = value
+    with pytest.raises(ModelError, match="does not run"):
+        FAMILY.shapes(config)
+
+
+def test_only_the_decoder_is_quantised(folder: Path) -> None:
+    names = hub_keys(*models(tiny_config(), seed=0))
+    chosen = {name for name in names if FAMILY.quantised(name)}
+    assert len(chosen) == 6 * 7
+    assert all(name.startswith("model.layers.") for name in chosen)
+
+
+# Sizes and sampling
+
+
+def test_sizes_of_the_published_models() -> None:
+    """3.09 and 7.62 billion weights of Qwen2.5, 0.67 of the vision encoder, 0.93 of the audio's."""
+    for alias, text, tables in (("salmonn2-3b", 3.085e9, 1), ("salmonn2-7b", 7.615e9, 2)):
+        found = published(FAMILY.aliases[alias])
+        assert found is not None
+        shapes = found[1]
+        assert shapes.text.parameters == pytest.approx(text, rel=0.002)
+        assert (1 if shapes.text.tied else 2) == tables
+        assert shapes.audio.parameters == pytest.approx(0.926e9, rel=0.01)
+        known = describe(LoadOptions(model=alias, device="cpu"))
+        assert not known.here
+        assert known.weights == 2 * shapes.parameters
+        assert known.media_spec.tokens_of_samples(16_000 * 61) == 180
+
+
+def test_audio_weights_and_operations_by_hand() -> None:
+    module = AudioEncoder(SMALL)
+    matrices = sum(p.numel() for n, p in module.named_parameters() if p.ndim > 1)
+    shape = audio_shape(SMALL)
+    assert shape.parameters == matrices - module.q_tokens.numel()
+    single = AudioConfig(**{**vars(SMALL), "queries": 1})
+    layers = 2 * 150 * 2 * 32 * (4 * 32 + 2 * 64) + 4 * 32 * 2 * 150 * 150
+    convolutions = 2 * 3 * 32 * (300 * 128 + 150 * 32)
+    keys_values = 2 * 2 * 2 * 150 * 32 * 48
+    queries = 2 * 30 * (2 * 48 * (6 * 48 + 2 * 96) + 48 * 64)
+    wanted = layers + convolutions + keys_values + queries
+    assert audio_shape(single).flops(30) == wanted
+
+
+@pytest.mark.parametrize("frames", [16, 100, 500, 768])
+def test_fewer_frames_have_more_pixels(frames: int) -> None:
+    """The published rule: 61,250 pixels, or a share of 95 % of those of 768 frames."""
+    video, _ = media_specs(None, None)
+    limit = 61_250 if frames == 768 else 0.95 * 768 / frames * 61_250
+    height, width = target_size(4320, 7680, frames, video)
+    assert height % 28 == width % 28 == 0
+    assert height * width <= limit < (height + 28) * (width + 28)
