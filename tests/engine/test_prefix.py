@@ -65,11 +65,12 @@ class Remembering(Method):
         return Entry(index, mix)
 
 
-#: Method → number of layers, of six, whose clip rows are reused.
-REUSED: list[tuple[Method, int]] = [
+#: Method → number of layers, of six, whose clip rows are reused; None for those up to the first
+#: drop, which depends on the number of tokens.
+REUSED: list[tuple[Method, int | None]] = [
     (Method(), 6),
-    (omnidrop.OmniDrop(budget=0.5), 3),
-    (omnidrop.OmniDrop(budget=0.5, cache="cut"), 3),
+    (omnidrop.OmniDrop(budget=0.5), None),
+    (omnidrop.OmniDrop(budget=0.5, cache="cut"), None),
     (omnidrop.get_method("none+omnidrop", budget=0.5, rows="all-text"), 2),
     (omnidrop.FastV(budget=0.6), 2),
     (omnidrop.Uniform(budget=0.4), 6),
@@ -105,6 +106,11 @@ def reused_layers(answer: Answer) -> int:
     return int(names[0].split()[3]) if names else 0
 
 
+def until_first_drop(answer: Answer) -> int:
+    counts = [len(alive) for alive in answer.trace.survivors]
+    return next(layer for layer, count in enumerate(counts) if count < counts[0])
+
+
 def same(one: Answer, two: Answer) -> None:
     assert one.token_ids == two.token_ids
     assert one.logprobs == two.logprobs
@@ -116,11 +122,13 @@ def same(one: Answer, two: Answer) -> None:
 @pytest.mark.usefixtures("apart")
 @pytest.mark.parametrize(("method", "layers"), REUSED, ids=ids)
 def test_a_second_question_equals_a_fresh_run(
-    either: Model, features: Features, method: Method, layers: int
+    either: Model, features: Features, method: Method, layers: int | None
 ) -> None:
     _, second, third = ask(either, features, [FIRST, QUESTION, FIRST], method)
     (fresh,) = ask(either, features, [QUESTION], method)
     (first,) = ask(either, features, [FIRST], method)
+    if layers is None:
+        layers = until_first_drop(first)
     same(second, fresh)
     same(third, first)
     assert (reused_layers(first), reused_layers(second), reused_layers(third)) == (
