@@ -46,6 +46,9 @@ class LoadOptions:
         Flash attention must be installed; eager is slow and meant for comparisons.
     offline : bool
         Never use the network.
+    positions : str or None
+        Convention by which positions of tokens are counted, for families with several (see
+        `Family.conventions`); None for the family's own default.
 
     Raises
     ------
@@ -59,6 +62,7 @@ class LoadOptions:
     quantize: str | None = None
     attention: str = "sdpa"
     offline: bool = False
+    positions: str | None = None
 
     def __post_init__(self) -> None:
         if not _DEVICE.fullmatch(self.device):

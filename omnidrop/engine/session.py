@@ -90,7 +90,7 @@ def load(model: str | LoadOptions | None = None, **settings: object) -> Model:
         A folder, a hub name, an alias ("3b", "7b", "demo") or complete options. None takes a
         cached model of a known family, else the demo model.
     **settings
-        Fields of `LoadOptions`: device, dtype, quantize, attention, offline.
+        Fields of `LoadOptions`: device, dtype, quantize, attention, offline, positions.
 
     Raises
     ------

@@ -206,6 +206,7 @@ def setup_of(questions: QuestionSet, model: Model, options: RunOptions) -> dict[
             "quantization": info.quantization,
             "parameters": info.parameters,
             "weights": weights_hash(model),
+            **({} if info.positions is None else {"positions": info.positions}),
         },
     }
 

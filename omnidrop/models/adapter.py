@@ -45,6 +45,8 @@ class ModelInfo:
     audio : AudioShape
     parameters : int
         Number of parameters in the loaded parts.
+    positions : str or None
+        Convention of positions, for families with several.
     """
 
     name: str
@@ -58,6 +60,7 @@ class ModelInfo:
     vision: VisionShape
     audio: AudioShape
     parameters: int
+    positions: str | None = None
 
     @property
     def shapes(self) -> Shapes:

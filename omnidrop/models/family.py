@@ -136,6 +136,8 @@ class LoadRequest:
         "4bit", "8bit" or None.
     parameters : int
         Parameters in the files, unused parts left out.
+    positions : str or None
+        One of the family's conventions of positions; None if it has only one.
     """
 
     name: str
@@ -147,6 +149,7 @@ class LoadRequest:
     attention: str
     quantize: str | None
     parameters: int
+    positions: str | None = None
 
 
 class Family(Protocol):
@@ -164,6 +167,8 @@ class Family(Protocol):
         Sizes by hub name, so that an estimate needs no files.
     unused_weights : sequence of str
         Prefixes of the weights that are not loaded.
+    conventions : sequence of str
+        Names of the ways to count positions, the default first; empty if there is only one.
     """
 
     @property
@@ -176,6 +181,8 @@ class Family(Protocol):
     def published(self) -> Mapping[str, Shapes]: ...
     @property
     def unused_weights(self) -> Sequence[str]: ...
+    @property
+    def conventions(self) -> Sequence[str]: ...
 
     def missing_part(self, config: Mapping[str, Any]) -> str | None:
         """Return the part that a config lacks, or None if it is complete."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-from omnidrop.errors import MemoryShortError, ModelError, OmniDropError
+from omnidrop.errors import MemoryShortError, ModelError, OmniDropError, UsageError
 from omnidrop.host_memory import host_memory_free
 from omnidrop.models.adapter import Adapter
 from omnidrop.models.family import LoadRequest
@@ -101,6 +101,26 @@ def pick_dtype(options: LoadOptions, location: Location, device: torch.device) -
     return own
 
 
+def pick_positions(options: LoadOptions, location: Location) -> str | None:
+    """Return the convention of positions; None if the family has only one.
+
+    Raises
+    ------
+    UsageError
+        If the family has no such convention.
+    """
+    family = location.family
+    if options.positions is None:
+        return next(iter(family.conventions), None)
+    if options.positions not in family.conventions:
+        known = " or ".join(family.conventions)
+        raise UsageError(
+            f"{family.name} has no positions {options.positions!r}.",
+            hint=f"Choose {known}." if known else "It counts them in one way only.",
+        )
+    return options.positions
+
+
 def quick_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 natively (AMX or AVX512-BF16) instead of converting."""
     tests = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
@@ -157,10 +177,11 @@ def load_adapter(options: LoadOptions) -> Adapter:
     device = pick_device(options.device)
     dtype = pick_dtype(options, location, device)
     _check_attention(ATTENTION[options.attention], device, dtype)
+    positions = pick_positions(options, location)
     need = estimate(location, options)
     if not need.fits:
         raise MemoryShortError(f"{location.name} does not fit: {need.detail}.", hint=LOWER)
-    return _load(location, options, device, dtype, need.parameters)
+    return _load(location, options, device, dtype, positions, need.parameters)
 
 
 def _check_attention(name: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -182,6 +203,7 @@ def _load(
     options: LoadOptions,
     device: torch.device,
     dtype: torch.dtype,
+    positions: str | None,
     parameters: int,
 ) -> Adapter:
     request = LoadRequest(
@@ -194,6 +216,7 @@ def _load(
         attention=ATTENTION[options.attention],
         quantize=options.quantize,
         parameters=parameters,
+        positions=positions,
     )
     try:
         with out_of_memory(LOWER):

@@ -246,6 +246,7 @@ class MadeUpFamily:
     aliases: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Shapes] = field(default_factory=dict)
     unused_weights: tuple[str, ...] = ("speaker.",)
+    conventions: tuple[str, ...] = ()
 
     def missing_part(self, config: Mapping[str, Any]) -> str | None:
         return next((item.name for item in fields(MadeUpConfig) if item.name not in config), None)

@@ -76,6 +76,15 @@ class ModelFlags:
     offline: Annotated[
         bool, option("--offline", panel="Model", help="Use local files only; never the network.")
     ] = LoadOptions.offline
+    positions: Annotated[
+        str | None,
+        option(
+            "--positions",
+            panel="Model",
+            metavar="NAME",
+            help="How positions are counted, for models with two ways: published or trained.",
+        ),
+    ] = LoadOptions.positions
 
     def __post_init__(self) -> None:
         if self.four_bit and self.eight_bit:
@@ -93,6 +102,7 @@ class ModelFlags:
             quantize="4bit" if self.four_bit else "8bit" if self.eight_bit else None,
             attention=self.attention,
             offline=self.offline,
+            positions=self.positions,
         )
 
 

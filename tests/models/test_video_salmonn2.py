@@ -19,7 +19,7 @@ from omnidrop.clip.patches import target_size
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model
-from omnidrop.errors import ModelError
+from omnidrop.errors import ModelError, UsageError
 from omnidrop.models.family import published
 from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.models.unloaded import describe
@@ -422,3 +422,21 @@ def test_fewer_frames_have_more_pixels(frames: int) -> None:
     height, width = target_size(4320, 7680, frames, video)
     assert height % 28 == width % 28 == 0
     assert height * width <= limit < (height + 28) * (width + 28)
+
+
+# The convention of positions, from the outside
+
+
+def test_the_convention_is_an_option_of_loading(folder: Path) -> None:
+    usual = load(folder)
+    assert (usual.template.convention, usual.info.positions) == ("published", "published")
+    options = LoadOptions(model=str(folder), device="cpu", dtype="float32", positions="trained")
+    trained = load_adapter(options)
+    media = Media((5, 4, 8), 0.2, 60)
+    wanted = template(usual.text, usual._thinker.config, "tiny", "trained").clip(media, 9)
+    assert torch.equal(trained.template.clip(media, 9).positions, wanted.positions)
+    assert trained.info.positions == "trained"
+    with pytest.raises(UsageError, match="no positions 'true'"):
+        load_adapter(LoadOptions(model=str(folder), device="cpu", positions="true"))
+    with pytest.raises(UsageError, match=r"Qwen2\.5-Omni has no positions 'trained'"):
+        load_adapter(LoadOptions(model="demo", device="cpu", positions="trained"))

@@ -46,6 +46,7 @@ class QwenOmni:
     )
     #: Parts of a checkpoint that speak.
     unused_weights: tuple[str, ...] = ("talker.", "token2wav.")
+    conventions: tuple[str, ...] = ()
 
     def missing_part(self, config: Mapping[str, Any]) -> str | None:
         thinker = thinker_config(config)

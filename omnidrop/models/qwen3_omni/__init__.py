@@ -63,6 +63,7 @@ class Qwen3Omni:
     aliases: Mapping[str, str] = field(default_factory=lambda: dict(_ALIASES))
     #: Parts of a checkpoint that speak.
     unused_weights: tuple[str, ...] = ("talker.", "code2wav.")
+    conventions: tuple[str, ...] = ()
 
     @property
     def published(self) -> Mapping[str, Shapes]:

@@ -47,6 +47,8 @@ class VideoSalmonn2:
     )
     #: A buffer that is stored with the weights and not used.
     unused_weights: tuple[str, ...] = ("audio.qformer.bert.embeddings.position_ids",)
+    #: See `template`.
+    conventions: tuple[str, ...] = ("published", "trained")
 
     @property
     def published(self) -> Mapping[str, Shapes]:
@@ -113,6 +115,7 @@ class VideoSalmonn2:
             thinker,
             tokenizer,
             audio,
+            convention=request.positions or self.conventions[0],
             name=request.name,
             folder=request.folder,
             demo=request.demo,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ from omnidrop.models.adapter import Embeds, TextCodec
 from omnidrop.models.thinker import ThinkerAdapter
 from omnidrop.models.video_salmonn2.encoders import AudioEncoder, AudioTower
 from omnidrop.models.video_salmonn2.sizes import NAME, media_specs, shapes
-from omnidrop.models.video_salmonn2.template import CONVENTIONS, SalmonnTemplate, template
+from omnidrop.models.video_salmonn2.template import SalmonnTemplate, template
 from omnidrop.models.windowed_vision import VisionTower
 from omnidrop.shapes import Shapes
 
@@ -43,12 +44,13 @@ class SalmonnAdapter(ThinkerAdapter):
         tokenizer: Any,
         audio: AudioEncoder,
         *,
-        convention: str = CONVENTIONS[0],
+        convention: str = "published",
         **settings: Any,
     ) -> None:
         thinker.audio = audio
         self._convention = convention
         super().__init__(thinker, tokenizer, **settings)
+        self.info = replace(self.info, positions=convention)
 
     def _towers(self, holder: Any) -> tuple[VisionTower, AudioTower]:
         return VisionTower(holder.visual), AudioTower(self._thinker.audio)

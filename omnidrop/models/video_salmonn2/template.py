@@ -41,9 +41,6 @@ SPECIALS = {
     "vision_end": "<|vision_end|>",
 }
 
-#: Conventions of positions, the default first.
-CONVENTIONS = ("published", "trained")
-
 #: Grids of video per second at the published rate: ten frames a second, two per grid.
 _GRIDS_PER_SECOND = 5
 #: Temporal positions from grid to grid in the published convention.
@@ -79,7 +76,7 @@ class SalmonnTemplate(ChatML):
     audio: int
     vision_start: int
     vision_end: int
-    convention: str = CONVENTIONS[0]
+    convention: str = "published"
     piece_frames: int = 3000
     piece_tokens: int = 60
     audio_per_second: Fraction = Fraction(2)
@@ -198,7 +195,7 @@ class SalmonnTemplate(ChatML):
 
 
 def template(
-    codec: TextCodec | None, config: Any, name: str, convention: str = CONVENTIONS[0]
+    codec: TextCodec | None, config: Any, name: str, convention: str = "published"
 ) -> SalmonnTemplate:
     """Make the template of a checkpoint.
 
