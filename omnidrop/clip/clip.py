@@ -266,7 +266,7 @@ class Clip:
         assert video is not None
         offset = max(0.0, video.start - self.info.start)
         # A single frame has no duration of its own; it counts as one sample.
-        return offset + (video.duration or 1.0 / self.options.fps)
+        return offset + (video.duration or 1.0 / (self.options.fps or self.spec.video.fps))
 
     def _make_plan(self) -> SamplingPlan | None:
         video, options = self.info.video, self.options
@@ -456,10 +456,18 @@ class Clip:
         modification and 64 blocks of 1 MiB, evenly spread over the file, are hashed instead, so
         that hashing does not cost as much as reading.
         """
-        names = asdict(self.options)
-        names["audio_file"] = None
         spec = self.spec
-        settings = [names, asdict(spec.video), asdict(spec.audio), spec.chunk_seconds]
+        names = asdict(self.options.resolved(spec.video))
+        names["audio_file"] = None
+        video, audio = asdict(spec.video), asdict(spec.audio)
+        for default in ("fps", "min_frames", "max_frames"):  # resolved above
+            del video[default]
+        # Most models have neither; clips keep the identity of before they were added.
+        if video["long_pixels"] is None:
+            del video["long_pixels"]
+        if not audio["piece_seconds"]:
+            del audio["piece_seconds"]
+        settings = [names, video, audio, spec.chunk_seconds]
         digest = hashlib.sha256(repr(settings).encode())
         hash_file(digest, self.path)
         if self.options.audio_file is not None:

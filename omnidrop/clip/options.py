@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ from omnidrop.errors import UsageError
 if TYPE_CHECKING:  # the command line reads defaults before torch is imported
     import numpy as np
     from torch import Tensor
+
+    from omnidrop.clip.specs import VideoSpec
 
 __all__ = ["ClipOptions", "FrameChunk", "SamplingPlan", "Stopwatch"]
 
@@ -27,10 +29,11 @@ class ClipOptions:
     ----------
     start, end : float, optional
         Seconds from the beginning of the clip.
-    fps : float
-        Frames sampled per second.
-    min_frames, max_frames : int
-        Limits on the number of frames; where one applies, the true rate differs from ``fps``.
+    fps : float, optional
+        Frames sampled per second; by default as the model asks for, usually 2.
+    min_frames, max_frames : int, optional
+        Limits on the number of frames; where one applies, the true rate differs from ``fps``. By
+        default the model's, usually 4 and 768.
     min_pixels, max_pixels : int, optional
         Limits on the area of a resized frame, in place of the model's own.
     still : int
@@ -57,9 +60,9 @@ class ClipOptions:
 
     start: float | None = None
     end: float | None = None
-    fps: float = 2.0
-    min_frames: int = 4
-    max_frames: int = 768
+    fps: float | None = None
+    min_frames: int | None = None
+    max_frames: int | None = None
     min_pixels: int | None = None
     max_pixels: int | None = None
     still: int = 0
@@ -75,8 +78,10 @@ class ClipOptions:
             value = getattr(self, name)
             if value is not None and not math.isfinite(value):
                 raise UsageError(f"{name} must be a number, not {value}.")
-        if self.fps <= 0:
-            raise UsageError(f"fps must be above 0, not {self.fps:g}.", hint="The default is 2.")
+        if self.fps is not None and self.fps <= 0:
+            raise UsageError(
+                f"fps must be above 0, not {self.fps:g}.", hint="Without it, the model's is used."
+            )
         if self.start is not None and self.start < 0:
             raise UsageError(f"start must not be negative, but is {self.start:g} s.")
         if self.end is not None and self.end <= (self.start or 0.0):
@@ -84,11 +89,7 @@ class ClipOptions:
                 f"end ({self.end:g} s) must come after start ({self.start or 0:g} s).",
                 hint="Both count from the beginning of the clip.",
             )
-        if self.max_frames < 1:
-            raise UsageError(f"max_frames must be at least 1, not {self.max_frames}.")
-        if self.min_frames < 1:
-            raise UsageError(f"min_frames must be at least 1, not {self.min_frames}.")
-        for name in ("min_pixels", "max_pixels"):
+        for name in ("max_frames", "min_frames", "min_pixels", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, not {value}.")
@@ -114,6 +115,15 @@ class ClipOptions:
                 )
         if self.audio_file is not None and not self.audio:
             raise UsageError("An audio file is named, but audio is left out.")
+
+    def resolved(self, spec: VideoSpec) -> ClipOptions:
+        """Return the same options with the model's sampling where none is given."""
+        return replace(
+            self,
+            fps=self.fps if self.fps is not None else spec.fps,
+            min_frames=self.min_frames if self.min_frames is not None else spec.min_frames,
+            max_frames=self.max_frames if self.max_frames is not None else spec.max_frames,
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,7 +36,8 @@ def target_size(
 
     Both sides are multiples of ``spec.factor``, the area lies within the pixel limits, and the
     aspect ratio stays as near as that allows. Each frame gets at most an even share of
-    ``spec.total_pixels``, though never less than 1.05 times the lower limit.
+    ``spec.total_pixels``, though never less than 1.05 times the lower limit. In a clip with the
+    most frames it gets ``spec.long_pixels`` instead, if the model has that limit.
 
     Parameters
     ----------
@@ -71,6 +72,8 @@ def target_size(
     lower = min(spec.min_pixels, upper) if min_pixels is None else min_pixels
     if spec.total_pixels is not None:
         share = spec.total_pixels * spec.temporal_patch_size // max(frames, 1)
+        if spec.long_pixels is not None and frames >= spec.max_frames:
+            share = spec.long_pixels
         upper = min(upper, max(share, int(lower * 1.05)))
     factor = spec.factor
     new_height = round(height / factor) * factor

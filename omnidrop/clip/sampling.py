@@ -33,10 +33,12 @@ def sampling_plan(
     assume two per second.
     """
     depth = spec.temporal_patch_size
-    count = depth * math.ceil(options.fps * seconds / depth - 0.5)
-    fps = options.fps
-    most = max(depth, options.max_frames // depth * depth)
-    least = min(most, -(-options.min_frames // depth) * depth)
+    fps = options.fps if options.fps is not None else spec.fps
+    count = depth * math.ceil(fps * seconds / depth - 0.5)
+    most = options.max_frames if options.max_frames is not None else spec.max_frames
+    most = max(depth, most // depth * depth)
+    least = options.min_frames if options.min_frames is not None else spec.min_frames
+    least = min(most, -(-least // depth) * depth)
     if not least <= count <= most:
         count = min(max(count, least), most)
         fps = count / seconds
@@ -61,7 +63,7 @@ def check_limits(options: ClipOptions, spec: VideoSpec) -> None:
     UsageError
     """
     depth, side = spec.temporal_patch_size, spec.factor
-    if options.video and options.max_frames < depth:
+    if options.video and options.max_frames is not None and options.max_frames < depth:
         raise UsageError(
             f"max_frames must be at least {depth}, not {options.max_frames}.",
             hint=f"The model reads {depth} frames together.",

@@ -29,8 +29,14 @@ class VideoSpec:
         Limits on height x width of one resized frame.
     total_pixels
         Limit on the pixels of a whole clip, counted per temporal patch, or ``None`` for no limit.
+    long_pixels
+        Upper limit on a frame of a clip with ``max_frames`` or more, in place of its share of
+        ``total_pixels``, or ``None`` for that share.
     mean, std
         Per channel (R, G, B) of values in 0..1.
+    fps, min_frames, max_frames
+        How a clip is sampled unless `ClipOptions` say otherwise: frames per second, and limits on
+        their number.
     """
 
     patch_size: int = _PATCH
@@ -39,8 +45,12 @@ class VideoSpec:
     min_pixels: int = 128 * _TOKEN_AREA
     max_pixels: int = 768 * _TOKEN_AREA
     total_pixels: int | None = int(128_000 * _TOKEN_AREA * 0.9)
+    long_pixels: int | None = None
     mean: tuple[float, float, float] = (0.48145466, 0.4578275, 0.40821073)
     std: tuple[float, float, float] = (0.26862954, 0.26130258, 0.27577711)
+    fps: float = 2.0
+    min_frames: int = 4
+    max_frames: int = 768
 
     @property
     def factor(self) -> int:

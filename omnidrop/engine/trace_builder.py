@@ -189,6 +189,6 @@ def _describe(clip: Clip | None, encoded: Encoded) -> dict[str, Any]:
         "identity": clip.identity,
         "sampling": {
             key: None if value is None else (str(value) if key == "audio_file" else value)
-            for key, value in asdict(clip.options).items()
+            for key, value in asdict(clip.options.resolved(clip.spec.video)).items()
         },
     }

@@ -183,7 +183,7 @@ def setup_of(questions: QuestionSet, model: Model, options: RunOptions) -> dict[
     usual = ClipOptions()
     clip = {
         key: str(v) if key == "audio_file" and v else v
-        for key, v in asdict(options.clip).items()
+        for key, v in asdict(options.clip.resolved(model.adapter.video_spec)).items()
         if key not in _LATER or v != getattr(usual, key)
     }
     return {

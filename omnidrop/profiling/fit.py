@@ -276,7 +276,8 @@ def fit_sampling(
             )  # fmt: skip
             if options is not opened.options:
                 chosen = [f"frames of at most {options.max_pixels:,} pixels"] if pixels else []
-                chosen += [f"{options.fps:.2g} frames a second"] if fps else []
+                if fps and options.fps is not None:
+                    chosen.append(f"{options.fps:.2g} frames a second")
                 notice = f"{limits}: {' and '.join(chosen)}."
             try:
                 if largest(expect, limits).budget >= ENOUGH_BUDGET:
@@ -290,6 +291,7 @@ def _lower_samplings(clip: Clip, pixels: bool, fps: bool) -> Iterator[ClipOption
     """Yield the clip's own options, then lower and lower ones."""
     options = clip.options
     yield options
+    rate = options.fps or clip.spec.video.fps
     if clip.plan is None:
         return
     area = clip.plan.size[0] * clip.plan.size[1]
@@ -300,7 +302,8 @@ def _lower_samplings(clip: Clip, pixels: bool, fps: bool) -> Iterator[ClipOption
             area = max(round(area * SHRINK), least)
             options = replace(options, max_pixels=area)
         if fps:
-            options = replace(options, fps=max(options.fps * SHRINK, LEAST_FPS))
+            rate = max(rate * SHRINK, LEAST_FPS)
+            options = replace(options, fps=rate)
         if options == before:
             return
         yield options
@@ -321,6 +324,11 @@ def predict_encoding(adapter: Adapter, clip: Clip) -> tuple[Media, float, int]:
     media = media_of(clip)
     length = min(SAMPLE_SECONDS, clip.duration)
     first = replace(clip.options, start=clip.start, end=clip.start + length)
+    if clip.plan is not None:
+        with clip.replanned(first) as beginning:
+            if beginning.plan is not None and beginning.plan.size != clip.plan.size:
+                # A short clip may have larger frames; those of the whole are to be timed.
+                first = replace(first, max_pixels=clip.plan.size[0] * clip.plan.size[1])
     frames = len(clip.plan.times) if clip.plan is not None else 0
     seconds, part = [], 0
     for _ in range(2):

@@ -134,21 +134,21 @@ class ReadFlags:
     """How the clip is sampled."""
 
     fps: Annotated[
-        float,
+        float | None,
         option(
             "--fps",
             panel="Clip",
             metavar="N",
-            help=f"Frames sampled per second ({ClipOptions.fps:g}).",
+            help="Frames sampled per second. Default: the model's, usually 2.",
         ),
     ] = ClipOptions.fps
     max_frames: Annotated[
-        int,
+        int | None,
         option(
             "--max-frames",
             panel="Clip",
             metavar="N",
-            help=f"Most frames sampled ({ClipOptions.max_frames}).",
+            help="Most frames sampled. Default: the model's, usually 768.",
         ),
     ] = ClipOptions.max_frames
     max_pixels: Annotated[

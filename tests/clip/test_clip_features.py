@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omnidrop.clip.log_mel import LogMel, log_mel, log_mel_stream, mel_filters
+from omnidrop.clip.options import ClipOptions
 from omnidrop.clip.patches import patches, resize_frames, target_size
+from omnidrop.clip.sampling import sampling_plan
 from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.errors import MediaError
 
@@ -233,6 +236,38 @@ def test_sizes_are_whole_tokens(height, width, frames):
     assert min(size) >= 28
     assert not size[0] % 28
     assert not size[1] % 28
+
+
+@pytest.mark.parametrize(
+    ("options", "seconds", "frames", "fps"),
+    [
+        ({}, 4.0, 40, 10.0),
+        ({}, 1.0, 16, 16.0),
+        ({}, 100.0, 60, 0.6),
+        ({"fps": 2.0}, 10.0, 20, 2.0),
+        ({"min_frames": 2}, 1.0, 10, 10.0),
+        ({"max_frames": 30}, 100.0, 30, 0.3),
+    ],
+)
+def test_a_model_has_its_own_sampling_unless_told_otherwise(options, seconds, frames, fps):
+    spec = VideoSpec(fps=10.0, min_frames=16, max_frames=60)
+    plan = sampling_plan(ClipOptions(**options), spec, seconds, 240, 320)
+    assert (len(plan.times), plan.fps) == (frames, pytest.approx(fps))
+    given = ClipOptions(**options).resolved(spec)
+    assert sampling_plan(given, VideoSpec(), seconds, 240, 320).fps == plan.fps
+    assert given.max_frames == options.get("max_frames", 60)
+
+
+def test_a_clip_with_the_most_frames_may_have_a_limit_of_its_own():
+    spec = VideoSpec(
+        min_pixels=784, max_pixels=10**9, total_pixels=10 * 100_000, long_pixels=150_000,
+        max_frames=20,
+    )  # fmt: skip
+    areas = [math.prod(target_size(2000, 2000, frames, spec)) for frames in (10, 18, 20)]
+    assert [
+        area <= limit for area, limit in zip(areas, (200_000, 111_111, 150_000), strict=True)
+    ] == [True] * 3
+    assert areas[0] > areas[2] > areas[1]
 
 
 def test_a_lower_pixel_limit_is_obeyed():

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from omnidrop.clip.clip import ClipOptions
+from omnidrop.clip.specs import VideoSpec
 from omnidrop.errors import BudgetError, MediaError
 from omnidrop.report.trace import Answer, Choice, Memory, Stage, Trace
 
@@ -90,11 +91,12 @@ class StubModel:
             device="cpu",
             attention="sdpa",
             quantization=None,
+            positions=None,
             parameters=12,
             text=SimpleNamespace(vocab=4),
         )
         self.adapter = SimpleNamespace(
-            embed=lambda ids: self.weights[ids], device=torch.device("cpu")
+            video_spec=VideoSpec(), embed=lambda ids: self.weights[ids], device=torch.device("cpu")
         )
 
     def open(self, path: Path, options: ClipOptions) -> StubSession:

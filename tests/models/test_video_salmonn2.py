@@ -30,6 +30,7 @@ from omnidrop.models.video_salmonn2.tiny import config as tiny_config
 from omnidrop.models.video_salmonn2.tiny import hub_keys, models, tiny_checkpoint
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.testing import media
 from omnidrop.tokens import Kind, Media
 
 QUESTION = "What is heard when the red square moves?"
@@ -440,3 +441,21 @@ def test_the_convention_is_an_option_of_loading(folder: Path) -> None:
         load_adapter(LoadOptions(model=str(folder), device="cpu", positions="true"))
     with pytest.raises(UsageError, match=r"Qwen2\.5-Omni has no positions 'trained'"):
         load_adapter(LoadOptions(model="demo", device="cpu", positions="trained"))
+
+
+def test_a_file_is_sampled_and_heard_as_published(folder: Path, tmp_path: Path) -> None:
+    """4 s at ten frames a second, and two pieces of 3 s, the second padded with silence."""
+    path = media.write(tmp_path / "clip.mp4", seconds=4, size=(64, 48), sounds=[{"hertz": 440}])
+    model = Model(load(folder))
+    with model.open(path) as session:
+        answer = session.ask(QUESTION, method=Method(), options=GenerateOptions(max_new_tokens=2))
+    trace = answer.trace
+    assert trace.clip["frames"] == 40
+    assert trace.clip["grid"][0] == 20
+    assert trace.clip["second_per_grid"] == pytest.approx(0.2)
+    assert trace.clip["sampling"]["fps"] == 10
+    assert trace.audio_tokens == 60
+    assert trace.model["positions"] == "published"
+    with model.open(path, fps=2) as session:
+        fewer = session.ask(QUESTION, method=Method(), options=GenerateOptions(max_new_tokens=2))
+    assert fewer.trace.clip["frames"] == 16

@@ -24,8 +24,10 @@ POSITIONS_PER_SECOND = 50
 #: Log-mel frames per position.
 FRAMES_PER_POSITION = 2
 
-#: Frames of a clip, and pixels of a frame in a clip with the most frames.
-_MOST_FRAMES, _LONG_PIXELS = 768, 61_250
+#: Frames sampled per second, and limits on their number.
+_FPS, _LEAST_FRAMES, _MOST_FRAMES = 10.0, 16, 768
+#: Pixels of a frame in a clip with the most frames.
+_LONG_PIXELS = 61_250
 #: Fewer frames share this part of the pixels of the most frames.
 _SHARE = 0.95
 
@@ -260,6 +262,10 @@ def media_specs(folder: Path | None, config: Any | None) -> tuple[VideoSpec, Aud
         min_pixels=4 * (patch * merge) ** 2,
         max_pixels=total,
         total_pixels=total // temporal,
+        long_pixels=_LONG_PIXELS,
+        fps=_FPS,
+        min_frames=_LEAST_FRAMES,
+        max_frames=_MOST_FRAMES,
     )
     sound = AudioSpec(n_mels=audio.mel_bins, piece_seconds=audio.piece_seconds)
     found, _ = read_specs(folder, usual, sound)
