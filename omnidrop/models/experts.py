@@ -16,6 +16,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ BLOCK = 64
 GROUP_BYTES = 256 * 2**20
 #: Pairs of a row and an expert up to which the chosen experts are gathered.
 FEW_PAIRS = 16
+
+#: Half the number of cells in which a scaled weight is looked up.
+_HALF = 127.5
 
 #: Names of experts' weights: one tensor per expert (the hub), or a layer's together.
 _NAMED = re.compile(
@@ -187,13 +191,31 @@ def quantised_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
     # The same codes as bitsandbytes', which takes many times as long on a CPU.
     blocks = weight.float().view(-1, BLOCK)
     scales = blocks.abs().amax(1)
-    blocks = blocks / scales.clamp(min=1e-30)[:, None]
-    codes = torch.zeros(blocks.shape, dtype=torch.uint8)
-    values = nf4()
-    for middle in ((values[1:] + values[:-1]) / 2).tolist():
-        codes += blocks > middle
+    scaled = (blocks / scales.clamp(min=1e-30)[:, None]).flatten()
+    lowest, middle = _cells()
+    cell = torch.add(_HALF, scaled, alpha=_HALF).to(torch.int32)
+    codes = lowest.index_select(0, cell)
+    codes += scaled > middle.index_select(0, cell)
     pairs = codes.view(-1, 2)
     return pairs[:, 0] << 4 | pairs[:, 1], scales
+
+
+@cache
+def _cells() -> tuple[Tensor, Tensor]:
+    """Divide -1 to 1 into cells that hold the middle between two values of NF4 at most once.
+
+    Returns
+    -------
+    lowest : Tensor, (256,) uint8
+        Code of the lower edge of each cell.
+    middle : Tensor, (256,) float32
+        Where the next code begins.
+    """
+    values = nf4()
+    middles = (values[1:] + values[:-1]) / 2
+    edges = torch.arange(2 * _HALF + 1) / _HALF - 1
+    lowest = torch.bucketize(edges, middles)
+    return lowest.to(torch.uint8), torch.cat([middles, torch.tensor([2.0])])[lowest]
 
 
 class SmallExperts(nn.Module):

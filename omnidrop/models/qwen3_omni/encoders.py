@@ -162,7 +162,8 @@ class VisionTower:
         known = self._places.get((height, width, device))
         if known is not None:
             return known
-        module, frame = self._module, torch.tensor([[1, height, width]], device=device)
+        # Planned on the host, as the reference's functions read sizes from it.
+        module, frame = self._module, torch.tensor([[1, height, width]])
         indices, shares = get_vision_interpolation_indices_and_weights(
             frame,
             num_grid_per_side=module.num_grid_per_side,
@@ -170,7 +171,9 @@ class VisionTower:
             align_corners=module.interpolation_align_corners,
             spatial_merge_size=self._merge,
         )
-        cos, sin = module.rotary_pos_emb(shares, get_vision_position_ids(frame, self._merge))
+        indices, shares = indices.to(device), shares.to(device)
+        cells = get_vision_position_ids(frame, self._merge).to(device)
+        cos, sin = module.rotary_pos_emb(shares, cells)
         places = Places(
             embeds=(module.pos_embed(indices) * shares[:, :, None]).sum(1),
             cos=cos.unsqueeze(-2).float(),

@@ -51,6 +51,11 @@ def token_ids() -> dict[str, int]:
     return _tokenizer().ids()
 
 
+def write_tokenizer(folder: Path) -> None:
+    """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json."""
+    _tokenizer().write(folder)
+
+
 def thinker_config(
     *, layers: int = 6, hidden: int = 64, experts: int = 4, dtype: str = "float32"
 ) -> dict[str, Any]:
