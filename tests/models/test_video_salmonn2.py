@@ -30,8 +30,12 @@ from omnidrop.models.video_salmonn2.tiny import config as tiny_config
 from omnidrop.models.video_salmonn2.tiny import hub_keys, models, tiny_checkpoint
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.pruning.parts import a2v
+from omnidrop.pruning.registry import get_method
 from omnidrop.testing import media
 from omnidrop.tokens import Kind, Media
+from omnidrop.training.a2v import TrainOptions, pairs_of, train
+from tests.tiny import make_features
 
 QUESTION = "What is heard when the red square moves?"
 TOKENS = 12
@@ -459,3 +463,18 @@ def test_a_file_is_sampled_and_heard_as_published(folder: Path, tmp_path: Path) 
     with model.open(path, fps=2) as session:
         fewer = session.ask(QUESTION, method=Method(), options=GenerateOptions(max_new_tokens=2))
     assert fewer.trace.clip["frames"] == 16
+
+
+def test_contextguard_runs_with_a_predictor_trained_for_the_model(
+    folder: Path, tmp_path: Path
+) -> None:
+    model = Model(load(folder))
+    clips = [pairs_of(model.features(make_features(model=model, seed=seed))) for seed in range(3)]
+    assert [len(pairs) for pairs in clips] == [2, 2, 2]
+    a2v.save(tmp_path, train(clips, model.adapter, TrainOptions(hidden=8, steps=3)))
+    method = get_method("contextguard", budget=0.5, predictor=str(tmp_path))
+    with model.features(make_features(model=model)) as session:
+        trace = session.ask(
+            QUESTION, method=method, options=GenerateOptions(max_new_tokens=2)
+        ).trace
+    assert trace.realised_budget == pytest.approx(0.5, abs=0.01)
