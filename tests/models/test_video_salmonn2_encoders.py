@@ -9,6 +9,7 @@ import torch
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
+from omnidrop.models.video_salmonn2 import encoders
 from omnidrop.models.video_salmonn2.encoders import AudioEncoder, AudioTower, padded
 from omnidrop.models.video_salmonn2.sizes import AudioConfig, audio_shape
 from omnidrop.models.video_salmonn2.tiny import config as tiny_config
@@ -183,3 +184,36 @@ def test_audio_weights_and_operations_by_hand() -> None:
     queries = 2 * 30 * (2 * 48 * (6 * 48 + 2 * 96) + 48 * 64)
     wanted = layers + convolutions + keys_values + queries
     assert audio_shape(single).flops(30) == wanted
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_16_bits_are_close_to_32(dtype: torch.dtype) -> None:
+    _, exact = models(tiny_config(), seed=5)
+    mel = 0.3 * torch.randn(128, 450)
+    wanted, _ = AudioTower(exact)(mel)
+    _, rounded = models(tiny_config(), seed=5)
+    out, _ = AudioTower(rounded.to(dtype))(mel)
+    assert out.dtype == dtype
+    assert float((out.float() - wanted).norm() / wanted.norm()) < 0.02
+
+
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_batches_change_nothing(
+    encoder: AudioEncoder, monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    mel = torch.randn(128, 1300)
+    wanted, received = AudioTower(encoder)(mel, attention=True)
+    monkeypatch.setattr(encoders, "BATCH", batch)
+    out, again = AudioTower(encoder)(mel, attention=True)
+    torch.testing.assert_close(out, wanted, rtol=0, atol=1e-5)
+    torch.testing.assert_close(again, received)
+    assert len(out) == 5 * SMALL.piece_tokens
+
+
+def test_mel_of_another_shape_is_refused(encoder: AudioEncoder) -> None:
+    with pytest.raises(ValueError, match=r"mel is \(80, 300\), not \(128, F\)"):
+        AudioTower(encoder)(torch.randn(80, 300))
+    empty, received = AudioTower(encoder)(torch.empty(128, 0), attention=True)
+    assert empty.shape == (0, SMALL.output)
+    assert received is not None
+    assert len(received) == 0
