@@ -111,8 +111,15 @@ def generate(
     with stage(StageName.DETOKENISE):
         text = stream.finish()
         thoughts = stream.thoughts
-    notices = (STILL_THINKING,) if stream.inside else ()
-    return Generated(tuple(ids), text, stop, tuple(logprobs), loop.mode, thoughts, notices)
+    return Generated(
+        tuple(ids),
+        text,
+        stop,
+        tuple(logprobs),
+        loop.mode,
+        thinking=thoughts,
+        notices=(STILL_THINKING,) if stream.inside else (),
+    )
 
 
 class _Loop:

@@ -18,6 +18,7 @@ from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.session import Model
 from omnidrop.errors import ModelError
 from omnidrop.models import experts as module
+from omnidrop.models import pinned
 from omnidrop.models.experts import (
     Packed4,
     Packed8,
@@ -28,6 +29,7 @@ from omnidrop.models.experts import (
     quantised_nf4,
 )
 from omnidrop.models.loading import LoadOptions, estimate, load_adapter, resolve
+from omnidrop.models.locations import weights
 from omnidrop.models.quantising import check_quantised
 from omnidrop.models.qwen3_omni import FAMILY
 from omnidrop.models.qwen3_omni.tiny import hub_layout, tiny_thinker
@@ -220,3 +222,43 @@ def test_experts_of_an_odd_size_are_refused_in_4_bits():
     made.allocate(CPU, torch.float32)
     with pytest.raises(ModelError, match="no multiple of 64"):
         made.put(0, "gate", torch.ones(5, 10))
+
+
+@pytest.fixture
+def read_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Weights are read as for a GPU; the names of those that were."""
+    names: list[str] = []
+    read = pinned.PinnedReader.read
+
+    def noting(self, path, weight, offset):
+        names.append(weight.name)
+        return read(self, path, weight, offset)
+
+    monkeypatch.setattr(pinned, "reads_pinned", lambda device: True)
+    monkeypatch.setattr(pinned.PinnedReader, "read", noting)
+    return names
+
+
+@pytest.mark.parametrize("quantize", [None, "4bit", "8bit"])
+def test_every_weight_is_read_once_on_its_way_to_a_gpu(folder, quantize, read_here, monkeypatch):
+    given = load(folder, quantize)._thinker.state_dict()
+    stored = {weight.name for weight in weights(folder, FAMILY.unused_weights)}
+    assert sorted(read_here) == sorted(stored)
+    last = max(i for i, name in enumerate(read_here) if not is_expert(name))
+    if quantize is not None:  # experts are read after all that transformers reads
+        assert not any(is_expert(name) for name in read_here[:last])
+    monkeypatch.setattr(pinned, "reads_pinned", lambda device: False)
+    expected = load(folder, quantize)._thinker
+    assert list(given) == list(expected.state_dict())
+    for key, value in expected.state_dict().items():
+        if isinstance(value, torch.Tensor):
+            assert torch.equal(given[key], value), key
+
+
+def test_experts_are_the_same_on_their_way_to_a_gpu(folder, read_here, monkeypatch):
+    there = load(folder, "4bit")
+    assert read_here
+    monkeypatch.setattr(pinned, "reads_pinned", lambda device: False)
+    for one, other in zip(there._layers, load(folder, "4bit")._layers, strict=True):
+        assert torch.equal(one.mlp.experts.gate_up.codes, other.mlp.experts.gate_up.codes)
+        assert torch.equal(one.mlp.experts.down.scales, other.mlp.experts.down.scales)

@@ -61,6 +61,14 @@ class Qwen3Omni:
     name: str = "Qwen3-Omni"
     model_types: tuple[str, ...] = ("qwen3_omni_moe", "qwen3_omni_moe_thinker")
     aliases: Mapping[str, str] = field(default_factory=lambda: dict(_ALIASES))
+    #: Bytes of the files on the hub, about, the parts that speak included.
+    downloads: Mapping[str, int] = field(
+        default_factory=lambda: {
+            _ALIASES["qwen3-30b"]: 70_500_000_000,
+            _ALIASES["qwen3-30b-thinking"]: 63_500_000_000,
+            _ALIASES["qwen3-30b-captioner"]: 63_500_000_000,
+        }
+    )
     #: Parts of a checkpoint that speak.
     unused_weights: tuple[str, ...] = ("talker.", "code2wav.")
     conventions: tuple[str, ...] = ()
