@@ -127,7 +127,7 @@ def test_stages_and_progress_are_reported(model: Model, clip_path: Path, paralle
     alone = [s for s in answer.trace.stages if not s.overlapped and s.within is None]
     assert sum(s.seconds for s in alone if s.name != "answer") <= answer.trace.ttft + 0.05
     frames = [step for step in told if step[0] == "frames"]
-    assert frames[-1][1] == frames[-1][2] == 10.0
+    assert frames[-1][1] == frames[-1][2] == 5 * model.adapter.video_spec.fps
     assert [step[0] for step in told][-1] == "prefill"
 
 
