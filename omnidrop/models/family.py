@@ -241,6 +241,21 @@ class Family(Protocol):
         """
         ...
 
+    def check(self, folder: Path, config: Mapping[str, Any]) -> None:
+        """Check a checkpoint from its config and the headers of its files; no weight is read.
+
+        Before loading, and before estimates. `omnidrop.models.checking` has the checks that most
+        families need.
+
+        Raises
+        ------
+        ModelError
+            If weights are missing or have other shapes, the tokenizer has more ids than the
+            vocabulary, or values of the config contradict each other. The caller turns any other
+            error into one.
+        """
+        ...
+
     def load(self, request: LoadRequest) -> Adapter:
         """Load a checkpoint.
 

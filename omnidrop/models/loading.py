@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from omnidrop.errors import MemoryShortError, ModelError, OmniDropError
+from omnidrop.errors import MemoryShortError, ModelError
 from omnidrop.host_memory import host_memory_free
 from omnidrop.models.adapter import Adapter
+from omnidrop.models.checking import readable
 from omnidrop.models.family import LoadRequest
 from omnidrop.models.locations import (
     KnownModel,
@@ -157,10 +158,23 @@ def load_adapter(options: LoadOptions) -> Adapter:
     device = pick_device(options.device)
     dtype = pick_dtype(options, location, device)
     _check_attention(ATTENTION[options.attention], device, dtype)
+    check(location)
     need = estimate(location, options)
     if not need.fits:
         raise MemoryShortError(f"{location.name} does not fit: {need.detail}.", hint=LOWER)
     return _load(location, options, device, dtype, need.parameters)
+
+
+def check(location: Location) -> None:
+    """Check a model's config and the headers of its files; no weight is read.
+
+    Raises
+    ------
+    ModelError
+        If it could not be loaded; names the tensor or the field.
+    """
+    with readable(location.folder):
+        location.family.check(location.folder, location.config)
 
 
 def _check_attention(name: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -195,15 +209,5 @@ def _load(
         quantize=options.quantize,
         parameters=parameters,
     )
-    try:
-        with out_of_memory(LOWER):
-            return location.family.load(request)
-    except OmniDropError:
-        raise
-    except Exception as error:  # libraries raise any type for damaged files
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"This model cannot be loaded ({type(error).__name__}: {reason}).",
-            path=location.folder,
-            hint="Check its files, or name another model with --model.",
-        ) from error
+    with readable(location.folder), out_of_memory(LOWER):
+        return location.family.load(request)

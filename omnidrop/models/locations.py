@@ -10,21 +10,20 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from omnidrop.errors import ModelError, printable
 from omnidrop.models.family import Family, aliases, families, family_of
+from omnidrop.models.folder_checks import AGAIN, check_counts, check_file, check_files
 
 DEMO = "demo"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
 #: Files to download from the hub: no code, no other formats of the weights.
 WANTED = ("*.json", "*.txt", "*.safetensors")
-
-AGAIN = "Download it again, or name another model with --model."
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -240,6 +239,7 @@ def inspect(folder: Path) -> dict[str, Any]:
         If it is not; names the file that is missing or invalid.
     """
     path = folder / "config.json"
+    check_files(folder)
     config = read_json(path)
     family = _family(config, path)
     if part := family.missing_part(config):
@@ -255,7 +255,7 @@ def inspect(folder: Path) -> dict[str, Any]:
         (folder / name).is_file() for name in ("vocab.json", "merges.txt")
     ):
         raise ModelError("The tokenizer is missing.", path=folder / "tokenizer.json", hint=AGAIN)
-    weights(folder)
+    check_counts(config, len(weights(folder, family.unused_weights)), path)
     return config
 
 
@@ -273,8 +273,15 @@ def _family(config: dict[str, Any], path: Path) -> Family:
     return family
 
 
-def shards(folder: Path) -> list[Path]:
-    """Files of the weights.
+def shards(folder: Path, unused: Sequence[str] = ()) -> list[Path]:
+    """List the files of the weights.
+
+    Parameters
+    ----------
+    folder : Path
+    unused : sequence of str
+        Prefixes of tensors that are not loaded; files that hold nothing else are left out, and need
+        not exist.
 
     Raises
     ------
@@ -290,7 +297,7 @@ def shards(folder: Path) -> list[Path]:
             raise ModelError(
                 "The index lists files outside the model's folder.", path=folder / INDEX, hint=AGAIN
             )
-        files = [folder / name for name in names]
+        files = [folder / name for name in used_shards(table, unused)]
     else:
         files = [folder / SINGLE]
     for file in files:
@@ -304,6 +311,27 @@ def shards(folder: Path) -> list[Path]:
                 hint=AGAIN,
             )
     return files
+
+
+def all_shards(folder: Path) -> bool:
+    """Whether the files that hold nothing but unused tensors are here as well."""
+    if not (folder / INDEX).is_file():
+        return True
+    names = {str(name) for name in read_json(folder / INDEX)["weight_map"].values()}
+    return all((folder / name).is_file() for name in names)
+
+
+def used_shards(table: Mapping[str, object], unused: Sequence[str]) -> list[str]:
+    """Return the names of the files that hold more than unused tensors.
+
+    Parameters
+    ----------
+    table : mapping
+        The index's `weight_map`: tensor to file name.
+    unused : sequence of str
+        Prefixes of tensors that are not loaded.
+    """
+    return sorted({str(file) for name, file in table.items() if not name.startswith(tuple(unused))})
 
 
 def weights(folder: Path, unused: Sequence[str] = ()) -> list[Weight]:
@@ -322,7 +350,7 @@ def weights(folder: Path, unused: Sequence[str] = ()) -> list[Weight]:
     """
     return [
         weight
-        for file in shards(folder)
+        for file in shards(folder, unused)
         for weight in header(file)
         if not weight.name.startswith(tuple(unused))
     ]
@@ -365,6 +393,7 @@ def read_json(path: Path) -> dict[str, Any]:
     ModelError
         If the file is missing or holds something else.
     """
+    check_file(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

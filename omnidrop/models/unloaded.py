@@ -13,11 +13,13 @@ import torch
 
 from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.errors import ModelError
+from omnidrop.models.checking import readable
 from omnidrop.models.family import Family, Template, aliases, published
 from omnidrop.models.loading import (
     DTYPES,
     LoadOptions,
     Location,
+    check,
     estimate,
     pick_device,
     pick_dtype,
@@ -121,6 +123,13 @@ def describe(options: LoadOptions) -> Unloaded:
 
 
 def _local(location: Location, options: LoadOptions) -> Unloaded:
+    check(location)
+    with readable(location.folder):
+        return _read(location, options)
+
+
+def _read(location: Location, options: LoadOptions) -> Unloaded:
+    """Return what the files of a checkpoint say."""
     family, config = location.family, location.config
     device = pick_device(options.device)
     need = estimate(location, options)

@@ -32,6 +32,8 @@ from omnidrop.models import kernels
 from omnidrop.models.adapter import Adapter, Embeds, LayerCache, ModelInfo, Rotary, TextCodec
 from omnidrop.models.codec import Codec, read_codec
 from omnidrop.models.family import LoadRequest, Template
+from omnidrop.models.folder_checks import refuse_missing, refuse_other_shapes
+from omnidrop.models.locations import weights
 from omnidrop.models.mrope import after_highest, clip_map, video_cells
 from omnidrop.shapes import AudioShape, Projections, Shapes, TextShape, VisionShape
 from omnidrop.testing.made_up_model import MadeUpConfig, MadeUpOmni, angles
@@ -327,6 +329,20 @@ class MadeUpFamily:
 
     def write_tiny(self, folder: Path) -> Path:
         return write_checkpoint(folder)
+
+    def check(self, folder: Path, config: Mapping[str, Any]) -> None:
+        with torch.device("meta"):
+            wanted = MadeUpOmni(_parsed(config)).state_dict()
+        found = {weight.name: weight.shape for weight in weights(folder, self.unused_weights)}
+        refuse_missing(wanted.keys() - found.keys(), folder)
+        refuse_other_shapes(
+            [
+                (name, found[name], weight.shape)
+                for name, weight in wanted.items()
+                if found[name] != tuple(weight.shape)
+            ],
+            folder,
+        )
 
     def load(self, request: LoadRequest) -> Adapter:
         if request.quantize is not None:

@@ -17,6 +17,7 @@ from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 if TYPE_CHECKING:
     from omnidrop.clip.specs import AudioSpec, VideoSpec
     from omnidrop.models.adapter import Adapter, TextCodec
+    from omnidrop.models.codec import Codec
     from omnidrop.models.family import LoadRequest, Template
 
 #: Weights of the decoder's linear layers, under the names of the hub and of transformers.
@@ -82,7 +83,7 @@ class QwenOmni:
 
         return template(codec, None if config is None else _parsed(config), self.name)
 
-    def codec(self, folder: Path) -> TextCodec | None:
+    def codec(self, folder: Path) -> Codec | None:
         from omnidrop.models.codec import read_codec
 
         return read_codec(folder)
@@ -91,6 +92,16 @@ class QwenOmni:
         from omnidrop.models.qwen2_5_omni.tiny import tiny_thinker
 
         return tiny_thinker(folder)
+
+    def check(self, folder: Path, config: Mapping[str, Any]) -> None:
+        from omnidrop.models.checking import check_sections, check_vocabulary, check_weights
+        from omnidrop.models.qwen2_5_omni.adapter import THINKER
+
+        parsed, text = _parsed(config), self.shapes(config).text
+        rope = parsed.text_config.rope_parameters or {}
+        check_sections(rope.get("mrope_section"), text.head_dim, folder)
+        check_weights(THINKER, parsed, folder, self.unused_weights)
+        check_vocabulary(self.codec(folder), text.vocab, folder)
 
     def load(self, request: LoadRequest) -> Adapter:
         from omnidrop.models.from_transformers import load

@@ -1,0 +1,213 @@
+"""Bad checkpoints are refused from their config and headers, before a weight is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from omnidrop.errors import ModelError
+from omnidrop.models import from_transformers
+from omnidrop.models.loading import LoadOptions, load_adapter, resolve
+from omnidrop.models.locations import inspect, weights
+from omnidrop.models.unloaded import describe
+from tests.models.conftest import load
+
+
+def options(folder: Path, **settings: str) -> LoadOptions:
+    return LoadOptions(model=str(folder), device="cpu", offline=True, **settings)
+
+
+@pytest.fixture
+def folder(hub_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a checkpoint in the hub's layout, whose weights may not be read."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("weights were read")
+
+    monkeypatch.setattr(from_transformers, "_from_disk", refuse)
+    return Path(shutil.copytree(hub_folder, tmp_path / "m"))
+
+
+def change(folder: Path, part: str, **values: object) -> None:
+    """Change a part of the thinker's config; a value of `...` is removed."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    section = config["thinker_config"][part] if part else config["thinker_config"]
+    section.update(values)
+    path.write_text(json.dumps(config))
+
+
+def change_weight(folder: Path, name: str, change: Any) -> None:
+    """Replace a tensor by `change` of it, or remove it."""
+    for file in folder.glob("*.safetensors"):
+        state = load_file(file)
+        if name in state:
+            value = change(state.pop(name))
+            if value is not None:
+                state[name] = value
+            save_file(state, file)
+
+
+def refused(folder: Path, message: str, **settings: str) -> ModelError:
+    """Loading and estimates refuse the folder with the same words."""
+    with pytest.raises(ModelError, match=message) as first:
+        load_adapter(options(folder, **settings))
+    with pytest.raises(ModelError, match=message):
+        describe(options(folder, **settings))
+    assert first.value.hint
+    return first.value
+
+
+UP = "thinker.model.layers.3.mlp.up_proj.weight"
+
+
+@pytest.mark.parametrize("quantize", [None, "4bit"])
+def test_a_missing_tensor_is_named(folder, quantize):
+    change_weight(folder, UP, lambda _: None)
+    settings = {"quantize": quantize} if quantize else {}
+    refused(
+        folder, r"lacks 1 of the model's weights, such as .*layers\.3\.mlp\.up_proj", **settings
+    )
+
+
+@pytest.mark.parametrize("quantize", [None, "4bit"])
+def test_a_tensor_of_another_shape_is_named(folder, quantize):
+    change_weight(folder, UP, lambda weight: weight[:-1].contiguous())
+    settings = {"quantize": quantize} if quantize else {}
+    message = r"layers\.3\.mlp\.up_proj\.weight is 127 × 64, but config\.json asks for 128 × 64"
+    refused(folder, message, **settings)
+
+
+def test_a_config_of_another_size(folder):
+    change(folder, "text_config", intermediate_size=96)
+    refused(folder, r"mlp.* is .*128.*asks for .*96.* 17 more do not fit")
+
+
+def test_a_smaller_vocabulary_than_the_tokenizers(folder):
+    rows = 300
+
+    def cut(weight: torch.Tensor) -> torch.Tensor:
+        return weight[:rows].contiguous()
+
+    change(folder, "text_config", vocab_size=rows)
+    for name in ("thinker.model.embed_tokens.weight", "thinker.lm_head.weight"):
+        change_weight(folder, name, cut)
+    error = refused(folder, r"ids up to \d+, but the model's vocabulary has 300")
+    assert Path(str(error.path)).name == "tokenizer.json"
+
+
+@pytest.mark.parametrize("sections", [[4, 2, 1], [8], [4, 2, 2.0], "422", [10, -1, -1]], ids=str)
+def test_mrope_sections(folder, sections):
+    change(folder, "text_config", rope_scaling={"mrope_section": sections, "type": "default"})
+    refused(folder, "mrope_section|cannot be loaded")
+
+
+@pytest.mark.parametrize("value", ["64", "wide", None, [64], {}, 1.5, -64, 0], ids=str)
+@pytest.mark.parametrize("field", ["hidden_size", "num_attention_heads", "vocab_size"])
+def test_mistyped_values(folder, field, value):
+    change(folder, "text_config", **{field: value})
+    refused(folder, ".")
+
+
+@pytest.mark.parametrize(
+    ("part", "field"),
+    [
+        ("text_config", "num_hidden_layers"),
+        ("vision_config", "depth"),
+        ("audio_config", "encoder_layers"),
+    ],
+)
+@pytest.mark.parametrize(
+    "count", ["1000000000", "1" + "0" * 4000, "-1"], ids=["large", "huge", "negative"]
+)
+def test_absurd_numbers_of_layers(folder, part, field, count):
+    change(folder, part, **{field: 77})
+    path = folder / "config.json"
+    path.write_text(path.read_text().replace(f'"{field}": 77', f'"{field}": {count}'))
+    error = refused(folder, rf"thinker_config\.{part}\.{field} is .* the files hold \d+ tensors")
+    assert error.path == path
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "generation_config.json"])
+def test_pipes_are_not_opened(folder, name):
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    error = refused(folder, "device or a pipe")
+    assert error.path == folder / name
+
+
+def test_a_pipe_in_place_of_weights(folder):
+    file = folder / "model-00001-of-00003.safetensors"
+    file.unlink()
+    os.mkfifo(file)
+    refused(folder, "device or a pipe")
+
+
+def test_a_link_to_an_endless_device(folder):
+    (folder / "config.json").unlink()
+    (folder / "config.json").symlink_to("/dev/zero")
+    refused(folder, "device or a pipe")
+
+
+def test_a_text_file_of_any_size_is_not_read(folder):
+    with (folder / "config.json").open("ab") as file:
+        file.truncate(10 * 2**30)
+    refused(folder, "has 10737 MB")
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "model-00002-of-00003.safetensors"])
+def test_pointers_of_git_lfs(folder, name):
+    text = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 3989014352\n"
+    (folder / name).write_text(text)
+    error = refused(folder, "git-lfs's pointer")
+    assert error.path == folder / name
+    assert error.hint == "Type in the model's folder: git lfs pull"
+
+
+def speaking_apart(folder: Path) -> Path:
+    """Move the tensors of talker and vocoder to a file of their own; return the file."""
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    speaking, last = {}, folder / "model-00004-of-00004.safetensors"
+    for file in folder.glob("*.safetensors"):
+        state = load_file(file)
+        apart = [name for name in state if name.startswith(("talker.", "token2wav."))]
+        speaking |= {name: state.pop(name) for name in apart}
+        save_file(state, file)
+    save_file(speaking, last)
+    index["weight_map"].update(dict.fromkeys(speaking, last.name))
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return last
+
+
+def test_files_of_the_unused_parts_need_not_be_here(hub_folder, tmp_path):
+    whole = load(hub_folder)
+    folder = Path(shutil.copytree(hub_folder, tmp_path / "m"))
+    unused = speaking_apart(folder)
+    both = load(folder)
+    unused.unlink()
+    inspect(folder)
+    without = load(folder)
+    for adapter in (both, without):
+        wanted = whole._thinker.state_dict()
+        found = adapter._thinker.state_dict()
+        assert wanted.keys() == found.keys()
+        assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+    settings = [a._thinker.generation_config.to_dict() for a in (whole, without)]
+    assert settings[0] == settings[1]
+    assert without.info.parameters == sum(w.numel for w in weights(folder, ("talker.", "token2")))
+    (folder / "model-00001-of-00003.safetensors").unlink()
+    with pytest.raises(ModelError, match="missing"):
+        inspect(folder)
+
+
+def test_a_good_checkpoint_passes(folder, monkeypatch):
+    location = resolve(options(folder))
+    location.family.check(location.folder, location.config)
+    assert describe(options(folder)).here
