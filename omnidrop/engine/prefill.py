@@ -24,6 +24,7 @@ from omnidrop.engine.layer_view import DecoderLayerView, LayerAttention
 from omnidrop.engine.prefix import Handover, Key, Prefix, Prefixes, PrefixRecorder, Resumed
 from omnidrop.engine.sequence import Block, Rows, Split, Whole, taken
 from omnidrop.engine.timing import Meter
+from omnidrop.errors import ModelError
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodState, Plan
 from omnidrop.stages import StageName, prefix_stage
@@ -149,6 +150,8 @@ def prefill(
     ------
     BudgetError
         If the method cannot reach its budget on this prompt.
+    ModelError
+        If the logits are not finite.
     """
     on_device = DevicePrompt(prompt, adapter.device)
     plan = method.plan(on_device.av_on_host, adapter.info.text.layers)
@@ -166,6 +169,7 @@ def prefill(
             loop = _entered(task, encoded, seed, split_at, record=kept is not None)
     with meter.stage(StageName.PREFILL):
         logits = loop.run()
+    _check_finite(logits, adapter)
     if kept is not None and key is not None and loop.prefix is not None:
         kept.add(key, loop.prefix)
     return Prefilled(
@@ -176,6 +180,24 @@ def prefill(
         device_relevance=loop.relevance,
         next_position=prompt.next_position,
         reused=known.layers if known is not None else 0,
+    )
+
+
+def _check_finite(logits: torch.Tensor, adapter: Adapter) -> None:
+    """Refuse logits with NaN or infinities: their highest is token 0, whatever was asked.
+
+    This waits for the device, as choosing the first token does right after.
+    """
+    if bool(logits.isfinite().all()):
+        return
+    narrow = adapter.info.dtype == "float16"
+    raise ModelError(
+        f"The model's logits are not numbers (NaN or infinity), as computed in "
+        f"{adapter.info.dtype} on {adapter.info.device}.",
+        path=adapter.info.name,
+        hint="float16 is too narrow for some models: use --dtype float32, or bfloat16 on a GPU."
+        if narrow
+        else "Its weights are damaged: download them again.",
     )
 
 

@@ -30,6 +30,37 @@ POINTER, POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1024
 #: Fields of a config that count layers: a model is built layer by layer.
 COUNTS = ("num_hidden_layers", "encoder_layers", "decoder_layers", "num_layers", "depth")
 
+#: Fields of a config that are sizes, and so at least 1.
+SIZES = frozenset(
+    [
+        "hidden_size",
+        "intermediate_size",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+        "vocab_size",
+        "num_heads",
+        "patch_size",
+        "temporal_patch_size",
+        "spatial_merge_size",
+        "window_size",
+        "out_hidden_size",
+        "in_channels",
+        "in_chans",
+        "d_model",
+        "encoder_attention_heads",
+        "encoder_ffn_dim",
+        "num_mel_bins",
+        "n_window",
+        "output_dim",
+        "max_position_embeddings",
+        "max_source_positions",
+    ]
+)
+
+#: Largest size: that of a table of positions which the audio encoder computes, and of others.
+LARGEST_TABLE, LARGEST_SIZE = 2**20, 2**31 - 1
+
 
 def check_files(folder: Path) -> None:
     """Check every file of a folder that loading may open.
@@ -91,8 +122,10 @@ def _is_pointer(path: Path) -> bool:
         return False
 
 
-def check_counts(config: dict[str, Any], tensors: int, path: Path) -> None:
-    """Check that a config counts no more layers than its files hold tensors.
+def check_numbers(
+    config: dict[str, Any], tensors: int, path: Path, unused: Sequence[str] = ()
+) -> None:
+    """Check a config's counts of layers against the number of tensors, and its sizes.
 
     Parameters
     ----------
@@ -102,19 +135,32 @@ def check_counts(config: dict[str, Any], tensors: int, path: Path) -> None:
         Number of tensors in the files.
     path : Path
         Of config.json, for the error.
+    unused : sequence of str
+        Prefixes of tensors that are not loaded; the parts of the config with these names are not
+        checked.
 
     Raises
     ------
     ModelError
-        If a count is larger, or below 0; names the field.
+        If there are more layers than tensors, or a size is below 1 or absurd; names the field.
     """
-    for name, count in _counts(config, ""):
-        if not 0 <= count <= tensors:
-            raise ModelError(
-                f"{name} is {_short(count)}, but the files hold {tensors} tensors.",
-                path=path,
-                hint=BELONGS,
-            )
+    skipped = tuple(prefix.rstrip(".") for prefix in unused)
+    used = {k: v for k, v in config.items() if not k.startswith(skipped)} if skipped else config
+    for name, value in _integers(used, ""):
+        field = name.rpartition(".")[2]
+        if field in COUNTS and not 0 <= value <= tensors:
+            problem = f"but the files hold {tensors} tensors"
+        elif field in SIZES and value < 1:
+            problem = "but must be 1 or more"
+        elif field in SIZES and value > _largest(field):
+            problem = f"which is more than {_largest(field)}"
+        else:
+            continue
+        raise ModelError(f"{name} is {_short(value)}, {problem}.", path=path, hint=BELONGS)
+
+
+def _largest(field: str) -> int:
+    return LARGEST_TABLE if field == "max_source_positions" else LARGEST_SIZE
 
 
 def _short(count: int) -> str:
@@ -122,11 +168,12 @@ def _short(count: int) -> str:
     return str(count) if abs(count) < 10**20 else "a number of more than 20 digits"
 
 
-def _counts(part: dict[str, Any], prefix: str) -> Iterator[tuple[str, int]]:
+def _integers(part: dict[str, Any], prefix: str) -> Iterator[tuple[str, int]]:
+    """Yield the dotted name and value of every whole number in a config."""
     for name, value in part.items():
         if isinstance(value, dict):
-            yield from _counts(value, f"{prefix}{name}.")
-        elif name in COUNTS and isinstance(value, int) and not isinstance(value, bool):
+            yield from _integers(value, f"{prefix}{name}.")
+        elif isinstance(value, int) and not isinstance(value, bool):
             yield f"{prefix}{name}", value
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from omnidrop.errors import ModelError, printable
 from omnidrop.models.family import Family, aliases, families, family_of
-from omnidrop.models.folder_checks import AGAIN, check_counts, check_file, check_files
+from omnidrop.models.folder_checks import AGAIN, check_file, check_files, check_numbers
 
 DEMO = "demo"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -255,7 +255,8 @@ def inspect(folder: Path) -> dict[str, Any]:
         (folder / name).is_file() for name in ("vocab.json", "merges.txt")
     ):
         raise ModelError("The tokenizer is missing.", path=folder / "tokenizer.json", hint=AGAIN)
-    check_counts(config, len(weights(folder, family.unused_weights)), path)
+    unused = family.unused_weights
+    check_numbers(config, len(weights(folder, unused)), path, unused)
     return config
 
 

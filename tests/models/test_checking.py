@@ -135,6 +135,30 @@ def test_absurd_numbers_of_layers(folder, part, field, count):
     assert error.path == path
 
 
+@pytest.mark.parametrize(
+    ("part", "field", "value"),
+    [
+        ("vision_config", "window_size", 0),
+        ("vision_config", "patch_size", -14),
+        ("audio_config", "n_window", 0),
+        ("audio_config", "max_source_positions", 10**9),
+        ("text_config", "num_attention_heads", 0),
+        ("text_config", "hidden_size", 10**18),
+    ],
+)
+def test_absurd_sizes(folder, part, field, value):
+    change(folder, part, **{field: value})
+    refused(folder, rf"thinker_config\.{part}\.{field} is {value}")
+
+
+def test_sizes_of_the_unused_parts_are_not_judged(folder):
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config["talker_config"] |= {"num_hidden_layers": 10**6, "window_size": 0}
+    path.write_text(json.dumps(config))
+    inspect(folder)
+
+
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "generation_config.json"])
 def test_pipes_are_not_opened(folder, name):
     (folder / name).unlink(missing_ok=True)
