@@ -66,4 +66,8 @@ def read_codec(folder: Path) -> Codec | None:
     try:
         return Codec(SimpleNamespace(backend_tokenizer=Tokenizer.from_file(str(path))))
     except Exception as error:  # the library raises a bare Exception
-        raise ModelError(f"The tokenizer cannot be read: {error}.", path=path) from error
+        raise ModelError(
+            f"The tokenizer cannot be read: {error}.",
+            path=path,
+            hint="Take it from where the weights are from.",
+        ) from error

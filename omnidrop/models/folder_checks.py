@@ -31,31 +31,12 @@ POINTER, POINTER_BYTES = b"version https://git-lfs.github.com/spec/", 1024
 COUNTS = ("num_hidden_layers", "encoder_layers", "decoder_layers", "num_layers", "depth")
 
 #: Fields of a config that are sizes, and so at least 1.
-SIZES = frozenset(
-    [
-        "hidden_size",
-        "intermediate_size",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "head_dim",
-        "vocab_size",
-        "num_heads",
-        "patch_size",
-        "temporal_patch_size",
-        "spatial_merge_size",
-        "window_size",
-        "out_hidden_size",
-        "in_channels",
-        "in_chans",
-        "d_model",
-        "encoder_attention_heads",
-        "encoder_ffn_dim",
-        "num_mel_bins",
-        "n_window",
-        "output_dim",
-        "max_position_embeddings",
-        "max_source_positions",
-    ]
+SIZES = (
+    *("hidden_size", "intermediate_size", "out_hidden_size", "d_model", "output_dim"),
+    *("num_attention_heads", "num_key_value_heads", "num_heads", "encoder_attention_heads"),
+    *("head_dim", "encoder_ffn_dim", "vocab_size", "num_mel_bins", "in_channels", "in_chans"),
+    *("patch_size", "temporal_patch_size", "spatial_merge_size", "window_size", "n_window"),
+    *("max_position_embeddings", "max_source_positions"),
 )
 
 #: Largest size: that of a table of positions which the audio encoder computes, and of others.

@@ -27,6 +27,7 @@ from omnidrop.models.memory import (
     out_of_memory,
 )
 from omnidrop.models.quantising import QUANTISED
+from omnidrop.models.unneeded import keep_out_torchvision
 from omnidrop.options import LoadOptions
 
 __all__ = [
@@ -173,6 +174,7 @@ def check(location: Location) -> None:
     ModelError
         If it could not be loaded; names the tensor or the field.
     """
+    keep_out_torchvision()
     with readable(location.folder):
         location.family.check(location.folder, location.config)
 

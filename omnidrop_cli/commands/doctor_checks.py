@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import platform
@@ -51,7 +52,17 @@ class Finding:
 def checkup() -> list[Finding]:
     """Return every finding; a check that fails is itself a finding."""
     found: list[Finding] = []
-    for check in (_versions, _processor, _devices, _memory, _quantising, _codecs, _cache, _screen):
+    for check in (
+        _versions,
+        _model_code,
+        _processor,
+        _devices,
+        _memory,
+        _quantising,
+        _codecs,
+        _cache,
+        _screen,
+    ):
         try:
             found += list(check())
         except Exception as problem:
@@ -86,6 +97,35 @@ def _versions() -> Iterator[Finding]:
             yield Finding(
                 NOTE, package, f"{installed}, not a version tested", "pip install -U omnidrop"
             )
+
+
+def _model_code() -> Iterator[Finding]:
+    """Import what `ask` imports: an installed package need not be one that can be imported."""
+    from omnidrop.models import FAMILIES
+    from omnidrop.models.unneeded import keep_out_torchvision
+
+    broken = keep_out_torchvision()
+    if broken is not None:
+        yield Finding(
+            NOTE,
+            "torchvision",
+            f"cannot be imported, and is left out ({broken})",
+            "Nothing here needs it: pip uninstall torchvision, or install the one for this torch.",
+        )
+    for module in ("omnidrop.engine.session", "omnidrop.clip.clip", *map(_adapter, FAMILIES)):
+        try:
+            importlib.import_module(module)
+        except Exception as problem:
+            reason = " ".join(f"{type(problem).__name__}: {problem}".split())
+            yield Finding(WRONG, "imports", f"{module}: {reason}", "pip install -U omnidrop")
+            return
+    yield Finding(OK, "imports", "the code of every model")
+
+
+def _adapter(family: str) -> str:
+    """Return the module that runs a family's model; it imports transformers' own."""
+    adapter = f"{family}.adapter"
+    return adapter if importlib.util.find_spec(adapter) is not None else family
 
 
 def _tested_ranges() -> dict[str, Callable[[str], bool]]:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar, get_type_hints
 import typer
 
 from omnidrop.errors import UsageError
+from omnidrop.options import LARGEST, check_size
 
 Made = TypeVar("Made")
 
@@ -127,6 +128,7 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
         for name, annotation in annotations.items():
             if not values.get(name):
                 values[name] = _lines(annotation) or values.get(name)
+            _check_size(annotation, values.get(name))
         given = {
             name: kind(**{f.name: values.pop(f.name) for f in fields(kind)})
             for name, kind in groups.items()
@@ -144,6 +146,14 @@ def _info(annotation: Any) -> Any:
     """Return the typer option in an annotation; None where there is none."""
     marks = getattr(annotation, "__metadata__", ())
     return next((mark for mark in marks if hasattr(mark, "repeatable")), None)
+
+
+def _check_size(annotation: Any, value: Any) -> None:
+    """Refuse a whole number that overflows somewhere; a seed may have 63 bits."""
+    info = _info(annotation)
+    if info is not None and isinstance(value, int):
+        name = longest(*info.names)
+        check_size(name, abs(value), 2**63 - 1 if name == "--seed" else LARGEST)
 
 
 def _lines(annotation: Any) -> list[Any]:

@@ -191,8 +191,11 @@ class EstimateFlags:
     ] = None
 
     def __post_init__(self) -> None:
-        if self.tflops is not None and not 0 < self.tflops < float("inf"):
-            raise UsageError("--tflops must be above 0.", hint="An H100 does about 400 in bf16.")
+        if self.tflops is not None and not 1e-6 <= self.tflops <= 1e9:
+            raise UsageError(
+                "--tflops must be above 0, and at most a billion.",
+                hint="An H100 does about 400 in bf16.",
+            )
 
 
 @dataclass(frozen=True)
