@@ -81,7 +81,12 @@ class _Reply(NamedTuple):
     ticks: tuple[float, ...]
 
 
-def load(model: str | LoadOptions | None = None, **settings: object) -> Model:
+def load(
+    model: str | LoadOptions | None = None,
+    *,
+    progress: Progress | None = None,
+    **settings: object,
+) -> Model:
     """Load a model once, for any number of clips.
 
     Parameters
@@ -89,6 +94,8 @@ def load(model: str | LoadOptions | None = None, **settings: object) -> Model:
     model : str or LoadOptions, optional
         A folder, a hub name, an alias ("3b", "7b", "demo") or complete options. None takes a
         cached model of a known family, else the demo model.
+    progress : callable, optional
+        Called with (stage, done, total) in bytes while a model is downloaded.
     **settings
         Fields of `LoadOptions`: device, dtype, quantize, attention, offline.
 
@@ -109,7 +116,7 @@ def load(model: str | LoadOptions | None = None, **settings: object) -> Model:
         except TypeError as error:
             known = ", ".join(LoadOptions.__dataclass_fields__)
             raise UsageError(f"{error}.", hint=f"load() takes: {known}.") from None
-    return Model(load_adapter(options))
+    return Model(load_adapter(options, progress))
 
 
 class Model:

@@ -13,6 +13,7 @@ from omnidrop.host_memory import host_memory_free
 from omnidrop.models.adapter import Adapter
 from omnidrop.models.checking import readable
 from omnidrop.models.family import LoadRequest
+from omnidrop.models.hub import Progress
 from omnidrop.models.locations import (
     KnownModel,
     Location,
@@ -60,9 +61,9 @@ ATTENTION = {
 LOWER = "Use --4bit or --8bit, a smaller model (--model 3b), or free some memory."
 
 
-def resolve(options: LoadOptions) -> Location:
+def resolve(options: LoadOptions, progress: Progress | None = None) -> Location:
     """Find the model of `options`; see `omnidrop.models.locations.find`."""
-    return find(options.model, offline=options.offline)
+    return find(options.model, offline=options.offline, progress=progress)
 
 
 def pick_device(name: str) -> torch.device:
@@ -145,8 +146,14 @@ def estimate(location: Location, options: LoadOptions) -> MemoryEstimate:
     )
 
 
-def load_adapter(options: LoadOptions) -> Adapter:
+def load_adapter(options: LoadOptions, progress: Progress | None = None) -> Adapter:
     """Load a model.
+
+    Parameters
+    ----------
+    options : LoadOptions
+    progress : callable, optional
+        Called with stage, bytes and bytes in all while files are downloaded.
 
     Raises
     ------
@@ -155,7 +162,7 @@ def load_adapter(options: LoadOptions) -> Adapter:
     MemoryShortError
         If the weights do not fit, as estimated or while loading.
     """
-    location = resolve(options)
+    location = resolve(options, progress)
     device = pick_device(options.device)
     dtype = pick_dtype(options, location, device)
     _check_attention(ATTENTION[options.attention], device, dtype)

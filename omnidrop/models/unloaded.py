@@ -15,6 +15,7 @@ from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.errors import ModelError
 from omnidrop.models.checking import readable
 from omnidrop.models.family import Family, Template, aliases, published
+from omnidrop.models.hub import split_revision
 from omnidrop.models.loading import (
     DTYPES,
     LoadOptions,
@@ -25,7 +26,7 @@ from omnidrop.models.loading import (
     pick_dtype,
     resolve,
 )
-from omnidrop.models.locations import cached
+from omnidrop.models.locations import cached, long_name
 from omnidrop.models.quantising import QUANTISED
 from omnidrop.shapes import Shapes
 from omnidrop.tokens import TextEncoder
@@ -106,8 +107,8 @@ def describe(options: LoadOptions) -> Unloaded:
         If it is not on this machine and its family does not state its sizes.
     """
     known = aliases()
-    name = known.get((options.model or "").lower(), options.model or "")
-    found = published(name)
+    name = long_name(options.model or "")
+    found = published(split_revision(name)[0])
     if found is not None and cached(name) is None:
         return _published(name, *found, options)
     offline = LoadOptions(**{**vars(options), "offline": True})

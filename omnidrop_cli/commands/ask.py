@@ -124,10 +124,8 @@ class Run:
     def go(self) -> int:
         """Answer every question; return the exit code."""
         from omnidrop_cli.commands.answering import Job, answers
-        from omnidrop_cli.libraries import hide_download_bars
+        from omnidrop_cli.libraries import downloads
 
-        if not self.progress.shown:
-            hide_download_bars()
         # A single clip may end the process: there is nothing to go on with.
         notes = Begun(state_folder() if self.several_clips else None, "ask", keep=True)
         with self.progress, notes as begun:
@@ -138,7 +136,10 @@ class Run:
                 self.progress("load the model", 0, None)
                 import omnidrop
 
-                model = omnidrop.load(self.model.load_options())
+                model = omnidrop.load(
+                    self.model.load_options(),
+                    progress=downloads(self.progress, quiet=self.output.quiet),
+                )
                 self.progress.finish()
                 job = Job(
                     model,

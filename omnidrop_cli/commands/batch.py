@@ -69,7 +69,7 @@ def command(
     from omnidrop_cli.commands.answering import Job, Question, answers
     from omnidrop_cli.errors import batch_code, complain, describe
     from omnidrop_cli.files.manifest import done_before, open_output, read_manifest
-    from omnidrop_cli.libraries import hide_download_bars, silence_warnings
+    from omnidrop_cli.libraries import downloads, silence_warnings
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
@@ -85,8 +85,6 @@ def command(
         elif not earlier[question.id]:
             old_failures += 1
     progress = Progress(is_terminal(sys.stderr) and not quiet)
-    if not progress.shown:
-        hide_download_bars()
     failed = 0
     notes = Begun(out.parent, f".{out.name}.begun")
     with progress, open_output(out) as write, notes as begun:
@@ -95,7 +93,7 @@ def command(
             progress("load the model", 0, None)
             import omnidrop
 
-            loaded = omnidrop.load(model.load_options())
+            loaded = omnidrop.load(model.load_options(), progress=downloads(progress, quiet=quiet))
             progress.finish()
             job = Job(loaded, method, read, flags, progress, fit=fit, begun=begun)
             for number, outcome in enumerate(answers(left, job), 1):

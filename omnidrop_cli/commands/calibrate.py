@@ -49,7 +49,7 @@ def command(
     from omnidrop.evaluation.calibrate.search import calibrate, most_asks, split
     from omnidrop.evaluation.sets import read_set
     from omnidrop.files import to_json, write_whole
-    from omnidrop_cli.libraries import hide_download_bars, silence_warnings
+    from omnidrop_cli.libraries import downloads, silence_warnings
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
@@ -69,8 +69,6 @@ def command(
     if output.dry_run or output.out is None:
         return 0
     progress = Progress(is_terminal(sys.stderr) and not output.quiet)
-    if not progress.shown:
-        hide_download_bars()
     asked = 0
 
     def on_ask() -> None:
@@ -83,7 +81,7 @@ def command(
         import omnidrop
 
         result = calibrate(
-            omnidrop.load(model.load_options()),
+            omnidrop.load(model.load_options(), progress=downloads(progress, quiet=output.quiet)),
             found,
             search.method,
             wanted,

@@ -260,11 +260,12 @@ def _codecs() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
-    from omnidrop.models.locations import DEMO, known_models
+    from omnidrop.models.locations import DEMO, PARTLY, known_models
 
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    models = [m.name for m in known_models() if m.folder is not None and m.alias != DEMO]
+    known = [model for model in known_models() if model.alias != DEMO]
+    models = [model.name for model in known if model.folder is not None]
     place = next((p for p in (hub, *hub.parents) if p.exists()), Path("/"))
     free = shutil.disk_usage(place).free
     yield Finding(
@@ -272,8 +273,16 @@ def _cache() -> Iterator[Finding]:
         "cache",
         f"{hub}, {size(free)} free; "
         + (f"holds {', '.join(models)}" if models else "holds no model that has a short name"),
-        "" if models else "omnidrop ask --model 3b … downloads one; the demo model needs none.",
+        "" if models else "omnidrop models get 3b downloads one; the demo model needs none.",
     )
+    for model in known:
+        if model.state == PARTLY:
+            yield Finding(
+                NOTE,
+                "download",
+                f"{model.name} is {PARTLY}: {model.size}",
+                f"omnidrop models get {model.alias} goes on where it ended.",
+            )
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         yield Finding(NOTE, "network", "HF_HUB_OFFLINE is set: nothing is downloaded")
 

@@ -108,7 +108,7 @@ def _run(
     from omnidrop.pruning.registry import method_names
     from omnidrop_cli.files.evaluation import Watch
     from omnidrop_cli.interrupts import stop_if_interrupted
-    from omnidrop_cli.libraries import hide_download_bars
+    from omnidrop_cli.libraries import downloads
 
     options = flags.run_options(read.clip_options())
     found = read_set(source, videos=flags.videos, limit=flags.limit)
@@ -116,14 +116,14 @@ def _run(
     chosen = cells(names, entrants.shares, settings=entrants.fields(), variants=entrants.labelled())
     _check_baselines(entrants, {cell.label for cell in chosen}, out)
     watch = Watch(len(found.items) * len(chosen), quiet=result.quiet)
-    if not watch.bar.shown:
-        hide_download_bars()
     tally = Tally()
     with watch.bar:
         watch.bar("load the model", 0, None)
         import omnidrop
 
-        loaded = omnidrop.load(model.load_options())
+        loaded = omnidrop.load(
+            model.load_options(), progress=downloads(watch.bar, quiet=result.quiet)
+        )
         tally = run(
             loaded,
             found,

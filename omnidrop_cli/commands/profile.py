@@ -72,7 +72,7 @@ def command(
     from omnidrop_cli.commands.answering import open_clip
     from omnidrop_cli.errors import complain
     from omnidrop_cli.files import profile as files_written
-    from omnidrop_cli.libraries import hide_download_bars, silence_warnings
+    from omnidrop_cli.libraries import downloads, silence_warnings
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
@@ -102,10 +102,10 @@ def command(
     from omnidrop.profiling import measure, replay
 
     with Progress(is_terminal(sys.stderr) and not files.quiet) as progress:
-        if not progress.shown:
-            hide_download_bars()
         progress("load the model", 0, None)
-        loaded = omnidrop.load(model.load_options())
+        loaded = omnidrop.load(
+            model.load_options(), progress=downloads(progress, quiet=files.quiet)
+        )
         progress.finish()
         found = measure.profile(
             loaded,

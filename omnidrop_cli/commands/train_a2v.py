@@ -52,7 +52,7 @@ def command(
     """Train a predictor."""
     from omnidrop_cli.commands.answering import check_file
     from omnidrop_cli.errors import batch_code, complain, describe
-    from omnidrop_cli.libraries import hide_download_bars, silence_warnings
+    from omnidrop_cli.libraries import downloads, silence_warnings
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
@@ -68,13 +68,11 @@ def command(
 
     options = training.train_options()
     progress = Progress(is_terminal(sys.stderr) and not quiet)
-    if not progress.shown:
-        hide_download_bars()
     pairs: list[Pairs] = []
     failed = 0
     with progress:
         progress("load the model", 0, None)
-        loaded = omnidrop.load(model.load_options())
+        loaded = omnidrop.load(model.load_options(), progress=downloads(progress, quiet=quiet))
         for number, clip in enumerate(clips):
             progress("clips", number, len(clips))
             try:
