@@ -111,6 +111,7 @@ def build_trace(
         flops_prefill_unpruned=shape.prefill_flops(text, (total,) * layers),
         notices=account.notices,
         decode_loop=account.decode_loop,
+        load_seconds=adapter.load_seconds,
         survivors=(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()
         ),

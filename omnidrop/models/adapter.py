@@ -144,6 +144,8 @@ class Adapter(ABC):
         The checkpoint's folder, if it was loaded from one.
     fingerprint : str or None
         Identifies the encoders: models with equal fingerprints embed audio and video alike.
+    load_seconds : float
+        Seconds that loading took, a download left out.
     """
 
     info: ModelInfo
@@ -157,6 +159,7 @@ class Adapter(ABC):
     scaling: float
     folder: Path | None = None
     fingerprint: str | None = None
+    load_seconds: float = 0.0
 
     @property
     def media_spec(self) -> MediaSpec:

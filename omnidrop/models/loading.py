@@ -6,6 +6,8 @@ it does not use. Weights are read from safetensors, and code in a checkpoint is 
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from omnidrop.errors import MemoryShortError, ModelError
@@ -163,6 +165,7 @@ def load_adapter(options: LoadOptions, progress: Progress | None = None) -> Adap
         If the weights do not fit, as estimated or while loading.
     """
     location = resolve(options, progress)
+    began = time.perf_counter()
     device = pick_device(options.device)
     dtype = pick_dtype(options, location, device)
     _check_attention(ATTENTION[options.attention], device, dtype)
@@ -170,7 +173,9 @@ def load_adapter(options: LoadOptions, progress: Progress | None = None) -> Adap
     need = estimate(location, options)
     if not need.fits:
         raise MemoryShortError(f"{location.name} does not fit: {need.detail}.", hint=LOWER)
-    return _load(location, options, device, dtype, need.parameters)
+    adapter = _load(location, options, device, dtype, need.parameters)
+    adapter.load_seconds = time.perf_counter() - began
+    return adapter
 
 
 def check(location: Location) -> None:

@@ -162,6 +162,9 @@ class Trace:
         Where the answer came from, the strongest first; empty if that is not known better than by
         chance.
     used : Used
+    load_seconds : float
+        Seconds that loading the model took, a download left out: once, before the first question.
+        Not part of `stages` and `ttft`.
     """
 
     method: dict[str, Any]
@@ -188,6 +191,7 @@ class Trace:
     survivors: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
     moments: tuple[Moment, ...] = ()
     used: Used = Used()
+    load_seconds: float = 0.0
 
     @property
     def layers(self) -> int:

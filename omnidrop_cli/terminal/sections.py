@@ -9,6 +9,7 @@ from rich.text import Text
 
 from omnidrop import format as fmt
 from omnidrop.errors import printable
+from omnidrop.stages import StageName
 from omnidrop_cli.terminal.glyphs import (
     RELEVANCE,
     Ink,
@@ -241,6 +242,12 @@ def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
     longest = max((s.seconds for _, s in placed), default=0.0) or 1.0
     room = max([len(s.name) + 2 * d for d, s in placed] + [len("tokens per second")])
     room = min(room, max(width // 2, 12))
+    if trace.load_seconds:
+        line = Text(" " * INDENT + StageName.LOAD.ljust(room))
+        line.append(f"{fmt.duration(trace.load_seconds):>11}  ")
+        line.append("once, before the first question", style="dim")
+        line.truncate(width)
+        lines.append(line)
     for depth, stage in placed:
         line = Text(" " * INDENT)
         name = Text("  " * depth + stage.name)

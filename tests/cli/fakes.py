@@ -247,7 +247,7 @@ def install(set_attribute: Any = setattr) -> FakeModel:
     """Put the fake in place of `omnidrop.load`; return it, with a log of what was asked of it."""
     model = FakeModel()
 
-    def load(options: Any) -> FakeModel:
+    def load(options: Any, progress: Any = None) -> FakeModel:
         model.log.append(f"load {options.model}")
         return model
 

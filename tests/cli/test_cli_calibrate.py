@@ -38,7 +38,7 @@ def questions(tmp_path: Path) -> Path:
 def model(monkeypatch: pytest.MonkeyPatch) -> StubModel:
     stub = StubModel()
     stub.info.text = SimpleNamespace(vocab=4, layers=16)
-    monkeypatch.setattr(omnidrop, "load", lambda options: stub)
+    monkeypatch.setattr(omnidrop, "load", lambda options, progress=None: stub)
     return stub
 
 

@@ -57,7 +57,7 @@ def questions(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> StubModel:
     stub = StubModel()
-    monkeypatch.setattr(omnidrop, "load", lambda options: stub)
+    monkeypatch.setattr(omnidrop, "load", lambda options, progress=None: stub)
     return stub
 
 

@@ -90,6 +90,17 @@ def test_how_tokens_were_made_is_said(loop) -> None:
     assert told == ([loop.split()] if loop else [])
 
 
+def test_loading_is_a_row_of_its_own() -> None:
+    found = answer()
+    assert not any(line.split()[:1] == ["load"] for line in lines(views.full(found), 100))
+    loaded = replace(found, trace=replace(found.trace, load_seconds=3.25))
+    row = next(line for line in lines(views.full(loaded), 100) if line.split()[:1] == ["load"])
+    assert row.split()[1:3] == ["3.25", "s"]
+    assert row.endswith("once, before the first question")
+    assert loaded.to_dict()["trace"]["load_seconds"] == 3.25
+    assert all(cell_len(line) <= 40 for line in lines(views.full(loaded), 40))
+
+
 def test_reused_stages_say_so() -> None:
     text = "\n".join(lines(views.full(answer(reused=True)), 80))
     assert text.count("reused") == 6
