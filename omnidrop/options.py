@@ -49,8 +49,9 @@ class LoadOptions:
     Parameters
     ----------
     model : str or None
-        A folder, a hub name or an alias ("3b", "7b", "demo"); None takes a model of a known family
-        from the hub's cache, or else the demo model.
+        A folder, a hub name or an alias ("3b", "7b", "demo"), the latter two also with @REVISION: a
+        branch, a tag or a commit. None takes a model of a known family from the hub's cache, or
+        else the demo model.
     device : str
         "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
     dtype : str

@@ -21,6 +21,9 @@ BELONGS = "Take all files of the checkpoint from one place: download it again."
 #: Suffixes of the files that this package and its libraries read from a checkpoint.
 READ = (".json", ".txt", ".jinja", ".model", ".safetensors")
 
+#: Folder of a checkpoint in which transformers looks for more chat templates.
+TEMPLATES = "additional_chat_templates"
+
 #: Bytes of a text file, at most; the largest that are published are tokenizers of 30 MB.
 LARGEST_TEXT = 256 * 2**20
 
@@ -55,6 +58,8 @@ def check_files(folder: Path) -> None:
         names = sorted(entry.name for entry in entries if entry.name.endswith(READ))
     for name in names:
         check_file(folder / name)
+    for path in sorted((folder / TEMPLATES).glob("*.jinja")):
+        check_file(path)
 
 
 def check_file(path: Path) -> None:

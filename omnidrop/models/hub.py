@@ -13,6 +13,7 @@ that is silent, and takes all files or none. Here
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -48,9 +49,10 @@ def silence() -> float:
     HF_HUB_DOWNLOAD_TIMEOUT sets them, as for the hub's own library.
     """
     try:
-        return float(os.environ["HF_HUB_DOWNLOAD_TIMEOUT"])
+        seconds = float(os.environ["HF_HUB_DOWNLOAD_TIMEOUT"])
     except (KeyError, ValueError):
         return SILENCE
+    return seconds if 0 < seconds < math.inf else SILENCE
 
 
 def split_revision(model: str) -> tuple[str, str | None]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,43 @@ def test_pointers_of_git_lfs(folder, name):
     error = refused(folder, "git-lfs's pointer")
     assert error.path == folder / name
     assert error.hint == "Type in the model's folder: git lfs pull"
+
+
+def test_a_pipe_among_further_templates(folder):
+    (folder / "additional_chat_templates").mkdir()
+    os.mkfifo(folder / "additional_chat_templates" / "tools.jinja")
+    refused(folder, "device or a pipe")
+
+
+@pytest.mark.parametrize("shape", ["64", ["64"], [-1], [1.5], None, [2**63, 2**63], {}], ids=str)
+def test_a_shape_that_is_none(folder, shape):
+    file = folder / "model-00001-of-00003.safetensors"
+    entry = {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}
+    header = json.dumps({"thinker.model.norm.weight": entry}).encode()
+    file.write_bytes(struct.pack("<Q", len(header)) + header + b"\0" * 4)
+    error = refused(folder, "damaged or truncated")
+    assert error.path == file
+
+
+@pytest.mark.parametrize("value", ["many", [1], {"shortest_edge": "wide"}, -5, None], ids=str)
+@pytest.mark.parametrize("field", ["size", "min_pixels", "patch_size", "sampling_rate"])
+def test_mistyped_values_of_the_preprocessor(folder, field, value, monkeypatch):
+    """Nothing but a `ModelError` comes of them, in estimates as when loading."""
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with suppress(ModelError):
+        describe(options(folder))
+    monkeypatch.undo()
+    with suppress(ModelError):
+        load_adapter(options(folder))
+
+
+def test_tied_embeddings_need_no_head(folder):
+    """What transformers fills in is not missing."""
+    change(folder, "", tie_word_embeddings=True)
+    change(folder, "text_config", tie_word_embeddings=True)
+    change_weight(folder, "thinker.lm_head.weight", lambda _: None)
+    assert describe(options(folder)).here
 
 
 def speaking_apart(folder: Path) -> Path:
