@@ -31,7 +31,7 @@ def share(value: float | None, digits: int = 1) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return `12 ms`, `1.24 s` or `2 min 03 s`."""
+    """Return `12 ms`, `1.24 s`, `2 min 03 s`, `1 h 02 min` or `3 days 4 h`."""
     if not math.isfinite(seconds):
         return "–"
     if seconds < 0.0995:
@@ -39,7 +39,13 @@ def duration(seconds: float) -> str:
     if seconds < 119.5:
         return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minute = divmod(round(seconds / 60), 60)
+    if hours < 48:
+        return f"{hours} h {minute:02d} min"
+    days, hour = divmod(round(seconds / 3600), 24)
+    return f"{days:,} days {hour} h"
 
 
 def rounded_duration(seconds: float) -> str:

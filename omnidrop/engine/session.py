@@ -19,9 +19,17 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from omnidrop.clip.options import ClipOptions
 from omnidrop.engine.captured import Steps
 from omnidrop.engine.decode import Generated, generate, score_choices
-from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
+from omnidrop.engine.encode import (
+    Encoded,
+    Features,
+    Progress,
+    encode_clip,
+    encode_features,
+    media_of,
+)
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
+from omnidrop.engine.room import check_room, surely_fits
 from omnidrop.engine.timing import Meter, reset_device_peak
 from omnidrop.engine.trace_builder import Account, build_trace
 from omnidrop.errors import MemoryShortError, UsageError
@@ -335,6 +343,7 @@ class Session:
         options = options or GenerateOptions()
         meter = Meter(self.adapter.device)
         reset_device_peak(self.adapter.device)
+        self._check_room(question, method, system, limits)
         encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in method.wants)
         with out_of_memory(TOO_BIG):
             prompt = self._build_prompt(question, encoded, system, meter)
@@ -371,6 +380,24 @@ class Session:
             choices=reply.choices,
             logprobs=reply.made.logprobs,
         )
+
+    def _check_room(
+        self, question: str, method: Method, system: str | None, limits: BudgetChooser | None
+    ) -> None:
+        """Refuse a clip that cannot be answered about, before it is decoded."""
+        if self.clip is None or self._encoded is not None:
+            return
+        media = media_of(self.clip)
+        if surely_fits(self.adapter, media):
+            return
+        prompt = build_prompt(
+            self.adapter.text, self.adapter.template, question, media, system=system
+        )
+        counts: tuple[int, ...] = ()
+        if limits is None:  # they choose the budget by the memory that is left
+            tokens = prompt.tokens.select(prompt.tokens.av)
+            counts = method.plan(tokens, self.info.text.layers).counts
+        check_room(self.adapter, media, prompt, counts, TOO_BIG)
 
     def _build_prompt(
         self, question: str, encoded: Encoded, system: str | None, meter: Meter

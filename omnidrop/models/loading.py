@@ -90,12 +90,30 @@ def pick_device(name: str) -> torch.device:
 
 def pick_dtype(options: LoadOptions, location: Location, device: torch.device) -> torch.dtype:
     """Return the dtype to compute in; see `LoadOptions.dtype` for the rule."""
+    stored = location.family.stored_dtype(location.config)
+    return dtype_for(options, stored, device, demo=location.demo)
+
+
+def dtype_for(
+    options: LoadOptions, stored: str | None, device: torch.device, *, demo: bool = False
+) -> torch.dtype:
+    """Return the dtype to compute in with weights that are stored as `stored`.
+
+    Parameters
+    ----------
+    options : LoadOptions
+    stored : str or None
+        As a config names it; None for bfloat16, which published checkpoints are stored as.
+    device : torch.device
+    demo : bool
+        Whether it is the demo model.
+    """
     asked = DTYPES[options.dtype]
     if asked is not None:
         return asked
-    own = DTYPES.get(str(location.family.stored_dtype(location.config))) or torch.bfloat16
+    own = DTYPES.get(str(stored)) or torch.bfloat16
     if device.type == "cpu":
-        return torch.float32 if location.demo or not quick_bfloat16() else own
+        return torch.float32 if demo or not quick_bfloat16() else own
     if device.type == "cuda" and own == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         return torch.float16
     return own

@@ -203,10 +203,9 @@ def run_estimate(
 
 
 def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
-    """Return the most bytes held at once: weights, and the larger of encoder and prefill.
+    """Return the most bytes held at once: weights, embeddings, and encoder or prefill.
 
-    `TextShape.peak_bytes` and `VisionShape.peak_bytes` say what is held. Kernel buffers and
-    allocator waste come on top: up to a tenth, by `benchmarks/prefill_memory.py`.
+    `Shapes.peak_bytes` says what is held.
 
     Parameters
     ----------
@@ -215,13 +214,15 @@ def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
     lengths : sequence of int, length L
         Tokens entering each layer, text included.
     """
-    text, vision, width = sizes.shapes.text, sizes.shapes.vision, sizes.width
-    # Every plane of the video embeddings is held until it has been added.
-    rows = tokens.av + tokens.text + (vision.planes - 1) * tokens.video
-    embeddings = rows * text.hidden * width
-    encoder = vision.peak_bytes(tokens.grid, width, gpu=sizes.gpu)
-    held = max(text.peak_bytes(lengths, width, gpu=sizes.gpu), encoder)
-    return sizes.weights + embeddings + round(held)
+    held = sizes.shapes.peak_bytes(
+        lengths,
+        sizes.width,
+        rows=tokens.av + tokens.text,
+        video=tokens.video,
+        grid=tokens.grid,
+        gpu=sizes.gpu,
+    )
+    return sizes.weights + held
 
 
 def estimate(
