@@ -20,6 +20,7 @@ from omnidrop_cli.options.common import (
 )
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.limits import FitFlags
+from omnidrop_cli.options.page import PageFlags
 from omnidrop_cli.options.pruning import DropFlags
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def command(
     model: ModelFlags,
     flags: AnswerFlags,
     output: OutputFlags,
+    page: PageFlags,
 ) -> int:
     """Answer questions about local clips."""
     from omnidrop_cli.commands.answering import Question
@@ -85,10 +87,14 @@ def command(
 
     fit.check(drop)
     clips, texts = clips_and_questions(list(words or []), tuple(question or ()))
+    page.check([output.save] if output.save is not None else [], clips)
     silence_warnings(output.debug)
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
     questions = [Question(clip, text, choices, span) for clip in clips for text in texts]
-    run = Run(questions, read, drop, model, flags, output, several_clips=len(clips) > 1, fit=fit)
+    several, embed = len(clips) > 1, page.embed
+    run = Run(
+        questions, read, drop, model, flags, output, several_clips=several, fit=fit, embed=embed
+    )
     return run.go()
 
 
@@ -106,6 +112,7 @@ class Run:
         *,
         several_clips: bool,
         fit: FitFlags,
+        embed: bool = False,
     ) -> None:
         from omnidrop_cli.files.stdout import Printer
         from omnidrop_cli.terminal.console import is_terminal
@@ -113,7 +120,7 @@ class Run:
 
         self.questions, self.read, self.drop, self.model = questions, read, drop, model
         self.flags, self.output, self.several_clips = flags, output, several_clips
-        self.fit = fit
+        self.fit, self.embed = fit, embed
         self.terminal = is_terminal(sys.stderr)
         self.progress = Progress(self.terminal and not output.quiet)
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
@@ -237,7 +244,13 @@ class Run:
         from omnidrop_cli.files.answers import save
 
         alone = len(self.questions) == 1
-        save(self.output.save, self.outcomes, alone=alone, force=self.output.force)
+        save(
+            self.output.save,
+            self.outcomes,
+            alone=alone,
+            force=self.output.force,
+            embed=self.embed,
+        )
 
     def _code(self) -> int:
         """Return 0, 6, or the one code that all questions about one clip failed with."""

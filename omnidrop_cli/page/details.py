@@ -1,0 +1,178 @@
+"""The parts of a page below an answer: kept tokens, costs, and settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from omnidrop import format as fmt
+from omnidrop_cli.page.charts import bar, kept
+from omnidrop_cli.page.html import Markup, folded, join, table, tag
+
+if TYPE_CHECKING:
+    from omnidrop.report.trace import Answer, Stage, Trace
+
+
+def facts(rows: Iterable[tuple[str, object]]) -> Markup:
+    """Return names and values, side by side where there is room."""
+    made = (tag("div", tag("dt", name), tag("dd", value)) for name, value in rows)
+    return tag("dl", *made, class_="facts")
+
+
+def used(trace: Trace) -> str:
+    """Return what of the clip the model was given, in a line; empty if that is not known."""
+    if not trace.av_tokens:
+        return "nothing of the clip"
+    found, given = trace.used, []
+    if trace.video_tokens and found.frames:
+        frames = f"{fmt.number(found.frames)} frame{'s' * (found.frames != 1)}"
+        given.append(f"{frames} of {fmt.duration(found.video_seconds)} of picture")
+    elif trace.video_tokens:
+        count = trace.clip.get("frames")
+        given.append(f"{fmt.number(count)} frames" if count else "picture")
+    else:
+        given.append("no picture")
+    if trace.audio_tokens and found.audio_seconds:
+        given.append(f"{fmt.duration(found.audio_seconds)} of sound")
+    else:
+        given.append("sound" if trace.audio_tokens else "no sound")
+    return ", ".join(given)
+
+
+def summary(trace: Trace) -> Markup:
+    """Return the facts that belong to every answer: what was used, kept, and how long it took."""
+    memory, method = trace.memory, trace.method
+    preset = f" {method['preset']}" if method.get("preset") else ""
+    how = f"by {method.get('name', '?')}{preset}, {fmt.share(trace.asked_budget)} asked"
+    rows: list[tuple[str, object]] = [("Seen and heard", used(trace))]
+    if trace.av_tokens:
+        many = f" of {fmt.number(trace.av_tokens)} tokens"
+        small = tag("small", how)
+        rows.append(("Kept", join((fmt.share(trace.realised_budget), many, " ", small))))
+    rows.append(("First token after", fmt.duration(trace.ttft)))
+    if memory.kv_cache_unpruned:
+        part = fmt.share(memory.kv_cache / memory.kv_cache_unpruned, 0)
+        small = tag("small", f"{part} of that of every token")
+        rows.append(("KV cache", join((fmt.size(memory.kv_cache), " ", small))))
+    return facts(rows)
+
+
+def tokens(trace: Trace) -> Markup | None:
+    """Return what was kept of the clip, by layer and time; None without tokens."""
+    chart = kept(trace)
+    if chart is None:
+        return None
+    lead = (
+        "Each row is a layer of the model, from the first at the top; each column is a part of the "
+        "clip. The darker or brighter a cell stands out, the more of its tokens enter that layer."
+    )
+    return join(
+        (
+            tag("h3", "What was kept of the clip"),
+            tag("p", lead, class_="muted small"),
+            tag("figure", chart),
+            folded("The numbers by layer", _by_layer(trace)),
+            folded("The numbers by part of the clip", _by_chunk(trace)),
+        )
+    )
+
+
+def _by_layer(trace: Trace) -> Markup:
+    def row(name: str, audio: int, video: int) -> tuple[object, ...]:
+        share = fmt.share((audio + video) / trace.av_tokens)
+        return name, fmt.number(audio), fmt.number(video), share
+
+    rows = [row("prompt", trace.audio_tokens, trace.video_tokens)]
+    pairs = zip(trace.kept_audio, trace.kept_video, strict=True)
+    rows += [row(str(layer), audio, video) for layer, (audio, video) in enumerate(pairs)]
+    head = ("layer", "sound tokens", "picture tokens", "kept")
+    return table(head, rows, caption="Tokens entering each layer")
+
+
+def _by_chunk(trace: Trace) -> Markup:
+    measured = any(c.relevance is not None for c in trace.chunks)
+    rows = []
+    for chunk in trace.chunks:
+        row = [fmt.span(chunk.start, chunk.end)]
+        for total, entering in ((chunk.audio_total, chunk.audio), (chunk.video_total, chunk.video)):
+            mean = sum(entering) / (total * len(entering)) if total and entering else None
+            last = fmt.number(entering[-1]) if entering else "–"
+            row += [fmt.number(total), fmt.share(mean), last]
+        rows.append(row + ([fmt.share(chunk.relevance)] if measured else []))
+    head = ["time", "sound tokens", "kept on average", "in the last layer"]
+    head += ["picture tokens", "kept on average", "in the last layer"]
+    head += ["attention of the question"] if measured else []
+    return table(head, rows, caption="Tokens by part of the clip")
+
+
+def costs(trace: Trace) -> Markup:
+    """Return time by stage, compute and memory."""
+    memory = trace.memory
+    rows: list[tuple[str, object]] = [("First token after (TTFT)", fmt.duration(trace.ttft))]
+    if trace.tokens_per_second:
+        rows.append(("Further tokens", f"{trace.tokens_per_second:.1f} per second"))
+    for name, show, part, whole in (
+        ("Prefill", fmt.flops, trace.flops_prefill, trace.flops_prefill_unpruned),
+        ("KV cache", fmt.size, memory.kv_cache, memory.kv_cache_unpruned),
+    ):
+        if whole:
+            of = tag("small", f"of {show(whole)} ({fmt.share(part / whole, 0)})")
+            rows.append((name, join((show(part), " ", of))))
+    rows.append(("Peak memory, host", fmt.size(memory.host)))
+    if memory.device is not None:
+        rows.append(("Peak memory, device", fmt.size(memory.device)))
+    text, audio, video = trace.text_tokens, trace.audio_tokens, trace.video_tokens
+    prompt = f"{fmt.number(text)} text, {fmt.number(audio)} sound, {fmt.number(video)} picture"
+    rows.append(("Tokens of the prompt", prompt))
+    return join((tag("h3", "What it cost"), facts(rows), _stages(trace)))
+
+
+def _stages(trace: Trace) -> Markup:
+    longest = max((s.seconds for s in trace.stages), default=0.0) or 1.0
+    rows = []
+    for depth, stage in nested(trace.stages):
+        name = tag("span", stage.name, class_=f"deep{min(depth, 3)}")
+        if stage.reused or stage.overlapped:
+            last: object = "reused" if stage.reused else "meanwhile"
+        else:
+            last = bar(stage.seconds / longest)
+        rows.append((name, fmt.duration(stage.seconds), last))
+    return table(("stage", "time", ""), rows, caption="Time by stage")
+
+
+def nested(stages: tuple[Stage, ...]) -> Iterator[tuple[int, Stage]]:
+    """Yield stages with their depth, parts after their whole."""
+    names = {stage.name for stage in stages}
+
+    def place(parent: str | None, depth: int, seen: frozenset[str]) -> Iterator[tuple[int, Stage]]:
+        for stage in stages:
+            within = stage.within if stage.within in names else None
+            if within == parent and stage.name not in seen:
+                yield depth, stage
+                yield from place(stage.name, depth + 1, seen | {stage.name})
+
+    return place(None, 0, frozenset())
+
+
+def settings(answer: Answer) -> Markup:
+    """Return every setting, folded away."""
+    trace = answer.trace
+    groups: tuple[tuple[str, Mapping[str, Any]], ...] = (
+        ("Method", trace.method),
+        ("Model", trace.model),
+        ("Clip", trace.clip),
+        ("Answer", {k: v for k, v in trace.settings.items() if k != "question"}),
+    )
+    parts = [_values(name, values) for name, values in groups]
+    count = len(answer.token_ids)
+    ended = f"{answer.stop}{f' after {count} token' + 's' * (count != 1) if count else ''}"
+    run = {"stopped": ended} | ({"decoding": trace.decode_loop} if trace.decode_loop else {})
+    return folded("Settings", *parts, _values("Run", run))
+
+
+def _values(name: str, values: Mapping[str, Any]) -> Markup:
+    rows = [(key, fmt.setting(value)) for key, value in values.items()]
+    return table(("setting", "value"), rows, caption=name, numbers=False)
+
+
+__all__ = ["costs", "facts", "nested", "settings", "summary", "tokens", "used"]
