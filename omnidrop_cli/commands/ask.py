@@ -241,7 +241,12 @@ class Run:
             return
         if not any(o.answer for o in self.outcomes):
             return
+        from omnidrop_cli.errors import complain
         from omnidrop_cli.files.answers import save
+
+        def notify(notice: str) -> None:
+            if not self.output.quiet:
+                complain(notice, "notice")
 
         alone = len(self.questions) == 1
         save(
@@ -250,6 +255,7 @@ class Run:
             alone=alone,
             force=self.output.force,
             embed=self.embed,
+            notify=notify,
         )
 
     def _code(self) -> int:

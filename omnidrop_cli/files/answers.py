@@ -6,6 +6,7 @@ A file is written whole or not at all, and an existing one is kept unless `--for
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,15 @@ if TYPE_CHECKING:
 
 TEXT_WIDTH = 100
 
+
 def save(
-    path: Path, outcomes: list[Outcome], *, alone: bool, force: bool, embed: bool = False
+    path: Path,
+    outcomes: list[Outcome],
+    *,
+    alone: bool,
+    force: bool,
+    embed: bool = False,
+    notify: Callable[[str], None] = lambda notice: None,
 ) -> None:
     """Write `outcomes` to `path` in the format of its suffix.
 
@@ -32,6 +40,8 @@ def save(
         Replace an existing file.
     embed : bool
         Put the clips themselves into an HTML page.
+    notify : callable
+        Receives what the user should know about clips that a page cannot show.
 
     Raises
     ------
@@ -46,7 +56,8 @@ def save(
     elif suffix == ".html":
         from omnidrop_cli.page.answers import answers_page
 
-        text = answers_page(outcomes, path, document(outcomes, alone), embed=embed)
+        data = document(outcomes, alone)
+        text = answers_page(outcomes, path, data, embed=embed, notify=notify)
     else:
         text = _report(suffix, outcomes)
     write_whole(path, text, force)

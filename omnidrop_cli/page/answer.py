@@ -16,7 +16,7 @@ from omnidrop_cli.page.film import (
     strip,
     time_link,
 )
-from omnidrop_cli.page.html import Markup, join, tag
+from omnidrop_cli.page.html import Markup, folded, join, tag
 
 if TYPE_CHECKING:
     from omnidrop.report.trace import Answer, Trace
@@ -37,7 +37,9 @@ def percent(value: float) -> str:
     return fmt.share(value, 0)
 
 
-def section(outcome: Outcome, made: Film | None, number: int, *, alone: bool, plays: bool) -> Markup:
+def section(
+    outcome: Outcome, made: Film | None, number: int, *, alone: bool, plays: bool
+) -> Markup:
     """Return the part of a page about one question.
 
     Parameters
@@ -65,10 +67,11 @@ def section(outcome: Outcome, made: Film | None, number: int, *, alone: bool, pl
         _choices(answer),
         _source(trace, made, plays),
         details.summary(trace),
-        details.tokens(trace),
-        details.costs(trace),
-        details.settings(answer),
     ]
+    below = [details.tokens(trace), details.costs(trace)]
+    # Among several answers a page stays short.
+    parts += below if alone else [folded("What was kept, and what it cost", *below)]
+    parts.append(details.settings(answer))
     return tag("article", *parts, id=name)
 
 
@@ -85,8 +88,7 @@ def _clip_line(trace: Trace, made: Film) -> str:
         duration = trace.clip.get("duration")
         if isinstance(duration, (int, float)) and last - first < duration - 0.5:
             parts[-1] += f" of {fmt.clock(duration)}"
-    model = str(trace.model.get("name", "?"))
-    return " · ".join([*parts, f"{model} model" if trace.model.get("demo") else model])
+    return " · ".join(parts)
 
 
 def _text(text: str) -> Markup:
@@ -99,11 +101,14 @@ def _sure(answer: Answer) -> Markup:
     rows = []
     value = answer.probability
     if value is not None:
-        what = "probability among the choices" if answer.choices else "likely right"
-        words = tag("span", tag("strong", percent(value)), f" {what}")
         source = answer.probability_source
-        aside = tag("span", source, class_="muted") if source else None
-        rows.append(tag("p", bar(value, "good"), words, aside, class_="sure"))
+        calibrated = source.startswith("calibrated")
+        what = "likely right" if calibrated or not answer.choices else "among the choices"
+        words = tag("span", tag("strong", percent(value)), f" {what}")
+        note = source if calibrated or not source else f"{source}, which is not calibrated"
+        aside = tag("span", note, class_="muted") if note else None
+        shape = bar(value, "good" if calibrated else "plain")
+        rows.append(tag("p", shape, words, aside, class_="sure"))
     elif not answer.choices:
         rows.append(tag("p", "How sure the model is was not measured.", class_="muted"))
     if answer.unpruned_text is not None:
@@ -134,7 +139,7 @@ def _choices(answer: Answer) -> Markup | None:
         tag(
             "li",
             tag("span", choice.text, dir="auto"),
-            bar(choice.probability, "good" if choice is answer.choices[0] else "plain"),
+            bar(choice.probability, "video" if choice is answer.choices[0] else "plain"),
             tag("span", fmt.share(choice.probability), class_="number"),
         )
         for choice in answer.choices
@@ -153,7 +158,7 @@ def _choices(answer: Answer) -> Markup | None:
 def _source(trace: Trace, made: Film, plays: bool) -> Markup:
     """Return the clip, and the moments that the answer came from."""
     left = [player(made)] if plays else []
-    if not made.source and (frames := strip(made, overview_times(trace))):
+    if not made.source and (frames := strip(made, overview_times(trace), told=True)):
         left.append(frames)
     if trace.clip.get("sampling", {}).get("audio_file"):
         note = "The sound that the model heard is another file's, not that of this clip."
@@ -164,6 +169,11 @@ def _source(trace: Trace, made: Film, plays: bool) -> Markup:
     else:
         right = [
             tag("h3", "Where the answer came from"),
+            tag(
+                "p",
+                "Each moment's share of the evidence, the strongest first.",
+                class_="muted small",
+            ),
             timeline(trace) or Markup(""),
             tag("ol", *_moments(trace, made), class_="moments"),
         ]
@@ -176,7 +186,7 @@ def _source(trace: Trace, made: Film, plays: bool) -> Markup:
 def _moments(trace: Trace, made: Film) -> list[Markup]:
     found = []
     for number, moment in enumerate(trace.moments):
-        share = tag("span", f"{fmt.share(moment.share, 0)} of the evidence", class_="muted")
+        share = tag("span", fmt.share(moment.share, 0), class_="number")
         row = tag("div", time_link(made, moment.start, moment.end), bar(moment.share, "moment"),
                   share, class_="row")  # fmt: skip
         frames = strip(made, moment_times(moment)) if number < MOST_MOMENTS else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnidrop.errors import printable
 from omnidrop_cli.page.answer import section
-from omnidrop_cli.page.film import Film, film
+from omnidrop_cli.page.film import Film, Notify, film
 from omnidrop_cli.page.frame import document
 from omnidrop_cli.page.html import Markup, folded, join, shown, tag
 
@@ -26,7 +26,9 @@ WORDS = (
 )
 
 
-def answers_page(outcomes: Sequence[Outcome], path: Path, data: Any, *, embed: bool = False) -> str:
+def answers_page(
+    outcomes: Sequence[Outcome], path: Path, data: Any, *, embed: bool, notify: Notify
+) -> str:
     """Return the page of answers.
 
     Parameters
@@ -39,8 +41,10 @@ def answers_page(outcomes: Sequence[Outcome], path: Path, data: Any, *, embed: b
         The same as JSON.
     embed : bool
         Put the clips themselves into the page.
+    notify : callable
+        Receives what the user should know about clips that cannot be shown.
     """
-    films = _films(outcomes, path, embed)
+    films = _films(outcomes, path, embed, notify)
     alone, playing = len(outcomes) == 1, set[str]()
     sections = []
     for number, outcome in enumerate(outcomes, 1):
@@ -67,14 +71,14 @@ def _clip(answer: Answer) -> tuple[str, int | None]:
 
 
 def _films(
-    outcomes: Sequence[Outcome], path: Path, embed: bool
+    outcomes: Sequence[Outcome], path: Path, embed: bool, notify: Notify
 ) -> dict[tuple[str, int | None], Film]:
     by_clip: dict[tuple[str, int | None], list[Answer]] = {}
     for outcome in outcomes:
         if outcome.answer is not None:
             by_clip.setdefault(_clip(outcome.answer), []).append(outcome.answer)
     return {
-        clip: film(f"clip-{number}", answers, path, embed=embed)
+        clip: film(f"clip-{number}", answers, path, embed=embed, notify=notify)
         for number, (clip, answers) in enumerate(by_clip.items(), 1)
     }
 
@@ -93,7 +97,7 @@ def _contents(outcomes: Sequence[Outcome]) -> Markup:
     return tag("nav", heading, tag("ol", *items), class_="contents", aria_label="Questions")
 
 
-def _shortened(text: str, most: int = 160) -> str:
+def _shortened(text: str, most: int = 90) -> str:
     return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 

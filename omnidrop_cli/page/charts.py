@@ -93,6 +93,13 @@ def timeline(trace: Trace) -> Markup | None:
     return tag("div", line, time_axis(start, end), class_="timeline")
 
 
+def _whole_axis() -> Markup:
+    """Return the scale under the bars of layers."""
+    ends = (tag("text", "0", x="0", y="12"),
+            tag("text", "100 %", x="100%", y="12", text_anchor="end"))  # fmt: skip
+    return tag("svg", *ends, class_="axis", height="16", aria_hidden="true")
+
+
 def _mean(values: Sequence[int], row: tuple[int, int]) -> float:
     part = values[row[0] : row[1]]
     return sum(part) / len(part) if part else 0.0
@@ -115,15 +122,15 @@ def kept(trace: Trace) -> Markup | None:
     parts = [
         tag("span", "layer", class_="corner"),
         _heat_legend(top),
-        tag("span", tag("i", class_="key audio"), "sound ", tag("i", class_="key video"),
-            "picture", class_="legend"),
+        tag("span", tag("span", tag("i", class_="key audio"), "sound"), " ",
+            tag("span", tag("i", class_="key video"), "picture"), class_="legend"),
         _row_names(rows, tall),
         _heat(shares, top, tall),
         _layer_bars(trace, rows, tall),
     ]  # fmt: skip
     for name, strip in _strips(trace, columns):
         parts += [tag("span", name, class_="corner"), strip, tag("span")]
-    parts += [tag("span"), time_axis(*span), tag("span", class_="spare")]
+    parts += [tag("span"), time_axis(*span), _whole_axis()]
     return tag("div", *parts, class_="kept")
 
 

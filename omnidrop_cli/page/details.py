@@ -41,7 +41,7 @@ def used(trace: Trace) -> str:
 
 def summary(trace: Trace) -> Markup:
     """Return the facts that belong to every answer: what was used, kept, and how long it took."""
-    memory, method = trace.memory, trace.method
+    method = trace.method
     preset = f" {method['preset']}" if method.get("preset") else ""
     how = f"by {method.get('name', '?')}{preset}, {fmt.share(trace.asked_budget)} asked"
     rows: list[tuple[str, object]] = [("Seen and heard", used(trace))]
@@ -50,10 +50,9 @@ def summary(trace: Trace) -> Markup:
         small = tag("small", how)
         rows.append(("Kept", join((fmt.share(trace.realised_budget), many, " ", small))))
     rows.append(("First token after", fmt.duration(trace.ttft)))
-    if memory.kv_cache_unpruned:
-        part = fmt.share(memory.kv_cache / memory.kv_cache_unpruned, 0)
-        small = tag("small", f"{part} of that of every token")
-        rows.append(("KV cache", join((fmt.size(memory.kv_cache), " ", small))))
+    name = str(trace.model.get("name", "?"))
+    small = tag("small", f"{trace.layers} layers, {trace.model.get('device', '?')}")
+    rows.append(("Model", join((name, " ", small))))
     return facts(rows)
 
 
@@ -63,8 +62,9 @@ def tokens(trace: Trace) -> Markup | None:
     if chart is None:
         return None
     lead = (
-        "Each row is a layer of the model, from the first at the top; each column is a part of the "
-        "clip. The darker or brighter a cell stands out, the more of its tokens enter that layer."
+        "Each row is a layer of the model, the first at the top, and each column a part of the "
+        "clip. The stronger the colour, the more of that part's tokens enter the layer. The bars "
+        "show the share of all tokens."
     )
     return join(
         (
@@ -137,7 +137,7 @@ def _stages(trace: Trace) -> Markup:
         else:
             last = bar(stage.seconds / longest)
         rows.append((name, fmt.duration(stage.seconds), last))
-    return table(("stage", "time", ""), rows, caption="Time by stage")
+    return table(("stage", "time", ""), rows, caption="Time by stage", kind="numbers stages")
 
 
 def nested(stages: tuple[Stage, ...]) -> Iterator[tuple[int, Stage]]:
@@ -172,7 +172,7 @@ def settings(answer: Answer) -> Markup:
 
 def _values(name: str, values: Mapping[str, Any]) -> Markup:
     rows = [(key, fmt.setting(value)) for key, value in values.items()]
-    return table(("setting", "value"), rows, caption=name, numbers=False)
+    return table(("setting", "value"), rows, caption=name, kind="")
 
 
 __all__ = ["costs", "facts", "nested", "settings", "summary", "tokens", "used"]

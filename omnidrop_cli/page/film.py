@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from omnidrop import format as fmt
-from omnidrop.errors import MediaError, UsageError
+from omnidrop.errors import MediaError, UsageError, printable
 from omnidrop_cli.page.html import Markup, join, tag
 
 if TYPE_CHECKING:
     from omnidrop.clip.probe import MediaInfo
     from omnidrop.clip.stills import Still
     from omnidrop.report.trace import Answer, Moment, Trace
+
+Notify = Callable[[str], None]
 
 #: Bytes of clips that `--embed` puts into one page.
 MOST_EMBEDDED = 25_000_000
@@ -60,6 +62,10 @@ class Film:
     notice: str = ""
 
 
+def _silent(notice: str) -> None:
+    pass
+
+
 def check_size(clips: Sequence[Path]) -> None:
     """Raise UsageError if clips are together too large for a page."""
     total = sum(clip.stat().st_size for clip in dict.fromkeys(clips) if clip.is_file())
@@ -99,7 +105,9 @@ def overview_times(trace: Trace) -> tuple[float, ...]:
     return tuple(start + (i + 0.5) * (end - start) / OVERVIEW for i in range(OVERVIEW))
 
 
-def film(key: str, answers: Sequence[Answer], page: Path, *, embed: bool) -> Film:
+def film(
+    key: str, answers: Sequence[Answer], page: Path, *, embed: bool, notify: Notify = _silent
+) -> Film:
     """Read what a page shows of one clip.
 
     Parameters
@@ -112,6 +120,8 @@ def film(key: str, answers: Sequence[Answer], page: Path, *, embed: bool) -> Fil
         Where the page will be.
     embed : bool
         Put the clip itself into the page.
+    notify : callable
+        Receives what the user should know: a clip that could not be put into the page.
     """
     from omnidrop.clip.playback import media_type
     from omnidrop.clip.probe import probe
@@ -129,6 +139,8 @@ def film(key: str, answers: Sequence[Answer], page: Path, *, embed: bool) -> Fil
             kind = info.video.codec if info.video else info.audio[0].codec
             what = f"{kind} in {info.format.split(',')[0]}"
             made = replace(made, notice=f"Browsers do not play this clip ({what}).")
+            if embed:
+                notify(f"{printable(clip)}: {made.notice} The page has pictures of it instead.")
         else:
             made = replace(made, kind=media.split("/")[0], source=address(clip, page))
             if embed:
@@ -137,7 +149,9 @@ def film(key: str, answers: Sequence[Answer], page: Path, *, embed: bool) -> Fil
         return _with_pictures(made, info, answers)
     except (MediaError, OSError) as problem:
         why = problem.what if isinstance(problem, MediaError) else problem.strerror
-        return Film(key, clip.name, notice=f"The clip could not be read for this page: {why}")
+        notice = f"The clip could not be read for this page: {why}"
+        notify(f"{printable(clip)}: {notice}")
+        return Film(key, clip.name, notice=notice)
 
 
 def _with_pictures(made: Film, info: MediaInfo, answers: Sequence[Answer]) -> Film:
@@ -203,25 +217,22 @@ def time_link(made: Film, start: float, end: float) -> Markup:
     )
 
 
-def strip(made: Film, times: Sequence[float]) -> Markup | None:
-    """Return the pictures at these times, those that the clip has; None if it has none."""
+def strip(made: Film, times: Sequence[float], *, told: bool = False) -> Markup | None:
+    """Return the pictures at these times, those that the clip has; None if it has none.
+
+    With `told`, each has its time below it.
+    """
     found = [made.pictures[t] for t in sorted(set(times)) if t in made.pictures]
     if not found:
         return None
-    return tag(
-        "div",
-        *(
-            tag(
-                "img",
-                src=data_address(still),
-                width=still.width,
-                height=still.height,
-                alt=f"Frame at {fmt.clock(still.time, True)}",
-            )
-            for still in found
-        ),
-        class_="strip",
-    )
+    return tag("div", *(_picture(still, told) for still in found), class_="strip")
+
+
+def _picture(still: Still, told: bool) -> Markup:
+    at = fmt.clock(still.time, None)
+    size = {"width": still.width, "height": still.height}
+    image = tag("img", src=data_address(still), **size, alt=f"Frame at {at}")
+    return tag("div", image, tag("span", at, class_="muted small") if told else None)
 
 
 __all__ = ["MOST_EMBEDDED", "Film", "address", "check_size", "film", "player", "strip", "time_link"]

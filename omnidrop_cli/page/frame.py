@@ -68,9 +68,7 @@ def document(title: str, body: Markup, data: Any, name: str, *, script: bool = F
         tag("style", Markup(style)),
     )
     # `</` and `<!--` inside a script element would end it.
-    block = tag(
-        "script", Markup(text.replace("<", "\\u003c")), type="application/json", id=name
-    )
+    block = tag("script", Markup(text.replace("<", "\\u003c")), type="application/json", id=name)
     parts = [tag("main", body), _foot(text, name), block]
     if code:
         parts.append(tag("script", Markup(code)))

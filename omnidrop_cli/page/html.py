@@ -71,7 +71,7 @@ def table(
     rows: Iterable[Iterable[object]],
     *,
     caption: object,
-    numbers: bool = True,
+    kind: str = "numbers",
 ) -> Markup:
     """Return a table that scrolls inside its own box where it is wider than the page.
 
@@ -82,10 +82,9 @@ def table(
     rows : iterable of iterable
         The first cell of each is its name.
     caption : object
-    numbers : bool
-        Whether cells but the first are numbers, which line up at the right.
+    kind : str
+        Classes: in "numbers" the cells but the first line up at the right.
     """
-    kind = "numbers" if numbers else None
     names = tag("tr", *(tag("th", cell, scope="col") for cell in head))
     body = []
     for row in rows:
@@ -96,7 +95,7 @@ def table(
         tag("caption", caption),
         tag("thead", names),
         tag("tbody", *body),
-        class_=kind,
+        class_=kind or None,
     )
     return tag("div", made, class_="scroll", tabindex="0", role="region", aria_label=caption)
 

@@ -22,8 +22,8 @@ from typing import Any
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 FLAGS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-    "--remote-debugging-pipe", "--hide-scrollbars", "--mute-audio", "--disable-background-networking",
-    "--autoplay-policy=no-user-gesture-required",
+    "--remote-debugging-pipe", "--hide-scrollbars", "--mute-audio",
+    "--disable-background-networking", "--autoplay-policy=no-user-gesture-required",
 )  # fmt: skip
 PATIENCE = 60.0
 
