@@ -68,7 +68,8 @@ def section(
         _source(trace, made, plays),
         details.summary(trace),
     ]
-    below = [details.tokens(trace), details.costs(trace)]
+    heading = tag("h3", "What was kept of the clip")
+    below = [details.tokens(trace, heading), details.costs(trace)]
     # Among several answers a page stays short.
     parts += below if alone else [folded("What was kept, and what it cost", *below)]
     parts.append(details.settings(answer))

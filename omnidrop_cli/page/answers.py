@@ -10,7 +10,7 @@ from omnidrop.errors import printable
 from omnidrop_cli.page.answer import section
 from omnidrop_cli.page.film import Film, Notify, film
 from omnidrop_cli.page.frame import document
-from omnidrop_cli.page.html import Markup, folded, join, shown, tag
+from omnidrop_cli.page.html import Markup, folded, join, shortened, shown, tag
 
 if TYPE_CHECKING:
     from omnidrop.report.trace import Answer
@@ -91,14 +91,10 @@ def _contents(outcomes: Sequence[Outcome]) -> Markup:
         text = (answer.text.strip() or "no words") if answer is not None else "no answer"
         clip = tag("span", printable(outcome.question.clip.name), class_="muted small", dir="auto")
         link = tag("a", outcome.question.text, href=f"#answer-{number}", dir="auto")
-        parts = [link, tag("strong", _shortened(text), dir="auto")]
+        parts = [link, tag("strong", shortened(text, 90), dir="auto")]
         items.append(tag("li", *parts, clip if several else None))
     heading = tag("h1", f"{len(outcomes)} questions")
     return tag("nav", heading, tag("ol", *items), class_="contents", aria_label="Questions")
-
-
-def _shortened(text: str, most: int = 90) -> str:
-    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
 
 
 def _words() -> Markup:

@@ -56,7 +56,7 @@ def summary(trace: Trace) -> Markup:
     return facts(rows)
 
 
-def tokens(trace: Trace) -> Markup | None:
+def tokens(trace: Trace, heading: Markup) -> Markup | None:
     """Return what was kept of the clip, by layer and time; None without tokens."""
     chart = kept(trace)
     if chart is None:
@@ -68,7 +68,7 @@ def tokens(trace: Trace) -> Markup | None:
     )
     return join(
         (
-            tag("h3", "What was kept of the clip"),
+            heading,
             tag("p", lead, class_="muted small"),
             tag("figure", chart),
             folded("The numbers by layer", _by_layer(trace)),

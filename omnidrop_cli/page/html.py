@@ -34,6 +34,11 @@ def shown(value: object) -> str:
     )
 
 
+def shortened(text: str, most: int) -> str:
+    """Return a text, cut after `most` characters."""
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
 def escaped(value: object) -> Markup:
     """Return a text as HTML; `Markup` as it is."""
     return value if isinstance(value, Markup) else Markup(html.escape(shown(value)))
@@ -92,12 +97,15 @@ def table(
         body.append(tag("tr", tag("th", first, scope="row"), *(tag("td", c) for c in rest)))
     made = tag(
         "table",
-        tag("caption", caption),
         tag("thead", names),
         tag("tbody", *body),
         class_=kind or None,
+        aria_label=caption,
     )
-    return tag("div", made, class_="scroll", tabindex="0", role="region", aria_label=caption)
+    # Above the box, so that it stays in sight when the table scrolls.
+    said = tag("p", caption, class_="muted small")
+    box = tag("div", made, class_="scroll", tabindex="0", role="region", aria_label=caption)
+    return join((said, box))
 
 
 def folded(summary: object, *children: object) -> Markup:
@@ -105,4 +113,4 @@ def folded(summary: object, *children: object) -> Markup:
     return tag("details", tag("summary", summary), *children)
 
 
-__all__ = ["Markup", "escaped", "folded", "join", "shown", "table", "tag"]
+__all__ = ["Markup", "escaped", "folded", "join", "shortened", "shown", "table", "tag"]

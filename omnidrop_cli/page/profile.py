@@ -10,7 +10,7 @@ from omnidrop import format as fmt
 from omnidrop.errors import printable
 from omnidrop_cli.page import details
 from omnidrop_cli.page.frame import document
-from omnidrop_cli.page.html import Markup, folded, join, shown, table, tag
+from omnidrop_cli.page.html import Markup, folded, join, shortened, shown, table, tag
 
 if TYPE_CHECKING:
     from omnidrop.profiling.result import Profile, RunProfile, StageStat, Timing
@@ -104,7 +104,11 @@ def _runs(found: Profile) -> Markup:
                 _factor(prefill.speedup if prefill and not control else None),
                 _spread(run.further),
                 fmt.size(run.trace.memory.kv_cache),
-                "–" if control else "the same" if run.same_answer else run.answer or "no words",
+                "–"
+                if control
+                else "the same"
+                if run.same_answer
+                else shortened(run.answer or "no words", 40),
                 "–" if control else f"{run.kl:.2g}",
             )
         )
@@ -166,8 +170,7 @@ def _memory(found: Profile) -> Markup:
 
 
 def _kept(run: RunProfile) -> Markup:
-    made = details.tokens(run.trace)
-    return join((tag("h2", f"Kept by {run.label}"), made)) if made else Markup("")
+    return details.tokens(run.trace, tag("h2", f"Kept by {run.label}")) or Markup("")
 
 
 def _figure(alt: str, png: bytes) -> Markup:
