@@ -59,7 +59,8 @@ def path(kind: str, boxes: Sequence[tuple[float, float, float, float]]) -> Marku
 
 def time_axis(start: float, end: float) -> Markup:
     """Return clock times along a span, each under its place."""
-    step = next((s for s in STEPS if (end - start) / s <= 4), STEPS[-1])
+    most = 4 if end < 3600 else 2  # hours make long words
+    step = next((s for s in STEPS if (end - start) / s <= most), STEPS[-1])
     first = math.ceil(start / step - 1e-9) * step
     words = []
     for i in range(6):

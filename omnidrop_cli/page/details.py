@@ -6,11 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from omnidrop import format as fmt
-from omnidrop_cli.page.charts import bar, kept
+from omnidrop_cli.page.charts import bar
+from omnidrop_cli.page.charts import kept as kept_chart
 from omnidrop_cli.page.html import Markup, folded, join, table, tag
+from omnidrop_cli.terminal.glyphs import bins
 
 if TYPE_CHECKING:
     from omnidrop.report.trace import Answer, Stage, Trace
+
+
+#: Rows of the table by part of the clip; of a long clip, several parts are one row.
+MOST_ROWS = 200
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> Markup:
@@ -43,12 +49,13 @@ def summary(trace: Trace) -> Markup:
     """Return the facts that belong to every answer: what was used, kept, and how long it took."""
     method = trace.method
     preset = f" {method['preset']}" if method.get("preset") else ""
-    how = f"by {method.get('name', '?')}{preset}, {fmt.share(trace.asked_budget)} asked"
+    how = f"by {method.get('name', '?')}{preset}, {fmt.share(trace.asked_budget, 0)} asked"
     rows: list[tuple[str, object]] = [("Seen and heard", used(trace))]
     if trace.av_tokens:
-        many = f" of {fmt.number(trace.av_tokens)} tokens"
-        small = tag("small", how)
-        rows.append(("Kept", join((fmt.share(trace.realised_budget), many, " ", small))))
+        count = f"{fmt.number(trace.av_tokens)} tokens"
+        every = sum(trace.kept_per_layer) >= trace.av_tokens * trace.layers
+        kept = f"all {count}" if every else f"{fmt.share(trace.realised_budget)} of {count}"
+        rows.append(("Kept", join((kept, " ", tag("small", how)))))
     rows.append(("First token after", fmt.duration(trace.ttft)))
     name = str(trace.model.get("name", "?"))
     small = tag("small", f"{trace.layers} layers, {trace.model.get('device', '?')}")
@@ -58,7 +65,7 @@ def summary(trace: Trace) -> Markup:
 
 def tokens(trace: Trace, heading: Markup) -> Markup | None:
     """Return what was kept of the clip, by layer and time; None without tokens."""
-    chart = kept(trace)
+    chart = kept_chart(trace)
     if chart is None:
         return None
     lead = (
@@ -92,13 +99,18 @@ def _by_layer(trace: Trace) -> Markup:
 def _by_chunk(trace: Trace) -> Markup:
     measured = any(c.relevance is not None for c in trace.chunks)
     rows = []
-    for chunk in trace.chunks:
-        row = [fmt.span(chunk.start, chunk.end)]
-        for total, entering in ((chunk.audio_total, chunk.audio), (chunk.video_total, chunk.video)):
-            mean = sum(entering) / (total * len(entering)) if total and entering else None
-            last = fmt.number(entering[-1]) if entering else "–"
+    for first, end in bins(len(trace.chunks), MOST_ROWS):
+        part = trace.chunks[first:end]
+        row = [fmt.span(part[0].start, part[-1].end)]
+        for kind in ("audio", "video"):
+            total = sum(getattr(c, f"{kind}_total") for c in part)
+            by_layer = [
+                sum(counts) for counts in zip(*(getattr(c, kind) for c in part), strict=True)
+            ]
+            mean = sum(by_layer) / (total * len(by_layer)) if total and by_layer else None
+            last = fmt.number(by_layer[-1]) if by_layer else "–"
             row += [fmt.number(total), fmt.share(mean), last]
-        rows.append(row + ([fmt.share(chunk.relevance)] if measured else []))
+        rows.append(row + ([fmt.share(sum(c.relevance or 0.0 for c in part))] if measured else []))
     head = ["time", "sound tokens", "kept on average", "in the last layer"]
     head += ["picture tokens", "kept on average", "in the last layer"]
     head += ["attention of the question"] if measured else []

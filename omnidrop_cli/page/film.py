@@ -151,7 +151,7 @@ def film(
         why = problem.what if isinstance(problem, MediaError) else problem.strerror
         notice = f"The clip could not be read for this page: {why}"
         notify(f"{printable(clip)}: {notice}")
-        return Film(key, clip.name, notice=notice)
+        return replace(made, notice=notice)
 
 
 def _with_pictures(made: Film, info: MediaInfo, answers: Sequence[Answer]) -> Film:
@@ -183,8 +183,9 @@ def data_address(still: Still) -> str:
 
 def player(made: Film) -> Markup:
     """Return the player of a clip, or the reason why there is none."""
+    said = tag("p", made.notice, class_="muted") if made.notice else Markup("")
     if not made.source:
-        return tag("p", made.notice, class_="muted") if made.notice else Markup("")
+        return said
     given: dict[str, object] = {"id": made.key, "controls": True, "preload": "metadata"}
     given |= {"src": made.source, "aria_label": f"The clip {made.name}"}
     if made.poster is not None:
@@ -196,7 +197,7 @@ def player(made: Film) -> Markup:
         link = tag("a", made.name, href=made.source)
         note = "The page plays the clip from its own place: "
         parts.append(tag("p", note, link, class_="muted small"))
-    return join(parts)
+    return join([*parts, said])
 
 
 def time_link(made: Film, start: float, end: float) -> Markup:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -17,7 +18,7 @@ import pytest
 from fakes import TEXT, make_trace
 from pages import Page
 
-from omnidrop.errors import MemoryShortError
+from omnidrop.errors import MediaError, MemoryShortError
 from omnidrop.report.trace import Answer, Choice, Moment, Used
 from omnidrop.testing import media
 from omnidrop_cli.commands.answering import Outcome, Question
@@ -32,6 +33,14 @@ MOMENTS = (Moment(2.0, 4.0, 0.7), Moment(5.0, 5.5, 0.2))
 @pytest.fixture(scope="module")
 def movie(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return media.mp4(tmp_path_factory.mktemp("page") / "a clip #1 & 50%.mp4", seconds=6.0)
+
+
+@pytest.fixture(scope="module")
+def tab() -> Iterator[browser.Browser]:
+    if browser.chromium() is None:
+        pytest.skip("needs Chromium")
+    with browser.browser() as found:
+        yield found
 
 
 def outcome(
@@ -199,6 +208,31 @@ def test_a_clip_that_is_gone_leaves_a_page(tmp_path: Path) -> None:
     assert "gone.mp4" in told[0]
 
 
+def test_a_clip_that_breaks_off_keeps_its_player(movie: Path, tmp_path: Path, monkeypatch) -> None:
+    def fail(*_: object, **given: object) -> None:
+        raise MediaError("It breaks off.", path=movie)
+
+    monkeypatch.setattr("omnidrop.clip.stills.stills", fail)
+    page = saved(tmp_path / "r.html", full(movie))
+    assert len(page.of("video")) == 1
+    assert "It breaks off." in page.said()
+    assert "piano" in page.said()
+
+
+def test_a_long_clip_stays_readable(tab, movie: Path, tmp_path: Path) -> None:
+    made = outcome(movie)
+    assert made.answer is not None
+    trace = make_trace("Why?", path=str(movie), chunks=1800, layers=48)
+    page = saved(tmp_path / "r.html", replace(made, answer=replace(made.answer, trace=trace)))
+    assert page.tags.count("tr") < 400
+    assert (tmp_path / "r.html").stat().st_size < 3_000_000
+    tab.open(tmp_path / "r.html", 390)
+    words = "[...document.querySelectorAll('.kept .axis text')].map(e => e.getBoundingClientRect())"
+    boxes = tab.value(f"{words}.map(b => [b.left, b.right])")
+    assert len(boxes) >= 4
+    assert all(a[1] < b[0] for a, b in pairwise(sorted(boxes)))
+
+
 def test_several_answers_have_a_list_and_one_player_a_clip(movie: Path, tmp_path: Path) -> None:
     failed = Outcome(Question(movie, "memory?"), problem=MemoryShortError("Not enough memory."))
     second = outcome(movie, TEXT, "Who speaks?", moments=MOMENTS)
@@ -228,14 +262,6 @@ def test_embedding_is_limited(run, fake, clip, tmp_path, monkeypatch) -> None:
         assert (code, out) == (2, "")
         assert part in err
     assert not any(entry.startswith("load") for entry in fake.log[3:])
-
-
-@pytest.fixture(scope="module")
-def tab() -> Iterator[browser.Browser]:
-    if browser.chromium() is None:
-        pytest.skip("needs Chromium")
-    with browser.browser() as found:
-        yield found
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
