@@ -324,8 +324,13 @@ def test_a_time_jumps_in_the_player(tab, movie: Path, tmp_path: Path, embed: boo
         "document.querySelector('video').readyState >= 1 || document.querySelector('video').error"
     )
     assert tab.value("document.querySelector('video').error") is None
-    tab.value("document.querySelector('a[data-at]').click()")
-    tab.wait("document.querySelector('video').currentTime >= 2")
+    jump = "document.querySelectorAll('a[data-at]')[{}].click(), {video}.currentTime"
+    video = "document.querySelector('video')"
+    assert tab.value(jump.format(0, video=video)) == 2.0
+    assert tab.value(jump.format(1, video=video)) == 5.0
+    tab.wait(f"{video}.currentTime > 5.2")
+    tab.wait(f"{video}.paused")
+    assert tab.value(f"{video}.currentTime") < 5.95  # it ends with the moment, not with the clip
     assert tab.value("location.pathname").endswith("/r.html")
     assert tab.said() == []
     outside = [a for a in tab.asked_for() if not a.startswith(("file:", "data:"))]
