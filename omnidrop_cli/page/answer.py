@@ -19,7 +19,7 @@ from omnidrop_cli.page.film import (
 from omnidrop_cli.page.html import Markup, folded, join, tag
 
 if TYPE_CHECKING:
-    from omnidrop.report.trace import Answer, Trace
+    from omnidrop.report.trace import Answer, LeftOut, Trace
     from omnidrop_cli.commands.answering import Outcome
 
 #: Characters above which an answer is set as running text.
@@ -65,7 +65,7 @@ def section(
         _sure(answer),
         _notices(trace),
         _choices(answer),
-        _source(trace, made, plays),
+        _source(answer, made, plays),
         details.summary(trace),
     ]
     heading = tag("h3", "What was kept of the clip")
@@ -156,13 +156,14 @@ def _choices(answer: Answer) -> Markup | None:
     return join(parts)
 
 
-def _source(trace: Trace, made: Film, plays: bool) -> Markup:
+def _source(answer: Answer, made: Film, plays: bool) -> Markup:
     """Return the clip, and the moments that the answer came from."""
+    trace = answer.trace
     left = [player(made)] if plays else []
     if not made.source and (frames := strip(made, overview_times(trace), told=True)):
         left.append(frames)
     if trace.clip.get("sampling", {}).get("audio_file"):
-        note = "The sound that the model heard is another file's, not that of this clip."
+        note = "The audio that the model heard is that of another file, not of this clip."
         left.append(tag("p", note, class_="muted small"))
     if not trace.moments:
         note = tag("p", "Which moments it came from is not known.", class_="muted")
@@ -176,7 +177,8 @@ def _source(trace: Trace, made: Film, plays: bool) -> Markup:
                 class_="muted small",
             ),
             timeline(trace) or Markup(""),
-            tag("ol", *_moments(trace, made), class_="moments"),
+            _proof(answer, made),
+            tag("ol", *_moments(answer, made), class_="moments"),
         ]
     columns = [tag("div", *right)]
     if left:
@@ -184,14 +186,37 @@ def _source(trace: Trace, made: Film, plays: bool) -> Markup:
     return tag("div", *columns, class_="source")
 
 
-def _moments(trace: Trace, made: Film) -> list[Markup]:
+def _proof(answer: Answer, made: Film) -> Markup:
+    """Return which moment the answer hangs on, if it was asked again without each."""
+    if not answer.left_out:
+        return Markup("")
+    told = answer.hangs_on
+    if told is None:
+        text = "Each of these moments left out in turn, the answer stays the same."
+        return tag("p", text)
+    at = time_link(made, told.moment.start, told.moment.end)
+    return tag("p", "The answer hangs on ", at, ".", class_="proof")
+
+
+def _without(told: LeftOut) -> Markup:
+    """Return what the answer is without a moment."""
+    chance = f"{percent(told.whole)} → {percent(told.probability)}"
+    if not told.changed:
+        return tag("p", f"Without it: the same answer ({chance}).", class_="muted small")
+    other = tag("q", told.text, dir="auto") if told.text.strip() else "no words"
+    return tag("p", "Without it: ", other, f" ({chance}).", class_="muted small")
+
+
+def _moments(answer: Answer, made: Film) -> list[Markup]:
+    without = {told.moment: told for told in answer.left_out}
     found = []
-    for number, moment in enumerate(trace.moments):
+    for number, moment in enumerate(answer.trace.moments):
         share = tag("span", fmt.share(moment.share, 0), class_="number")
         row = tag("div", time_link(made, moment.start, moment.end), bar(moment.share, "moment"),
                   share, class_="row")  # fmt: skip
         frames = strip(made, moment_times(moment)) if number < MOST_MOMENTS else None
-        found.append(tag("li", row, frames))
+        told = _without(without[moment]) if moment in without else None
+        found.append(tag("li", row, frames, told))
     return found
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from omnidrop_cli.commands.answering import Outcome
 
 WORDS = (
-    ("token", "what the model reads: a piece of a word, of a picture, or of sound"),
+    ("token", "what the model reads: a piece of text, of video, or of audio"),
     ("layer", "one of the steps that the model takes; each reads every token that is left"),
     ("kept", "the share of the clip's tokens that enter a layer, as the mean of all layers"),
     ("prefill", "the pass over the whole prompt before the first word of the answer"),

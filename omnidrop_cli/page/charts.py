@@ -123,8 +123,8 @@ def kept(trace: Trace) -> Markup | None:
     parts = [
         tag("span", "layer", class_="corner"),
         _heat_legend(top),
-        tag("span", tag("span", tag("i", class_="key audio"), "sound"), " ",
-            tag("span", tag("i", class_="key video"), "picture"), class_="legend"),
+        tag("span", tag("span", tag("i", class_="key audio"), "audio"), " ",
+            tag("span", tag("i", class_="key video"), "video"), class_="legend"),
         _row_names(rows, tall),
         _heat(shares, top, tall),
         _layer_bars(trace, rows, tall),
@@ -189,14 +189,14 @@ def _layer_bars(trace: Trace, rows: list[tuple[int, int]], tall: int) -> Markup:
         video.append((first, y + 0.1, second, 0.8))
     shapes = [tag("rect", class_="track", width="100%", height="100%")]
     shapes += [made for made in (path("audio", audio), path("video", video)) if made]
-    label = "Share of all tokens that enter each layer, sound and picture"
+    label = "Share of all tokens that enter each layer, audio and video"
     return stretched(100, len(rows), *shapes, label=label, tall=tall)
 
 
 def _strips(trace: Trace, columns: list[tuple[int, int]]) -> list[tuple[str, Markup]]:
-    """Return how much of sound and picture is kept along the clip, the mean of all layers."""
+    """Return how much of audio and video is kept along the clip, the mean of all layers."""
     found = []
-    for name, kind in (("sound", "audio"), ("picture", "video")):
+    for kind in ("audio", "video"):
         values = []
         for a, b in columns:
             part = trace.chunks[a:b]
@@ -208,8 +208,8 @@ def _strips(trace: Trace, columns: list[tuple[int, int]]) -> list[tuple[str, Mar
         boxes = [(x, 1 - v / top, 1, v / top) for x, v in enumerate(values) if v > 0]
         track = tag("rect", class_="track", width="100%", height="100%")
         shapes = [made for made in (track, path(kind, boxes)) if made]
-        label = f"Share of the {name} tokens kept along the clip, {fmt.share(top)} at most"
-        found.append((name, stretched(len(columns), 1, *shapes, label=label, tall=22)))
+        label = f"Share of the {kind} tokens kept along the clip, {fmt.share(top)} at most"
+        found.append((kind, stretched(len(columns), 1, *shapes, label=label, tall=22)))
     return found
 
 

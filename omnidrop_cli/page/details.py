@@ -32,35 +32,41 @@ def used(trace: Trace) -> str:
     found, given = trace.used, []
     if trace.video_tokens and found.frames:
         frames = f"{fmt.number(found.frames)} frame{'s' * (found.frames != 1)}"
-        given.append(f"{frames} of {fmt.duration(found.video_seconds)} of picture")
+        given.append(f"{frames} of {fmt.duration(found.video_seconds)} of video")
     elif trace.video_tokens:
         count = trace.clip.get("frames")
-        given.append(f"{fmt.number(count)} frames" if count else "picture")
+        given.append(f"{fmt.number(count)} frames" if count else "video")
     else:
-        given.append("no picture")
+        given.append("no video")
     if trace.audio_tokens and found.audio_seconds:
-        given.append(f"{fmt.duration(found.audio_seconds)} of sound")
+        given.append(f"{fmt.duration(found.audio_seconds)} of audio")
     else:
-        given.append("sound" if trace.audio_tokens else "no sound")
+        given.append("audio" if trace.audio_tokens else "no audio")
     return ", ".join(given)
 
 
 def summary(trace: Trace) -> Markup:
     """Return the facts that belong to every answer: what was used, kept, and how long it took."""
-    method = trace.method
-    preset = f" {method['preset']}" if method.get("preset") else ""
-    how = f"by {method.get('name', '?')}{preset}, {fmt.share(trace.asked_budget, 0)} asked"
     rows: list[tuple[str, object]] = [("Seen and heard", used(trace))]
     if trace.av_tokens:
         count = f"{fmt.number(trace.av_tokens)} tokens"
         every = sum(trace.kept_per_layer) >= trace.av_tokens * trace.layers
         kept = f"all {count}" if every else f"{fmt.share(trace.realised_budget)} of {count}"
-        rows.append(("Kept", join((kept, " ", tag("small", how)))))
+        rows += [("Kept", kept), ("Method", _method(trace))]
     rows.append(("First token after", fmt.duration(trace.ttft)))
     name = str(trace.model.get("name", "?"))
     small = tag("small", f"{trace.layers} layers, {trace.model.get('device', '?')}")
     rows.append(("Model", join((name, " ", small))))
     return facts(rows)
+
+
+def _method(trace: Trace) -> Markup:
+    method = trace.method
+    name = " ".join(str(method[key]) for key in ("name", "preset") if method.get(key)) or "?"
+    asked = "" if trace.asked_budget >= 1 else f", {fmt.share(trace.asked_budget, 0)} asked"
+    source = (method.get("default") or {}).get("source")
+    small = tag("small", f"the model's default: {source}") if source else ""
+    return join((f"{name}{asked}", " ", small))
 
 
 def tokens(trace: Trace, heading: Markup) -> Markup | None:
@@ -92,7 +98,7 @@ def _by_layer(trace: Trace) -> Markup:
     rows = [row("prompt", trace.audio_tokens, trace.video_tokens)]
     pairs = zip(trace.kept_audio, trace.kept_video, strict=True)
     rows += [row(str(layer), audio, video) for layer, (audio, video) in enumerate(pairs)]
-    head = ("layer", "sound tokens", "picture tokens", "kept")
+    head = ("layer", "audio tokens", "video tokens", "kept")
     return table(head, rows, caption="Tokens entering each layer")
 
 
@@ -111,8 +117,8 @@ def _by_chunk(trace: Trace) -> Markup:
             last = fmt.number(by_layer[-1]) if by_layer else "–"
             row += [fmt.number(total), fmt.share(mean), last]
         rows.append(row + ([fmt.share(sum(c.relevance or 0.0 for c in part))] if measured else []))
-    head = ["time", "sound tokens", "kept on average", "in the last layer"]
-    head += ["picture tokens", "kept on average", "in the last layer"]
+    head = ["time", "audio tokens", "kept on average", "in the last layer"]
+    head += ["video tokens", "kept on average", "in the last layer"]
     head += ["attention of the question"] if measured else []
     return table(head, rows, caption="Tokens by part of the clip")
 
@@ -134,7 +140,7 @@ def costs(trace: Trace) -> Markup:
     if memory.device is not None:
         rows.append(("Peak memory, device", fmt.size(memory.device)))
     text, audio, video = trace.text_tokens, trace.audio_tokens, trace.video_tokens
-    prompt = f"{fmt.number(text)} text, {fmt.number(audio)} sound, {fmt.number(video)} picture"
+    prompt = f"{fmt.number(text)} text, {fmt.number(audio)} audio, {fmt.number(video)} video"
     rows.append(("Tokens of the prompt", prompt))
     return join((tag("h3", "What it cost"), facts(rows), _stages(trace)))
 

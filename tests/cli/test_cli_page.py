@@ -19,7 +19,7 @@ from fakes import TEXT, make_trace
 from pages import Page
 
 from omnidrop.errors import MediaError, MemoryShortError
-from omnidrop.report.trace import Answer, Choice, Moment, Used
+from omnidrop.report.trace import Answer, Choice, LeftOut, Moment, Used
 from omnidrop.testing import media
 from omnidrop_cli.commands.answering import Outcome, Question
 from omnidrop_cli.files.answers import save
@@ -80,7 +80,7 @@ def test_what_the_page_says(movie: Path, tmp_path: Path) -> None:
     for part in ("What plays?", "piano", "75 % likely right", "calibrated on 600 questions",
                  "Same answer with every token: no", "drums", "None of them fits well", "0.001 %",
                  "A notice.", "0:02–0:04", "0:05.0–0:05.5", "70 %", "12 frames",
-                 "6.00 s of sound", "First token after", "Tokens entering each layer",
+                 "6.00 s of audio", "First token after", "Tokens entering each layer",
                  "Peak memory, host", "vision tower", "Settings", "versions"):  # fmt: skip
         assert part in said, part
     order = [said.index(part) for part in ("What plays?", "75 %", "0:02–0:04", "What it cost")]
@@ -196,7 +196,7 @@ def test_sound_alone_gets_a_player(tmp_path: Path) -> None:
     (player,) = page.of("audio")
     assert player["src"] == "sound.wav"
     assert page.of("img") == []
-    assert "no picture" in page.said()
+    assert "no video" in page.said()
 
 
 def test_a_clip_that_is_gone_leaves_a_page(tmp_path: Path) -> None:
@@ -217,6 +217,29 @@ def test_a_clip_that_breaks_off_keeps_its_player(movie: Path, tmp_path: Path, mo
     assert len(page.of("video")) == 1
     assert "It breaks off." in page.said()
     assert "piano" in page.said()
+
+
+def test_the_moment_that_the_answer_hangs_on(movie: Path, tmp_path: Path) -> None:
+    left = (LeftOut(MOMENTS[0], "drums", True, 0.01, 0.9),
+            LeftOut(MOMENTS[1], "piano", False, 0.8, 0.9))  # fmt: skip
+    said = saved(tmp_path / "r.html", outcome(movie, moments=MOMENTS, left_out=left)).said()
+    assert "The answer hangs on 0:02–0:04." in said
+    assert "Without it: drums (90 % → 1 %)." in said
+    assert "Without it: the same answer (90 % → 80 %)." in said
+    none = outcome(movie, moments=MOMENTS, left_out=left[1:])
+    assert "the answer stays the same" in saved(tmp_path / "s.html", none).said()
+
+
+def test_a_default_says_where_it_comes_from(movie: Path, tmp_path: Path) -> None:
+    made = outcome(movie)
+    assert made.answer is not None
+    method = {"name": "uniform", "budget": 0.5, "default": {"source": "measured <here>"}}
+    trace = replace(made.answer.trace, method=method)
+    said = saved(
+        tmp_path / "r.html", replace(made, answer=replace(made.answer, trace=trace))
+    ).said()
+    assert "the model's default: measured <here>" in said
+    assert "all " not in said.split("Kept")[1][:30]
 
 
 def test_a_long_clip_stays_readable(tab, movie: Path, tmp_path: Path) -> None:
