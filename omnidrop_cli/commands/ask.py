@@ -91,10 +91,8 @@ def command(
     silence_warnings(output.debug)
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
     questions = [Question(clip, text, choices, span) for clip in clips for text in texts]
-    several, embed = len(clips) > 1, page.embed
-    run = Run(
-        questions, read, drop, model, flags, output, several_clips=several, fit=fit, embed=embed
-    )
+    run = Run(questions, read, drop, model, flags, output, several_clips=len(clips) > 1, fit=fit)
+    run.page = page
     return run.go()
 
 
@@ -112,7 +110,6 @@ class Run:
         *,
         several_clips: bool,
         fit: FitFlags,
-        embed: bool = False,
     ) -> None:
         from omnidrop_cli.files.stdout import Printer
         from omnidrop_cli.terminal.console import is_terminal
@@ -120,13 +117,14 @@ class Run:
 
         self.questions, self.read, self.drop, self.model = questions, read, drop, model
         self.flags, self.output, self.several_clips = flags, output, several_clips
-        self.fit, self.embed = fit, embed
+        self.fit = fit
         self.terminal = is_terminal(sys.stderr)
         self.progress = Progress(self.terminal and not output.quiet)
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
         self.printer = Printer(form, len(questions) == 1, self.progress)
         self.outcomes: list[Outcome] = []
         self.noticed: set[tuple[Path | None, str]] = set()
+        self.page = PageFlags()
 
     def go(self) -> int:
         """Answer every question; return the exit code."""
@@ -254,7 +252,7 @@ class Run:
             self.outcomes,
             alone=alone,
             force=self.output.force,
-            embed=self.embed,
+            embed=self.page.embed,
             notify=notify,
         )
 
