@@ -221,6 +221,15 @@ def test_the_page_loads_nothing_and_runs_nothing(run, measured, clip, tmp_path) 
     assert "<script>alert" not in text
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_the_screen(run, measured, clip, tab, tmp_path, width: int) -> None:
+    assert run("profile", clip, "--sweep", "--save", tmp_path / "p.html")[0] == 0
+    tab.open(tmp_path / "p.html", width)
+    tab.value("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert tab.value("document.documentElement.scrollWidth") <= width
+    assert tab.said() == []
+
+
 @pytest.mark.parametrize(
     "words",
     [
