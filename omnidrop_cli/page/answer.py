@@ -104,7 +104,8 @@ def _sure(answer: Answer) -> Markup:
     if value is not None:
         source = answer.probability_source
         calibrated = source.startswith("calibrated")
-        what = "likely right" if calibrated or not answer.choices else "among the choices"
+        own = "among the choices" if answer.choices else "probability of this answer"
+        what = "likely right" if calibrated else own
         words = tag("span", tag("strong", percent(value)), f" {what}")
         note = source if calibrated or not source else f"{source}, which is not calibrated"
         aside = tag("span", note, class_="muted") if note else None

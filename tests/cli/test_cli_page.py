@@ -97,8 +97,9 @@ def test_what_is_not_known_is_not_claimed(movie: Path, tmp_path: Path) -> None:
 def test_the_models_own_probability_is_not_called_calibrated(movie: Path, tmp_path: Path) -> None:
     made = outcome(movie, probability=0.999, probability_source="the model's own")
     said = saved(tmp_path / "r.html", made).said()
-    assert "over 99 %" in said
+    assert "over 99 % probability of this answer" in said
     assert "not calibrated" in said
+    assert "likely right" not in said
     same = outcome(movie, unpruned_text=" piano\n")
     assert "Same answer with every token: yes" in saved(tmp_path / "s.html", same).said()
 
