@@ -35,7 +35,7 @@ _BT709, _LIMITED = 1, 1  # libav's numbers for HD colour primaries and limited r
 
 
 def write_changed(clip: Clip, target: Path, change: Change, *, force: bool = False) -> None:
-    """Write the span of a clip at its own size and rate, with every frame changed.
+    """Write the span of a clip at its own rate, with every frame changed.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def write_changed(clip: Clip, target: Path, change: Change, *, force: bool = Fal
     target : Path
         Its suffix names the container: .mp4, .mkv, .mov.
     change : callable
-        Receives each frame and its time; must return a frame of the same size.
+        Receives each frame and its time; returns frames of one size, its own or another.
     force : bool
         Replace an existing file.
 

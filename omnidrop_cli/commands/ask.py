@@ -20,6 +20,7 @@ from omnidrop_cli.options.common import (
 )
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.limits import FitFlags
+from omnidrop_cli.options.page import PageFlags
 from omnidrop_cli.options.pruning import DropFlags
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ def command(
     model: ModelFlags,
     flags: AnswerFlags,
     output: OutputFlags,
+    page: PageFlags,
 ) -> int:
     """Answer questions about local clips."""
     from omnidrop_cli.commands.answering import Question
@@ -85,10 +87,12 @@ def command(
 
     fit.check(drop)
     clips, texts = clips_and_questions(list(words or []), tuple(question or ()))
+    page.check([output.save] if output.save is not None else [], clips)
     silence_warnings(output.debug)
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
     questions = [Question(clip, text, choices, span) for clip in clips for text in texts]
     run = Run(questions, read, drop, model, flags, output, several_clips=len(clips) > 1, fit=fit)
+    run.page = page
     return run.go()
 
 
@@ -120,6 +124,7 @@ class Run:
         self.printer = Printer(form, len(questions) == 1, self.progress)
         self.outcomes: list[Outcome] = []
         self.noticed: set[tuple[Path | None, str]] = set()
+        self.page = PageFlags()
 
     def go(self) -> int:
         """Answer every question; return the exit code."""
@@ -234,10 +239,22 @@ class Run:
             return
         if not any(o.answer for o in self.outcomes):
             return
+        from omnidrop_cli.errors import complain
         from omnidrop_cli.files.answers import save
 
+        def notify(notice: str) -> None:
+            if not self.output.quiet:
+                complain(notice, "notice")
+
         alone = len(self.questions) == 1
-        save(self.output.save, self.outcomes, alone=alone, force=self.output.force)
+        save(
+            self.output.save,
+            self.outcomes,
+            alone=alone,
+            force=self.output.force,
+            embed=self.page.embed,
+            notify=notify,
+        )
 
     def _code(self) -> int:
         """Return 0, 6, or the one code that all questions about one clip failed with."""

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import ROOT, make_trace
+from pages import Page
 from rich.cells import cell_len
-from test_cli_save import Page
 
 from omnidrop.profiling import measure, replay
 from omnidrop.profiling.estimate import Estimate, Sizes, Tokens, encoder_flops, run_estimate
@@ -214,8 +214,20 @@ def test_the_page_loads_nothing_and_runs_nothing(run, measured, clip, tmp_path) 
     page.feed(text)
     assert page.tags.count("script") == 1
     assert page.tags.count("img") == 4
-    assert all(reference.startswith("data:image/png;base64,") for reference in page.references)
+    pictures = [r for r in page.references if r.startswith("data:image/png;base64,")]
+    assert len(pictures) == 4
+    (link,) = set(page.references) - set(pictures)
+    assert link.startswith("data:application/json;base64,")
     assert "<script>alert" not in text
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_the_screen(run, measured, clip, tab, tmp_path, width: int) -> None:
+    assert run("profile", clip, "--sweep", "--save", tmp_path / "p.html")[0] == 0
+    tab.open(tmp_path / "p.html", width)
+    tab.value("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert tab.value("document.documentElement.scrollWidth") <= width
+    assert tab.said() == []
 
 
 @pytest.mark.parametrize(
