@@ -291,7 +291,14 @@ class Clip:
                     "The video's pixels are not square; it is shown as "
                     f"{width}x{height} (--square-pixels)."
                 )
-        return sampling_plan(options, self.spec.video, seconds, height, width)
+        plan = sampling_plan(options, self.spec.video, seconds, height, width)
+        wanted = options.fps * seconds
+        if len(plan.times) < wanted - self.spec.video.temporal_patch_size:
+            self._note(
+                f"{options.fps:g} frames a second would be {wanted:,.0f} frames; at most "
+                f"{len(plan.times)} are taken (--max-frames), one every {1 / plan.fps:.3g} s."
+            )
+        return plan
 
     def _audio_is_long_enough(self) -> bool:
         track = self._track

@@ -27,6 +27,7 @@ HELP = """Estimate tokens, FLOPs, memory and time of a question; no weights are 
 Examples:
   omnidrop estimate clip.mp4 --budget .5,.2
   omnidrop estimate clip.mp4 --model 7b --4bit --max-pixels 100352
+  omnidrop estimate clip.mp4 --model 7b --memory 24GB
   omnidrop estimate clip.mp4 --model 7b --tflops 400 --json
 
 3b and 7b need not be downloaded. Times are FLOPs over the speed of a large matrix product, timed
@@ -64,10 +65,8 @@ def command(
     silence_warnings(debug)
     drops = compare.drops()
     options = read.clip_options(span)
-    show(
-        estimated(clip, question, drops, model, options, system=system, tflops=estimate.tflops),
-        json,
-    )
+    found = estimated(clip, question, drops, model, options, system=system, flags=estimate)
+    show(found, json)
     return 0
 
 
@@ -79,7 +78,7 @@ def estimated(
     options: ClipOptions,
     *,
     system: str | None,
-    tflops: float | None,
+    flags: EstimateFlags,
 ) -> Estimate:
     """Return the library's estimate of every run."""
     from omnidrop_cli.commands.answering import check_file
@@ -95,7 +94,8 @@ def estimated(
         model=model.load_options(),
         clip=options,
         system=system,
-        tflops=tflops,
+        tflops=flags.tflops,
+        memory=flags.memory,
     )
 
 
@@ -116,6 +116,7 @@ def _report(found: Estimate, width: int) -> Iterator[Text]:
     from rich.text import Text
 
     from omnidrop import format as fmt
+    from omnidrop.profiling.room import described
     from omnidrop_cli.terminal import sections
     from omnidrop_cli.terminal.profile import columns
 
@@ -134,6 +135,8 @@ def _report(found: Estimate, width: int) -> Iterator[Text]:
     encoders = f"vision {fmt.flops(found.flops_vision)} · audio {fmt.flops(found.flops_audio)}"
     yield from sections.field("encoders", encoders, width)
     yield from sections.field("speed", f"{fmt.flops(found.speed)}/s, {found.speed_of}", width)
+    for line in described(found.room) if found.room is not None else ():
+        yield from sections.field("memory", line, width, "bold")
     for notice in found.notices:
         yield from sections.field("! notice", notice, width, "bold")
     yield Text()

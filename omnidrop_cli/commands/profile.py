@@ -87,11 +87,9 @@ def command(
                 "--dry-run measures nothing that --save or --overlay could show.",
                 hint="Use --json for the estimate.",
             )
-        system, tflops = rounds.system, estimate.tflops
-        show(
-            estimated(clip, question, drops, model, options, system=system, tflops=tflops),
-            files.json,
-        )
+        system = rounds.system
+        found = estimated(clip, question, drops, model, options, system=system, flags=estimate)
+        show(found, files.json)
         return 0
     open_clip(clip, span, read).close()  # refuses a bad clip before a model is loaded
     methods = [drop.pruning() for drop in drops]

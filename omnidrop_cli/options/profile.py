@@ -11,7 +11,7 @@ from omnidrop.errors import UsageError, printable
 from omnidrop.options import DEFAULT_BUDGET, GenerateOptions
 from omnidrop_cli.options.common import Debug
 from omnidrop_cli.options.groups import build, option
-from omnidrop_cli.options.parsing import parse_budgets, split_words, with_suffix
+from omnidrop_cli.options.parsing import parse_budgets, parse_size, split_words, with_suffix
 from omnidrop_cli.options.pruning import DropFlags
 
 SWEEP = (0.7, 0.5, 0.3, 0.2, 0.1)
@@ -187,6 +187,16 @@ class EstimateFlags:
             panel="Estimate",
             metavar="N",
             help="Speed of the machine to estimate for, in TFLOP/s; by default this one is timed.",
+        ),
+    ] = None
+    memory: Annotated[
+        float | None,
+        option(
+            "--memory",
+            panel="Estimate",
+            metavar="SIZE",
+            parser=parse_size,
+            help="Memory of a GPU, like 24GB: whether it would take this, and what would make it.",
         ),
     ] = None
 
