@@ -22,6 +22,7 @@ from omnidrop.engine.decode import Generated, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
+from omnidrop.engine.sureness import judge
 from omnidrop.engine.timing import Meter, reset_device_peak
 from omnidrop.engine.trace_builder import Account, build_trace
 from omnidrop.errors import MemoryShortError, UsageError
@@ -351,6 +352,7 @@ class Session:
                 reply = self._choose_answer(prefilled, choices, on_text, meter)
             else:
                 reply = self._generate(prefilled, options, on_text, meter)
+        sure = judge(reply.made, reply.choices, self.adapter.calibration)
         account = Account(
             prompt=prompt,
             prefilled=prefilled,
@@ -358,7 +360,7 @@ class Session:
             options=options,
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
-            notices=self._notices(prompt, prefilled, limit_notice),
+            notices=(*self._notices(prompt, prefilled, limit_notice), *sure.notices),
             decode_loop=reply.made.loop,
         )
         trace = build_trace(self.adapter, self.clip, encoded, account, meter, question, system)
@@ -370,6 +372,9 @@ class Session:
             question=question,
             choices=reply.choices,
             logprobs=reply.made.logprobs,
+            probability=sure.probability,
+            probability_source=sure.source,
+            choice_mass=sure.choice_mass,
         )
 
     def _build_prompt(

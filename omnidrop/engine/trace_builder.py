@@ -114,6 +114,7 @@ def build_trace(
         survivors=(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()
         ),
+        used=encoded.used,
     )
 
 

@@ -10,6 +10,7 @@ import torch
 
 from omnidrop.errors import MemoryShortError, ModelError, OmniDropError
 from omnidrop.models.adapter import Adapter
+from omnidrop.models.calibration import read_calibration
 from omnidrop.models.family import LoadRequest
 from omnidrop.models.locations import (
     KnownModel,
@@ -197,7 +198,9 @@ def _load(
     )
     try:
         with out_of_memory(LOWER):
-            return location.family.load(request)
+            adapter = location.family.load(request)
+            adapter.calibration = read_calibration(location.folder)
+            return adapter
     except OmniDropError:
         raise
     except Exception as error:  # libraries raise any type for damaged files

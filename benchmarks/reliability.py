@@ -1,0 +1,212 @@
+"""Are the demo model's probabilities true? Fit its calibration and write the reliability table.
+
+    python samples/make_clips.py --out CLIPS
+    python benchmarks/reliability.py --clips CLIPS --rows rows.jsonl
+    python benchmarks/reliability.py --rows rows.jsonl --fit   fit again, asking nothing
+
+Each AVSynth question is asked unpruned and with several methods: as text, and with its choices and
+two sets of choices that do not fit. Curves are fitted on the clips of even number and judged on the
+odd ones. Written are `results/reliability.json` and the model's `calibration.json`.
+`results_table.py` puts the table into `docs/results.md`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import omnidrop
+from omnidrop.engine.decode import score_choices
+from omnidrop.evaluation.benchmarks.avsynth import avsynth
+from omnidrop.evaluation.items import Item
+from omnidrop.evaluation.reliability import isotonic, platt, reliability
+from omnidrop.evaluation.scoring import read_reply
+from omnidrop.files import to_json
+from omnidrop.models.calibration import NAME, SCHEMA
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"
+MODEL = ROOT / "samples" / "demo-model"
+
+METHODS = {
+    "unpruned": omnidrop.Method(),
+    "omnidrop-auto 30 %": omnidrop.OmniDropAuto(budget=0.3),
+    "omnidrop-auto 20 %": omnidrop.OmniDropAuto(budget=0.2),
+    "omnidrop-auto 10 %": omnidrop.OmniDropAuto(budget=0.1),
+    "omnidrop 30 %": omnidrop.OmniDrop(budget=0.3),
+}
+#: Methods whose answers the curves are fitted on; the others show whether the curves carry over.
+FITTED = ("unpruned", "omnidrop-auto 30 %", "omnidrop-auto 20 %", "omnidrop-auto 10 %")
+
+#: Choices from outside the model's world.
+OUTSIDE = ("Obama", "Merkel", "Macron")
+#: Words of its world by kind, from which choices of another kind are taken.
+KINDS = (
+    ("piano", "guitar", "violin", "trumpet", "flute", "organ", "marimba", "drums"),
+    ("circle", "square", "triangle", "star", "cross", "ring"),
+    ("red", "green", "blue", "yellow", "purple", "orange"),
+)
+
+
+def other_kind(item: Item) -> tuple[str, ...]:
+    """Return choices of the model's world that do not answer the question."""
+    own = {choice.casefold() for choice in item.choices or ()}
+    fitting = [kind for kind in KINDS if not own & set(kind)]
+    return fitting[sum(map(ord, item.id)) % len(fitting)][:3]
+
+
+def collect(clips: Path, rows: Path, limit: int | None) -> None:
+    """Ask every question with every method; write a line for each."""
+    model = omnidrop.load("demo")
+    model.adapter.calibration = None  # the model's own probabilities
+    items = avsynth(None, clips).items[:limit]
+    by_clip: dict[Path, list[Item]] = {}
+    for item in items:
+        by_clip.setdefault(item.video, []).append(item)
+    done = {tuple(json.loads(line)["key"]) for line in rows.open()} if rows.is_file() else set()
+    with rows.open("a", encoding="utf-8") as file:
+        for video, group in by_clip.items():
+            with model.open(video) as clip:
+                for item in group:
+                    for label, method in METHODS.items():
+                        if (item.id, label) not in done:
+                            row = asked(clip, item, method)
+                            file.write(json.dumps({"key": [item.id, label], **row}) + "\n")
+            file.flush()
+            print(video.name, flush=True)
+
+
+def asked(clip: omnidrop.Session, item: Item, method: omnidrop.Method) -> dict[str, Any]:
+    """Ask one question as text and with all its choices, from one prefill."""
+    sets = {"right": item.choices or (), "other": other_kind(item), "outside": OUTSIDE}
+    found: dict[str, Any] = {}
+
+    def score(prefilled: Any) -> None:
+        for name, choices in sets.items():
+            scored = score_choices(clip.adapter, prefilled, choices)
+            found[name] = [scored[0].text, scored[0].probability, [c.logprob for c in scored]]
+
+    answer = clip.ask(item.question, method=method, on_prefill=score)
+    best, share, _ = found["right"]
+    return {
+        "clip": item.video.name,
+        "text": answer.text,
+        "probability": answer.probability,
+        "right": read_reply(answer.text, item, "plain").right,
+        "share": share,
+        "right_choice": best == item.answer,
+        "mass": {name: sum(map(math.exp, one[2])) for name, one in found.items()},
+    }
+
+
+def fitting_half(row: dict[str, Any]) -> bool:
+    """Return whether a row's clip belongs to the half that curves are fitted on."""
+    return int("".join(c for c in row["clip"].rsplit(".", 1)[0] if c.isdigit())) % 2 == 0
+
+
+def judged(
+    rows: Sequence[dict[str, Any]], key: str, outcome: str, curve: Callable[[float], float]
+) -> dict[str, Any]:
+    """Return the reliability of rows under a curve."""
+    found = reliability([curve(row[key]) for row in rows], [row[outcome] for row in rows])
+    return asdict(found)
+
+
+def fit(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the results and the calibration."""
+    for row in rows:
+        row["method"] = row["key"][1]
+    results: dict[str, Any] = {"rows": len(rows), "kinds": {}}
+    curves: dict[str, Any] = {}
+    for kind, key, outcome in (
+        ("answers", "probability", "right"),
+        ("choices", "share", "right_choice"),
+    ):
+        known = [row for row in rows if row[key] is not None]
+        train = [row for row in known if fitting_half(row) and row["method"] in FITTED]
+        p, y = [row[key] for row in train], [row[outcome] for row in train]
+        fits = {"raw": lambda p: p, "platt": platt(p, y), "isotonic": isotonic(p, y)}
+        held = [row for row in known if not fitting_half(row)]
+        results["kinds"][kind] = {
+            name: {
+                "fitted methods": judged(
+                    [r for r in held if r["method"] in FITTED], key, outcome, curve
+                ),
+                **{
+                    label: judged([r for r in held if r["method"] == label], key, outcome, curve)
+                    for label in METHODS
+                },
+            }
+            for name, curve in fits.items()
+        }
+        curves[kind] = {"scale": fits["platt"].scale, "shift": fits["platt"].shift}
+    results["mass"] = {
+        name: quantiles([row["mass"][name] for row in rows])
+        for name in ("right", "other", "outside")
+    }
+    least = fitting_mass(rows)
+    results["fitting_mass"] = least
+    results["alarms"] = {
+        half: {
+            name: sum(row["mass"][name] < least for row in part) / len(part)
+            for name in ("right", "other", "outside")
+        }
+        for half, part in (
+            ("fitted", [row for row in rows if fitting_half(row)]),
+            ("held out", [row for row in rows if not fitting_half(row)]),
+        )
+    }
+    calibration = {
+        "schema": SCHEMA,
+        "source": "calibrated on AVSynth",
+        **curves,
+        "fitting_mass": least,
+        "made": {
+            "by": "benchmarks/reliability.py",
+            "questions": len({row["key"][0] for row in rows if fitting_half(row)}),
+            "methods": list(FITTED),
+        },
+    }
+    return results, calibration
+
+
+def fitting_mass(rows: Sequence[dict[str, Any]]) -> float:
+    """Return the power of ten under which no choices that fit fall, on the fitting half."""
+    least = min(row["mass"]["right"] for row in rows if fitting_half(row))
+    return 10.0 ** math.floor(math.log10(least))
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    """Return some quantiles, smallest and largest included."""
+    ordered = sorted(values)
+    return {
+        f"{share:g}": ordered[round(share * (len(ordered) - 1))]
+        for share in (0, 0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.999, 1)
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=Path, help="folder written by make_clips.py")
+    parser.add_argument("--rows", type=Path, required=True, help="a line for each question asked")
+    parser.add_argument("--limit", type=int, help="ask only so many questions")
+    parser.add_argument("--fit", action="store_true", help="ask nothing, use the rows there are")
+    args = parser.parse_args()
+    if not args.fit:
+        if args.clips is None:
+            parser.error("--clips is missing")
+        collect(args.clips, args.rows, args.limit)
+    rows = [json.loads(line) for line in args.rows.read_text(encoding="utf-8").splitlines()]
+    results, calibration = fit(rows)
+    RESULTS.write_text(to_json(results, indent=1) + "\n", encoding="utf-8")
+    (MODEL / NAME).write_text(to_json(calibration, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
