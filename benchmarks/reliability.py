@@ -4,8 +4,8 @@
     python benchmarks/reliability.py --clips CLIPS --rows rows.jsonl
     python benchmarks/reliability.py --rows rows.jsonl --fit   fit again, asking nothing
 
-Each AVSynth question is asked unpruned and with several methods: as text, and with its choices and
-two sets of choices that do not fit. Curves are fitted on the clips of even number and judged on the
+Each AVSynth question is asked unpruned and with omnidrop-auto: as text, and with its choices; every
+fourth with two sets of choices that do not fit, too. Curves are fitted on the clips of even number and judged on the
 odd ones. Written are `results/reliability.json` and the model's `calibration.json`.
 `results_table.py` puts the table into `docs/results.md`.
 """
@@ -36,12 +36,8 @@ MODEL = ROOT / "samples" / "demo-model"
 METHODS = {
     "unpruned": omnidrop.Method(),
     "omnidrop-auto 30 %": omnidrop.OmniDropAuto(budget=0.3),
-    "omnidrop-auto 20 %": omnidrop.OmniDropAuto(budget=0.2),
     "omnidrop-auto 10 %": omnidrop.OmniDropAuto(budget=0.1),
-    "omnidrop 30 %": omnidrop.OmniDrop(budget=0.3),
 }
-#: Methods whose answers the curves are fitted on; the others show whether the curves carry over.
-FITTED = ("unpruned", "omnidrop-auto 30 %", "omnidrop-auto 20 %", "omnidrop-auto 10 %")
 
 #: Choices from outside the model's world.
 OUTSIDE = ("Obama", "Merkel", "Macron")
@@ -83,7 +79,9 @@ def collect(clips: Path, rows: Path, limit: int | None) -> None:
 
 def asked(clip: omnidrop.Session, item: Item, method: omnidrop.Method) -> dict[str, Any]:
     """Ask one question as text and with all its choices, from one prefill."""
-    sets = {"right": item.choices or (), "other": other_kind(item), "outside": OUTSIDE}
+    sets = {"right": item.choices or ()}
+    if sum(map(ord, item.id)) % 4 == 0:  # these depend little on the question
+        sets |= {"other": other_kind(item), "outside": OUTSIDE}
     found: dict[str, Any] = {}
 
     def score(prefilled: Any) -> None:
@@ -128,15 +126,13 @@ def fit(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
         ("choices", "share", "right_choice"),
     ):
         known = [row for row in rows if row[key] is not None]
-        train = [row for row in known if fitting_half(row) and row["method"] in FITTED]
+        train = [row for row in known if fitting_half(row)]
         p, y = [row[key] for row in train], [row[outcome] for row in train]
         fits = {"raw": lambda p: p, "platt": platt(p, y), "isotonic": isotonic(p, y)}
         held = [row for row in known if not fitting_half(row)]
         results["kinds"][kind] = {
             name: {
-                "fitted methods": judged(
-                    [r for r in held if r["method"] in FITTED], key, outcome, curve
-                ),
+                "all": judged(held, key, outcome, curve),
                 **{
                     label: judged([r for r in held if r["method"] == label], key, outcome, curve)
                     for label in METHODS
@@ -145,21 +141,23 @@ def fit(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
             for name, curve in fits.items()
         }
         curves[kind] = {"scale": fits["platt"].scale, "shift": fits["platt"].shift}
-    results["mass"] = {
-        name: quantiles([row["mass"][name] for row in rows])
-        for name in ("right", "other", "outside")
-    }
+    sets = ("right", "other", "outside")
+    results["mass"] = {name: quantiles(masses(rows, name)) for name in sets}
     least = fitting_mass(rows)
     results["fitting_mass"] = least
-    results["alarms"] = {
+    halves = {
+        "fitted": [row for row in rows if fitting_half(row)],
+        "held out": [row for row in rows if not fitting_half(row)],
+    }
+    results["none_fits"] = {
         half: {
-            name: sum(row["mass"][name] < least for row in part) / len(part)
-            for name in ("right", "other", "outside")
+            name: {
+                "said": sum(m < least for m in masses(part, name)),
+                "of": len(masses(part, name)),
+            }
+            for name in sets
         }
-        for half, part in (
-            ("fitted", [row for row in rows if fitting_half(row)]),
-            ("held out", [row for row in rows if not fitting_half(row)]),
-        )
+        for half, part in halves.items()
     }
     calibration = {
         "schema": SCHEMA,
@@ -169,10 +167,15 @@ def fit(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
         "made": {
             "by": "benchmarks/reliability.py",
             "questions": len({row["key"][0] for row in rows if fitting_half(row)}),
-            "methods": list(FITTED),
+            "methods": list(METHODS),
         },
     }
     return results, calibration
+
+
+def masses(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
+    """Return the probability of all choices of a set together, of each row that has it."""
+    return [row["mass"][name] for row in rows if name in row["mass"]]
 
 
 def fitting_mass(rows: Sequence[dict[str, Any]]) -> float:

@@ -1,8 +1,8 @@
 """Whether a model's probabilities are true: reliability tables, and curves that correct them.
 
 Of answers that were given 80 %, four fifths should be right. `reliability` shows how far that is
-so, `platt` finds the curve that makes it so (`omnidrop.models.calibration`), and `isotonic` the best
-rising steps, to compare with. Fit on some clips and judge on others.
+so, `platt` finds the curve that makes it so (`omnidrop.models.calibration`), and `isotonic` the
+best rising steps, to compare with. Fit on some clips and judge on others.
 
     curve = platt(probabilities, right)
     table = reliability([curve(p) for p in others], right_of_others)
