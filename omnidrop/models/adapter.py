@@ -18,6 +18,7 @@ from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.models.calibration import Calibration
 from omnidrop.models.family import Template
 from omnidrop.models.kernels import Filled
+from omnidrop.recommended import SAFE, Recommended
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 from omnidrop.tokens import TextEncoder
 
@@ -148,6 +149,8 @@ class Adapter(ABC):
     calibration : Calibration or None
         What the model's probabilities mean, if the checkpoint comes with that; set when it is
         loaded.
+    recommended : Recommended
+        The method and budget of questions that name none; set when it is loaded.
     """
 
     info: ModelInfo
@@ -162,6 +165,7 @@ class Adapter(ABC):
     folder: Path | None = None
     fingerprint: str | None = None
     calibration: Calibration | None = None
+    recommended: Recommended = SAFE
 
     @property
     def media_spec(self) -> MediaSpec:

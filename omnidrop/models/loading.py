@@ -200,6 +200,7 @@ def _load(
         with out_of_memory(LOWER):
             adapter = location.family.load(request)
             adapter.calibration = read_calibration(location.folder)
+            adapter.recommended = location.recommended
             return adapter
     except OmniDropError:
         raise

@@ -128,7 +128,9 @@ class Trace:
     Attributes
     ----------
     method : dict
-        Name and every field of the method, and what its solver chose (`plan`).
+        Name and every field of the method, and what its solver chose (`plan`). Where nobody asked
+        for a method, `default` has the model's recommended method and budget, the source of that
+        choice, and the share of the time to the first token that dropping saves by arithmetic.
     model : dict
         Name, family, layers, shapes, dtype, device, attention, quantisation, demo (bool).
     clip : dict
@@ -200,6 +202,11 @@ class Trace:
         return self.audio_tokens + self.video_tokens
 
     @property
+    def drops(self) -> bool:
+        """Whether any AV token was dropped."""
+        return min(self.kept_per_layer, default=self.av_tokens) < self.av_tokens
+
+    @property
     def kept_per_layer(self) -> tuple[int, ...]:
         """AV tokens entering each layer."""
         return tuple(a + v for a, v in zip(self.kept_audio, self.kept_video, strict=True))
@@ -267,6 +274,16 @@ class Answer:
     probability_source: str = ""
     choice_mass: float | None = None
     unpruned_text: str | None = None
+
+    @property
+    def checked(self) -> str | None:
+        """Whether the unpruned model gives the same answer, as a sentence; None if not asked."""
+        if self.unpruned_text is None:
+            return None
+        if self.unpruned_text.strip() == self.text.strip():
+            return "Same answer with every token: yes."
+        other = self.unpruned_text.strip() or "nothing"
+        return f"Same answer with every token: no (it is: {other})."
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as one JSON document, `schema` first."""

@@ -10,6 +10,7 @@ import typer
 
 from omnidrop.begun import Begun, state_folder
 from omnidrop.errors import OmniDropError, printable
+from omnidrop_cli.options.check import CheckFlags
 from omnidrop_cli.options.common import (
     AnswerFlags,
     ModelFlags,
@@ -23,6 +24,7 @@ from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.options.pruning import DropFlags
 
 if TYPE_CHECKING:
+    from omnidrop import Answer
     from omnidrop.clip.clip import Clip
     from omnidrop_cli.commands.answering import Outcome, Question
 
@@ -73,6 +75,7 @@ def command(
     span: SpanFlags,
     read: ReadFlags,
     drop: DropFlags,
+    check: CheckFlags,
     fit: FitFlags,
     model: ModelFlags,
     flags: AnswerFlags,
@@ -88,7 +91,17 @@ def command(
     silence_warnings(output.debug)
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
     questions = [Question(clip, text, choices, span) for clip in clips for text in texts]
-    run = Run(questions, read, drop, model, flags, output, several_clips=len(clips) > 1, fit=fit)
+    run = Run(
+        questions,
+        read,
+        drop,
+        model,
+        flags,
+        output,
+        several_clips=len(clips) > 1,
+        fit=fit,
+        check=check,
+    )
     return run.go()
 
 
@@ -106,6 +119,7 @@ class Run:
         *,
         several_clips: bool,
         fit: FitFlags,
+        check: CheckFlags,
     ) -> None:
         from omnidrop_cli.files.stdout import Printer
         from omnidrop_cli.terminal.console import is_terminal
@@ -113,7 +127,7 @@ class Run:
 
         self.questions, self.read, self.drop, self.model = questions, read, drop, model
         self.flags, self.output, self.several_clips = flags, output, several_clips
-        self.fit = fit
+        self.fit, self.check = fit, check
         self.terminal = is_terminal(sys.stderr)
         self.progress = Progress(self.terminal and not output.quiet)
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
@@ -134,7 +148,7 @@ class Run:
             opened = self._open(begun)
             left = [question for question in self.questions if _place(question) in opened]
             if left:
-                method = self.drop.pruning()
+                self.drop.early()
                 self.progress("load the model", 0, None)
                 import omnidrop
 
@@ -142,7 +156,7 @@ class Run:
                 self.progress.finish()
                 job = Job(
                     model,
-                    method,
+                    self.drop.for_model(model.recommended),
                     self.read,
                     self.flags,
                     self.progress,
@@ -150,6 +164,7 @@ class Run:
                     self.fit,
                     opened,
                     begun,
+                    self.check.check,
                 )
                 for outcome in answers(left, job):
                     self._take(outcome)
@@ -191,11 +206,18 @@ class Run:
             self._show(outcome)
 
     def _show(self, outcome: Outcome) -> None:
-        """Show the report of an answer on stderr, or at least its notices."""
+        """Show the report of an answer on stderr, or at least its notices; then the check."""
         from omnidrop_cli.errors import complain
 
         answer = outcome.answer
         assert answer is not None
+        self._report(outcome, answer)
+        if (line := answer.checked) is not None:
+            complain(line, "check")
+
+    def _report(self, outcome: Outcome, answer: Answer) -> None:
+        from omnidrop_cli.errors import complain
+
         kind = self.output.report
         if kind is None:
             kind = Report.none

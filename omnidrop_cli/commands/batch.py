@@ -91,12 +91,13 @@ def command(
     notes = Begun(out.parent, f".{out.name}.begun")
     with progress, open_output(out) as write, notes as begun:
         if left:
-            method = drop.pruning()
+            drop.early()
             progress("load the model", 0, None)
             import omnidrop
 
             loaded = omnidrop.load(model.load_options())
             progress.finish()
+            method = drop.for_model(loaded.recommended)
             job = Job(loaded, method, read, flags, progress, fit=fit, begun=begun)
             for number, outcome in enumerate(answers(left, job), 1):
                 failed += outcome.answer is None
