@@ -9,7 +9,7 @@ with model.open("clip.mp4") as clip:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from omnidrop.clip.options import ClipOptions
+from omnidrop.engine.asked_about import what_is_missing
 from omnidrop.engine.captured import Steps
 from omnidrop.engine.decode import Generated, generate, score_choices
 from omnidrop.engine.default import Chosen, choose, method_of
@@ -394,7 +395,11 @@ class Session:
             options=options,
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
-            notices=(*self._notices(prompt, prefilled, chosen.notice), *sure.notices),
+            notices=(
+                *self._notices(prompt, prefilled, chosen.notice),
+                *self._missing(question, encoded),
+                *sure.notices,
+            ),
             default=chosen.default,
             decode_loop=reply.made.loop,
         )
@@ -493,6 +498,20 @@ class Session:
             if notice
         ]
         return (*found, *self._further_notices)
+
+    def _missing(self, question: str, encoded: Encoded) -> Iterator[str]:
+        """Yield notices about sound or picture that is asked about and is not there."""
+        sound = picture = None
+        options = self.clip.options if self.clip is not None else None
+        if not encoded.used.audio_seconds:
+            left_out = options is not None and not options.audio
+            sound = "it is left out (--no-audio)" if left_out else "there is none"
+        elif self.clip is not None and self.clip.silent:
+            sound = "the clip is silent all through"
+        if not encoded.used.frames:
+            left_out = options is not None and not options.video
+            picture = "it is left out (--no-video)" if left_out else "there is none"
+        return what_is_missing(question, sound, picture)
 
     def _prefill(
         self,

@@ -145,6 +145,22 @@ def find(model: str | None, *, offline: bool = False) -> Location:
         ) from error
 
 
+def recommended_by_name(model: str | None) -> Recommended:
+    """Return a model's method and budget of questions that name none; downloads nothing.
+
+    Parameters
+    ----------
+    model : str or None
+        As `find` takes it. Of a model that is not on this machine, only its name is known.
+    """
+    try:
+        return find(model, offline=True).recommended
+    except ModelError:
+        name = aliases().get((model or "").lower(), model or "")
+        family = next((f for f in families() if name in getattr(f, "recommended", {})), None)
+        return SAFE if family is None else recommended_for(name, family)
+
+
 def _find(model: str | None, offline: bool) -> Location:
     if model is None:
         for repository in aliases().values():

@@ -47,7 +47,8 @@ question, or a list of clips one per line, from stdin.
 One answer is written to stdout as it is. Several are shown under their clip and question on a
 terminal, and written as one line each to a pipe: clip, question and answer, separated by tabs, with
 \\n for a line break. A clip that fails does not stop the others; the exit code is then 6. If a clip
-ends the whole process, the next call with several clips leaves it out and goes on.
+ends the whole process, the next call with several clips leaves it out and goes on. An answer
+without a word is shown as (nothing) on a terminal, and ends with exit code 4.
 
 Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS. Those of
 repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET) hold one value per line.
@@ -262,15 +263,23 @@ class Run:
         save(self.output.save, self.outcomes, alone=alone, force=self.output.force)
 
     def _code(self) -> int:
-        """Return 0, 6, or the one code that all questions about one clip failed with."""
+        """Return 0, 6, or the one code that all questions about one clip failed with.
+
+        An answer without a word is the model's failure (4), so that no script goes on with it.
+        """
+        from omnidrop.errors import ModelError
         from omnidrop_cli.errors import batch_code, describe
+
+        empty = [o for o in self.outcomes if o.answer is not None and not o.answer.text.strip()]
+        if empty and len(empty) == len(self.outcomes):
+            return ModelError.exit_code
 
         problems = [o.problem for o in self.outcomes if o.problem is not None]
         if problems and not self.several_clips and len(problems) == len(self.outcomes):
             codes = {describe(problem)[1] for problem in problems}
             if len(codes) == 1:
                 return codes.pop()
-        return batch_code(len(problems))
+        return batch_code(len(problems) + len(empty))
 
 
 def _place(question: Question) -> tuple[Path, SpanFlags]:
