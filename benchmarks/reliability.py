@@ -5,9 +5,9 @@
     python benchmarks/reliability.py --rows rows.jsonl --fit   fit again, asking nothing
 
 Each AVSynth question is asked unpruned and with omnidrop-auto: as text, and with its choices; every
-fourth with two sets of choices that do not fit, too. Curves are fitted on the clips of even number and judged on the
-odd ones. Written are `results/reliability.json` and the model's `calibration.json`.
-`results_table.py` puts the table into `docs/results.md`.
+fourth with two sets of choices that do not fit, too. Curves are fitted on the clips of even number
+and judged on the odd ones. Written are `results/reliability.json` and the model's
+`calibration.json`; `results_table.py` puts the tables into `docs/results.md`.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ import omnidrop
 from omnidrop.engine.decode import score_choices
 from omnidrop.evaluation.benchmarks.avsynth import avsynth
 from omnidrop.evaluation.items import Item
-from omnidrop.evaluation.reliability import isotonic, platt, reliability
+from omnidrop.evaluation.reliability import Reliability, isotonic, platt, reliability
 from omnidrop.evaluation.scoring import read_reply
 from omnidrop.files import to_json
-from omnidrop.models.calibration import NAME, SCHEMA
+from omnidrop.models.calibration import NAME, SCHEMA, Curve
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "reliability.json"
@@ -39,6 +39,14 @@ METHODS = {
     "omnidrop-auto 10 %": omnidrop.OmniDropAuto(budget=0.1),
 }
 
+#: Of the probabilities in a reliability table.
+EDGES = (0.0, 0.6, 0.8, 0.9, 0.95, 0.98, 1.0)
+#: Key and outcome of each kind of answer in a row.
+KINDS_OF_ANSWER = {"answers": ("probability", "right"), "choices": ("share", "right_choice")}
+#: Sets of choices: the question's own, of another kind, and from outside the model's world.
+SETS = ("fitting", "other kind", "outside")
+#: Share of choices that fit for which it may be said that none does.
+ALARMS = 0.01
 #: Choices from outside the model's world.
 OUTSIDE = ("Obama", "Merkel", "Macron")
 #: Words of its world by kind, from which choices of another kind are taken.
@@ -79,9 +87,9 @@ def collect(clips: Path, rows: Path, limit: int | None) -> None:
 
 def asked(clip: omnidrop.Session, item: Item, method: omnidrop.Method) -> dict[str, Any]:
     """Ask one question as text and with all its choices, from one prefill."""
-    sets = {"right": item.choices or ()}
+    sets = {"fitting": item.choices or ()}
     if sum(map(ord, item.id)) % 4 == 0:  # these depend little on the question
-        sets |= {"other": other_kind(item), "outside": OUTSIDE}
+        sets |= {"other kind": other_kind(item), "outside": OUTSIDE}
     found: dict[str, Any] = {}
 
     def score(prefilled: Any) -> None:
@@ -90,7 +98,7 @@ def asked(clip: omnidrop.Session, item: Item, method: omnidrop.Method) -> dict[s
             found[name] = [scored[0].text, scored[0].probability, [c.logprob for c in scored]]
 
     answer = clip.ask(item.question, method=method, on_prefill=score)
-    best, share, _ = found["right"]
+    best, share, _ = found["fitting"]
     return {
         "clip": item.video.name,
         "text": answer.text,
@@ -98,7 +106,7 @@ def asked(clip: omnidrop.Session, item: Item, method: omnidrop.Method) -> dict[s
         "right": read_reply(answer.text, item, "plain").right,
         "share": share,
         "right_choice": best == item.answer,
-        "mass": {name: sum(map(math.exp, one[2])) for name, one in found.items()},
+        "mass": {name: math.fsum(map(math.exp, one[2])) for name, one in found.items()},
     }
 
 
@@ -109,64 +117,83 @@ def fitting_half(row: dict[str, Any]) -> bool:
 
 def judged(
     rows: Sequence[dict[str, Any]], key: str, outcome: str, curve: Callable[[float], float]
-) -> dict[str, Any]:
+) -> Reliability:
     """Return the reliability of rows under a curve."""
-    found = reliability([curve(row[key]) for row in rows], [row[outcome] for row in rows])
-    return asdict(found)
+    return reliability([curve(row[key]) for row in rows], [row[outcome] for row in rows], EDGES)
 
 
-def fit(rows: list[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
+def scores(found: Reliability) -> dict[str, float]:
+    """Return the figures of a reliability, without its bins."""
+    return {name: round(getattr(found, name), 4) for name in ("error", "brier", "log_loss")}
+
+
+def fit_curves(rows: Sequence[dict[str, Any]], kind: str) -> tuple[dict[str, Any], Curve]:
+    """Fit the curves of one kind of answer; return how they do on the other half, and Platt's."""
+    key, outcome = KINDS_OF_ANSWER[kind]
+    known = [row for row in rows if row[key] is not None]
+    train = [row for row in known if fitting_half(row)]
+    held = [row for row in known if not fitting_half(row)]
+    p, y = [row[key] for row in train], [row[outcome] for row in train]
+    curve = platt(p, y)
+    fits = {"the model's own": lambda p: p, "Platt": curve, "isotonic": isotonic(p, y)}
+    found = {name: judged(held, key, outcome, one) for name, one in fits.items()}
+    both = ("the model's own", "Platt")
+    by_method = {}
+    for label in METHODS:
+        mine = [row for row in held if row["key"][1] == label]
+        by_method[label] = {name: scores(judged(mine, key, outcome, fits[name])) for name in both}
+    return {
+        "fitted_on": len(train),
+        "judged_on": len(held),
+        "scores": {name: scores(one) for name, one in found.items()},
+        "by_method": by_method,
+        "bins": {
+            name: [
+                {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(b).items()}
+                for b in found[name].bins
+            ]
+            for name in both
+        },
+    }, curve
+
+
+def fit(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the results and the calibration."""
-    for row in rows:
-        row["method"] = row["key"][1]
-    results: dict[str, Any] = {"rows": len(rows), "kinds": {}}
-    curves: dict[str, Any] = {}
-    for kind, key, outcome in (
-        ("answers", "probability", "right"),
-        ("choices", "share", "right_choice"),
-    ):
-        known = [row for row in rows if row[key] is not None]
-        train = [row for row in known if fitting_half(row)]
-        p, y = [row[key] for row in train], [row[outcome] for row in train]
-        fits = {"raw": lambda p: p, "platt": platt(p, y), "isotonic": isotonic(p, y)}
-        held = [row for row in known if not fitting_half(row)]
-        results["kinds"][kind] = {
-            name: {
-                "all": judged(held, key, outcome, curve),
-                **{
-                    label: judged([r for r in held if r["method"] == label], key, outcome, curve)
-                    for label in METHODS
-                },
-            }
-            for name, curve in fits.items()
-        }
-        curves[kind] = {"scale": fits["platt"].scale, "shift": fits["platt"].shift}
-    sets = ("right", "other", "outside")
-    results["mass"] = {name: quantiles(masses(rows, name)) for name in sets}
-    least = fitting_mass(rows)
-    results["fitting_mass"] = least
+    fitted = {kind: fit_curves(rows, kind) for kind in KINDS_OF_ANSWER}
     halves = {
         "fitted": [row for row in rows if fitting_half(row)],
         "held out": [row for row in rows if not fitting_half(row)],
     }
-    results["none_fits"] = {
-        half: {
-            name: {
-                "said": sum(m < least for m in masses(part, name)),
-                "of": len(masses(part, name)),
-            }
-            for name in sets
-        }
-        for half, part in halves.items()
+    least = fitting_mass(halves["fitted"])
+    results = {
+        "questions": len({row["key"][0] for row in rows}),
+        "clips": len({row["clip"] for row in rows}),
+        "methods": list(METHODS),
+        **{kind: found for kind, (found, _) in fitted.items()},
+        "choice_mass": {
+            "threshold": least,
+            "quantiles": {name: quantiles(masses(rows, name)) for name in SETS},
+            "below": {
+                half: {
+                    name: {"count": sum(m < least for m in found), "of": len(found)}
+                    for name in SETS
+                    for found in [masses(part, name)]
+                }
+                for half, part in halves.items()
+            },
+        },
     }
     calibration = {
         "schema": SCHEMA,
         "source": "calibrated on AVSynth",
-        **curves,
+        **{
+            kind: {"scale": round(curve.scale, 4), "shift": round(curve.shift, 4)}
+            for kind, (_, curve) in fitted.items()
+        },
         "fitting_mass": least,
         "made": {
             "by": "benchmarks/reliability.py",
-            "questions": len({row["key"][0] for row in rows if fitting_half(row)}),
+            "questions": len({row["key"][0] for row in halves["fitted"]}),
             "methods": list(METHODS),
         },
     }
@@ -179,17 +206,17 @@ def masses(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
 
 
 def fitting_mass(rows: Sequence[dict[str, Any]]) -> float:
-    """Return the power of ten under which no choices that fit fall, on the fitting half."""
-    least = min(row["mass"]["right"] for row in rows if fitting_half(row))
-    return 10.0 ** math.floor(math.log10(least))
+    """Return the largest power of ten that at most `ALARMS` of choices that fit fall below."""
+    found = sorted(masses(rows, "fitting"))
+    return 10.0 ** math.floor(math.log10(found[int(ALARMS * len(found))]))
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
     """Return some quantiles, smallest and largest included."""
     ordered = sorted(values)
     return {
-        f"{share:g}": ordered[round(share * (len(ordered) - 1))]
-        for share in (0, 0.001, 0.01, 0.05, 0.5, 0.95, 0.99, 0.999, 1)
+        f"{share:g}": float(f"{ordered[round(share * (len(ordered) - 1))]:.3g}")
+        for share in (0, 0.01, 0.05, 0.5, 0.95, 0.99, 1)
     }
 
 
