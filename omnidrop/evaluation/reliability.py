@@ -109,7 +109,7 @@ def platt(probabilities: Sequence[float], right: Sequence[bool]) -> Curve:
     """Fit log-odds of being right as a line over the log-odds of the probability.
 
     Maximum likelihood by Newton's method, with Platt's smoothed targets (n + 1) / (n + 2) and
-    1 / (m + 2), so that the fit exists even if all answers are right.
+    1 / (m + 2), so that the fit exists even if probabilities separate right from wrong.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def platt(probabilities: Sequence[float], right: Sequence[bool]) -> Curve:
         if float(np.abs(step).max()) < 1e-9:
             break
     scale, shift = map(float, weights)
-    if scale <= 0:
+    if scale < 1e-6:
         raise ValueError("more probable answers are not more often right")
     return Curve(scale, shift)
 

@@ -17,6 +17,7 @@ from stub import StubModel
 import omnidrop
 from omnidrop.errors import UsageError
 from omnidrop.pruning.methods.omnidrop import OmniDrop
+from omnidrop.recommended import SAFE
 from omnidrop_cli.options.eval import EntrantFlags
 from omnidrop_cli.options.profile import CompareFlags
 from omnidrop_cli.options.pruning import DropFlags
@@ -141,13 +142,13 @@ def test_presets_in_eval(preset) -> None:
 
 def test_presets_in_profile(preset) -> None:
     flags = CompareFlags(presets=[str(preset), "paper-7b-30"], budgets=(0.5, 0.2))
-    made = [drop.pruning() for drop in flags.drops()]
+    made = [drop.pruning() for drop in flags.drops(SAFE)]
     assert [(m.name, m.budget, m.t_mid) for m in made] == [
         ("omnidrop", 0.5, 0.4),
         ("omnidrop", 0.2, 0.4),
         ("omnidrop", 0.3, 0.5),
     ]
-    both = CompareFlags(methods="fastv", presets=[str(preset)]).drops()
+    both = CompareFlags(methods="fastv", presets=[str(preset)]).drops(SAFE)
     assert [drop.pruning().name for drop in both] == ["fastv", "omnidrop"]
 
 
