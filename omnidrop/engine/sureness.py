@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from omnidrop.engine.decode import Generated
 from omnidrop.models.calibration import Calibration
-from omnidrop.report.trace import Choice
+from omnidrop.report.trace import EMPTY, Choice
 
 OWN = "the model's own"
 
@@ -25,8 +25,6 @@ MOST_TOKENS = 16
 #: Probability of all choices together below which none fits, for a model without a calibration. A
 #: model that would rather answer in a sentence gives even the right word little of it.
 FITTING_MASS = 1e-6
-
-EMPTY = "The model answered with nothing."
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,9 @@ from typing import Any
 
 SCHEMA = "omnidrop.answer/1"
 
+#: The notice of an answer without a word.
+EMPTY = "The model answered with nothing."
+
 
 @dataclass(frozen=True)
 class Stage:

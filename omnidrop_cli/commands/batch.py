@@ -66,6 +66,7 @@ def command(
 ) -> int:
     """Answer the questions of a manifest."""
     from omnidrop.begun import Begun
+    from omnidrop.report.trace import EMPTY
     from omnidrop_cli.commands.answering import Job, Question, answers
     from omnidrop_cli.errors import batch_code, complain, describe
     from omnidrop_cli.files.manifest import done_before, open_output, read_manifest
@@ -107,6 +108,8 @@ def command(
                     complain(f"{name}: {describe(outcome.problem)[0]}")
                 elif not quiet:
                     print(f"{number}/{len(left)} {name}", file=sys.stderr, flush=True)
+                    if outcome.answer is not None and not outcome.answer.text.strip():
+                        complain(f"{name}: {EMPTY}", "notice")
     if not quiet:
         counts = f"{len(left) - failed} answered, {failed} failed"
         if len(questions) > len(left):

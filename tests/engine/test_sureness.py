@@ -12,12 +12,12 @@ from omnidrop.engine.asked_about import PICTURE, SOUND, asks_for
 from omnidrop.engine.decode import Generated, GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.engine.session import Model
-from omnidrop.engine.sureness import EMPTY, MOST_TOKENS, OWN, judge
+from omnidrop.engine.sureness import MOST_TOKENS, OWN, judge
 from omnidrop.evaluation.benchmarks.avsynth import avsynth_questions
 from omnidrop.evaluation.jsonl import read_items
 from omnidrop.models.calibration import Calibration, Curve
 from omnidrop.pruning.method import Method
-from omnidrop.report.trace import Choice, Used
+from omnidrop.report.trace import EMPTY, Choice, Used
 from omnidrop.testing import media
 
 QUESTION = "What instrument plays first?"
