@@ -387,7 +387,9 @@ class Session:
                 reply = self._choose_answer(prefilled, choices, on_text, meter)
             else:
                 reply = self._generate(prefilled, options, on_text, meter)
-        sure = judge(reply.made, reply.choices, self.adapter.calibration)
+        # A curve is fitted on greedy answers; drawn ones of the same probability are right less often.
+        drawn = options.temperature > 0 and not choices
+        sure = judge(reply.made, reply.choices, None if drawn else self.adapter.calibration)
         account = Account(
             prompt=prompt,
             prefilled=prefilled,

@@ -93,6 +93,18 @@ def test_the_demo_model_comes_calibrated(demo: Model, samples) -> None:
     assert 0.5 < answer.probability < 1
 
 
+def test_a_drawn_answer_has_the_models_own_probability(demo: Model, samples) -> None:
+    drawn = GenerateOptions(temperature=0.01, seed=1)
+    with demo.open(samples / "duet.mp4") as clip:
+        answer = clip.ask(QUESTION, options=drawn)
+        greedy = clip.ask(QUESTION)
+        picked = clip.ask(QUESTION, choices=["piano", "flute"], options=drawn)
+    assert answer.text == greedy.text
+    assert answer.probability_source == OWN
+    assert answer.probability > greedy.probability  # the demo model is surer than it is right
+    assert picked.probability_source == "calibrated on AVSynth"
+
+
 # Choices, and nothing
 
 
