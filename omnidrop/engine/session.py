@@ -387,7 +387,7 @@ class Session:
                 reply = self._choose_answer(prefilled, choices, on_text, meter)
             else:
                 reply = self._generate(prefilled, options, on_text, meter)
-        # A curve is fitted on greedy answers; drawn ones of the same probability are right less often.
+        # Curves are fitted on greedy answers; drawn ones of equal probability are right less often.
         drawn = options.temperature > 0 and not choices
         sure = judge(reply.made, reply.choices, None if drawn else self.adapter.calibration)
         account = Account(
