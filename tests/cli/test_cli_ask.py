@@ -207,8 +207,8 @@ def test_check(run, fake, clip, question, said) -> None:
     ("words", "asked"),
     [
         ((), None),
-        (("--budget", "0.2"), ("random", 0.2)),
-        (("--set", "seed=3"), ("random", 0.4)),
+        (("--budget", "0.2"), ("omnidrop", 0.2)),
+        (("--set", "rows=last"), ("omnidrop", 0.4)),
         (("--method", "fastv"), ("fastv", 0.3)),
         (("--method", "none"), ("none", 1.0)),
         (("--budget", "auto"), ("omnidrop-auto", 0.3)),
@@ -222,7 +222,7 @@ def test_what_nobody_asked_for_is_left_to_the_model(
 
     from omnidrop.recommended import Recommended
 
-    fake.recommended = Recommended("random", 0.4, "a test")
+    fake.recommended = Recommended("omnidrop", 0.4, "a test")
     seen = []
     ask = FakeSession.ask
 
