@@ -29,6 +29,7 @@ _HOME = {
     "Limits": "omnidrop.profiling.limits",
     "Trace": "omnidrop.report.trace",
     "Method": "omnidrop.pruning.method",
+    "Recommended": "omnidrop.recommended",
     "get_method": "omnidrop.pruning.registry",
     "methods": "omnidrop.pruning.registry",
     "OmniDrop": "omnidrop.pruning.methods.omnidrop",
@@ -61,6 +62,7 @@ __all__ = [
     "OmniDropAuto",
     "OmniDropError",
     "Random",
+    "Recommended",
     "Session",
     "Trace",
     "Uniform",
@@ -106,4 +108,5 @@ if TYPE_CHECKING:
     from omnidrop.pruning.methods.random import Random
     from omnidrop.pruning.methods.uniform import Uniform
     from omnidrop.pruning.registry import get_method, methods
+    from omnidrop.recommended import Recommended
     from omnidrop.report.trace import Answer, Trace

@@ -38,6 +38,7 @@ GROUND = {
     "begun": {"errors"},
     "files": {"errors"},
     "options": {"errors"},
+    "recommended": set(),
 }
 DOORS = {room: doors | set(GROUND) for room, doors in DOORS.items()} | GROUND
 

@@ -9,7 +9,7 @@ with model.open("clip.mp4") as clip:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -17,8 +17,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from omnidrop.clip.options import ClipOptions
+from omnidrop.engine.asked_about import what_is_missing
 from omnidrop.engine.captured import Steps
 from omnidrop.engine.decode import Generated, generate, score_choices
+from omnidrop.engine.default import Chosen, choose, method_of
 from omnidrop.engine.encode import (
     Encoded,
     Features,
@@ -30,16 +32,17 @@ from omnidrop.engine.encode import (
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
 from omnidrop.engine.room import check_room, surely_fits
+from omnidrop.engine.sureness import judge
 from omnidrop.engine.timing import Meter, reset_device_peak
 from omnidrop.engine.trace_builder import Account, build_trace
 from omnidrop.errors import MemoryShortError, UsageError
 from omnidrop.models.adapter import Adapter, ModelInfo
 from omnidrop.models.loading import load_adapter
 from omnidrop.models.memory import out_of_memory
-from omnidrop.options import DEFAULT_BUDGET, GenerateOptions, LoadOptions
+from omnidrop.options import GenerateOptions, LoadOptions
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method, Need
-from omnidrop.pruning.methods.omnidrop import OmniDrop
+from omnidrop.recommended import Recommended
 from omnidrop.report.trace import Answer, Choice
 from omnidrop.stages import StageName
 from omnidrop.tokens import Prompt
@@ -137,6 +140,30 @@ class Model:
     def info(self) -> ModelInfo:
         """Name, family, shapes, dtype and device."""
         return self.adapter.info
+
+    @property
+    def recommended(self) -> Recommended:
+        """The method and budget of questions that name none; may be set to another."""
+        return self.adapter.recommended
+
+    @recommended.setter
+    def recommended(self, value: Recommended) -> None:
+        self.adapter.recommended = value
+
+    def method(self, budget: float | None = None) -> Method:
+        """Return the recommended method, at its own budget or another.
+
+        Parameters
+        ----------
+        budget : float, optional
+            Share of audio and video tokens kept, mean over the layers.
+
+        Raises
+        ------
+        UsageError
+            If the budget is not valid.
+        """
+        return method_of(self.recommended, budget)
 
     def open(
         self,
@@ -303,6 +330,7 @@ class Session:
         on_prefill: Callable[[Prefilled], None] | None = None,
         reuse: bool = True,
         limits: BudgetChooser | None = None,
+        check: bool = False,
     ) -> Answer:
         """Ask one question.
 
@@ -311,7 +339,8 @@ class Session:
         question : str
             The user's words.
         method : Method, optional
-            Default `OmniDrop(budget=0.3)`.
+            Default the one that the model recommends (`Model.recommended`); none where that would
+            save less than a tenth of the time to the first token.
         choices : sequence of str
             If given, the answer is the most probable of them and nothing is generated.
         options : GenerateOptions, optional
@@ -328,6 +357,9 @@ class Session:
             the answer is the same.
         limits : Limits, optional
             Limits of time and memory that choose the method's budget; its own is ignored.
+        check : bool
+            Also ask with every token kept, and give `Answer.unpruned_text`. Where memory is too
+            short for that, a notice says so.
 
         Returns
         -------
@@ -339,15 +371,19 @@ class Session:
         UsageError, BudgetError, MediaError, MemoryShortError
             Each names the cause and the remedy.
         """
-        method = method or OmniDrop(budget=DEFAULT_BUDGET)
         options = options or GenerateOptions()
         meter = Meter(self.adapter.device)
         reset_device_peak(self.adapter.device)
-        self._check_room(question, method, system, limits)
-        encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in method.wants)
+        wanted = method or method_of(self.adapter.recommended, exact=limits is None)
+        self._check_room(question, wanted, system, limits)
+        encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in wanted.wants)
         with out_of_memory(TOO_BIG):
             prompt = self._build_prompt(question, encoded, system, meter)
-            method, limit_notice = self._choose_budget(limits, prompt, method, meter)
+            if method is None and limits is None:
+                chosen = choose(self.adapter, prompt, encoded, read=self.clip is not None)
+            else:
+                chosen = self._choose_budget(limits, prompt, wanted, meter)
+            method = chosen.method
             if progress:
                 progress(StageName.PREFILL, 0.0, None)
             prefilled = self._prefill(
@@ -360,6 +396,9 @@ class Session:
                 reply = self._choose_answer(prefilled, choices, on_text, meter)
             else:
                 reply = self._generate(prefilled, options, on_text, meter)
+        # Curves are fitted on greedy answers; drawn ones of equal probability are right less often.
+        drawn = options.temperature > 0 and not choices
+        sure = judge(reply.made, reply.choices, None if drawn else self.adapter.calibration)
         account = Account(
             prompt=prompt,
             prefilled=prefilled,
@@ -367,11 +406,16 @@ class Session:
             options=options,
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
-            notices=self._notices(prompt, prefilled, limit_notice),
+            notices=(
+                *self._notices(prompt, prefilled, chosen.notice),
+                *self._missing(question, encoded),
+                *sure.notices,
+            ),
+            default=chosen.default,
             decode_loop=reply.made.loop,
         )
         trace = build_trace(self.adapter, self.clip, encoded, account, meter, question, system)
-        return Answer(
+        answer = Answer(
             text=reply.made.text,
             token_ids=reply.made.ids,
             stop=reply.made.stop,
@@ -379,7 +423,25 @@ class Session:
             question=question,
             choices=reply.choices,
             logprobs=reply.made.logprobs,
+            probability=sure.probability,
+            probability_source=sure.source,
+            choice_mass=sure.choice_mass,
         )
+        if not check:
+            return answer
+        again = partial(self.ask, choices=choices, options=options, system=system, reuse=reuse)
+        return self._checked(answer, again)
+
+    def _checked(self, answer: Answer, ask: Callable[..., Answer]) -> Answer:
+        """Return the answer with the unpruned model's beside it."""
+        if not answer.trace.drops:
+            return replace(answer, unpruned_text=answer.text)
+        try:
+            return replace(answer, unpruned_text=ask(answer.question, method=Method()).text)
+        except MemoryShortError as error:
+            notice = f"With every token it could not be asked: {error.what}"
+            notices = (*answer.trace.notices, notice)
+            return replace(answer, trace=replace(answer.trace, notices=notices))
 
     def _check_room(
         self, question: str, method: Method, system: str | None, limits: BudgetChooser | None
@@ -410,12 +472,13 @@ class Session:
 
     def _choose_budget(
         self, limits: BudgetChooser | None, prompt: Prompt, method: Method, meter: Meter
-    ) -> tuple[Method, str | None]:
+    ) -> Chosen:
         """Return the method to run, and a notice if limits chose its budget."""
         if limits is None:
-            return method, None
+            return Chosen(method)
         with meter.stage(StageName.FIT):
-            return limits.choose(self.adapter, prompt, method, meter.since_start_done)
+            found, notice = limits.choose(self.adapter, prompt, method, meter.since_start_done)
+        return Chosen(found, notice=notice)
 
     def _choose_answer(
         self,
@@ -449,7 +512,7 @@ class Session:
         return _Reply(made, (), tuple(ticks))
 
     def _notices(
-        self, prompt: Prompt, prefilled: Prefilled, limit_notice: str | None
+        self, prompt: Prompt, prefilled: Prefilled, method_notice: str | None
     ) -> tuple[str, ...]:
         """Return the notices about this answer, in the order they are shown."""
         found = [DEMO_NOTICE] if self.info.demo else []
@@ -459,11 +522,25 @@ class Session:
             for notice in (
                 long_position_notice(prompt, self.adapter.template),
                 prefilled.plan.settings.get("note"),
-                limit_notice,
+                method_notice,
             )
             if notice
         ]
         return (*found, *self._further_notices)
+
+    def _missing(self, question: str, encoded: Encoded) -> Iterator[str]:
+        """Yield notices about sound or picture that is asked about and is not there."""
+        sound = picture = None
+        options = self.clip.options if self.clip is not None else None
+        if not encoded.used.audio_seconds:
+            left_out = options is not None and not options.audio
+            sound = "it is left out (--no-audio)" if left_out else "there is none"
+        elif self.clip is not None and self.clip.silent:
+            sound = "the clip is silent all through"
+        if not encoded.used.frames:
+            left_out = options is not None and not options.video
+            picture = "it is left out (--no-video)" if left_out else "there is none"
+        return what_is_missing(question, sound, picture)
 
     def _prefill(
         self,

@@ -41,6 +41,8 @@ class Account:
     notices : tuple of str
     decode_loop : str
         `Generated.loop`.
+    default : dict or None
+        `Chosen.default`.
     """
 
     prompt: Prompt
@@ -51,6 +53,7 @@ class Account:
     ticks: tuple[float, ...]
     notices: tuple[str, ...]
     decode_loop: str = ""
+    default: dict[str, Any] | None = None
 
 
 def build_trace(
@@ -80,6 +83,7 @@ def build_trace(
             "name": account.method.name,
             **account.method.settings(),
             "plan": dict(account.prefilled.plan.settings),
+            **({"default": account.default} if account.default is not None else {}),
         },
         model=described(adapter.info),
         clip=_describe(clip, encoded),
@@ -114,6 +118,7 @@ def build_trace(
         survivors=(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()
         ),
+        used=encoded.used,
     )
 
 

@@ -15,8 +15,10 @@ from typing import NamedTuple, Protocol
 import torch
 
 from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
+from omnidrop.models.calibration import Calibration
 from omnidrop.models.family import Template
 from omnidrop.models.kernels import Filled
+from omnidrop.recommended import SAFE, Recommended
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 from omnidrop.tokens import TextEncoder
 
@@ -144,6 +146,11 @@ class Adapter(ABC):
         The checkpoint's folder, if it was loaded from one.
     fingerprint : str or None
         Identifies the encoders: models with equal fingerprints embed audio and video alike.
+    calibration : Calibration or None
+        What the model's probabilities mean, if the checkpoint comes with that; set when it is
+        loaded.
+    recommended : Recommended
+        The method and budget of questions that name none; set when it is loaded.
     """
 
     info: ModelInfo
@@ -157,6 +164,8 @@ class Adapter(ABC):
     scaling: float
     folder: Path | None = None
     fingerprint: str | None = None
+    calibration: Calibration | None = None
+    recommended: Recommended = SAFE
 
     @property
     def media_spec(self) -> MediaSpec:

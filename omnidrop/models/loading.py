@@ -11,6 +11,7 @@ import torch
 from omnidrop.errors import MemoryShortError, ModelError, OmniDropError
 from omnidrop.host_memory import host_memory_free
 from omnidrop.models.adapter import Adapter
+from omnidrop.models.calibration import read_calibration
 from omnidrop.models.family import LoadRequest
 from omnidrop.models.locations import (
     KnownModel,
@@ -215,7 +216,10 @@ def _load(
     )
     try:
         with out_of_memory(LOWER):
-            return location.family.load(request)
+            adapter = location.family.load(request)
+            adapter.calibration = read_calibration(location.folder)
+            adapter.recommended = location.recommended
+            return adapter
     except OmniDropError:
         raise
     except Exception as error:  # libraries raise any type for damaged files

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from omnidrop.errors import ModelError, printable
-from omnidrop.models.family import Family, aliases, families, family_of
+from omnidrop.models.family import Family, aliases, families, family_of, recommended_for
+from omnidrop.recommended import SAFE, Recommended
 
 DEMO = "demo"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -52,6 +53,13 @@ class Location:
     config: dict[str, Any]
     family: Family
 
+    @property
+    def recommended(self) -> Recommended:
+        """The method and budget of questions that name none."""
+        # A folder that is only called "demo" is another model.
+        name = DEMO if self.demo else "" if self.name == DEMO else self.name
+        return recommended_for(name, self.family)
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -81,6 +89,8 @@ class KnownModel:
         Size of its files on this machine.
     folder : str or None
         Its folder; None if it is not on this machine.
+    recommended : Recommended
+        The method and budget of questions that name none.
     """
 
     alias: str
@@ -88,6 +98,7 @@ class KnownModel:
     state: str
     size: str | None = None
     folder: str | None = None
+    recommended: Recommended = SAFE
 
 
 def demo_folder() -> Path:
@@ -132,6 +143,22 @@ def find(model: str | None, *, offline: bool = False) -> Location:
         raise ModelError(
             f"This model cannot be opened: {error}.", path=model, hint=_known()
         ) from error
+
+
+def recommended_by_name(model: str | None) -> Recommended:
+    """Return a model's method and budget of questions that name none; downloads nothing.
+
+    Parameters
+    ----------
+    model : str or None
+        As `find` takes it. Of a model that is not on this machine, only its name is known.
+    """
+    try:
+        return find(model, offline=True).recommended
+    except ModelError:
+        name = aliases().get((model or "").lower(), model or "")
+        family = next((f for f in families() if name in getattr(f, "recommended", {})), None)
+        return SAFE if family is None else recommended_for(name, family)
 
 
 def _find(model: str | None, offline: bool) -> Location:
@@ -387,13 +414,29 @@ def known_models() -> list[KnownModel]:
         The demo model, then the hub's by size.
     """
     demo = demo_folder()
-    found = [(DEMO, "small model that comes with OmniDrop", demo if demo.is_dir() else None)]
-    found += [(alias, name, cached(name)) for alias, name in aliases().items()]
+    found = [
+        (
+            DEMO,
+            "small model that comes with OmniDrop",
+            demo if demo.is_dir() else None,
+            _find(DEMO, offline=True).recommended if demo.is_dir() else SAFE,
+        )
+    ]
+    found += [
+        (alias, name, cached(name), recommended_for(name, family))
+        for family in families()
+        for alias, name in family.aliases.items()
+    ]
     return [
-        KnownModel(alias, name, "not on this machine")
-        if folder is None
-        else KnownModel(alias, name, "on this machine", _size(folder), printable(folder))
-        for alias, name, folder in found
+        KnownModel(
+            alias,
+            name,
+            "not on this machine" if folder is None else "on this machine",
+            None if folder is None else _size(folder),
+            None if folder is None else printable(folder),
+            recommended,
+        )
+        for alias, name, folder, recommended in found
     ]
 
 

@@ -10,6 +10,9 @@ from typing import Any
 
 SCHEMA = "omnidrop.answer/1"
 
+#: The notice of an answer without a word.
+EMPTY = "The model answered with nothing."
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -153,7 +156,9 @@ class Trace:
     Attributes
     ----------
     method : dict
-        Name and every field of the method, and what its solver chose (`plan`).
+        Name and every field of the method, and what its solver chose (`plan`). Where nobody asked
+        for a method, `default` has the model's recommended method and budget, the source of that
+        choice, and the share of the time to the first token that dropping saves by arithmetic.
     model : dict
         Name, family, layers, shapes, dtype, device, attention, quantisation, demo (bool).
     clip : dict
@@ -223,6 +228,11 @@ class Trace:
     def av_tokens(self) -> int:
         """AV tokens before pruning, N."""
         return self.audio_tokens + self.video_tokens
+
+    @property
+    def drops(self) -> bool:
+        """Whether any AV token was dropped."""
+        return min(self.kept_per_layer, default=self.av_tokens) < self.av_tokens
 
     @property
     def kept_per_layer(self) -> tuple[int, ...]:
@@ -305,6 +315,16 @@ class Answer:
         """
         telling = [one for one in self.left_out if one.changed or one.probability < one.whole / 2]
         return min(telling, key=lambda one: one.probability, default=None)
+
+    @property
+    def checked(self) -> str | None:
+        """Whether the unpruned model gives the same answer, as a sentence; None if not asked."""
+        if self.unpruned_text is None:
+            return None
+        if self.unpruned_text.strip() == self.text.strip():
+            return "Same answer with every token: yes."
+        other = self.unpruned_text.strip() or "nothing"
+        return f"Same answer with every token: no (it is: {other})."
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as one JSON document, `schema` first."""

@@ -72,7 +72,8 @@ class Job:
     Attributes
     ----------
     model : Model
-    method : Method
+    method : Method or None
+        None leaves it to the model.
     read : ReadFlags
         How clips are sampled.
     flags : AnswerFlags
@@ -85,10 +86,12 @@ class Job:
         Clips that were opened before the model was loaded; they are not probed again.
     begun : Begun
         Notes which clip is being read.
+    check : bool
+        Also ask with every token kept.
     """
 
     model: Model
-    method: Method
+    method: Method | None
     read: ReadFlags
     flags: AnswerFlags
     progress: Progress
@@ -96,6 +99,14 @@ class Job:
     fit: FitFlags = field(default_factory=FitFlags)
     opened: dict[tuple[Path, SpanFlags], Clip] = field(default_factory=dict)
     begun: Begun = field(default_factory=lambda: Begun(None))
+    check: bool = False
+
+    @property
+    def fitted(self) -> Method:
+        """The method whose budget limits choose."""
+        from omnidrop.engine.default import method_of
+
+        return self.method or method_of(self.model.recommended, exact=False)
 
 
 def check_file(path: Path) -> None:
@@ -131,7 +142,7 @@ def answers(questions: Iterable[Question], job: Job) -> Iterator[Outcome]:
         from omnidrop.profiling.prefill_speed import prefill_speed
 
         job.progress("measure the speed", 0, None)
-        prefill_speed(job.model.adapter, job.method)
+        prefill_speed(job.model.adapter, job.fitted)
     for (clip, span), group in by_clip.items():
         with ExitStack() as stack:
             try:
@@ -161,7 +172,7 @@ def _open(first: Question, job: Job) -> Session:
             job.model.adapter,
             source,
             first.text,
-            job.method,
+            job.fitted,
             limits,
             clip=options,
             pixels=job.fit.fit_pixels,
@@ -184,6 +195,7 @@ def _answer(session: Session, question: Question, job: Job) -> Outcome:
             on_text=job.on_text(question) or _counter(job),
             progress=job.progress,
             limits=job.fit.limits(),
+            check=job.check,
         )
         return Outcome(question, answer=answer)
     except BrokenPipeError:

@@ -10,6 +10,7 @@ import typer
 
 from omnidrop.begun import Begun, state_folder
 from omnidrop.errors import OmniDropError, printable
+from omnidrop_cli.options.check import CheckFlags
 from omnidrop_cli.options.common import (
     AnswerFlags,
     ModelFlags,
@@ -24,6 +25,7 @@ from omnidrop_cli.options.page import PageFlags
 from omnidrop_cli.options.pruning import DropFlags
 
 if TYPE_CHECKING:
+    from omnidrop import Answer
     from omnidrop.clip.clip import Clip
     from omnidrop_cli.commands.answering import Outcome, Question
 
@@ -46,7 +48,8 @@ question, or a list of clips one per line, from stdin.
 One answer is written to stdout as it is. Several are shown under their clip and question on a
 terminal, and written as one line each to a pipe: clip, question and answer, separated by tabs, with
 \\n for a line break. A clip that fails does not stop the others; the exit code is then 6. If a clip
-ends the whole process, the next call with several clips leaves it out and goes on.
+ends the whole process, the next call with several clips leaves it out and goes on. An answer
+without a word is shown as (nothing) on a terminal, and ends with exit code 4.
 
 Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS. Those of
 repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET) hold one value per line.
@@ -74,6 +77,7 @@ def command(
     span: SpanFlags,
     read: ReadFlags,
     drop: DropFlags,
+    check: CheckFlags,
     fit: FitFlags,
     model: ModelFlags,
     flags: AnswerFlags,
@@ -91,7 +95,17 @@ def command(
     silence_warnings(output.debug)
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
     questions = [Question(clip, text, choices, span) for clip in clips for text in texts]
-    run = Run(questions, read, drop, model, flags, output, several_clips=len(clips) > 1, fit=fit)
+    run = Run(
+        questions,
+        read,
+        drop,
+        model,
+        flags,
+        output,
+        several_clips=len(clips) > 1,
+        fit=fit,
+        check=check,
+    )
     run.page = page
     return run.go()
 
@@ -110,6 +124,7 @@ class Run:
         *,
         several_clips: bool,
         fit: FitFlags,
+        check: CheckFlags,
     ) -> None:
         from omnidrop_cli.files.stdout import Printer
         from omnidrop_cli.terminal.console import is_terminal
@@ -117,7 +132,7 @@ class Run:
 
         self.questions, self.read, self.drop, self.model = questions, read, drop, model
         self.flags, self.output, self.several_clips = flags, output, several_clips
-        self.fit = fit
+        self.fit, self.check = fit, check
         self.terminal = is_terminal(sys.stderr)
         self.progress = Progress(self.terminal and not output.quiet)
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
@@ -139,7 +154,7 @@ class Run:
             opened = self._open(begun)
             left = [question for question in self.questions if _place(question) in opened]
             if left:
-                method = self.drop.pruning()
+                self.drop.early()
                 self.progress("load the model", 0, None)
                 import omnidrop
 
@@ -147,7 +162,7 @@ class Run:
                 self.progress.finish()
                 job = Job(
                     model,
-                    method,
+                    self.drop.for_model(model.recommended),
                     self.read,
                     self.flags,
                     self.progress,
@@ -155,6 +170,7 @@ class Run:
                     self.fit,
                     opened,
                     begun,
+                    self.check.check,
                 )
                 for outcome in answers(left, job):
                     self._take(outcome)
@@ -196,11 +212,18 @@ class Run:
             self._show(outcome)
 
     def _show(self, outcome: Outcome) -> None:
-        """Show the report of an answer on stderr, or at least its notices."""
+        """Show the report of an answer on stderr, or at least its notices; then the check."""
         from omnidrop_cli.errors import complain
 
         answer = outcome.answer
         assert answer is not None
+        self._report(outcome, answer)
+        if (line := answer.checked) is not None:
+            complain(line, "check")
+
+    def _report(self, outcome: Outcome, answer: Answer) -> None:
+        from omnidrop_cli.errors import complain
+
         kind = self.output.report
         if kind is None:
             kind = Report.none
@@ -257,15 +280,23 @@ class Run:
         )
 
     def _code(self) -> int:
-        """Return 0, 6, or the one code that all questions about one clip failed with."""
+        """Return 0, 6, or the one code that all questions about one clip failed with.
+
+        An answer without a word is the model's failure (4), so that no script goes on with it.
+        """
+        from omnidrop.errors import ModelError
         from omnidrop_cli.errors import batch_code, describe
+
+        empty = [o for o in self.outcomes if o.answer is not None and not o.answer.text.strip()]
+        if empty and len(empty) == len(self.outcomes):
+            return ModelError.exit_code
 
         problems = [o.problem for o in self.outcomes if o.problem is not None]
         if problems and not self.several_clips and len(problems) == len(self.outcomes):
             codes = {describe(problem)[1] for problem in problems}
             if len(codes) == 1:
                 return codes.pop()
-        return batch_code(len(problems))
+        return batch_code(len(problems) + len(empty))
 
 
 def _place(question: Question) -> tuple[Path, SpanFlags]:

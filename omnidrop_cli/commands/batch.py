@@ -66,6 +66,7 @@ def command(
 ) -> int:
     """Answer the questions of a manifest."""
     from omnidrop.begun import Begun
+    from omnidrop.report.trace import EMPTY
     from omnidrop_cli.commands.answering import Job, Question, answers
     from omnidrop_cli.errors import batch_code, complain, describe
     from omnidrop_cli.files.manifest import done_before, open_output, read_manifest
@@ -91,12 +92,13 @@ def command(
     notes = Begun(out.parent, f".{out.name}.begun")
     with progress, open_output(out) as write, notes as begun:
         if left:
-            method = drop.pruning()
+            drop.early()
             progress("load the model", 0, None)
             import omnidrop
 
             loaded = omnidrop.load(model.load_options())
             progress.finish()
+            method = drop.for_model(loaded.recommended)
             job = Job(loaded, method, read, flags, progress, fit=fit, begun=begun)
             for number, outcome in enumerate(answers(left, job), 1):
                 failed += outcome.answer is None
@@ -106,6 +108,8 @@ def command(
                     complain(f"{name}: {describe(outcome.problem)[0]}")
                 elif not quiet:
                     print(f"{number}/{len(left)} {name}", file=sys.stderr, flush=True)
+                    if outcome.answer is not None and not outcome.answer.text.strip():
+                        complain(f"{name}: {EMPTY}", "notice")
     if not quiet:
         counts = f"{len(left) - failed} answered, {failed} failed"
         if len(questions) > len(left):

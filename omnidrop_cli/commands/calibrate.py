@@ -49,6 +49,7 @@ def command(
     from omnidrop.evaluation.calibrate.search import calibrate, most_asks, split
     from omnidrop.evaluation.sets import read_set
     from omnidrop.files import to_json, write_whole
+    from omnidrop.models.locations import recommended_by_name
     from omnidrop_cli.libraries import hide_download_bars, silence_warnings
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
@@ -58,9 +59,10 @@ def command(
         raise UsageError("--out is missing.", hint="Say where the preset goes: --out mine.json")
     if read.audio_file is not None:
         raise UsageError("--audio would give every clip the same audio.", hint="Drop it.")
-    wanted = search.search(questions.seed)
+    method, budgets = search.for_model(recommended_by_name(model.model))
+    wanted = search.search(budgets, questions.seed)
     options = questions.run_options(read.clip_options())
-    ranges = ranges_of(search.method, search.ranges(), only=search.only)
+    ranges = ranges_of(method, search.ranges(), only=search.only)
     found = read_set(source, videos=questions.videos, limit=questions.limit)
     train, held = split(found, wanted)
     most = most_asks(ranges, len(train), len(held), wanted)
@@ -85,7 +87,7 @@ def command(
         result = calibrate(
             omnidrop.load(model.load_options()),
             found,
-            search.method,
+            method,
             wanted,
             ranges=ranges,
             options=options,

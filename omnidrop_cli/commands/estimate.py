@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from omnidrop.clip.options import ClipOptions
     from omnidrop.profiling.estimate import Estimate, RunEstimate
-    from omnidrop_cli.options.pruning import DropFlags
 
 NAME = "estimate"
 HELP = """Estimate tokens, FLOPs, memory and time of a question; no weights are loaded.
@@ -63,9 +62,8 @@ def command(
     from omnidrop_cli.libraries import silence_warnings
 
     silence_warnings(debug)
-    drops = compare.drops()
     options = read.clip_options(span)
-    found = estimated(clip, question, drops, model, options, system=system, flags=estimate)
+    found = estimated(clip, question, compare, model, options, system=system, flags=estimate)
     show(found, json)
     return 0
 
@@ -73,7 +71,7 @@ def command(
 def estimated(
     clip: Path,
     question: str,
-    drops: Sequence[DropFlags],
+    compare: CompareFlags,
     model: ModelFlags,
     options: ClipOptions,
     *,
@@ -84,13 +82,16 @@ def estimated(
     from omnidrop_cli.commands.answering import check_file
 
     check_file(clip)
+    from omnidrop.models.locations import recommended_by_name
     from omnidrop.profiling.estimate import estimate
 
+    recommended = recommended_by_name(model.model)
+    drops = compare.drops(recommended)
     return estimate(
         clip,
         question,
-        [drop.pruning() for drop in drops],
-        labels=labels_of(drops),
+        [drop.pruning(recommended) for drop in drops],
+        labels=labels_of(drops, recommended),
         model=model.load_options(),
         clip=options,
         system=system,

@@ -69,6 +69,7 @@ def command(
     model: ModelFlags,
 ) -> int:
     """Measure every stage of answering."""
+    from omnidrop.models.locations import recommended_by_name
     from omnidrop_cli.commands.answering import open_clip
     from omnidrop_cli.errors import complain
     from omnidrop_cli.files import profile as files_written
@@ -77,8 +78,7 @@ def command(
     from omnidrop_cli.terminal.progress import Progress
 
     silence_warnings(files.debug)
-    drops, options = compare.drops(), read.clip_options(span)
-    labels = labels_of(drops)
+    options = read.clip_options(span)
     if dry_run:
         from omnidrop_cli.commands.estimate import estimated, show
 
@@ -88,11 +88,14 @@ def command(
                 hint="Use --json for the estimate.",
             )
         system = rounds.system
-        found = estimated(clip, question, drops, model, options, system=system, flags=estimate)
+        found = estimated(clip, question, compare, model, options, system=system, flags=estimate)
         show(found, files.json)
         return 0
     open_clip(clip, span, read).close()  # refuses a bad clip before a model is loaded
-    methods = [drop.pruning() for drop in drops]
+    recommended = recommended_by_name(model.model)
+    drops = compare.drops(recommended)
+    labels = labels_of(drops, recommended)
+    methods = [drop.pruning(recommended) for drop in drops]
     files_written.check(files.targets, labels, files.force)
     if sight.overlay is not None:
         check_target(sight.overlay, files.force)

@@ -19,6 +19,9 @@ from omnidrop_cli.terminal.progress import Progress
 
 SEVERAL = "omnidrop.answers/1"
 
+#: Shown on a terminal in place of an answer without a word; a pipe gets what the model said.
+NOTHING = "(nothing)"
+
 
 def document(outcomes: list[Outcome], alone: bool) -> dict[str, Any]:
     """Return one JSON document: the answer itself if there is `alone` one, else all of them."""
@@ -87,7 +90,7 @@ class Printer:
         elif self.form == "text" and answer is not None:
             if self.live:
                 self._head(outcome.question)
-                print(for_terminal(answer.text), flush=True)
+                print(for_terminal(answer.text) or NOTHING, flush=True)
                 self._begun = False
             elif self.alone:
                 print(answer.text, flush=True)

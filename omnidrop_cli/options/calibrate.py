@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from omnidrop.errors import UsageError, printable
 from omnidrop.files import check_target
 from omnidrop.options import DEFAULT_BUDGET, GenerateOptions
+from omnidrop.recommended import Recommended
 from omnidrop_cli.options.common import Debug, Json, Quiet
 from omnidrop_cli.options.eval import Limit, Style, System, Videos, check_limit
 from omnidrop_cli.options.groups import build, option
@@ -25,15 +26,15 @@ class TryFlags:
     """Which settings are tried, and how many."""
 
     method: Annotated[
-        str,
+        str | None,
         option(
             "--method",
             panel="Search",
             metavar="NAME",
-            help="The method to calibrate (omnidrop); see `omnidrop models`. Also two, like "
-            "uniform+omnidrop.",
+            help="The method to calibrate; see `omnidrop models`. Also two, like "
+            "uniform+omnidrop. Default: the model's own.",
         ),
-    ] = "omnidrop"
+    ] = None
     budgets: Annotated[
         Any,
         option(
@@ -42,10 +43,10 @@ class TryFlags:
             panel="Search",
             metavar="SHARES",
             parser=parse_budgets,
-            help="Share of audio and video tokens kept; of several, one setting for all "
-            f"({DEFAULT_BUDGET}).",
+            help="Share of audio and video tokens kept; of several, one setting for all. Default: "
+            f"the model's own, see `omnidrop models`; with --method {DEFAULT_BUDGET}.",
         ),
-    ] = (DEFAULT_BUDGET,)
+    ] = None
     values: Annotated[
         list[str] | None,
         option(
@@ -88,14 +89,19 @@ class TryFlags:
         if self.only and not self.values:
             raise UsageError("--only leaves nothing to try.", hint="Add --try NAME=VALUE,VALUE.")
 
-    def search(self, seed: int) -> Search:
+    def for_model(self, recommended: Recommended) -> tuple[str, tuple[float, ...]]:
+        """Return method and budgets; the model's own where none are named."""
+        usual = recommended.budget if self.method is None else DEFAULT_BUDGET
+        return self.method or recommended.method, tuple(self.budgets or (usual,))
+
+    def search(self, budgets: tuple[float, ...], seed: int) -> Search:
         """Return how the library searches."""
         from omnidrop.evaluation.calibrate.search import Search
 
         return build(
             Search,
             TryFlags,
-            budgets=tuple(self.budgets),
+            budgets=budgets,
             candidates=self.candidates,
             held_out=self.held_out,
             price=self.price,

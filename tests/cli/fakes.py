@@ -16,6 +16,7 @@ from typing import Any
 
 import omnidrop
 from omnidrop.errors import MediaError, MemoryShortError
+from omnidrop.recommended import SAFE, Recommended
 from omnidrop.report.trace import Answer, Choice, ChunkTrace, Memory, Stage, Trace
 
 HERE = Path(__file__).parent
@@ -185,6 +186,7 @@ class FakeSession:
         on_text: Any,
         progress: Any,
         limits: Any,
+        check: bool = False,
     ) -> Answer:
         self.log.append(f"ask {self.path.name} {question}")
         if "memory" in question:
@@ -206,7 +208,7 @@ class FakeSession:
         trace = make_trace(
             question,
             path=str(self.path),
-            budget=method.budget,
+            budget=method.budget if method is not None else 0.3,
             reused=bool(self.asked),
             chunks=int(os.environ.get("FAKE_CHUNKS", "30")),
             layers=int(os.environ.get("FAKE_LAYERS", "28")),
@@ -216,6 +218,7 @@ class FakeSession:
         )
         self.asked.append(question)
         odds = [2.0**-i for i in range(len(choices))]
+        other = "A violin." if "other" in question else text
         return Answer(
             text,
             tuple(range(12)),
@@ -226,6 +229,7 @@ class FakeSession:
                 Choice(c, p / sum(odds), -1.0 - i)
                 for i, (c, p) in enumerate(zip(choices, odds, strict=True))
             ),
+            unpruned_text=other if check else None,
         )
 
 
@@ -234,6 +238,7 @@ class FakeModel:
     """Opens anything that exists, or that the command has opened already."""
 
     log: list[str] = field(default_factory=list)
+    recommended: Recommended = SAFE
 
     def open(self, clip: Any, options: Any = None) -> FakeSession:
         path = Path(getattr(clip, "path", clip))

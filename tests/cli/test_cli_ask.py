@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import fakes
@@ -182,3 +183,92 @@ def test_json_is_strict_whatever_a_trace_holds(clip) -> None:
     text = to_json({"a": float("nan"), "b": Path("/x"), "c": "\udcff", "d": (1, 2), 3: {4}})
     assert json.loads(text) == {"a": None, "b": "/x", "c": "\\udcff", "d": [1, 2], "3": [4]}
     text.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("What?", "check: Same answer with every token: yes."),
+        ("What other?", "check: Same answer with every token: no (it is: A violin.)."),
+    ],
+)
+def test_check(run, fake, clip, question, said) -> None:
+    code, out, err = run("ask", clip, question, "--check")
+    assert code == 0
+    assert f"omnidrop: {said}" in err
+    assert "Same answer" not in out
+    assert "Same answer" not in run("ask", clip, question)[2]
+    assert run("ask", clip, question, "--check", "--quiet")[2] == ""
+    found = json.loads(run("ask", clip, question, "--check", "--json")[1])
+    assert found["unpruned_text"] == ("A violin." if "other" in question else found["text"])
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ((), None),
+        (("--budget", "0.2"), ("omnidrop", 0.2)),
+        (("--set", "rows=last"), ("omnidrop", 0.4)),
+        (("--method", "fastv"), ("fastv", 0.3)),
+        (("--method", "none"), ("none", 1.0)),
+        (("--budget", "auto"), ("omnidrop-auto", 0.3)),
+        (("--preset", "paper-7b-20"), ("omnidrop", 0.2)),
+    ],
+)
+def test_what_nobody_asked_for_is_left_to_the_model(
+    run, fake, clip, monkeypatch, words, asked
+) -> None:
+    from fakes import FakeSession
+
+    from omnidrop.recommended import Recommended
+
+    fake.recommended = Recommended("omnidrop", 0.4, "a test")
+    seen = []
+    ask = FakeSession.ask
+
+    def watched(self, question: str, **given):
+        seen.append(given["method"])
+        return ask(self, question, **given)
+
+    monkeypatch.setattr(FakeSession, "ask", watched)
+    assert run("ask", clip, "What?", *words)[0] == 0
+    (method,) = seen
+    assert (method and (method.name, method.budget)) == asked
+
+
+def test_an_answer_without_a_word(run, fake, clip, monkeypatch) -> None:
+    import fakes
+
+    monkeypatch.setattr(fakes, "TEXT", "")
+    assert run("ask", clip, "What?")[:2] == (4, "\n")
+    assert run("ask", clip, "-q", "What?", "-q", "Who?")[0] == 4
+    code, out, _ = run("ask", clip, "What?", "--json")
+    assert (code, json.loads(out)["text"]) == (4, "")
+
+
+def test_some_answers_without_a_word(run, fake, clip, monkeypatch) -> None:
+    from fakes import FakeSession
+
+    ask = FakeSession.ask
+
+    def half(self, question: str, **given: object):
+        answer = ask(self, question, **given)
+        return replace(answer, text="") if question == "Who?" else answer
+
+    monkeypatch.setattr(FakeSession, "ask", half)
+    assert run("ask", clip, "-q", "What?", "-q", "Who?")[0] == 6
+
+
+def test_a_terminal_shows_that_an_answer_has_no_word(run, fake, clip, monkeypatch, capsys) -> None:
+    from omnidrop_cli.commands.answering import Outcome, Question
+    from omnidrop_cli.files.stdout import NOTHING, Printer
+    from omnidrop_cli.terminal.progress import Progress
+
+    session = fakes.FakeSession(clip)
+    answer = session.ask(
+        "What?", method=None, choices=(), options=None, system=None, on_text=None, progress=None,
+        limits=None,
+    )  # fmt: skip
+    printer = Printer("text", True, Progress(False), live=True)
+    printer.put(Outcome(Question(clip, "What?"), answer=replace(answer, text="")))
+    assert capsys.readouterr().out == f"{NOTHING}\n"

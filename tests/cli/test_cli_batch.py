@@ -45,6 +45,17 @@ def test_batch(run, fake, manifest, tmp_path) -> None:
     assert [e for e in fake.log if e.startswith("open")] == ["open concert.mp4"] * 2
 
 
+def test_batch_tells_of_an_answer_without_a_word(run, fake, clip, tmp_path, monkeypatch) -> None:
+    import fakes
+
+    monkeypatch.setattr(fakes, "TEXT", "")
+    path = clip.with_name("one.jsonl")
+    path.write_text(json.dumps({"id": "a", "clip": clip.name, "question": "What?"}), "utf-8")
+    code, _, err = run("batch", path, "--out", tmp_path / "answers.jsonl")
+    assert code == 0
+    assert "omnidrop: notice: a: The model answered with nothing." in err
+
+
 def test_batch_goes_on_where_it_was(run, fake, manifest, tmp_path) -> None:
     out = tmp_path / "answers.jsonl"
     run("batch", manifest, "--out", out)

@@ -29,6 +29,7 @@ from omnidrop.profiling.result import (
     unique_labels,
 )
 from omnidrop.profiling.survivors import Replay, ReplayedChunk
+from omnidrop.recommended import SAFE
 from omnidrop_cli.options.profile import CompareFlags, labels_of
 
 sys.path.insert(0, str(ROOT))
@@ -125,7 +126,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, fake: Any) -> list[dict[str, Any]]
 def test_the_report_fits(run, measured, clip, monkeypatch, width: int, budgets: str) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("NO_COLOR", "1")
-    code, out, err = run("profile", clip, "--budget", budgets)
+    code, out, err = run("profile", clip, "--budget", budgets, "--method", "omnidrop")
     assert (code, err) == (0, "")
     assert "\x1b" not in out
     assert max(map(cell_len, out.splitlines())) <= width
@@ -169,10 +170,12 @@ def test_runs_are_every_method_at_every_budget(run, measured, clip) -> None:
 def test_labels_tell_runs_apart() -> None:
     drops = CompareFlags(
         budgets=(0.5, 0.2), methods="omnidrop,fastv", presets=["paper-7b-30", "paper-7b-30"]
-    ).drops()
-    assert labels_of(drops) == [
+    ).drops(SAFE)
+    assert labels_of(drops, SAFE) == [
         "omnidrop 0.5", "omnidrop 0.2", "fastv 0.5", "fastv 0.2", "paper-7b-30", "paper-7b-30 (2)",
     ]  # fmt: skip
+    assert labels_of(CompareFlags().drops(SAFE), SAFE) == ["dash 0.5"]
+    assert labels_of(CompareFlags(budgets=(0.2,)).drops(SAFE), SAFE) == ["dash 0.2"]
     assert unique_labels(["none", "a", "none"]) == ["none (2)", "a", "none (3)"]
 
 
@@ -181,14 +184,14 @@ def test_json_is_one_document(run, measured, clip) -> None:
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert found["schema"] == "omnidrop.profile/1"
-    assert [r["label"] for r in found["runs"]] == ["omnidrop 0.3"]
+    assert [r["label"] for r in found["runs"]] == ["omnidrop-auto 0.3"]
 
 
 def test_saved_files(run, measured, clip, tmp_path) -> None:
     words = [w for name in ("p.json", "p.txt", "p.png", "contact.svg")
              for w in ("--save", tmp_path / name)]  # fmt: skip
     words += ["--overlay", tmp_path / "seen.mp4"]
-    code, _, err = run("profile", clip, "--budget", ".5,.2", *words)
+    code, _, err = run("profile", clip, "--method", "omnidrop", "--budget", ".5,.2", *words)
     assert code == 0
     names = {"p.json", "p.txt", "p-stages.png", "p-sweep.png", "seen.mp4"}
     names |= {f"p-{f}-omnidrop-{b}.png" for f in ("heatmap", "contact") for b in ("0.5", "0.2")}
@@ -204,7 +207,7 @@ def test_saved_files(run, measured, clip, tmp_path) -> None:
     assert ElementTree.fromstring(drawn).tag.endswith("svg")
     assert not re.search(r'href="(?!#|data:)', drawn)
     assert "Kept by omnidrop 0.5" in (tmp_path / "p.txt").read_text("utf-8")
-    assert run("profile", clip, "--budget", ".5,.2", *words)[0] == 2
+    assert run("profile", clip, "--method", "omnidrop", "--budget", ".5,.2", *words)[0] == 2
 
 
 def test_the_page_loads_nothing_and_runs_nothing(run, measured, clip, tmp_path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnidrop.recommended import Recommended
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 
 if TYPE_CHECKING:
@@ -27,6 +28,16 @@ _ENCODERS = re.compile(r"(^|\.)(audio_tower|visual)\.")
 def _published(text: TextShape) -> Shapes:
     vision = VisionShape(32, 1280, 3420, 16, 14, 2, 2, 112, (7, 15, 23, 31), text.hidden)
     return Shapes(text, vision, AudioShape(32, 1280, 5120, 20, 128, 200, text.hidden))
+
+
+def _paper(size: str, accuracy: str = "") -> Recommended:
+    """Return the schedule that OmniDrop's paper prints for a model at its main setting, 30 %."""
+    return Recommended(
+        method="omnidrop",
+        budget=0.3,
+        source=f"the paper's schedule (arXiv 2605.14458){accuracy}",
+        presets={0.3: f"paper-{size}-30", 0.2: f"paper-{size}-20"},
+    )
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,19 @@ class QwenOmni:
     )
     #: Parts of a checkpoint that speak.
     unused_weights: tuple[str, ...] = ("talker.", "token2wav.")
+    recommended: Mapping[str, Recommended] = field(
+        default_factory=lambda: {
+            "demo": Recommended(
+                method="omnidrop-auto",
+                budget=0.3,
+                source="measured on AVSynth: 94.8 % right, 96.5 % unpruned",
+            ),
+            "Qwen/Qwen2.5-Omni-3B": _paper("3b"),
+            "Qwen/Qwen2.5-Omni-7B": _paper(
+                "7b", ": WorldSense 46.6, AVUT 64.0; 46.9 and 65.2 unpruned"
+            ),
+        }
+    )
 
     def missing_part(self, config: Mapping[str, Any]) -> str | None:
         thinker = thinker_config(config)
