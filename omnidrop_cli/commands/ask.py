@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omnidrop.begun import Begun, state_folder
-from omnidrop.errors import OmniDropError, printable
+from omnidrop.errors import OmniDropError
 from omnidrop_cli.options.common import (
     AnswerFlags,
     ModelFlags,
     OutputFlags,
     ReadFlags,
-    Report,
     SpanFlags,
 )
 from omnidrop_cli.options.groups import grouped, option
@@ -42,10 +41,14 @@ Examples:
 The last word is the question, unless -q gives questions; then every word is a clip. - reads a
 question, or a list of clips one per line, from stdin.
 
-One answer is written to stdout as it is. Several are shown under their clip and question on a
-terminal, and written as one line each to a pipe: clip, question and answer, separated by tabs, with
-\\n for a line break. A clip that fails does not stop the others; the exit code is then 6. If a clip
-ends the whole process, the next call with several clips leaves it out and goes on.
+One answer is written to stdout as it is. Several are a list on a terminal, and one line each in a
+pipe: clip, question and answer, separated by tabs, with \\n for a line break. A clip that fails
+does not stop the others; the exit code is then 6. If a clip ends the whole process, the next call
+with several clips leaves it out and goes on.
+
+On a terminal a summary follows: how sure the answer is, the moments it came from, what it cost;
+--report full shows all that was measured. Where answers go to a pipe or are JSON, stderr holds
+errors alone, unless --report asks for more; JSON has the notices, such as that a file is cut.
 
 Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS. Those of
 repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET) hold one value per line.
@@ -107,19 +110,21 @@ class Run:
         several_clips: bool,
         fit: FitFlags,
     ) -> None:
+        from omnidrop_cli.files.stderr import Reporter
         from omnidrop_cli.files.stdout import Printer
         from omnidrop_cli.terminal.console import is_terminal
+        from omnidrop_cli.terminal.listing import Listing
         from omnidrop_cli.terminal.progress import Progress
 
         self.questions, self.read, self.drop, self.model = questions, read, drop, model
         self.flags, self.output, self.several_clips = flags, output, several_clips
         self.fit = fit
-        self.terminal = is_terminal(sys.stderr)
-        self.progress = Progress(self.terminal and not output.quiet)
+        self.progress = Progress(is_terminal(sys.stderr) and not output.quiet)
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
-        self.printer = Printer(form, len(questions) == 1, self.progress)
+        listing = Listing([question.text for question in questions])
+        self.printer = Printer(form, len(questions) == 1, self.progress, listing)
+        self.reporter = Reporter(output.report, output.quiet, self.printer, several_clips)
         self.outcomes: list[Outcome] = []
-        self.noticed: set[tuple[Path | None, str]] = set()
 
     def go(self) -> int:
         """Answer every question; return the exit code."""
@@ -154,6 +159,7 @@ class Run:
                 for outcome in answers(left, job):
                     self._take(outcome)
         self.printer.close()
+        self.reporter.close()
         self._save()
         return self._code()
 
@@ -187,47 +193,8 @@ class Run:
         if outcome.problem is not None:
             if not repeated:
                 report(_with_clip(outcome.problem, outcome.question.clip))
-        elif not self.output.quiet:
-            self._show(outcome)
-
-    def _show(self, outcome: Outcome) -> None:
-        """Show the report of an answer on stderr, or at least its notices."""
-        from omnidrop_cli.errors import complain
-
-        answer = outcome.answer
-        assert answer is not None
-        kind = self.output.report
-        if kind is None:
-            kind = Report.none
-            if self.terminal:
-                kind = Report.full if len(self.questions) == 1 else Report.brief
-        notices = self._new_notices(outcome)
-        if kind is Report.none:
-            for notice in notices:
-                complain(notice, "notice")
-            return
-        from omnidrop_cli.terminal.answer import brief, full
-        from omnidrop_cli.terminal.console import terminal
-
-        if kind is Report.brief:
-            terminal().print(brief(answer, notices))
         else:
-            again = self.terminal and self.printer.live and self.printer.form == "text"
-            terminal().print(full(answer, again=again))
-
-    def _new_notices(self, outcome: Outcome) -> list[str]:
-        """Return the notices not shown yet: of the model once, of a clip once per clip."""
-        assert outcome.answer is not None
-        trace, clip = outcome.answer.trace, outcome.question.clip
-        found = []
-        for notice in trace.notices:
-            general = bool(trace.model.get("demo")) and "demo model" in notice
-            key = (None if general else clip, notice)
-            if key not in self.noticed:
-                self.noticed.add(key)
-                named = self.several_clips and not general
-                found.append(f"{printable(clip)}: {notice}" if named else notice)
-        return found
+            self.reporter.show(outcome)
 
     def _save(self) -> None:
         if self.output.save is None:

@@ -73,7 +73,10 @@ def _report(suffix: str, outcomes: list[Outcome], data: str) -> str:
         return "\n".join(texts).strip("\n") + "\n"
     console = recorder(colour=True)
     in_drawing = suffix == ".svg"  # a page has the answer above the drawing
-    drawn = [console.render_lines(_layout(o, in_drawing), pad=False) for o in outcomes]
+    drawn = [
+        console.render_lines(_layout(o, in_drawing, settings=not in_drawing), pad=False)
+        for o in outcomes
+    ]
     if suffix == ".svg":
         return to_svg([line for lines in drawn for line in lines], SAVED_WIDTH, title)
     parts = []
@@ -96,12 +99,12 @@ def page(title: str, parts: list[str], data: str, name: str) -> str:
     )
 
 
-def _layout(outcome: Outcome, with_answer: bool = True) -> Layout:
+def _layout(outcome: Outcome, with_answer: bool = True, settings: bool = False) -> Layout:
     from omnidrop_cli.terminal.answer import failed, full
 
     if outcome.answer is None:
         return failed(outcome)
-    return full(outcome.answer, with_answer=with_answer)
+    return full(outcome.answer, with_answer=with_answer, settings=settings)
 
 
 def _title(outcomes: list[Outcome]) -> str:

@@ -1,0 +1,116 @@
+"""Reports and notices on stderr: how much, for whom.
+
+On a terminal a summary follows the answer. Where answers go to a pipe or are JSON, stderr holds
+errors alone, unless a report is asked for by name; JSON has the notices.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.text import Text
+
+from omnidrop.errors import printable
+from omnidrop_cli.commands.answering import Outcome
+from omnidrop_cli.errors import complain
+from omnidrop_cli.files.stdout import Printer
+from omnidrop_cli.options.common import Report
+from omnidrop_cli.terminal.answer import Layout, brief, full
+from omnidrop_cli.terminal.console import is_terminal, terminal
+
+
+@dataclass
+class Reporter:
+    """Shows the report of each answer as it comes.
+
+    Parameters
+    ----------
+    asked : Report or None
+        What the person asked for.
+    quiet : bool
+        Show nothing.
+    printer : Printer
+        What writes the answers themselves.
+    several_clips : bool
+        Notices name their clip.
+    """
+
+    asked: Report | None
+    quiet: bool
+    printer: Printer
+    several_clips: bool
+    terminal: bool = field(default_factory=lambda: is_terminal(sys.stderr))
+    _noticed: set[tuple[Path | None, str]] = field(default_factory=set)
+    _general: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.printer.listing.sure = self.kind is not Report.none
+
+    @property
+    def kind(self) -> Report:
+        """How much is shown of each answer."""
+        if self.quiet:
+            return Report.none
+        if self.asked is not None:
+            return self.asked
+        return Report.brief if self.terminal and self.printer.on_screen else Report.none
+
+    def show(self, outcome: Outcome) -> None:
+        """Show the report of an answer that was printed, or at least its notices."""
+        answer = outcome.answer
+        if self.quiet or answer is None:
+            return
+        alone, on_screen = self.printer.alone, self.printer.on_screen
+        if self.kind is Report.none:
+            if on_screen:
+                named = f"{printable(outcome.question.clip)}: " if self.several_clips else ""
+                for notice in self._new_notices(outcome):
+                    complain(named + notice, "notice")
+                while self._general:
+                    complain(self._general.pop(), "notice")
+        elif self.kind is not Report.brief:
+            self._print(
+                full(
+                    answer,
+                    with_answer=not on_screen,
+                    again=on_screen and self.terminal,
+                    settings=self.kind is Report.settings,
+                )
+            )
+        elif alone:
+            notices = answer.trace.notices
+            self._print(brief(answer, notices, with_answer=not on_screen))
+        else:
+            self._print(Layout(lambda width, ink: self._row(outcome, width)))
+
+    def close(self) -> None:
+        """Show what is said once, after several answers."""
+        if self.kind is Report.brief and not self.printer.alone:
+            self._print(
+                Layout(lambda width, ink: self.printer.listing.closing(self._general, width))
+            )
+
+    def _row(self, outcome: Outcome, width: int) -> Iterator[Text]:
+        """Yield the answer's row unless stdout shows it, and its notices."""
+        if not self.printer.on_screen:
+            yield from self.printer.listing.rows(outcome, width)
+        yield from self.printer.listing.notices(self._new_notices(outcome), width)
+
+    def _print(self, layout: Layout) -> None:
+        terminal().print(layout)
+
+    def _new_notices(self, outcome: Outcome) -> list[str]:
+        """Return the notices about a clip not shown yet; keep those about the model, once each."""
+        assert outcome.answer is not None
+        trace, clip = outcome.answer.trace, outcome.question.clip
+        found = []
+        for notice in trace.notices:
+            general = bool(trace.model.get("demo")) and "demo model" in notice
+            key = (None if general else clip, notice)
+            if key not in self._noticed:
+                self._noticed.add(key)
+                (self._general if general else found).append(notice)
+        return found

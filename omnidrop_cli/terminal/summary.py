@@ -1,0 +1,166 @@
+"""What follows an answer on a terminal: how far to trust it, and what it cost, in a few lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.text import Text
+
+from omnidrop import format as fmt
+from omnidrop_cli.terminal.sections import field, note
+
+if TYPE_CHECKING:
+    from omnidrop.report.trace import Answer, Trace
+
+#: Lines that an answer of one line and its summary take, unless a single notice needs more.
+LINES = 12
+#: Longer lines are hard to read, however wide the terminal is.
+WIDEST = 100
+#: Most moments named.
+MOMENTS = 4
+#: Below this, the given choices together are a notice: the model would say something else.
+LITTLE = 0.01
+
+
+def summary(
+    answer: Answer, notices: Sequence[str], width: int, *, with_answer: bool = False
+) -> Iterator[Text]:
+    """Yield the summary of an answer.
+
+    Parameters
+    ----------
+    answer : Answer
+    notices : sequence of str
+        Those to show; whole ones, as many as fit into `LINES` and at least one.
+    width : int
+        Cells of the terminal.
+    with_answer : bool
+        Show the answer's text as well: where stdout is not on the same screen.
+    """
+    width = min(width, WIDEST)
+    lines = field("answer", answer.text, width, "bold") if with_answer else []
+    lines += trust(answer, width)
+    lines += field("cost", cost(answer.trace), width)
+    room, left = LINES - 3 - len(lines), list(notices)  # the answer, an empty line, the hint
+    while left:
+        wrapped = field("! notice", left[0], width, "bold")
+        if len(wrapped) > room and len(left) < len(notices):
+            break
+        lines += wrapped
+        room -= len(wrapped)
+        left.pop(0)
+    hint = "more: --report full"
+    if left:
+        hint = f"{len(left)} notice{'s' if len(left) > 1 else ''} and all else: --report full"
+    yield Text()
+    yield from lines
+    yield from note(hint, width)
+
+
+def trust(answer: Answer, width: int, *, whole: bool = False) -> list[Text]:
+    """Return how sure an answer is, what it came from, and what the check against it said.
+
+    Parameters
+    ----------
+    answer : Answer
+    width : int
+    whole : bool
+        For the full report: also say where the probability comes from, and leave out the choices
+        and the moments, which have sections of their own.
+    """
+    lines = sure(answer, width, source=whole)
+    if not whole and answer.choices:
+        lines += choices(answer, width)
+    trace = answer.trace
+    if not whole and trace.moments:
+        spans = [fmt.span(m.start, m.end) for m in trace.moments]
+        more = f" and {len(spans) - MOMENTS} more" if len(spans) > MOMENTS else ""
+        lines += field("came from", ", ".join(spans[:MOMENTS]) + more, width)
+    text = used(trace)
+    if text:
+        lines += field("used", text, width)
+    if answer.unpruned_text is not None:
+        lines += field("check", check(answer), width)
+    return lines
+
+
+def sure(answer: Answer, width: int, *, source: bool = False) -> list[Text]:
+    """Return how sure an answer is, if that is known; with `source`, how that was found."""
+    if answer.probability is None:
+        return []
+    text = fmt.certainty(answer.probability)
+    if source and answer.probability_source:
+        text += f" ({answer.probability_source})"
+    elif not calibrated(answer):
+        text += " (not calibrated)"
+    return field("how sure", text, width, "bold")
+
+
+def calibrated(answer: Answer) -> bool:
+    """Return whether the probability was calibrated on questions with known answers."""
+    return answer.probability_source.startswith("calibrated")
+
+
+def choices(answer: Answer, width: int) -> list[Text]:
+    """Return the choices with their probabilities in at most two lines, and whether any fits."""
+    parts = [f"{c.text} {fmt.percent(c.probability)}" for c in answer.choices]
+    shown = len(parts)
+    while True:
+        more = f" · and {len(parts) - shown} more" if shown < len(parts) else ""
+        lines = field("choices", " · ".join(parts[:shown]) + more, width)
+        if len(lines) <= 2 or shown == 1:
+            break
+        shown -= 1
+    if answer.choice_mass is not None and answer.choice_mass < LITTLE:
+        lines += field("", unfitting(answer), width, "bold")
+    return lines
+
+
+def unfitting(answer: Answer) -> str:
+    """Return the sentence about choices that the model would not have said."""
+    together = fmt.small_share(answer.choice_mass or 0.0)
+    return f"Perhaps none of these fits: together they have {together}."
+
+
+def used(trace: Trace) -> str:
+    """Return what of the clip the model was given; empty if that was not recorded."""
+    given = trace.used
+    if not (given.frames or given.audio_seconds) and trace.av_tokens:
+        return ""
+    frames = f"{fmt.number(given.frames)} frame{'s' if given.frames != 1 else ''} of video"
+    video = frames if given.frames else "no video"
+    audio = f"{fmt.duration(given.audio_seconds)} of audio" if given.audio_seconds else "no audio"
+    return f"{video}, {audio}"
+
+
+def check(answer: Answer) -> str:
+    """Return whether the answer with every token is the same."""
+    unpruned = " ".join((answer.unpruned_text or "").split())
+    if unpruned == " ".join(answer.text.split()):
+        return "same answer with every token: yes"
+    other = f"it is “{unpruned}”" if unpruned else "it is empty"
+    return f"same answer with every token: no, {other}"
+
+
+def cost(trace: Trace) -> str:
+    """Return time to the first token, tokens kept and memory in one line."""
+    parts = [f"first token after {fmt.duration(trace.ttft)}"]
+    if trace.av_tokens:
+        parts.append(f"{kept(trace.realised_budget)} kept")
+    memory = trace.memory
+    if memory.device is not None:
+        parts.append(f"{fmt.size(memory.device)} of device memory")
+    else:
+        parts.append(f"{fmt.size(memory.host)} of memory")
+    return ", ".join(parts)
+
+
+def kept(budget: float) -> str:
+    """Return a realised budget as words: `30 % of tokens`."""
+    if budget >= 0.9995:
+        return "all tokens"
+    return f"{fmt.share(budget, 0 if budget >= 0.0995 else 1)} of tokens"
+
+
+__all__ = ["summary", "trust"]
