@@ -113,7 +113,6 @@ class Run:
         from omnidrop_cli.files.stderr import Reporter
         from omnidrop_cli.files.stdout import Printer
         from omnidrop_cli.terminal.console import is_terminal
-        from omnidrop_cli.terminal.listing import Listing
         from omnidrop_cli.terminal.progress import Progress
 
         self.questions, self.read, self.drop, self.model = questions, read, drop, model
@@ -121,8 +120,8 @@ class Run:
         self.fit = fit
         self.progress = Progress(is_terminal(sys.stderr) and not output.quiet)
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
-        listing = Listing([question.text for question in questions])
-        self.printer = Printer(form, len(questions) == 1, self.progress, listing)
+        texts = tuple(question.text for question in questions)
+        self.printer = Printer(form, len(questions) == 1, self.progress, texts)
         self.reporter = Reporter(output.report, output.quiet, self.printer, several_clips)
         self.outcomes: list[Outcome] = []
 

@@ -10,16 +10,17 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from rich.text import Text
+from typing import TYPE_CHECKING
 
 from omnidrop.errors import printable
 from omnidrop_cli.commands.answering import Outcome
 from omnidrop_cli.errors import complain
 from omnidrop_cli.files.stdout import Printer
 from omnidrop_cli.options.common import Report
-from omnidrop_cli.terminal.answer import Layout, brief, full
 from omnidrop_cli.terminal.console import is_terminal, terminal
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 
 @dataclass
@@ -47,7 +48,7 @@ class Reporter:
     _general: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.printer.listing.sure = self.kind is not Report.none
+        self.printer.sure = self.kind is not Report.none
 
     @property
     def kind(self) -> Report:
@@ -60,38 +61,35 @@ class Reporter:
 
     def show(self, outcome: Outcome) -> None:
         """Show the report of an answer that was printed, or at least its notices."""
-        answer = outcome.answer
+        answer, on_screen = outcome.answer, self.printer.on_screen
         if self.quiet or answer is None:
             return
-        alone, on_screen = self.printer.alone, self.printer.on_screen
         if self.kind is Report.none:
             if on_screen:
-                named = f"{printable(outcome.question.clip)}: " if self.several_clips else ""
-                for notice in self._new_notices(outcome):
-                    complain(named + notice, "notice")
-                while self._general:
-                    complain(self._general.pop(), "notice")
-        elif self.kind is not Report.brief:
-            self._print(
-                full(
-                    answer,
-                    with_answer=not on_screen,
-                    again=on_screen and self.terminal,
-                    settings=self.kind is Report.settings,
-                )
+                self._complain(outcome)
+            return
+        from omnidrop_cli.terminal.answer import Layout, brief, full
+
+        if self.kind is not Report.brief:
+            report = full(
+                answer,
+                with_answer=not on_screen,
+                again=on_screen and self.terminal,
+                settings=self.kind is Report.settings,
             )
-        elif alone:
-            notices = answer.trace.notices
-            self._print(brief(answer, notices, with_answer=not on_screen))
+        elif self.printer.alone:
+            report = brief(answer, with_answer=not on_screen)
         else:
-            self._print(Layout(lambda width, ink: self._row(outcome, width)))
+            report = Layout(lambda width, ink: self._row(outcome, width))
+        terminal().print(report)
 
     def close(self) -> None:
         """Show what is said once, after several answers."""
         if self.kind is Report.brief and not self.printer.alone:
-            self._print(
-                Layout(lambda width, ink: self.printer.listing.closing(self._general, width))
-            )
+            from omnidrop_cli.terminal.answer import Layout
+
+            listing = self.printer.listing
+            terminal().print(Layout(lambda width, ink: listing.closing(self._general, width)))
 
     def _row(self, outcome: Outcome, width: int) -> Iterator[Text]:
         """Yield the answer's row unless stdout shows it, and its notices."""
@@ -99,14 +97,19 @@ class Reporter:
             yield from self.printer.listing.rows(outcome, width)
         yield from self.printer.listing.notices(self._new_notices(outcome), width)
 
-    def _print(self, layout: Layout) -> None:
-        terminal().print(layout)
+    def _complain(self, outcome: Outcome) -> None:
+        """Write the notices of an answer that has no report."""
+        named = f"{printable(outcome.question.clip)}: " if self.several_clips else ""
+        for notice in self._new_notices(outcome):
+            complain(named + notice, "notice")
+        while self._general:
+            complain(self._general.pop(), "notice")
 
     def _new_notices(self, outcome: Outcome) -> list[str]:
         """Return the notices about a clip not shown yet; keep those about the model, once each."""
         assert outcome.answer is not None
         trace, clip = outcome.answer.trace, outcome.question.clip
-        found = []
+        found: list[str] = []
         for notice in trace.notices:
             general = bool(trace.model.get("demo")) and "demo model" in notice
             key = (None if general else clip, notice)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.errors import printable
@@ -49,17 +50,27 @@ class Printer:
         True if one clip and one question were given.
     progress : Progress
         Taken off the screen before anything is written.
-    listing : Listing
-        Lays several answers out on a terminal.
+    questions : tuple of str
+        All that will be asked; their rows are aligned.
+    sure : bool
+        Show how sure each of several answers is.
     """
 
     form: str
     alone: bool
     progress: Progress
-    listing: Listing
+    questions: tuple[str, ...] = ()
+    sure: bool = True
     live: bool = field(default_factory=lambda: is_terminal(sys.stdout))
     _outcomes: list[Outcome] = field(default_factory=list)
     _begun: bool = False
+
+    @cached_property
+    def listing(self) -> Listing:
+        """What lays several answers out."""
+        from omnidrop_cli.terminal.listing import Listing
+
+        return Listing(self.questions, self.sure)
 
     @property
     def on_screen(self) -> bool:

@@ -15,8 +15,8 @@ from rich.text import Text
 from omnidrop import format as fmt
 from omnidrop.errors import printable
 from omnidrop_cli.terminal.console import for_terminal
-from omnidrop_cli.terminal.sections import field, hanging, note
-from omnidrop_cli.terminal.summary import LITTLE, WIDEST, calibrated, kept, unfitting
+from omnidrop_cli.terminal.sections import field, hanging, listed, note
+from omnidrop_cli.terminal.summary import WIDEST, calibrated, kept, memory, unfitting
 
 if TYPE_CHECKING:
     from omnidrop.report.trace import Answer
@@ -66,8 +66,7 @@ class Listing:
         question = " ".join(outcome.question.text.split())
         lay = _stacked if width < NARROW else self._beside
         yield from lay(question, Text(for_terminal(text), style), sure, width)
-        mass = answer.choice_mass if answer is not None else None
-        if self.sure and answer is not None and mass is not None and mass < LITTLE:
+        if self.sure and answer is not None and unfitting(answer):
             yield from self.notices([unfitting(answer)], width)
 
     def notices(self, notices: Sequence[str], width: int) -> Iterator[Text]:
@@ -83,22 +82,17 @@ class Listing:
         if not traces:
             return
         width = min(width, WIDEST)
-        parts = [f"{len(traces)} answer{'s' if len(traces) > 1 else ''}"]
         first = _range([fmt.duration(t.ttft) for t in sorted(traces, key=lambda t: t.ttft)])
-        parts.append(f"first token after {first}")
+        parts = [f"first token after {first}"]
         shares = sorted(t.realised_budget for t in traces if t.av_tokens)
         if shares:
             parts.append(f"{_range([kept(share) for share in shares])} kept")
-        devices = [t.memory.device for t in traces if t.memory.device is not None]
-        if devices:
-            parts.append(f"{fmt.size(max(devices))} of device memory")
-        else:
-            parts.append(f"{fmt.size(max(t.memory.host for t in traces))} of memory")
+        parts.append(memory(traces))
         yield Text()
-        yield from note(", ".join(parts), width)
+        yield from listed("cost", parts, width)
         unsure = [a for a in self._answers if a.probability is not None and not calibrated(a)]
         if unsure:
-            yield from note("How sure is the model's own figure, not calibrated.", width)
+            yield from field("how sure", "the model's own figure, not calibrated", width)
         for notice in notices:
             yield from field("! notice", notice, width, "bold")
         yield from note("more: --report full", width)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
@@ -52,6 +54,26 @@ def field(name: str, value: str, width: int, style: str = "") -> list[Text]:
     """Return `  name    value`, the value wrapped in its own column."""
     head = " " * INDENT + (name.ljust(LABEL) if name else "")
     return hanging(head, Text(printable(" ".join(value.split())), style=style), width, "dim")
+
+
+def listed(
+    name: str, parts: Sequence[str], width: int, separator: str = ", ", style: str = ""
+) -> list[Text]:
+    """Return `  name    part, part`, broken between parts only, as long as each fits a line."""
+    room, rows = width - INDENT - LABEL, [""]
+    for i, part in enumerate(parts):
+        text = printable(" ".join(part.split())) + (separator if i + 1 < len(parts) else "")
+        if rows[-1] and cell_len((rows[-1] + text).rstrip()) > room:
+            rows.append("")
+        rows[-1] += text
+    heads = [name, *[""] * (len(rows) - 1)]
+    return [
+        line
+        for head, row in zip(heads, rows, strict=True)
+        for line in hanging(
+            " " * INDENT + head.ljust(LABEL), Text(row.rstrip(), style=style), width, "dim"
+        )
+    ]
 
 
 def header(answer: Answer, with_answer: bool, width: int) -> list[Text]:

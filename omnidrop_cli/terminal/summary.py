@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from omnidrop import format as fmt
-from omnidrop_cli.terminal.sections import field, note
+from omnidrop_cli.terminal.sections import field, listed, note
 
 if TYPE_CHECKING:
     from omnidrop.report.trace import Answer, Trace
@@ -41,7 +41,7 @@ def summary(
     width = min(width, WIDEST)
     lines = field("answer", answer.text, width, "bold") if with_answer else []
     lines += trust(answer, width)
-    lines += field("cost", cost(answer.trace), width)
+    lines += listed("cost", cost(answer.trace), width)
     room, left = LINES - 3 - len(lines), list(notices)  # the answer, an empty line, the hint
     while left:
         wrapped = field("! notice", left[0], width, "bold")
@@ -75,8 +75,9 @@ def trust(answer: Answer, width: int, *, whole: bool = False) -> list[Text]:
     trace = answer.trace
     if not whole and trace.moments:
         spans = [fmt.span(m.start, m.end) for m in trace.moments]
-        more = f" and {len(spans) - MOMENTS} more" if len(spans) > MOMENTS else ""
-        lines += field("came from", ", ".join(spans[:MOMENTS]) + more, width)
+        if len(spans) > MOMENTS:
+            spans[MOMENTS:] = [f"and {len(spans) - MOMENTS} more"]
+        lines += listed("moments", spans, width)
     text = used(trace)
     if text:
         lines += field("used", text, width)
@@ -107,19 +108,25 @@ def choices(answer: Answer, width: int) -> list[Text]:
     parts = [f"{c.text} {fmt.percent(c.probability)}" for c in answer.choices]
     shown = len(parts)
     while True:
-        more = f" · and {len(parts) - shown} more" if shown < len(parts) else ""
-        lines = field("choices", " · ".join(parts[:shown]) + more, width)
+        more = [f"and {len(parts) - shown} more"] if shown < len(parts) else []
+        lines = listed("choices", parts[:shown] + more, width, " · ")
         if len(lines) <= 2 or shown == 1:
             break
         shown -= 1
-    if answer.choice_mass is not None and answer.choice_mass < LITTLE:
-        lines += field("", unfitting(answer), width, "bold")
-    return lines
+    return lines + doubt(answer, width)
+
+
+def doubt(answer: Answer, width: int) -> list[Text]:
+    """Return the remark that none of the choices may fit, if that is so."""
+    text = unfitting(answer)
+    return field("", text, width, "bold") if text else []
 
 
 def unfitting(answer: Answer) -> str:
-    """Return the sentence about choices that the model would not have said."""
-    together = fmt.small_share(answer.choice_mass or 0.0)
+    """Return a sentence about choices that the model would hardly have said; else nothing."""
+    if answer.choice_mass is None or answer.choice_mass >= LITTLE:
+        return ""
+    together = fmt.small_share(answer.choice_mass)
     return f"Perhaps none of these fits: together they have {together}."
 
 
@@ -143,17 +150,20 @@ def check(answer: Answer) -> str:
     return f"same answer with every token: no, {other}"
 
 
-def cost(trace: Trace) -> str:
-    """Return time to the first token, tokens kept and memory in one line."""
+def cost(trace: Trace) -> list[str]:
+    """Return time to the first token, tokens kept and memory in words."""
     parts = [f"first token after {fmt.duration(trace.ttft)}"]
     if trace.av_tokens:
         parts.append(f"{kept(trace.realised_budget)} kept")
-    memory = trace.memory
-    if memory.device is not None:
-        parts.append(f"{fmt.size(memory.device)} of device memory")
-    else:
-        parts.append(f"{fmt.size(memory.host)} of memory")
-    return ", ".join(parts)
+    return [*parts, memory([trace])]
+
+
+def memory(traces: Sequence[Trace]) -> str:
+    """Return the peak memory of answers: of the GPU if there is one."""
+    devices = [t.memory.device for t in traces if t.memory.device is not None]
+    if devices:
+        return f"{fmt.size(max(devices))} on the GPU"
+    return f"{fmt.size(max(t.memory.host for t in traces))} of memory"
 
 
 def kept(budget: float) -> str:
