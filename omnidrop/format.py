@@ -45,15 +45,6 @@ def certainty(probability: float) -> str:
     return f"{word}, {text}" if text[0] in "ou" else f"{word}, about {text}"
 
 
-def small_share(value: float) -> str:
-    """Return a share of two significant digits, so that a tiny one is not 0: `0.0012 %`."""
-    if value <= 0 or value >= 0.0995 or not math.isfinite(value):
-        return share(value, 0)
-    digits = 1 - math.floor(math.log10(100 * value))
-    text = f"{100 * value:.{max(digits, 0)}f}"
-    return f"{text.rstrip('0').rstrip('.')} %" if digits <= 6 else "under 0.00001 %"
-
-
 def duration(seconds: float) -> str:
     """Return `12 ms`, `1.24 s` or `2 min 03 s`."""
     if not math.isfinite(seconds):

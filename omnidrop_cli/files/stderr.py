@@ -1,7 +1,8 @@
 """Reports and notices on stderr: how much, for whom.
 
 On a terminal a summary follows the answer. Where answers go to a pipe or are JSON, stderr holds
-errors alone, unless a report is asked for by name; JSON has the notices.
+errors alone, unless a report is asked for by name; JSON has the notices. What --check found is
+written to stderr beside answers that are text.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class Reporter:
         if self.kind is Report.none:
             if on_screen:
                 self._complain(outcome)
+            if answer.unpruned_text is not None and self.printer.form == "text":
+                self._complain_check(outcome)
             return
         from omnidrop_cli.terminal.answer import Layout, brief, full
 
@@ -105,13 +108,24 @@ class Reporter:
         while self._general:
             complain(self._general.pop(), "notice")
 
+    def _complain_check(self, outcome: Outcome) -> None:
+        """Write whether the answer with every token is the same."""
+        from omnidrop_cli.terminal.summary import check
+
+        assert outcome.answer is not None
+        asked = outcome.question
+        named = "" if self.printer.alone else f"{printable(asked.clip)}: {asked.text}: "
+        complain(named + check(outcome.answer), "check")
+
     def _new_notices(self, outcome: Outcome) -> list[str]:
         """Return the notices about a clip not shown yet; keep those about the model, once each."""
         assert outcome.answer is not None
+        from omnidrop_cli.terminal.summary import about_model
+
         trace, clip = outcome.answer.trace, outcome.question.clip
         found: list[str] = []
         for notice in trace.notices:
-            general = bool(trace.model.get("demo")) and "demo model" in notice
+            general = about_model(trace, notice)
             key = (None if general else clip, notice)
             if key not in self._noticed:
                 self._noticed.add(key)

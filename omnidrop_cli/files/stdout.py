@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omnidrop.errors import printable
 from omnidrop.files import to_json
 from omnidrop_cli.commands.answering import Outcome, Question
-from omnidrop_cli.terminal.console import for_terminal, is_terminal
+from omnidrop_cli.terminal.console import NOTHING, for_terminal, is_terminal
 from omnidrop_cli.terminal.progress import Progress
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Printer:
             self._list(outcome)
         elif self.form == "text" and answer is not None:
             if self.live:
-                print(for_terminal(answer.text), flush=True)
+                print(for_terminal(answer.text) if answer.text.strip() else NOTHING, flush=True)
             elif self.alone:
                 print(answer.text, flush=True)
             else:

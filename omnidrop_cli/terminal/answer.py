@@ -16,7 +16,7 @@ from rich.text import Text
 from omnidrop.errors import printable
 from omnidrop_cli.terminal import layer_charts, sections
 from omnidrop_cli.terminal.glyphs import Ink
-from omnidrop_cli.terminal.summary import doubt, summary, sure, trust
+from omnidrop_cli.terminal.summary import summary, sure, trust
 
 if TYPE_CHECKING:
     from omnidrop.report.trace import Answer, Trace
@@ -98,7 +98,6 @@ def _full(
     if answer.choices:
         yield Text()
         yield from sections.choices(answer, width, ink)
-        yield from doubt(answer, width)
     if width >= WIDE:
         yield from _wide(trace, width, ink)
     else:

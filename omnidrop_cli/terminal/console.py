@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 SAVED_WIDTH = 150
 NARROWEST = 40
 
+#: Shown on a terminal in place of an answer without a word; a pipe gets what the model said.
+NOTHING = "(nothing)"
+
 #: For streams that are not UTF-8; every replacement is as wide as what it replaces.
 ASCII = str.maketrans(
     "█▓▒░▉▊▋▌▍▎▏▁▂▃▄▅▆▇─━·→×–—…╵■“”",

@@ -14,9 +14,9 @@ from rich.text import Text
 
 from omnidrop import format as fmt
 from omnidrop.errors import printable
-from omnidrop_cli.terminal.console import for_terminal
+from omnidrop_cli.terminal.console import NOTHING, for_terminal
 from omnidrop_cli.terminal.sections import field, hanging, listed, note
-from omnidrop_cli.terminal.summary import WIDEST, calibrated, kept, memory, unfitting
+from omnidrop_cli.terminal.summary import WIDEST, calibrated, check, kept, memory
 
 if TYPE_CHECKING:
     from omnidrop.report.trace import Answer
@@ -57,6 +57,8 @@ class Listing:
             yield from hanging("", Text(printable(clip), style="bold"), width)
         answer = outcome.answer
         text, style = ("no answer", "dim") if answer is None else (answer.text, "bold")
+        if answer is not None and not text.strip():
+            text, style = NOTHING, "dim"
         sure = ""
         if answer is not None:
             self._answers.append(answer)
@@ -66,8 +68,8 @@ class Listing:
         question = " ".join(outcome.question.text.split())
         lay = _stacked if width < NARROW else self._beside
         yield from lay(question, Text(for_terminal(text), style), sure, width)
-        if self.sure and answer is not None and unfitting(answer):
-            yield from self.notices([unfitting(answer)], width)
+        if self.sure and answer is not None and answer.unpruned_text is not None:
+            yield from hanging(" " * 2 * INDENT, Text(printable(check(answer))), width)
 
     def notices(self, notices: Sequence[str], width: int) -> Iterator[Text]:
         """Yield notices as they stand below a row."""

@@ -90,6 +90,9 @@ def header(answer: Answer, with_answer: bool, width: int) -> list[Text]:
     preset = trace.method.get("preset")
     asked = f"{name}{f' {preset}' if preset else ''} · budget {_budget(trace.asked_budget)} asked"
     lines += field("method", f"{asked} → {_budget(trace.realised_budget)} realised", width, "bold")
+    source = (trace.method.get("default") or {}).get("source")
+    if source:
+        lines += field("chosen by", f"the model's default: {source}", width)
     for notice in trace.notices:
         lines += field("! notice", notice, width, "bold")
     return lines

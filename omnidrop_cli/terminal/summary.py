@@ -19,8 +19,8 @@ LINES = 12
 WIDEST = 100
 #: Most moments named.
 MOMENTS = 4
-#: Below this, the given choices together are a notice: the model would say something else.
-LITTLE = 0.01
+#: Lines that notices may take even where that is more than `LINES` in all.
+NOTICES = 3
 
 
 def summary(
@@ -42,7 +42,8 @@ def summary(
     lines = field("answer", answer.text, width, "bold") if with_answer else []
     lines += trust(answer, width)
     lines += listed("cost", cost(answer.trace), width)
-    room, left = LINES - 3 - len(lines), list(notices)  # the answer, an empty line, the hint
+    room = max(LINES - 3 - len(lines), NOTICES)  # less the answer, an empty line and the hint
+    left = in_order(answer, notices)
     while left:
         wrapped = field("! notice", left[0], width, "bold")
         if len(wrapped) > room and len(left) < len(notices):
@@ -56,6 +57,16 @@ def summary(
     yield Text()
     yield from lines
     yield from note(hint, width)
+
+
+def about_model(trace: Trace, notice: str) -> bool:
+    """Return whether a notice is about the model, whatever the question and the clip."""
+    return bool(trace.model.get("demo")) and "demo model" in notice
+
+
+def in_order(answer: Answer, notices: Sequence[str]) -> list[str]:
+    """Return notices with those about the model last."""
+    return sorted(notices, key=lambda notice: about_model(answer.trace, notice))
 
 
 def trust(answer: Answer, width: int, *, whole: bool = False) -> list[Text]:
@@ -104,7 +115,7 @@ def calibrated(answer: Answer) -> bool:
 
 
 def choices(answer: Answer, width: int) -> list[Text]:
-    """Return the choices with their probabilities in at most two lines, and whether any fits."""
+    """Return the choices with their probabilities in at most two lines."""
     parts = [f"{c.text} {fmt.percent(c.probability)}" for c in answer.choices]
     shown = len(parts)
     while True:
@@ -113,21 +124,7 @@ def choices(answer: Answer, width: int) -> list[Text]:
         if len(lines) <= 2 or shown == 1:
             break
         shown -= 1
-    return lines + doubt(answer, width)
-
-
-def doubt(answer: Answer, width: int) -> list[Text]:
-    """Return the remark that none of the choices may fit, if that is so."""
-    text = unfitting(answer)
-    return field("", text, width, "bold") if text else []
-
-
-def unfitting(answer: Answer) -> str:
-    """Return a sentence about choices that the model would hardly have said; else nothing."""
-    if answer.choice_mass is None or answer.choice_mass >= LITTLE:
-        return ""
-    together = fmt.small_share(answer.choice_mass)
-    return f"Perhaps none of these fits: together they have {together}."
+    return lines
 
 
 def used(trace: Trace) -> str:

@@ -11,12 +11,15 @@ import pytest
 from rich.cells import cell_len
 from test_cli_report import answer, lines
 
-from omnidrop import format as fmt
 from omnidrop.report.trace import Answer, Choice, Moment, Used
 from omnidrop_cli.commands.answering import Outcome, Question
+from omnidrop_cli.files.stderr import Reporter
+from omnidrop_cli.files.stdout import Printer
+from omnidrop_cli.options.common import Report
 from omnidrop_cli.terminal import answer as views
 from omnidrop_cli.terminal import glyphs
 from omnidrop_cli.terminal.listing import Listing
+from omnidrop_cli.terminal.progress import Progress
 
 CALIBRATED = "calibrated on 600 questions of AVSynth"
 NASTY = "\x1b[2J\x1b]0;title\x07[red]\r"
@@ -58,6 +61,13 @@ def test_the_summary_at_80_columns() -> None:
     ]
 
 
+def test_notices_about_the_answer_come_before_those_about_the_model() -> None:
+    demo = "This is the demo model: it knows only instruments. " * 3
+    given = with_trace(full_answer(), notices=(demo, "None fits."), model={"demo": True})
+    found = [line for line in lines(views.brief(given), 80) if "! notice" in line]
+    assert found[0] == "  ! notice  None fits."
+
+
 def test_nothing_is_made_up_where_nothing_is_known() -> None:
     bare = with_trace(answer(), moments=(), used=Used())
     assert lines(views.brief(bare), 80) == [
@@ -76,7 +86,6 @@ def test_nothing_is_made_up_where_nothing_is_known() -> None:
         ({"probability": 0.31}, "how sure  hardly, about 31 %"),
         ({"probability": 1.0}, "how sure  very, over 99 %"),
         ({"probability": 0.0}, "how sure  hardly, under 1 %"),
-        ({"choice_mass": 1e-5}, "Perhaps none of these fits: together they have 0.001 %."),
         ({"unpruned_text": "violin"}, "same answer with every token: no, it is “violin”"),
         ({"unpruned_text": ""}, "same answer with every token: no, it is empty"),
     ],
@@ -114,9 +123,9 @@ def test_it_fits_a_small_screen(count, width) -> None:
     )
     many = tuple(Choice(f"choice number {i}", 1 / 30, -3.0) for i in range(30))
     moments = tuple(Moment(10.0 * i, 10.0 * i + 2, 0.05) for i in range(20))
-    given = full_answer(choices=many, choice_mass=1e-6)
+    given = full_answer(choices=many)
     found = lines(views.brief(with_trace(given, notices=notices, moments=moments)), width)
-    assert len(found) + 1 <= 12 + (count > 0)  # the answer's own line is one
+    assert len(found) + 1 <= (12 if count == 0 else 14)  # the answer's own line is one
     shown = sum("! notice" in line for line in found)
     assert shown == count or f"{count - shown} notice" in found[-1]
     assert shown >= min(count, 1)
@@ -204,7 +213,7 @@ concert.mp4
 
 other.mp4
   What?                                 → 音楽                    over 99 % sure
-    ! Perhaps none of these fits: together they have 0.02 %.
+    same answer with every token: no, it is “ピアノ”
 """
 
 
@@ -223,7 +232,7 @@ def outcomes() -> list[Outcome]:
         one("concert.mp4", "What instrument plays first?", "piano", 0.923),
         one("concert.mp4", long, several, 0.61),
         one("concert.mp4", "What?", None),
-        one("other.mp4", "What?", "音楽", 0.999, choice_mass=0.0002),
+        one("other.mp4", "What?", "音楽", 0.999, unpruned_text="ピアノ"),
     ]
 
 
@@ -274,30 +283,14 @@ def test_a_list_ends_with_what_it_cost() -> None:
 
 
 def test_the_full_report_says_more() -> None:
-    text = "\n".join(lines(views.full(full_answer(choice_mass=1e-5), again=True), 80))
+    text = "\n".join(lines(views.full(full_answer(), again=True), 80))
     for part in (f"very, about 92 % ({CALIBRATED})", "Moments that the answer came from", "71.0 %",
-                 "same answer with every token: yes", "together they have 0.001 %",
+                 "same answer with every token: yes",
                  "budget: share of", "prefill: reading", "KV cache: what"):  # fmt: skip
         assert part in " ".join(text.split())
     assert "Settings" not in text
     empty = with_trace(full_answer(), moments=())
     assert "Moments" not in "\n".join(lines(views.full(empty), 80))
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.0, "0 %"),
-        (1e-12, "under 0.00001 %"),
-        (1e-5, "0.001 %"),
-        (0.000123, "0.012 %"),
-        (0.005, "0.5 %"),
-        (0.05, "5 %"),
-        (0.5, "50 %"),
-    ],
-)
-def test_small_shares(value, text) -> None:
-    assert fmt.small_share(value) == text
 
 
 def test_saved_reports_hold_no_settings_and_the_answer(run, fake, clip, tmp_path) -> None:
@@ -308,3 +301,37 @@ def test_saved_reports_hold_no_settings_and_the_answer(run, fake, clip, tmp_path
         assert "max_new_tokens" not in text
         assert "KV cache" in text
         assert fakes.TEXT in text
+
+
+def reported(capsys, kind: Report | None, form: str, *, quiet: bool = False, several: bool = False):
+    """Return what stderr gets for a checked answer whose stdout is a pipe."""
+    questions = ("What?", "Who?")[: 1 + several]
+    printer = Printer(form, not several, Progress(False), questions, live=False)
+    reporter = Reporter(kind, quiet, printer, several_clips=False)
+    for text in questions:
+        reporter.show(Outcome(Question(Path("a.mp4"), text), answer=full_answer(question=text)))
+    reporter.close()
+    return capsys.readouterr().err
+
+
+def test_the_check_was_asked_for_so_it_is_said_even_in_a_pipe(capsys) -> None:
+    said = "same answer with every token: yes"
+    assert reported(capsys, None, "text") == f"omnidrop: check: {said}\n"
+    assert f"a.mp4: Who?: {said}" in reported(capsys, None, "text", several=True)
+    assert reported(capsys, None, "json") == ""
+    assert reported(capsys, None, "text", quiet=True) == ""
+    assert said in reported(capsys, Report.brief, "json")
+
+
+def test_a_list_on_stderr_beside_json(capsys) -> None:
+    found = reported(capsys, Report.brief, "json", several=True).splitlines()
+    assert found[0] == "a.mp4"
+    assert found[1].split() == ["What?", "→", "piano", "92", "%", "sure"]
+    assert sum("The file ends" in line for line in found) == 1
+    assert found[-1] == "  more: --report full"
+
+
+def test_an_answer_without_a_word(capsys) -> None:
+    printer = Printer("text", True, Progress(False), ("What?",), live=True)
+    printer.put(Outcome(Question(Path("a.mp4"), "What?"), answer=full_answer(text=" ")))
+    assert capsys.readouterr().out == "(nothing)\n"
