@@ -188,12 +188,10 @@ class Run:
             raise outcome.problem
         repeated = any(o.problem is outcome.problem for o in self.outcomes)
         self.outcomes.append(outcome)
+        if outcome.problem is not None and not repeated:
+            report(_with_clip(outcome.problem, outcome.question.clip))
         self.printer.put(outcome)
-        if outcome.problem is not None:
-            if not repeated:
-                report(_with_clip(outcome.problem, outcome.question.clip))
-        else:
-            self.reporter.show(outcome)
+        self.reporter.show(outcome)
 
     def _save(self) -> None:
         if self.output.save is None:

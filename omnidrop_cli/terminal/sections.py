@@ -194,12 +194,12 @@ def moments(trace: Trace, width: int, ink: Ink) -> list[Text]:
         return []
     lines = [title("Moments that the answer came from", width)]
     room = max(len(fmt.span(m.start, m.end)) for m in trace.moments)
-    most = max(m.share for m in trace.moments) or 1.0
     for moment in trace.moments:
         line = Text(" " * INDENT)
         line.append(f"{fmt.span(moment.start, moment.end):<{room}}")
         line.append(f"{fmt.share(moment.share):>9}  ")
-        line.append_text(bar(moment.share / most, max(width - line.cell_len, 4), ink, RELEVANCE))
+        space = max(width - line.cell_len, 4)
+        line.append_text(bar(moment.share, space, ink, RELEVANCE, track=True))
         lines.append(line)
     return lines
 
