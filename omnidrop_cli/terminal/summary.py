@@ -102,6 +102,8 @@ def sure(answer: Answer, width: int, *, source: bool = False) -> list[Text]:
     if answer.probability is None:
         return []
     text = fmt.certainty(answer.probability)
+    if answer.choices:
+        text += " among the choices"
     if source and answer.probability_source:
         text += f" ({answer.probability_source})"
     elif not calibrated(answer):

@@ -50,7 +50,7 @@ def with_trace(given: Answer, **changes) -> Answer:
 def test_the_summary_at_80_columns() -> None:
     assert lines(views.brief(full_answer()), 80) == [
         "",
-        "  how sure  very, about 92 %",
+        "  how sure  very, about 92 % among the choices",
         "  choices   piano 92 % · violin 5 % · drums 2 %",
         "  moments   0:22–0:30, 0:04–0:06",
         "  used      120 frames of video, 60.0 s of audio",
@@ -80,12 +80,15 @@ def test_nothing_is_made_up_where_nothing_is_known() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"probability_source": "the model's own"}, "how sure  very, about 92 % (not calibrated)"),
-        ({"probability": 0.75}, "how sure  fairly, about 75 %"),
-        ({"probability": 0.6}, "how sure  not very, about 60 %"),
-        ({"probability": 0.31}, "how sure  hardly, about 31 %"),
-        ({"probability": 1.0}, "how sure  very, over 99 %"),
-        ({"probability": 0.0}, "how sure  hardly, under 1 %"),
+        (
+            {"probability_source": "the model's own"},
+            "how sure  very, about 92 % among the choices (not calibrated)",
+        ),
+        ({"probability": 0.75}, "how sure  fairly, about 75 % among the choices"),
+        ({"probability": 0.6}, "how sure  not very, about 60 % among the choices"),
+        ({"probability": 0.31}, "how sure  hardly, about 31 % among the choices"),
+        ({"probability": 1.0}, "how sure  very, over 99 % among the choices"),
+        ({"probability": 0.0}, "how sure  hardly, under 1 % among the choices"),
         ({"unpruned_text": "violin"}, "same answer with every token: no, it is “violin”"),
         ({"unpruned_text": ""}, "same answer with every token: no, it is empty"),
     ],
@@ -284,9 +287,15 @@ def test_a_list_ends_with_what_it_cost() -> None:
 
 def test_the_full_report_says_more() -> None:
     text = "\n".join(lines(views.full(full_answer(), again=True), 80))
-    for part in (f"very, about 92 % ({CALIBRATED})", "Moments that the answer came from", "71.0 %",
-                 "same answer with every token: yes",
-                 "budget: share of", "prefill: reading", "KV cache: what"):  # fmt: skip
+    for part in (
+        f"very, about 92 % among the choices ({CALIBRATED})",
+        "Moments that the answer came from",
+        "71.0 %",
+        "same answer with every token: yes",
+        "budget: share of",
+        "prefill: reading",
+        "KV cache: what",
+    ):
         assert part in " ".join(text.split())
     assert "Settings" not in text
     empty = with_trace(full_answer(), moments=())
