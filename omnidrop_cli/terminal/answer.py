@@ -19,7 +19,7 @@ from omnidrop_cli.terminal.glyphs import Ink
 from omnidrop_cli.terminal.summary import summary, sure, trust
 
 if TYPE_CHECKING:
-    from omnidrop.report.trace import Answer, Trace
+    from omnidrop.report.trace import Answer
     from omnidrop_cli.commands.answering import Outcome
 
 WIDE = 140
@@ -91,7 +91,6 @@ def failed(outcome: Outcome) -> Layout:
 def _full(
     answer: Answer, with_answer: bool, settings: bool, width: int, ink: Ink
 ) -> Iterator[Text]:
-    trace = answer.trace
     yield Text()
     yield from sections.header(answer, with_answer, width)
     yield from trust(answer, width, whole=True)
@@ -99,9 +98,9 @@ def _full(
         yield Text()
         yield from sections.choices(answer, width, ink)
     if width >= WIDE:
-        yield from _wide(trace, width, ink)
+        yield from _wide(answer, width, ink)
     else:
-        yield from _stacked(trace, width, ink)
+        yield from _stacked(answer, width, ink)
     if settings:
         yield Text()
         yield from sections.settings(answer, width)
@@ -109,21 +108,23 @@ def _full(
     yield from sections.words(width)
 
 
-def _stacked(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
+def _stacked(answer: Answer, width: int, ink: Ink) -> Iterator[Text]:
+    trace = answer.trace
     rows = layer_charts.layer_bins(trace)
     yield from _column(
         (
             layer_charts.layers(trace, rows, width, ink),
             sections.shares(trace, width),
             layer_charts.heatmap(trace, rows, width, ink),
-            sections.moments(trace, width, ink),
+            sections.moments(answer, width, ink),
             sections.stages(trace, width, ink),
             sections.cost(trace, width, ink),
         )
     )
 
 
-def _wide(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
+def _wide(answer: Answer, width: int, ink: Ink) -> Iterator[Text]:
+    trace = answer.trace
     rows = layer_charts.layer_bins(trace)
     left = (width - GAP) // 2
     right = width - GAP - left
@@ -135,7 +136,7 @@ def _wide(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
         ),
         (
             layer_charts.heatmap(trace, rows, right, ink),
-            sections.moments(trace, right, ink),
+            sections.moments(answer, right, ink),
             sections.cost(trace, right, ink),
         ),
     )

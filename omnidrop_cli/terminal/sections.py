@@ -188,19 +188,26 @@ def shares(trace: Trace, width: int) -> list[Text]:
     return [*lines, line]
 
 
-def moments(trace: Trace, width: int, ink: Ink) -> list[Text]:
+def moments(answer: Answer, width: int, ink: Ink) -> list[Text]:
     """Return the moments that the answer came from, as far as they are known."""
-    if not trace.moments:
+    found = answer.trace.moments
+    if not found:
         return []
     lines = [title("Moments that the answer came from", width)]
-    room = max(len(fmt.span(m.start, m.end)) for m in trace.moments)
-    for moment in trace.moments:
+    room = max(len(fmt.span(m.start, m.end)) for m in found)
+    for moment in found:
         line = Text(" " * INDENT)
         line.append(f"{fmt.span(moment.start, moment.end):<{room}}")
         line.append(f"{fmt.share(moment.share):>9}  ")
         space = max(width - line.cell_len, 4)
         line.append_text(bar(moment.share, space, ink, RELEVANCE, track=True))
         lines.append(line)
+    for out in answer.left_out:
+        span = fmt.span(out.moment.start, out.moment.end)
+        change = "another answer" if out.changed else "the same answer"
+        odds = f"{fmt.share(out.whole)} with it and {fmt.share(out.probability)} without"
+        text = f"without {span}: {change}, {printable(' '.join(out.text.split())) or 'empty'}"
+        lines += note(f"{text} (the first answer's probability: {odds})", width)
     return lines
 
 

@@ -89,6 +89,8 @@ def trust(answer: Answer, width: int, *, whole: bool = False) -> list[Text]:
         if len(spans) > MOMENTS:
             spans[MOMENTS:] = [f"and {len(spans) - MOMENTS} more"]
         lines += listed("moments", spans, width)
+    if answer.left_out:
+        lines += field("proof", proof(answer), width)
     text = used(trace)
     if text:
         lines += field("used", text, width)
@@ -138,6 +140,19 @@ def used(trace: Trace) -> str:
     video = frames if given.frames else "no video"
     audio = f"{fmt.duration(given.audio_seconds)} of audio" if given.audio_seconds else "no audio"
     return f"{video}, {audio}"
+
+
+def proof(answer: Answer) -> str:
+    """Return which moment the answer hangs on, found by leaving each out."""
+    found = answer.hangs_on
+    if found is None:
+        one = len(answer.left_out) == 1
+        return f"the answer does not hang on {'this moment' if one else 'one of these moments'}"
+    without = f"without {fmt.span(found.moment.start, found.moment.end)} the answer is"
+    if found.changed:
+        other = " ".join(found.text.split())
+        return f"{without} “{other}”" if other else f"{without} empty"
+    return f"{without} the same and {fmt.percent(found.probability / found.whole)} as probable"
 
 
 def check(answer: Answer) -> str:

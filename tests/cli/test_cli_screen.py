@@ -11,7 +11,7 @@ import pytest
 from rich.cells import cell_len
 from test_cli_report import answer, lines
 
-from omnidrop.report.trace import Answer, Choice, Moment, Used
+from omnidrop.report.trace import Answer, Choice, LeftOut, Moment, Used
 from omnidrop_cli.commands.answering import Outcome, Question
 from omnidrop_cli.files.stderr import Reporter
 from omnidrop_cli.files.stdout import Printer
@@ -95,6 +95,31 @@ def test_nothing_is_made_up_where_nothing_is_known() -> None:
 )
 def test_what_it_says(given, said) -> None:
     assert any(line.endswith(said) for line in lines(views.brief(full_answer(**given)), 80))
+
+
+def left_out(start: float, text: str, changed: bool, probability: float) -> LeftOut:
+    return LeftOut(Moment(start, start + 2, 0.1), text, changed, probability, 0.9)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ((left_out(4, "violin", True, 0.1), left_out(8, "piano", False, 0.8)),
+         "without 0:04–0:06 the answer is “violin”"),
+        ((left_out(4, "piano", False, 0.09),),
+         "without 0:04–0:06 the answer is the same and 10 % as probable"),
+        ((left_out(4, "", True, 0.1),), "without 0:04–0:06 the answer is empty"),
+        ((left_out(4, "piano", False, 0.8),), "the answer does not hang on this moment"),
+        ((left_out(4, "piano", False, 0.8),) * 2,
+         "the answer does not hang on one of these moments"),
+    ],
+)  # fmt: skip
+def test_what_leaving_moments_out_showed(found, said) -> None:
+    given = full_answer(left_out=found)
+    assert f"  proof     {said}" in lines(views.brief(given), 80)
+    whole = lines(views.full(given), 80)
+    assert f"  proof     {said}" in whole
+    assert sum(line.startswith("  without 0:0") for line in whole) == len(found)
 
 
 @pytest.mark.parametrize(
