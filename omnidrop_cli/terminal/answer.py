@@ -19,7 +19,7 @@ from omnidrop_cli.terminal.glyphs import Ink
 from omnidrop_cli.terminal.summary import summary, sure, trust
 
 if TYPE_CHECKING:
-    from omnidrop.report.trace import Answer
+    from omnidrop.report.trace import Answer, Trace
     from omnidrop_cli.commands.answering import Outcome
 
 WIDE = 140
@@ -97,10 +97,11 @@ def _full(
     if answer.choices:
         yield Text()
         yield from sections.choices(answer, width, ink)
+    yield from _column([sections.moments(answer, width, ink)])
     if width >= WIDE:
-        yield from _wide(answer, width, ink)
+        yield from _wide(answer.trace, width, ink)
     else:
-        yield from _stacked(answer, width, ink)
+        yield from _stacked(answer.trace, width, ink)
     if settings:
         yield Text()
         yield from sections.settings(answer, width)
@@ -108,23 +109,20 @@ def _full(
     yield from sections.words(width)
 
 
-def _stacked(answer: Answer, width: int, ink: Ink) -> Iterator[Text]:
-    trace = answer.trace
+def _stacked(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
     rows = layer_charts.layer_bins(trace)
     yield from _column(
         (
             layer_charts.layers(trace, rows, width, ink),
             sections.shares(trace, width),
             layer_charts.heatmap(trace, rows, width, ink),
-            sections.moments(answer, width, ink),
             sections.stages(trace, width, ink),
             sections.cost(trace, width, ink),
         )
     )
 
 
-def _wide(answer: Answer, width: int, ink: Ink) -> Iterator[Text]:
-    trace = answer.trace
+def _wide(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
     rows = layer_charts.layer_bins(trace)
     left = (width - GAP) // 2
     right = width - GAP - left
@@ -136,7 +134,6 @@ def _wide(answer: Answer, width: int, ink: Ink) -> Iterator[Text]:
         ),
         (
             layer_charts.heatmap(trace, rows, right, ink),
-            sections.moments(answer, right, ink),
             sections.cost(trace, right, ink),
         ),
     )
