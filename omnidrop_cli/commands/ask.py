@@ -118,11 +118,14 @@ class Run:
         self.questions, self.read, self.drop, self.model = questions, read, drop, model
         self.flags, self.output, self.several_clips = flags, output, several_clips
         self.fit = fit
-        self.progress = Progress(is_terminal(sys.stderr) and not output.quiet)
+        self.terminal = is_terminal(sys.stderr)
+        self.progress = Progress(self.terminal and not output.quiet)
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
         texts = tuple(question.text for question in questions)
         self.printer = Printer(form, len(questions) == 1, self.progress, texts)
-        self.reporter = Reporter(output.report, output.quiet, self.printer, several_clips)
+        self.reporter = Reporter(
+            output.report, output.quiet, self.printer, several_clips, self.terminal
+        )
         self.outcomes: list[Outcome] = []
 
     def go(self) -> int:

@@ -7,7 +7,6 @@ written to stderr beside answers that are text.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from omnidrop_cli.commands.answering import Outcome
 from omnidrop_cli.errors import complain
 from omnidrop_cli.files.stdout import Printer
 from omnidrop_cli.options.common import Report
-from omnidrop_cli.terminal.console import is_terminal, terminal
+from omnidrop_cli.terminal.console import terminal
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -38,13 +37,15 @@ class Reporter:
         What writes the answers themselves.
     several_clips : bool
         Notices name their clip.
+    terminal : bool
+        Whether stderr is a terminal.
     """
 
     asked: Report | None
     quiet: bool
     printer: Printer
     several_clips: bool
-    terminal: bool = field(default_factory=lambda: is_terminal(sys.stderr))
+    terminal: bool = False
     _noticed: set[tuple[Path | None, str]] = field(default_factory=set)
     _general: list[str] = field(default_factory=list)
 
