@@ -19,6 +19,10 @@ LINES = 12
 WIDEST = 100
 #: Most moments named.
 MOMENTS = 4
+#: How a notice begins where the choices together are too improbable for one to be right.
+UNFITTING = "None of the choices fits"
+#: How a notice begins that repeats what `Answer.left_out` holds.
+PROVEN = "Evidence: "
 #: Lines that notices may take even where that is more than `LINES` in all.
 NOTICES = 3
 
@@ -43,14 +47,14 @@ def summary(
     lines += trust(answer, width)
     lines += listed("cost", cost(answer.trace), width)
     room = max(LINES - 3 - len(lines), NOTICES)  # less the answer, an empty line and the hint
-    left = in_order(answer, notices)
+    left = notices = in_order(answer, notices)
     while left:
         wrapped = field("! notice", left[0], width, "bold")
         if len(wrapped) > room and len(left) < len(notices):
             break
         lines += wrapped
         room -= len(wrapped)
-        left.pop(0)
+        left = left[1:]
     hint = "more: --report full"
     if left:
         hint = f"{len(left)} notice{'s' if len(left) > 1 else ''} and all else: --report full"
@@ -65,8 +69,9 @@ def about_model(trace: Trace, notice: str) -> bool:
 
 
 def in_order(answer: Answer, notices: Sequence[str]) -> list[str]:
-    """Return notices with those about the model last."""
-    return sorted(notices, key=lambda notice: about_model(answer.trace, notice))
+    """Return the notices that no other line repeats, those about the model last."""
+    new = [n for n in notices if not (answer.left_out and n.startswith(PROVEN))]
+    return sorted(new, key=lambda notice: about_model(answer.trace, notice))
 
 
 def trust(answer: Answer, width: int, *, whole: bool = False) -> list[Text]:
@@ -104,6 +109,8 @@ def sure(answer: Answer, width: int, *, source: bool = False) -> list[Text]:
     if answer.probability is None:
         return []
     text = fmt.certainty(answer.probability)
+    if unfitting(answer):
+        return field("how sure", "hardly: none of the choices fits", width, "bold")
     if answer.choices:
         text += " among the choices"
     if source and answer.probability_source:
@@ -111,6 +118,11 @@ def sure(answer: Answer, width: int, *, source: bool = False) -> list[Text]:
     elif not calibrated(answer):
         text += " (not calibrated)"
     return field("how sure", text, width, "bold")
+
+
+def unfitting(answer: Answer) -> bool:
+    """Return whether a notice says that the model would have given none of the choices."""
+    return any(notice.startswith(UNFITTING) for notice in answer.trace.notices)
 
 
 def calibrated(answer: Answer) -> bool:

@@ -68,6 +68,27 @@ def test_notices_about_the_answer_come_before_those_about_the_model() -> None:
     assert found[0] == "  ! notice  None fits."
 
 
+NONE_FITS = "None of the choices fits: together they have 0.001 % of the probability."
+
+
+def test_choices_that_do_not_fit_are_not_called_sure() -> None:
+    given = with_trace(full_answer(), notices=(NONE_FITS,))
+    found = lines(views.brief(given), 80)
+    assert "  how sure  hardly: none of the choices fits" in found
+    assert not any("very, " in line for line in found)
+    assert "together they have 0.001 %" in " ".join(" ".join(found).split())
+    row = Outcome(Question(Path("a.mp4"), "Who?"), answer=given)
+    view = views.Layout(lambda width, ink: Listing(("Who?",)).rows(row, width))
+    assert lines(view, 80)[1].split() == ["Who?", "→", "piano", "none", "fits"]
+
+
+def test_a_proof_is_told_once() -> None:
+    notice = "Evidence: without 0:04–0:06 the answer is 'violin', so it hangs on that moment."
+    given = with_trace(full_answer(left_out=(left_out(4, "violin", True, 0.1),)), notices=(notice,))
+    assert "Evidence" not in "\n".join(lines(views.brief(given), 80))
+    assert "Evidence" in "\n".join(lines(views.brief(replace(given, left_out=())), 80))
+
+
 def test_nothing_is_made_up_where_nothing_is_known() -> None:
     bare = with_trace(answer(), moments=(), used=Used())
     assert lines(views.brief(bare), 80) == [
