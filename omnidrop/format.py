@@ -30,6 +30,21 @@ def share(value: float | None, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
+def percent(value: float) -> str:
+    """Return a probability in whole percent, `92 %`; `over 99 %` and `under 1 %` at the ends."""
+    if value >= 0.995:
+        return "over 99 %"
+    return "under 1 %" if value < 0.005 else share(value, 0)
+
+
+def certainty(probability: float) -> str:
+    """Return how sure an answer of this probability is, in a word and in percent."""
+    bounds = ((0.9, "very"), (0.7, "fairly"), (0.5, "not very"))
+    word = next((word for least, word in bounds if probability >= least), "hardly")
+    text = percent(probability)
+    return f"{word}, {text}" if text[0] in "ou" else f"{word}, about {text}"
+
+
 def duration(seconds: float) -> str:
     """Return `12 ms`, `1.24 s`, `2 min 03 s`, `1 h 02 min` or `3 days 4 h`."""
     if not math.isfinite(seconds):

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omnidrop.begun import Begun, state_folder
-from omnidrop.errors import OmniDropError, printable
+from omnidrop.errors import OmniDropError
 from omnidrop_cli.options.check import CheckFlags
 from omnidrop_cli.options.common import (
     AnswerFlags,
     ModelFlags,
     OutputFlags,
     ReadFlags,
-    Report,
     SpanFlags,
 )
 from omnidrop_cli.options.groups import grouped, option
@@ -25,7 +24,6 @@ from omnidrop_cli.options.page import PageFlags
 from omnidrop_cli.options.pruning import DropFlags
 
 if TYPE_CHECKING:
-    from omnidrop import Answer
     from omnidrop.clip.clip import Clip
     from omnidrop_cli.commands.answering import Outcome, Question
 
@@ -45,11 +43,15 @@ Examples:
 The last word is the question, unless -q gives questions; then every word is a clip. - reads a
 question, or a list of clips one per line, from stdin.
 
-One answer is written to stdout as it is. Several are shown under their clip and question on a
-terminal, and written as one line each to a pipe: clip, question and answer, separated by tabs, with
-\\n for a line break. A clip that fails does not stop the others; the exit code is then 6. If a clip
-ends the whole process, the next call with several clips leaves it out and goes on. An answer
-without a word is shown as (nothing) on a terminal, and ends with exit code 4.
+One answer is written to stdout as it is. Several are a list on a terminal, and one line each in a
+pipe: clip, question and answer, separated by tabs, with \\n for a line break. A clip that fails
+does not stop the others; the exit code is then 6. If a clip ends the whole process, the next call
+with several clips leaves it out and goes on. An answer without a word is shown as (nothing) on a
+terminal, and ends with exit code 4.
+
+On a terminal a summary follows: how sure the answer is, the moments it came from, what it cost;
+--report full shows all that was measured. Where answers go to a pipe or are JSON, stderr holds
+errors alone, unless --report asks for more; JSON has the notices, such as that a file is cut.
 
 Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS. Those of
 repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET) hold one value per line.
@@ -126,6 +128,7 @@ class Run:
         fit: FitFlags,
         check: CheckFlags,
     ) -> None:
+        from omnidrop_cli.files.stderr import Reporter
         from omnidrop_cli.files.stdout import Printer
         from omnidrop_cli.terminal.console import is_terminal
         from omnidrop_cli.terminal.progress import Progress
@@ -136,9 +139,12 @@ class Run:
         self.terminal = is_terminal(sys.stderr)
         self.progress = Progress(self.terminal and not output.quiet)
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
-        self.printer = Printer(form, len(questions) == 1, self.progress)
+        texts = tuple(question.text for question in questions)
+        self.printer = Printer(form, len(questions) == 1, self.progress, texts)
+        self.reporter = Reporter(
+            output.report, output.quiet, self.printer, several_clips, self.terminal
+        )
         self.outcomes: list[Outcome] = []
-        self.noticed: set[tuple[Path | None, str]] = set()
         self.page = PageFlags()
 
     def go(self) -> int:
@@ -175,6 +181,7 @@ class Run:
                 for outcome in answers(left, job):
                     self._take(outcome)
         self.printer.close()
+        self.reporter.close()
         self._save()
         return self._code()
 
@@ -204,58 +211,10 @@ class Run:
             raise outcome.problem
         repeated = any(o.problem is outcome.problem for o in self.outcomes)
         self.outcomes.append(outcome)
+        if outcome.problem is not None and not repeated:
+            report(_with_clip(outcome.problem, outcome.question.clip))
         self.printer.put(outcome)
-        if outcome.problem is not None:
-            if not repeated:
-                report(_with_clip(outcome.problem, outcome.question.clip))
-        elif not self.output.quiet:
-            self._show(outcome)
-
-    def _show(self, outcome: Outcome) -> None:
-        """Show the report of an answer on stderr, or at least its notices; then the check."""
-        from omnidrop_cli.errors import complain
-
-        answer = outcome.answer
-        assert answer is not None
-        self._report(outcome, answer)
-        if (line := answer.checked) is not None:
-            complain(line, "check")
-
-    def _report(self, outcome: Outcome, answer: Answer) -> None:
-        from omnidrop_cli.errors import complain
-
-        kind = self.output.report
-        if kind is None:
-            kind = Report.none
-            if self.terminal:
-                kind = Report.full if len(self.questions) == 1 else Report.brief
-        notices = self._new_notices(outcome)
-        if kind is Report.none:
-            for notice in notices:
-                complain(notice, "notice")
-            return
-        from omnidrop_cli.terminal.answer import brief, full
-        from omnidrop_cli.terminal.console import terminal
-
-        if kind is Report.brief:
-            terminal().print(brief(answer, notices))
-        else:
-            again = self.terminal and self.printer.live and self.printer.form == "text"
-            terminal().print(full(answer, again=again))
-
-    def _new_notices(self, outcome: Outcome) -> list[str]:
-        """Return the notices not shown yet: of the model once, of a clip once per clip."""
-        assert outcome.answer is not None
-        trace, clip = outcome.answer.trace, outcome.question.clip
-        found = []
-        for notice in trace.notices:
-            general = bool(trace.model.get("demo")) and "demo model" in notice
-            key = (None if general else clip, notice)
-            if key not in self.noticed:
-                self.noticed.add(key)
-                named = self.several_clips and not general
-                found.append(f"{printable(clip)}: {notice}" if named else notice)
-        return found
+        self.reporter.show(outcome)
 
     def _save(self) -> None:
         if self.output.save is None:

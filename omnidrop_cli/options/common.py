@@ -32,6 +32,7 @@ class Report(StrEnum):
     none = "none"
     brief = "brief"
     full = "full"
+    settings = "settings"
 
 
 @dataclass(frozen=True)
@@ -319,9 +320,9 @@ class OutputFlags:
         option(
             "--report",
             panel="Output",
-            metavar="none|brief|full",
-            help="Report on stderr. On a terminal: full for one answer, brief for several; "
-            "elsewhere none.",
+            metavar="none|brief|full|settings",
+            help="Report on stderr: brief, full, or full with all settings. brief on a terminal; "
+            "none where answers go to a pipe or are JSON.",
         ),
     ] = None
     save: Annotated[

@@ -17,7 +17,7 @@ from typing import Any
 import omnidrop
 from omnidrop.errors import MediaError, MemoryShortError
 from omnidrop.recommended import SAFE, Recommended
-from omnidrop.report.trace import Answer, Choice, ChunkTrace, Memory, Stage, Trace
+from omnidrop.report.trace import Answer, Choice, ChunkTrace, Memory, Moment, Stage, Trace, Used
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -158,6 +158,12 @@ def make_trace(
         flops_prefill=31.3e12,
         flops_prefill_unpruned=104.9e12,
         notices=notices,
+        moments=(Moment(22.0, 30.0, 0.71), Moment(4.0, 6.0, 0.08)) if relevance else (),
+        used=Used(
+            frames=4 * chunks if video else 0,
+            video_seconds=2.0 * chunks if video else 0.0,
+            audio_seconds=2.0 * chunks if audio else 0.0,
+        ),
     )
 
 
@@ -230,6 +236,9 @@ class FakeSession:
                 for i, (c, p) in enumerate(zip(choices, odds, strict=True))
             ),
             unpruned_text=other if check else None,
+            probability=odds[0] / sum(odds) if choices else 0.923,
+            probability_source="calibrated on 600 questions of AVSynth",
+            choice_mass=0.83 if choices else None,
         )
 
 

@@ -28,20 +28,33 @@ def test_one_answer_is_all_of_stdout(run, fake, clip) -> None:
 def test_report_goes_to_stderr(run, fake, clip) -> None:
     code, out, err = run("ask", clip, "What plays?", "--report", "full")
     assert (code, out) == (0, fakes.TEXT + "\n")
-    for part in ("What plays?", "Tokens entering each layer", "0:22–0:30", "Settings", "prefill"):
+    for part in ("What plays?", "Tokens entering each layer", "0:22–0:30", "prefill", "KV cache:"):
         assert part in err
 
 
 def test_brief_report_is_a_few_lines(run, fake, clip) -> None:
     _, _, err = run("ask", clip, "What plays?", "--report", "brief")
-    assert 2 <= len(err.strip().splitlines()) <= 5
-    assert ", 30.0 % asked" in err
+    assert 2 <= len(err.strip().splitlines()) <= 8
+    assert "30 % of tokens kept" in err
+    assert f"answer    {fakes.TEXT}" in err  # stdout is not on the same screen
 
 
-def test_notices_are_seen_without_a_report_and_not_when_quiet(run, fake, clip) -> None:
+def test_settings_are_shown_when_asked_for(run, fake, clip) -> None:
+    assert "max_new_tokens" not in run("ask", clip, "What plays?", "--report", "full")[2]
+    assert "max_new_tokens 128" in run("ask", clip, "What plays?", "--report", "settings")[2]
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--jsonl",)])
+@pytest.mark.parametrize("questions", [("What?",), ("-q", "What?", "-q", "Who?")])
+def test_nothing_but_errors_is_on_stderr_unless_asked_for(run, fake, clip, form, questions) -> None:
     (cut,) = copies(clip, "cut.mp4")
-    assert "omnidrop: notice: The file ends at 0:58" in run("ask", cut, "What?")[2]
-    assert run("ask", cut, "What?", "--quiet")[2] == ""
+    code, out, err = run("ask", cut, *questions, *form)
+    assert (code, err) == (0, "")
+    if form == ("--json",):
+        assert "The file ends at 0:58" in out
+    assert run("ask", cut, *questions, *form, "--report", "none")[2] == ""
+    assert "The file ends at 0:58" in run("ask", cut, *questions, *form, "--report", "brief")[2]
+    assert run("ask", cut, *questions, *form, "--report", "brief", "--quiet")[2] == ""
 
 
 def test_json_is_one_answer(run, fake, clip) -> None:

@@ -59,19 +59,21 @@ def on_terminal(*words: object, width: int = 80, stop_at: str = "", **extra: str
 
 @pytest.mark.parametrize("width", [80, 200])
 def test_full_report_and_answer_on_a_terminal(clip, width) -> None:
-    code, seen = on_terminal("ask", clip, "What?", width=width, COLORTERM="truecolor")
+    flags = ("--report", "full")
+    code, seen = on_terminal("ask", clip, "What?", *flags, width=width, COLORTERM="truecolor")
     assert code == 0
     assert seen.startswith(fakes.TEXT)
     assert "Tokens entering each layer" in seen
     assert "\x1b[48;2;" in seen or ";48;2;" in seen
     assert max(cell_len(line) for line in ESCAPES.sub("", seen).splitlines()) <= width
-    assert seen.rstrip().endswith(fakes.TEXT + "\x1b[0m")
+    foot = ESCAPES.sub("", seen).split()
+    assert " ".join(foot[-16:]).endswith(f"{fakes.TEXT} how sure very, about 92 %")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_no_colour(clip, plain) -> None:
-    code, seen = on_terminal("ask", clip, "What?", **plain)
+    code, seen = on_terminal("ask", clip, "What?", "--report", "full", **plain)
     assert code == 0
     assert not re.search(r"\x1b\[[0-9;]*(3[0-9]|4[0-9])", seen)
     assert "▒" in seen
@@ -79,13 +81,40 @@ def test_no_colour(clip, plain) -> None:
         assert "\x1b" not in seen
 
 
+SUMMARY = """
+  how sure  very, about 92 %
+  moments   0:22–0:30, 0:04–0:06
+  used      120 frames of video, 60.0 s of audio
+  cost      first token after 3.38 s, 30 % of tokens kept, 19.4 GB on the GPU
+  more: --report full
+"""
+
+
 @pytest.mark.slow
-def test_several_answers_stand_under_their_names(clip) -> None:
-    code, seen = on_terminal("ask", clip, "-q", "One?", "-q", "Two?", NO_COLOR="1")
+@pytest.mark.parametrize("term", ["xterm", "xterm-256color", "dumb"])
+def test_a_summary_follows_one_answer(clip, term) -> None:
+    code, seen = on_terminal("ask", clip, "What?", TERM=term)
     assert code == 0
-    assert f"{clip} — One?\n{fakes.TEXT}" in seen
-    assert ", 30.0 % asked" in seen
-    assert "Settings" not in seen
+    assert ESCAPES.sub("", seen) == f"{fakes.TEXT} \n{SUMMARY}"
+    assert ("\x1b" in seen) == (term != "dumb")
+
+
+@pytest.mark.slow
+def test_several_answers_are_a_list(clip) -> None:
+    code, seen = on_terminal("ask", clip, "-q", "One?", "-q", "And the second?", NO_COLOR="1")
+    assert code == 0
+    name, *rows = seen.splitlines()
+    assert name == str(clip)
+    assert rows == [
+        "  One?             → A piano plays first; the strings come in at       92 % sure",
+        "                     0:24.",
+        "  And the second?  → A piano plays first; the strings come in at       92 % sure",
+        "                     0:24.",
+        "",
+        "  cost      first token after 0.58 to 3.38 s, 30 % of tokens kept,",
+        "            19.4 GB on the GPU",
+        "  more: --report full",
+    ]
 
 
 @pytest.mark.slow
@@ -162,6 +191,6 @@ def test_a_reader_that_goes_away_is_no_error(clip, form) -> None:
 
 
 def test_control_characters_of_an_answer_do_not_reach_the_terminal() -> None:
-    from omnidrop_cli.files.stdout import for_terminal
+    from omnidrop_cli.terminal.console import for_terminal
 
-    assert for_terminal("a\x1b[2Jb\x07\n\tc é 音") == "a[2Jb\n\tc é 音"
+    assert for_terminal("a\x1b[2Jb\x07\n\tc é 音") == "a\\x1b[2Jb\\x07\n\tc é 音"
