@@ -230,14 +230,13 @@ class Run:
         return found
 
     def _save(self) -> None:
-        if self.output.save is None:
-            return
-        if not any(o.answer for o in self.outcomes):
+        if not self.output.targets or not any(o.answer for o in self.outcomes):
             return
         from omnidrop_cli.files.answers import save
 
         alone = len(self.questions) == 1
-        save(self.output.save, self.outcomes, alone=alone, force=self.output.force)
+        for target in self.output.targets:
+            save(target, self.outcomes, alone=alone, force=self.output.force)
 
     def _code(self) -> int:
         """Return 0, 6, or the one code that all questions about one clip failed with."""

@@ -12,7 +12,13 @@ from omnidrop.options import DEFAULT_BUDGET, GenerateOptions
 from omnidrop_cli.options.common import Debug, Json, Quiet
 from omnidrop_cli.options.eval import Limit, Style, System, Videos, check_limit
 from omnidrop_cli.options.groups import build, option
-from omnidrop_cli.options.parsing import parse_budgets, parse_value, setting_name, split_values
+from omnidrop_cli.options.parsing import (
+    parse_budgets,
+    parse_share,
+    parse_value,
+    setting_name,
+    split_values,
+)
 
 if TYPE_CHECKING:
     from omnidrop.clip.options import ClipOptions
@@ -71,6 +77,7 @@ class TryFlags:
             "--held-out",
             panel="Search",
             metavar="SHARE",
+            parser=parse_share,
             help="Share of the clips that check the winner and choose nothing (0.4).",
         ),
     ] = 0.4

@@ -35,42 +35,66 @@ def parse_time(text: Any) -> float:
     return sum(n * 60.0**i for i, n in enumerate(reversed(numbers)))
 
 
+def parse_share(text: Any) -> float:
+    """Return the number of `0.3` or of `30%`.
+
+    Raises
+    ------
+    UsageError
+        If it is neither; whether it is in range is for the option to say.
+    """
+    if isinstance(text, (int, float)):
+        return float(text)
+    number, percent, rest = text.strip().partition("%")
+    try:
+        if rest:
+            raise ValueError
+        float(number)  # refuses 3e2e-2
+        return float(f"{number.strip()}e-2") if percent else float(number)
+    except ValueError:
+        raise UsageError(
+            f"{printable(text)!r} is not a share.", hint="Write it like 0.3 or 30%."
+        ) from None
+
+
 def parse_budget(text: Any) -> Any:
-    """Return the number of `0.3`; `auto` stays as it is."""
+    """Return the number of `0.3` or `30%`; `auto` stays as it is."""
     if isinstance(text, str) and text.strip().lower() == "auto":
         return "auto"
     try:
-        return float(text)
-    except ValueError:
+        return parse_share(text)
+    except UsageError:
         raise UsageError(
-            f"--budget {printable(text)!r} is not a number.", hint="Give one like 0.3, or auto."
+            f"--budget {printable(text)!r} is not a number.",
+            hint="Give one like 0.3 or 30%, or auto.",
         ) from None
 
 
 def check_budget(budget: float) -> float:
     """Return a budget, or refuse one that is not above 0 and up to 1."""
     if not 0.0 < budget <= 1.0:
+        percent = f" Did you mean {budget:g}%?" if 1.0 < budget <= 100.0 else ""
         raise UsageError(
             f"--budget {budget:g} is not valid (0 < budget <= 1).",
-            hint="Give the share of audio and video tokens to keep, like 0.3.",
+            hint=f"Give the share of audio and video tokens to keep, like 0.3 or 30%.{percent}",
         )
     return budget
 
 
 def parse_budgets(text: Any) -> tuple[float, ...]:
-    """Return the budgets of `.5,.3,.2`, each once."""
+    """Return the budgets of `.5,.3,.2` or of `50%,20%`, each once."""
     if not isinstance(text, str):
         return tuple(text)
     try:
-        found = tuple(check_budget(float(part)) for part in split_words(text))
-    except ValueError:
+        found = tuple(parse_share(part) for part in split_words(text))
+    except UsageError:
         found = ()
     if not found:
         raise UsageError(
             f"--budget {printable(text)!r} is not a list of budgets.",
-            hint="Separate them by commas, like 0.5,0.3,0.2.",
+            hint="Separate them by commas, like 0.5,0.3,0.2 or 50%,30%,20%.",
         )
-    return tuple(dict.fromkeys(found))
+    return tuple(check_budget(budget) for budget in dict.fromkeys(found))
 
 
 def split_words(text: str) -> tuple[str, ...]:
