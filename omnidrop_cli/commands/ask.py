@@ -10,6 +10,7 @@ import typer
 
 from omnidrop.begun import Begun, state_folder
 from omnidrop.errors import OmniDropError, printable
+from omnidrop_cli.options.clips import Recursive
 from omnidrop_cli.options.common import (
     AnswerFlags,
     ModelFlags,
@@ -69,6 +70,7 @@ def command(
             help="A question; repeatable. All arguments are then clips.",
         ),
     ] = None,
+    recursive: Recursive = False,
     *,
     span: SpanFlags,
     read: ReadFlags,
@@ -80,14 +82,21 @@ def command(
 ) -> int:
     """Answer questions about local clips."""
     from omnidrop_cli.commands.answering import Question
+    from omnidrop_cli.errors import complain
     from omnidrop_cli.libraries import silence_warnings
-    from omnidrop_cli.options.parsing import clips_and_questions, parse_choices
+    from omnidrop_cli.options.clips import expand_folders
+    from omnidrop_cli.options.parsing import parse_choices
+    from omnidrop_cli.options.words import read_words
 
     fit.check(drop)
-    clips, texts = clips_and_questions(list(words or []), tuple(question or ()))
+    said = read_words(words or (), question or ())
+    clips, notices = expand_folders(said.clips, recursive=recursive)
+    if not output.quiet:
+        for notice in filter(None, (said.notice, *notices)):
+            complain(notice, "notice")
     silence_warnings(output.debug)
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
-    questions = [Question(clip, text, choices, span) for clip in clips for text in texts]
+    questions = [Question(clip, text, choices, span) for clip in clips for text in said.questions]
     run = Run(questions, read, drop, model, flags, output, several_clips=len(clips) > 1, fit=fit)
     return run.go()
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from omnidrop.errors import OmniDropError, UsageError, printable
+from omnidrop_cli.options.clips import Recursive, expand_folders
 from omnidrop_cli.options.common import Debug, Json, ModelFlags, Quiet, ReadFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.training import TrainFlags
@@ -41,6 +42,7 @@ def command(
     force: Annotated[
         bool, option("--force", panel="Output", help="Replace a predictor in that folder.")
     ] = False,
+    recursive: Recursive = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -60,8 +62,12 @@ def command(
     if read.no_audio or read.no_video:
         raise UsageError("Training needs audio and video.", hint="Drop --no-audio or --no-video.")
     silence_warnings(debug)
+    clips, notices = expand_folders(clips, recursive=recursive)
     for clip in clips:
         check_file(clip)
+    if not quiet:
+        for notice in notices:
+            complain(notice, "notice")
     import omnidrop
     from omnidrop.pruning.parts.a2v import save
     from omnidrop.training.a2v import Pairs, pairs_of, train

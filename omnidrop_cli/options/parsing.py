@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import re
 import sys
 from pathlib import Path
@@ -205,59 +204,3 @@ def parse_value(text: str) -> Any:
 def read_stdin() -> str:
     """Return all of stdin as text; bytes that are not UTF-8 survive as in file names."""
     return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
-
-
-def clips_and_questions(
-    words: list[str], asked: tuple[str, ...]
-) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Tell clips from questions.
-
-    Parameters
-    ----------
-    words : list of str
-        Positional arguments: CLIP… QUESTION, or only clips when `asked` holds questions.
-    asked : tuple of str
-        Questions given by -q.
-
-    Returns
-    -------
-    clips, questions : tuple of Path, tuple of str
-        `-` among the clips is replaced by the lines of stdin, `-` as a question by all of stdin.
-
-    Raises
-    ------
-    UsageError
-        If either is missing or empty, or both would be read from stdin.
-    """
-    clips = list(words) if asked else list(words[:-1])
-    questions = list(asked) if asked else list(words[-1:])
-    if not words or (not asked and not clips):
-        if words and not os.path.exists(words[0]) and words[0] != "-":
-            raise UsageError(
-                "A clip is missing.", hint='Type: omnidrop ask clip.mp4 "What happens?"'
-            )
-        raise UsageError(
-            "A question is missing." if words else "A clip and a question are missing.",
-            hint='Type: omnidrop ask clip.mp4 "What happens?"',
-        )
-    if not asked and os.path.isfile(words[-1]) and not any(map(os.path.exists, clips)):
-        raise UsageError(
-            f"{printable(words[-1])!r} is a file, and stands where the question belongs.",
-            hint='Type clips first: omnidrop ask clip.mp4 "What happens?"',
-        )
-    if (clips + questions).count("-") > 1:
-        raise UsageError("Stdin can be read once.", hint="Give - once, as a clip or a question.")
-    if "-" in questions:
-        at = questions.index("-")
-        questions[at] = read_stdin().encode("utf-8", "replace").decode()
-    if "-" in clips:
-        at = clips.index("-")
-        lines = (line.removesuffix("\r") for line in read_stdin().split("\n"))
-        listed = [line for line in lines if line.strip()]
-        if not listed:
-            raise UsageError("Stdin lists no clip.", hint="Send one path per line.")
-        clips[at : at + 1] = listed
-    questions = [q.strip() for q in questions]
-    if not all(questions):
-        raise UsageError("The question is empty.", hint='Ask something, like "What happens?"')
-    return tuple(Path(c) for c in clips), tuple(dict.fromkeys(questions))
