@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        if words == ["--version"]:
+        if words in (["--version"], ["-V"]):
             from omnidrop import __version__
 
             print(f"omnidrop {__version__}", flush=True)
