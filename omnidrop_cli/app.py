@@ -11,6 +11,7 @@ from omnidrop_cli.commands import (
     batch,
     calibrate,
     chunks,
+    config,
     doctor,
     estimate,
     eval,
@@ -71,5 +72,8 @@ def start(
         typer.echo(context.get_help())
 
 
-for module in (ask, profile, estimate, eval, calibrate, batch, chunks, models, doctor, train_a2v):
+COMMANDS = (
+    ask, profile, estimate, eval, calibrate, batch, chunks, models, doctor, config, train_a2v,
+)  # fmt: skip
+for module in COMMANDS:
     app.command(name=module.NAME, cls=PlainCommand, help=module.HELP)(module.command)

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
+from omnidrop_cli import config
 from omnidrop_cli.options.short import SHORT
 from omnidrop_cli.shorthand import with_command
 
@@ -22,8 +25,21 @@ class PlainCommand(TyperCommand):
     """A command whose help lists options under the heading each was given."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse what was typed; the config file gives defaults, but never to a help page."""
         _note_help_all(ctx, args)
-        return super().parse_args(ctx, args)
+        typed = args[: args.index("--")] if "--" in args else args
+        wanted = not ctx.resilient_parsing and not set(ctx.help_option_names) & set(typed)
+        if wanted and ctx.parent is not None and self.name not in config.LENIENT:
+            with suppress(typer.BadParameter.__mro__[1]):  # a mistake; parsing below says it
+                options = self.make_parser(ctx).parse_args(args=list(args))[0]
+                given = config.given_keys(self, options)
+                ctx.default_map = config.file_values(self, ctx.parent.command.commands, given)
+        with config.named_sources(ctx):
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        with config.named_sources(ctx):
+            return super().invoke(ctx)
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         return ["[OPTIONS]", *(_metavar(p) for p in self.get_params(ctx) if _is_argument(p))]

@@ -31,6 +31,7 @@ COMMANDS = (
     "chunks",
     "models",
     "doctor",
+    "config",
     "train-a2v",
 )
 HEAVY = "torch,transformers,rich,av,numpy,omnidrop.pruning,omnidrop.engine,omnidrop.clip.probe"
