@@ -10,6 +10,7 @@ import typer
 
 from omnidrop.begun import Begun, state_folder
 from omnidrop.errors import OmniDropError, printable
+from omnidrop_cli.completion import clips as clip_names
 from omnidrop_cli.options.clips import Recursive
 from omnidrop_cli.options.common import (
     AnswerFlags,
@@ -57,7 +58,9 @@ repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET) hold one value per line.
 def command(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CLIP... QUESTION", help="Clips, then a question."),
+        typer.Argument(
+            metavar="CLIP... QUESTION", help="Clips, then a question.", autocompletion=clip_names
+        ),
     ] = None,
     question: Annotated[
         list[str] | None,

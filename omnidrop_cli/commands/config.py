@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnidrop.errors import UsageError, did_you_mean, printable
+from omnidrop_cli.completion import config_words, one_of
 from omnidrop_cli.options.common import Debug, Json
 from omnidrop_cli.options.groups import grouped
 
@@ -70,11 +71,20 @@ HEAD = """# Values of omnidrop's options. A key is an option without dashes; tho
 def command(
     context: typer.Context,
     action: Annotated[
-        str, typer.Argument(metavar="[ACTION]", help="list (usual), path, get, set or unset.")
+        str,
+        typer.Argument(
+            metavar="[ACTION]",
+            help="list (usual), path, get, set or unset.",
+            autocompletion=one_of("list", "path", "get", "set", "unset"),
+        ),
     ] = "list",
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY] [VALUE...]", help="Like model 3b, or ask.budget 30%."),
+        typer.Argument(
+            metavar="[KEY] [VALUE...]",
+            help="Like model 3b, or ask.budget 30%.",
+            autocompletion=config_words,
+        ),
     ] = None,
     json: Json = False,
     debug: Debug = False,

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from omnidrop.errors import OmniDropError, UsageError, printable
+from omnidrop_cli.completion import clips as clip_names
 from omnidrop_cli.options.clips import Recursive, expand_folders
 from omnidrop_cli.options.common import Debug, Json, ModelFlags, Quiet, ReadFlags
 from omnidrop_cli.options.groups import grouped, option
@@ -34,7 +35,10 @@ A clip that cannot be read does not stop the others; the exit code is then 6.
 
 @grouped
 def command(
-    clips: Annotated[list[Path], typer.Argument(metavar="CLIP...", help="Local clips.")],
+    clips: Annotated[
+        list[Path],
+        typer.Argument(metavar="CLIP...", help="Local clips.", autocompletion=clip_names),
+    ],
     out: Annotated[
         Path,
         option("--out", "-o", panel="Output", metavar="FOLDER", help="The predictor goes here."),

@@ -21,6 +21,7 @@ from typing import Any, TypeVar, get_type_hints
 import typer
 
 from omnidrop.errors import UsageError
+from omnidrop_cli.completion import VALUES
 
 Made = TypeVar("Made")
 
@@ -43,6 +44,7 @@ def option(*names: str, panel: str, repeatable: bool = False, **settings: Any) -
     if settings.get("parser") is not None:
         settings["parser"] = _naming(longest(*names), settings["parser"])
     usual["envvar"] = None if repeatable else variable(*names)
+    usual["autocompletion"] = VALUES.get(longest(*names))
     made: Any = typer.Option(*names, rich_help_panel=panel, **(usual | settings))
     made.names, made.repeatable = names, repeatable
     return made

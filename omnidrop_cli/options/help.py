@@ -107,6 +107,14 @@ class PlainGroup(TyperGroup):
         asking = {name for parameter in self.commands["ask"].params for name in parameter.opts}
         return super().parse_args(ctx, with_command(args, set(self.commands), own, asking))
 
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Return commands, and clips: a question needs no command."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete[:1] not in ("", "-"):
+            words = next(filter(_is_argument, self.commands["ask"].params))
+            found += words.shell_complete(ctx, incomplete)
+        return found
+
     def list_commands(self, ctx: Any) -> list[str]:
         return list(self.commands)
 
