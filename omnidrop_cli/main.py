@@ -45,14 +45,18 @@ def run(words: list[str]) -> int:
     """Run the application on these arguments and return the exit code."""
     from omnidrop_cli.errors import report, watch_debug
     from omnidrop_cli.interrupts import INTERRUPTED, forget_interrupts, interrupted
+    from omnidrop_cli.terminal import spinner
 
     watch_debug(words)
     forget_interrupts()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+    if COMPLETION not in os.environ:
+        spinner.start(words)
     try:
         code = _invoke(words)
+        spinner.stop()
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -65,6 +69,8 @@ def run(words: list[str]) -> int:
         return INTERRUPTED
     except Exception as problem:
         return INTERRUPTED if interrupted() else report(problem)
+    finally:
+        spinner.stop()
 
 
 def _invoke(words: list[str]) -> int:
