@@ -136,13 +136,14 @@ class Run:
     def go(self) -> int:
         """Answer every question; return the exit code."""
         from omnidrop_cli.commands.answering import Job, answers
+        from omnidrop_cli.interrupts import telling
         from omnidrop_cli.libraries import hide_download_bars
 
         if not self.progress.shown:
             hide_download_bars()
         # A single clip may end the process: there is nothing to go on with.
         notes = Begun(state_folder() if self.several_clips else None, "ask", keep=True)
-        with self.progress, notes as begun:
+        with telling(self._tell_kept), self.progress, notes as begun:
             opened = self._open(begun)
             left = [question for question in self.questions if _place(question) in opened]
             if left:
@@ -168,6 +169,27 @@ class Run:
         self.printer.close()
         self._save()
         return self._code()
+
+    def _tell_kept(self) -> None:
+        """After Ctrl-C: write what waits for the last answer, and say what was answered."""
+        from omnidrop_cli.errors import complain
+
+        self.printer.end_line()
+        done = sum(outcome.answer is not None for outcome in self.outcomes)
+        left = [q for q in self.questions if q not in {o.question for o in self.outcomes}]
+        if not done or not left:
+            return
+        self.printer.close()
+        self._save()
+        if not self.output.quiet:
+            names = " and ".join(printable(path) for path in self.output.targets)
+            complain(
+                f"{done} of {len(self.questions)} questions were answered"
+                f"{f', and are in {names}' if names else ''}. The next would have been "
+                f"{printable(left[0].clip)}: {left[0].text} For a series that goes on where it "
+                "was stopped: omnidrop batch",
+                "interrupted",
+            )
 
     def _open(self, begun: Begun) -> dict[tuple[Path, SpanFlags], Clip]:
         """Open the clips that can be read; report at once what is wrong with the others."""

@@ -80,6 +80,7 @@ class Progress:
                 return
             done, total = self._state
             if self._bars is None:
+                spinner.stop()
                 self._bars = _bars()
                 self._bars.start()
             self._task = self._bars.add_task(stage, total=total, completed=done)

@@ -25,6 +25,9 @@ QUICK_WORDS = frozenset(("-h", "--help", "--help-all", "-V", "--version", "--qui
 QUICK_COMMANDS = frozenset(("models", "config", "help"))
 
 _running: Spinner | None = None
+#: Watched streams live on: CPython's `print` (3.11) holds no reference to sys.stdout while it writes,
+#: and the stream is put back during the first write.
+_kept: list[_Watched] = []
 
 
 class Spinner:
@@ -42,7 +45,9 @@ class Spinner:
 
     def start(self) -> None:
         """Turn from now on."""
-        sys.stdout, sys.stderr = (_Watched(stream, self) for stream in self._streams)  # type: ignore
+        watched = [_Watched(stream, self) for stream in self._streams]
+        _kept.extend(watched)
+        sys.stdout, sys.stderr = watched  # type: ignore[assignment]
         self._thread.start()
 
     def say(self, text: str) -> None:
