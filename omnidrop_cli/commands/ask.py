@@ -41,16 +41,20 @@ Examples:
   omnidrop ask clip.mp4 "What happens?" --fit-latency 2s
   ls *.mp4 | omnidrop ask - "Is there a dog?"
 
-The last word is the question, unless -q gives questions; then every word is a clip. - reads a
-question, or a list of clips one per line, from stdin.
+The last word is the question, unless -q gives questions; then every word is a clip. A folder stands
+for the media files in it, with --recursive for those below it too. - reads a question, or a list of
+clips one per line, from stdin. A clip is a local file: of a URL nothing is fetched, and the error
+(exit code 2) shows the command that does.
 
 One answer is written to stdout as it is. Several are shown under their clip and question on a
 terminal, and written as one line each to a pipe: clip, question and answer, separated by tabs, with
 \\n for a line break. A clip that fails does not stop the others; the exit code is then 6. If a clip
-ends the whole process, the next call with several clips leaves it out and goes on.
+ends the whole process, the next call with several clips leaves it out and goes on. After Ctrl-C
+(exit code 130) what was answered is written and saved.
 
-Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS. Those of
-repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET) hold one value per line.
+Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS, or in the
+config file; see omnidrop config. Variables of repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET)
+hold one value per line.
 """
 
 

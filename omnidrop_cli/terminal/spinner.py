@@ -25,8 +25,8 @@ QUICK_WORDS = frozenset(("-h", "--help", "--help-all", "-V", "--version", "--qui
 QUICK_COMMANDS = frozenset(("models", "config", "help"))
 
 _running: Spinner | None = None
-#: Watched streams live on: CPython's `print` (3.11) holds no reference to sys.stdout while it writes,
-#: and the stream is put back during the first write.
+#: Watched streams live on: CPython's `print` (3.11) holds no reference to sys.stdout while it
+#: writes, and the stream is put back during the first write.
 _kept: list[_Watched] = []
 
 
