@@ -5,8 +5,6 @@ A shell asks at every press of the key, so nothing here imports torch or reads a
 
 from __future__ import annotations
 
-import glob
-import json
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -31,6 +29,8 @@ def models(incomplete: str) -> list[tuple[str, str]]:
 
 def _cached() -> list[str]:
     """Return the hub names of the models of a known family in the hub's cache."""
+    import json
+
     from omnidrop.models.family import family_of
 
     home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
@@ -61,7 +61,8 @@ def presets(incomplete: str) -> list[str]:
 
 def devices(incomplete: str) -> list[str]:
     """Return devices: those of NVIDIA by their files, for torch would take seconds to ask."""
-    numbers = sorted(int(path[11:]) for path in glob.glob("/dev/nvidia[0-9]*"))
+    files = Path("/dev").glob("nvidia[0-9]*")
+    numbers = sorted(int(path.name.removeprefix("nvidia")) for path in files)
     several = [f"cuda:{number}" for number in numbers if len(numbers) > 1]
     return _starting(incomplete, ["auto", "cpu", "cuda", *several, "mps"])
 

@@ -11,16 +11,13 @@ has the option, under a command's name for that one:
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from omnidrop.errors import OmniDropError, UsageError, did_you_mean, printable
 from omnidrop_cli.options.groups import longest, variable
@@ -58,13 +55,12 @@ GIVE_WAY = {
 }
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """What the file says: values for every command, and values for one by its name."""
 
     path: Path
-    everywhere: Mapping[str, Any] = field(default_factory=dict)
-    commands: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    everywhere: Mapping[str, Any]
+    commands: Mapping[str, Mapping[str, Any]]
 
     def of(self, command: str) -> dict[str, Any]:
         """Return the values for one command; its own go before those for every command."""
@@ -101,7 +97,7 @@ def read_config() -> Config:
                 path=path,
                 hint=f"Unset {VARIABLE}, or make the file: omnidrop config set KEY VALUE",
             )
-        return Config(path)
+        return Config(path, {}, {})
     tables = {key: value for key, value in document.items() if isinstance(value, dict)}
     top = {key: value for key, value in document.items() if key not in tables}
     return Config(
@@ -282,6 +278,9 @@ def _joined(parts: list[str]) -> str:
     """Return a list as the options take it: separated by commas, those with a comma in quotes."""
     if len(parts) == 1:
         return parts[0]
+    import csv
+    import io
+
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(parts)
     return line.getvalue()

@@ -11,7 +11,6 @@ import sys
 import textwrap
 import traceback
 from contextlib import suppress
-from importlib.metadata import entry_points
 
 from omnidrop.errors import (
     BatchError,
@@ -85,6 +84,8 @@ def describe(problem: BaseException) -> tuple[str, int]:
 
 def _added_package(problem: BaseException) -> str | None:
     """Return the package of a method or a model family that an exception passed through."""
+    from importlib.metadata import entry_points  # not needed unless something fails
+
     points = [point for group in ADDED for point in entry_points(group=group)]
     added = {point.module.partition(".")[0] for point in points} - {"omnidrop"}
     frames = [frame for frame, _ in traceback.walk_tb(problem.__traceback__)]

@@ -79,7 +79,6 @@ def _invoke(words: list[str]) -> int:
 
     from omnidrop.errors import UsageError
     from omnidrop_cli.app import app
-    from omnidrop_cli.config import source_note
     from omnidrop_cli.errors import complain
 
     # typer 0.25 and later carries its own click, and of the exceptions it raises exports this one.
@@ -100,6 +99,8 @@ def _invoke(words: list[str]) -> int:
         text = problem.format_message().rstrip(".")  # type: ignore[attr-defined]
         text = text.replace("Value error, ", "")  # pydantic's, under typer
         stop = "" if text.endswith(("?", "!")) else "."
+        from omnidrop_cli.config import source_note
+
         note = source_note(where, text) if where is not None else ""
         complain(f"{text}{stop} {note} Type '{path} --help' for help.")
         return UsageError.exit_code

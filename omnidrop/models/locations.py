@@ -160,7 +160,8 @@ def _find(model: str | None, offline: bool) -> Location:
         if offline:
             raise ModelError(
                 f"{repository} is not on this machine, and --offline forbids downloads.",
-                hint=f"{_meant(repository)}Run once without --offline, or: hf download {repository}",
+                hint=f"{_meant(repository)}Run once without --offline, or: hf download "
+                f"{repository}",
             )
         folder = _download(repository)
     return _located(repository, folder)

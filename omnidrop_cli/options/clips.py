@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -50,6 +49,8 @@ def is_url(text: str) -> bool:
 
 def url_error(text: str) -> UsageError:
     """Return the error for an address in place of a clip; its hint fetches the clip first."""
+    from shlex import quote
+
     found = _URL.match(text)
     assert found is not None
     scheme, rest = found[1].lower(), text[found.end() :]
@@ -57,7 +58,7 @@ def url_error(text: str) -> UsageError:
         return UsageError(
             "This is a URL, and a clip is named by its path.",
             path=text,
-            hint=f"Type: {shlex.quote('/' + rest.lstrip('/'))}",
+            hint=f"Type: {quote('/' + rest.lstrip('/'))}",
         )
     url = f"{scheme}://{rest}"  # a Path has made one slash of two
     where = re.split(r"[?#]", rest, maxsplit=1)[0]
@@ -66,10 +67,10 @@ def url_error(text: str) -> UsageError:
     if scheme not in ("http", "https", "ftp"):
         hint = "Copy the file to this machine first."
     elif suffix in VIDEO | AUDIO and not _PAGES.search(host.lower()):
-        name = shlex.quote(os.path.basename(path))
-        hint = f"Fetch it first: curl -L -o {name} {shlex.quote(url)}"
+        name = quote(os.path.basename(path))
+        hint = f"Fetch it first: curl -L -o {name} {quote(url)}"
     else:
-        hint = f"Fetch it first: yt-dlp -S ext -o clip.mp4 {shlex.quote(url)}"
+        hint = f"Fetch it first: yt-dlp -S ext -o clip.mp4 {quote(url)}"
     return UsageError(
         "This is a URL, and nothing is fetched: a clip is a local file.",
         path=url,

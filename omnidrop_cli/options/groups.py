@@ -137,7 +137,7 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
             add(name, kind, parameter.default)
             continue
         groups[name] = kind  # type: ignore[assignment]
-        inner = get_type_hints(kind, include_extras=True)
+        inner = _hints(kind)  # type: ignore[arg-type]
         for f in fields(kind):
             add(f.name, inner[f.name], f.default if f.default is not MISSING else f.default_factory)
 
@@ -159,6 +159,12 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__annotations__ = annotations
     command.groups = groups  # type: ignore[attr-defined]
     return command
+
+
+@functools.cache
+def _hints(group: type) -> dict[str, Any]:
+    """Return the types of a group's fields; several commands have the same groups."""
+    return get_type_hints(group, include_extras=True)
 
 
 def _info(annotation: Any) -> Any:

@@ -14,7 +14,6 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from omnidrop_cli import config
 from omnidrop_cli.options.short import SHORT
 from omnidrop_cli.shorthand import with_command
 
@@ -26,6 +25,8 @@ class PlainCommand(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse what was typed; the config file gives defaults, but never to a help page."""
+        from omnidrop_cli import config
+
         _note_help_all(ctx, args)
         typed = args[: args.index("--")] if "--" in args else args
         wanted = not ctx.resilient_parsing and not set(ctx.help_option_names) & set(typed)
@@ -38,6 +39,8 @@ class PlainCommand(TyperCommand):
             return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        from omnidrop_cli import config
+
         with config.named_sources(ctx):
             return super().invoke(ctx)
 

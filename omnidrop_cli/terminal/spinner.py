@@ -7,7 +7,6 @@ written: while it turns, stdout and stderr take it off the screen at their first
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import threading
 from collections.abc import Sequence
@@ -70,6 +69,8 @@ class Spinner:
                     setattr(sys, name, stream)
 
     def _turn(self) -> None:
+        import shutil
+
         if self._stopped.wait(PATIENCE):
             return
         turn = 0
