@@ -22,6 +22,7 @@ from omnidrop.errors import (
     printable,
 )
 from omnidrop_cli.interrupts import INTERRUPTED
+from omnidrop_cli.terminal import spinner
 from omnidrop_cli.terminal.console import is_terminal, plain_terminal
 
 OK, BUG_CODE = 0, 1
@@ -60,7 +61,10 @@ def complain(paragraph: str, label: str = "error") -> None:
         colour = "31" if label == "error" else "33"
         line = line.replace(f"{label}:", f"\x1b[1;{colour}m{label}:\x1b[0m", 1)
     with suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
+        if label == "notice":
+            spinner.print_above(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
 
 def describe(problem: BaseException) -> tuple[str, int]:

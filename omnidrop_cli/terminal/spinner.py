@@ -46,12 +46,31 @@ class Spinner:
         """Turn from now on."""
         watched = [_Watched(stream, self) for stream in self._streams]
         _kept.extend(watched)
-        sys.stdout, sys.stderr = watched  # type: ignore[assignment]
+        sys.stdout, sys.stderr = watched
         self._thread.start()
 
     def say(self, text: str) -> None:
         """Show another text."""
         self._text = text
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it is off the screen for good."""
+        return self._stopped.is_set()
+
+    def print_above(self, line: str) -> None:
+        """Write a line to stderr and go on turning under it."""
+        with self._lock:
+            self._erase()
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+
+    def _erase(self) -> None:
+        if self._is_drawn:
+            self._is_drawn = False
+            with suppress(OSError, ValueError):
+                self._stream.write("\r\x1b[K")
+                self._stream.flush()
 
     def stop(self) -> None:
         """Take the line off the screen, for good, and give the streams back."""
@@ -59,10 +78,7 @@ class Spinner:
             if self._stopped.is_set():
                 return
             self._stopped.set()
-            if self._is_drawn:
-                with suppress(OSError, ValueError):
-                    self._stream.write("\r\x1b[K")
-                    self._stream.flush()
+            self._erase()
             for name, stream in zip(("stdout", "stderr"), self._streams, strict=True):
                 held = getattr(sys, name)
                 if isinstance(held, _Watched) and held.spinner is self:
@@ -146,6 +162,14 @@ def say(text: str) -> None:
     """Show what is being done, if a spinner turns."""
     if _running is not None:
         _running.say(text)
+
+
+def print_above(line: str) -> None:
+    """Write a line to stderr; a spinner that turns goes on under it."""
+    if _running is not None and not _running.is_stopped:
+        _running.print_above(line)
+    else:
+        print(line, file=sys.stderr, flush=True)
 
 
 def stop() -> None:

@@ -191,6 +191,19 @@ def test_a_spinner_is_gone_before_a_complaint(clip) -> None:
     assert SPINNER.sub("", seen).startswith("omnidrop: error: Not enough memory.")
 
 
+@pytest.mark.slow
+def test_a_spinner_goes_on_under_a_notice(clip) -> None:
+    code, seen = raw_terminal(
+        "What plays?", clip, "--model", "demo", "--device", "cpu", "--report", "none",
+        start=[sys.executable, "-c", WAITING],
+    )  # fmt: skip
+    assert code == 0, seen
+    before, _, after = seen.partition("it usually comes last.\n")
+    assert before.count("omnidrop: ") == 1
+    assert re.match(r"\r. starting\x1b\[K", after)
+    assert SPINNER.sub("", after).lstrip()[0].isalpha()
+
+
 def test_streams_are_their_own_again_after_the_spinner(monkeypatch) -> None:
     from omnidrop_cli.terminal import spinner
 
