@@ -11,7 +11,6 @@ import sys
 import textwrap
 import traceback
 from contextlib import suppress
-from importlib.metadata import entry_points
 
 from omnidrop.errors import (
     BatchError,
@@ -23,6 +22,7 @@ from omnidrop.errors import (
     printable,
 )
 from omnidrop_cli.interrupts import INTERRUPTED
+from omnidrop_cli.terminal import spinner
 from omnidrop_cli.terminal.console import is_terminal, plain_terminal
 
 OK, BUG_CODE = 0, 1
@@ -61,7 +61,10 @@ def complain(paragraph: str, label: str = "error") -> None:
         colour = "31" if label == "error" else "33"
         line = line.replace(f"{label}:", f"\x1b[1;{colour}m{label}:\x1b[0m", 1)
     with suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
+        if label == "notice":
+            spinner.print_above(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
 
 def describe(problem: BaseException) -> tuple[str, int]:
@@ -85,6 +88,8 @@ def describe(problem: BaseException) -> tuple[str, int]:
 
 def _added_package(problem: BaseException) -> str | None:
     """Return the package of a method or a model family that an exception passed through."""
+    from importlib.metadata import entry_points  # not needed unless something fails
+
     points = [point for group in ADDED for point in entry_points(group=group)]
     added = {point.module.partition(".")[0] for point in points} - {"omnidrop"}
     frames = [frame for frame, _ in traceback.walk_tb(problem.__traceback__)]

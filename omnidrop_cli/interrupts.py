@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 INTERRUPTED = 130
 
@@ -33,6 +34,20 @@ def _interrupt(number: int, frame: object) -> None:
 def interrupted() -> bool:
     """Return whether Ctrl-C was pressed since `forget_interrupts`."""
     return bool(_received)
+
+
+@contextmanager
+def telling(what_was_kept: Callable[[], None]) -> Iterator[None]:
+    """Call `what_was_kept` if Ctrl-C ends the block, whatever a library has made of it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        what_was_kept()
+        raise
+    except Exception:
+        if interrupted():
+            what_was_kept()
+        raise
 
 
 def forget_interrupts() -> None:

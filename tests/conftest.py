@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from omnidrop.engine.session import Model
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMNIDROP_CONFIG"] = os.devnull  # values of one's own are no part of a test
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Under nohup or in the background SIGINT is ignored, and child processes would inherit that.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omnidrop.errors import ModelError, printable
+from omnidrop.errors import ModelError, did_you_mean, printable
 from omnidrop.models.family import Family, aliases, families, family_of, recommended_for
 from omnidrop.recommended import SAFE, Recommended
 
@@ -181,13 +181,14 @@ def _find(model: str | None, offline: bool) -> Location:
             "A model is a folder; this is a file.", path=model, hint="Give its folder."
         )
     if not _REPOSITORY.fullmatch(repository):
-        raise ModelError(f"There is no model {model!r}.", hint=_known())
+        raise ModelError(f"There is no model {model!r}.", hint=_known(model))
     folder = cached(repository)
     if folder is None:
         if offline:
             raise ModelError(
                 f"{repository} is not on this machine, and --offline forbids downloads.",
-                hint=f"Run once without --offline, or: hf download {repository}",
+                hint=f"{_meant(repository)}Run once without --offline, or: hf download "
+                f"{repository}",
             )
         folder = _download(repository)
     return _located(repository, folder)
@@ -197,10 +198,26 @@ def _same(a: Path, b: Path) -> bool:
     return b.is_dir() and a.samefile(b)
 
 
-def _known() -> str:
+def _known(given: str = "") -> str:
+    """Say what was meant by a name that is not known, and what there is."""
     known = aliases()
     names = ", ".join([*known, DEMO])
-    return f"Give a folder, a hub name such as {next(iter(known.values()))}, or one of: {names}."
+    return (
+        f"{_meant(given)}Give a folder, a hub name such as {next(iter(known.values()))}, or one "
+        f"of: {names}."
+    )
+
+
+def _meant(given: str) -> str:
+    """Suggest a short name, or a hub name that differs in little."""
+    known = aliases()
+    if given in known.values():
+        return ""
+    by_size = [alias for alias in known if alias in given.lower()]
+    if by_size and "/" not in given:  # "qwen-7b", "Omni-3B"
+        return f"Did you mean {by_size[0]}? "
+    names = [*known.values()] if "/" in given else [*known, DEMO]
+    return did_you_mean(given, names, cutoff=0.7 if "/" in given else 0.5)
 
 
 def _located(name: str, folder: Path, *, demo: bool = False) -> Location:
@@ -229,7 +246,9 @@ def _download(repository: str) -> Path:
         return Path(snapshot_download(repository, allow_patterns=list(WANTED)))
     except RepositoryNotFoundError as error:
         what = "it needs a permission" if isinstance(error, GatedRepoError) else "no such model"
-        raise ModelError(f"{repository} cannot be downloaded: {what}.", hint=_known()) from error
+        raise ModelError(
+            f"{repository} cannot be downloaded: {what}.", hint=_known(repository)
+        ) from error
     except OfflineModeIsEnabled as error:
         raise ModelError(
             f"{repository} is not on this machine, and HF_HUB_OFFLINE is set.",
@@ -254,7 +273,7 @@ def _unreachable(repository: str, error: Exception) -> ModelError:
     return ModelError(
         f"{repository} is not on this machine and the hub cannot be reached "
         f"({type(error).__name__}).",
-        hint="Check the network, or use a model that is here: omnidrop models",
+        hint=f"{_meant(repository)}Check the network, or use a model that is here: omnidrop models",
     )
 
 

@@ -14,6 +14,7 @@ from omnidrop.errors import MediaError, printable
 from omnidrop.stages import StageName
 from omnidrop_cli.errors import describe
 from omnidrop_cli.interrupts import stop_if_interrupted
+from omnidrop_cli.options.clips import is_url, no_such_file, url_error
 from omnidrop_cli.options.common import AnswerFlags, ReadFlags, SpanFlags
 from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.terminal.progress import Progress
@@ -110,11 +111,13 @@ class Job:
 
 
 def check_file(path: Path) -> None:
-    """Raise MediaError if there is nothing at `path` that could be a clip."""
+    """Raise MediaError if there is nothing at `path` that could be a clip, UsageError for a URL."""
+    if is_url(str(path)):
+        raise url_error(str(path))
     if not os.path.exists(path):  # unlike Path.exists, also False for a name too long to be one
-        raise MediaError("There is no such file.", path=path, hint="Check the path.")
+        raise no_such_file(path)
     if os.path.isdir(path):
-        raise MediaError("This is a folder.", path=path, hint="Name the clips in it, like *.mp4.")
+        raise MediaError("This is a folder.", path=path, hint="Name a clip in it.")
 
 
 def open_clip(path: Path, span: SpanFlags, read: ReadFlags) -> Clip:

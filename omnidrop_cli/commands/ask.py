@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omnidrop.begun import Begun, state_folder
-from omnidrop.errors import OmniDropError
+from omnidrop.errors import OmniDropError, printable
+from omnidrop_cli.completion import clips as clip_names
 from omnidrop_cli.options.check import CheckFlags
+from omnidrop_cli.options.clips import Recursive
 from omnidrop_cli.options.common import (
     AnswerFlags,
     ModelFlags,
@@ -40,21 +42,25 @@ Examples:
   omnidrop ask clip.mp4 "What happens?" --fit-latency 2s
   ls *.mp4 | omnidrop ask - "Is there a dog?"
 
-The last word is the question, unless -q gives questions; then every word is a clip. - reads a
-question, or a list of clips one per line, from stdin.
+The last word is the question, unless -q gives questions; then every word is a clip. A folder stands
+for the media files in it, with --recursive for those below it too. - reads a question, or a list of
+clips one per line, from stdin. A clip is a local file: of a URL nothing is fetched, and the error
+(exit code 2) shows the command that does.
 
 One answer is written to stdout as it is. Several are a list on a terminal, and one line each in a
 pipe: clip, question and answer, separated by tabs, with \\n for a line break. A clip that fails
 does not stop the others; the exit code is then 6. If a clip ends the whole process, the next call
 with several clips leaves it out and goes on. An answer without a word is shown as (nothing) on a
-terminal, and ends with exit code 4.
+terminal, and ends with exit code 4. After Ctrl-C (exit code 130) what was answered is written and
+saved.
 
 On a terminal a summary follows: how sure the answer is, the moments it came from, what it cost;
 --report full shows all that was measured. Where answers go to a pipe or are JSON, stderr holds
 errors alone, unless --report asks for more; JSON has the notices, such as that a file is cut.
 
-Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS. Those of
-repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET) hold one value per line.
+Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS, or in the
+config file; see omnidrop config. Variables of repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET)
+hold one value per line.
 """
 
 
@@ -62,7 +68,9 @@ repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET) hold one value per line.
 def command(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CLIP... QUESTION", help="Clips, then a question."),
+        typer.Argument(
+            metavar="CLIP... QUESTION", help="Clips, then a question.", autocompletion=clip_names
+        ),
     ] = None,
     question: Annotated[
         list[str] | None,
@@ -75,6 +83,7 @@ def command(
             help="A question; repeatable. All arguments are then clips.",
         ),
     ] = None,
+    recursive: Recursive = False,
     *,
     span: SpanFlags,
     read: ReadFlags,
@@ -89,14 +98,17 @@ def command(
     """Answer questions about local clips."""
     from omnidrop_cli.commands.answering import Question
     from omnidrop_cli.libraries import silence_warnings
-    from omnidrop_cli.options.parsing import clips_and_questions, parse_choices
+    from omnidrop_cli.options.clips import expand_folders
+    from omnidrop_cli.options.parsing import parse_choices
+    from omnidrop_cli.options.words import read_words
 
     fit.check(drop)
-    clips, texts = clips_and_questions(list(words or []), tuple(question or ()))
-    page.check([output.save] if output.save is not None else [], clips)
+    said = read_words(words or (), question or ())
+    clips, notices = expand_folders(said.clips, recursive=recursive)
+    page.check(output.targets, clips)
     silence_warnings(output.debug)
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
-    questions = [Question(clip, text, choices, span) for clip in clips for text in texts]
+    questions = [Question(clip, text, choices, span) for clip in clips for text in said.questions]
     run = Run(
         questions,
         read,
@@ -107,8 +119,10 @@ def command(
         several_clips=len(clips) > 1,
         fit=fit,
         check=check,
+        page=page,
     )
-    run.page = page
+    for notice in filter(None, (said.notice, *notices)):
+        run.reporter.tell(notice)
     return run.go()
 
 
@@ -127,6 +141,7 @@ class Run:
         several_clips: bool,
         fit: FitFlags,
         check: CheckFlags,
+        page: PageFlags,
     ) -> None:
         from omnidrop_cli.files.stderr import Reporter
         from omnidrop_cli.files.stdout import Printer
@@ -145,18 +160,19 @@ class Run:
             output.report, output.quiet, self.printer, several_clips, self.terminal
         )
         self.outcomes: list[Outcome] = []
-        self.page = PageFlags()
+        self.page = page
 
     def go(self) -> int:
         """Answer every question; return the exit code."""
         from omnidrop_cli.commands.answering import Job, answers
+        from omnidrop_cli.interrupts import telling
         from omnidrop_cli.libraries import hide_download_bars
 
         if not self.progress.shown:
             hide_download_bars()
         # A single clip may end the process: there is nothing to go on with.
         notes = Begun(state_folder() if self.several_clips else None, "ask", keep=True)
-        with self.progress, notes as begun:
+        with telling(self._tell_kept), self.progress, notes as begun:
             opened = self._open(begun)
             left = [question for question in self.questions if _place(question) in opened]
             if left:
@@ -184,6 +200,27 @@ class Run:
         self.reporter.close()
         self._save()
         return self._code()
+
+    def _tell_kept(self) -> None:
+        """After Ctrl-C: write what waits for the last answer, and say what was answered."""
+        from omnidrop_cli.errors import complain
+
+        self.printer.end_line()
+        done = sum(outcome.answer is not None for outcome in self.outcomes)
+        left = [q for q in self.questions if q not in {o.question for o in self.outcomes}]
+        if not done or not left:
+            return
+        self.printer.close()
+        self._save()
+        if not self.output.quiet:
+            names = " and ".join(printable(path) for path in self.output.targets)
+            complain(
+                f"{done} of {len(self.questions)} questions were answered"
+                f"{f', and are in {names}' if names else ''}. The next would have been "
+                f"{printable(left[0].clip)}: {left[0].text} For a series that goes on where it "
+                "was stopped: omnidrop batch",
+                "interrupted",
+            )
 
     def _open(self, begun: Begun) -> dict[tuple[Path, SpanFlags], Clip]:
         """Open the clips that can be read; report at once what is wrong with the others."""
@@ -217,26 +254,20 @@ class Run:
         self.reporter.show(outcome)
 
     def _save(self) -> None:
-        if self.output.save is None:
+        if not self.output.targets or not any(o.answer for o in self.outcomes):
             return
-        if not any(o.answer for o in self.outcomes):
-            return
-        from omnidrop_cli.errors import complain
         from omnidrop_cli.files.answers import save
 
-        def notify(notice: str) -> None:
-            if not self.output.quiet:
-                complain(notice, "notice")
-
         alone = len(self.questions) == 1
-        save(
-            self.output.save,
-            self.outcomes,
-            alone=alone,
-            force=self.output.force,
-            embed=self.page.embed,
-            notify=notify,
-        )
+        for target in self.output.targets:
+            save(
+                target,
+                self.outcomes,
+                alone=alone,
+                force=self.output.force,
+                embed=self.page.embed,
+                notify=self.reporter.tell,
+            )
 
     def _code(self) -> int:
         """Return 0, 6, or the one code that all questions about one clip failed with.

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from omnidrop.errors import printable
 from omnidrop_cli.options.common import AnswerFlags, Debug, ModelFlags, ReadFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.limits import FitFlags
@@ -70,6 +71,7 @@ def command(
     from omnidrop_cli.commands.answering import Job, Question, answers
     from omnidrop_cli.errors import batch_code, complain, describe
     from omnidrop_cli.files.manifest import done_before, open_output, read_manifest
+    from omnidrop_cli.interrupts import telling
     from omnidrop_cli.libraries import hide_download_bars, silence_warnings
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
@@ -88,9 +90,18 @@ def command(
     progress = Progress(is_terminal(sys.stderr) and not quiet)
     if not progress.shown:
         hide_download_bars()
-    failed = 0
+    failed = number = 0
+
+    def tell_kept() -> None:
+        if not quiet and number:
+            complain(
+                f"{number} of {len(left)} rows are in {printable(out)}. The same command goes on "
+                "with the rest.",
+                "interrupted",
+            )
+
     notes = Begun(out.parent, f".{out.name}.begun")
-    with progress, open_output(out) as write, notes as begun:
+    with telling(tell_kept), progress, open_output(out) as write, notes as begun:
         if left:
             drop.early()
             progress("load the model", 0, None)
@@ -100,9 +111,10 @@ def command(
             progress.finish()
             method = drop.for_model(loaded.recommended)
             job = Job(loaded, method, read, flags, progress, fit=fit, begun=begun)
-            for number, outcome in enumerate(answers(left, job), 1):
+            for outcome in answers(left, job):
                 failed += outcome.answer is None
                 write(outcome)
+                number += 1
                 name = outcome.question.id
                 if outcome.problem is not None:
                     complain(f"{name}: {describe(outcome.problem)[0]}")

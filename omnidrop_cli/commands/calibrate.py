@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnidrop.errors import UsageError
+from omnidrop.errors import UsageError, printable
 from omnidrop_cli.options.calibrate import AskFlags, PresetFlags, TryFlags
 from omnidrop_cli.options.common import ModelFlags, ReadFlags
 from omnidrop_cli.options.groups import grouped
@@ -50,6 +50,8 @@ def command(
     from omnidrop.evaluation.sets import read_set
     from omnidrop.files import to_json, write_whole
     from omnidrop.models.locations import recommended_by_name
+    from omnidrop_cli.errors import complain
+    from omnidrop_cli.interrupts import telling
     from omnidrop_cli.libraries import hide_download_bars, silence_warnings
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
@@ -74,13 +76,21 @@ def command(
     if not progress.shown:
         hide_download_bars()
     asked = 0
+    trials = output.out.with_name(output.out.name + ".trials.jsonl")
 
     def on_ask() -> None:
         nonlocal asked
         asked += 1
         progress("questions", asked, most)
 
-    with progress:
+    def tell_kept() -> None:
+        if asked and not output.quiet:
+            complain(
+                f"What was asked is in {printable(trials)}. The same command goes on from there.",
+                "interrupted",
+            )
+
+    with telling(tell_kept), progress:
         progress("load the model", 0, None)
         import omnidrop
 
@@ -91,7 +101,7 @@ def command(
             wanted,
             ranges=ranges,
             options=options,
-            trials=output.out.with_name(output.out.name + ".trials.jsonl"),
+            trials=trials,
             on_ask=on_ask,
         )
         progress.finish()

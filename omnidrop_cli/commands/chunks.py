@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from omnidrop_cli.completion import clips
 from omnidrop_cli.options.common import Debug, ReadFlags, SpanFlags
 from omnidrop_cli.options.groups import grouped, option
 
@@ -25,7 +26,9 @@ The paths written go to stdout, one per line.
 
 @grouped
 def command(
-    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A local media file.")],
+    clip: Annotated[
+        Path, typer.Argument(metavar="CLIP", help="A local media file.", autocompletion=clips)
+    ],
     out: Annotated[
         Path,
         option("--out", "-o", panel="Output", metavar="DIR", help="Folder to write; made if new."),

@@ -51,7 +51,17 @@ class Finding:
 def checkup() -> list[Finding]:
     """Return every finding; a check that fails is itself a finding."""
     found: list[Finding] = []
-    for check in (_versions, _processor, _devices, _memory, _quantising, _codecs, _cache, _screen):
+    for check in (
+        _versions,
+        _processor,
+        _devices,
+        _memory,
+        _quantising,
+        _codecs,
+        _cache,
+        _config,
+        _screen,
+    ):
         try:
             found += list(check())
         except Exception as problem:
@@ -236,6 +246,22 @@ def _cache() -> Iterator[Finding]:
     )
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         yield Finding(NOTE, "network", "HF_HUB_OFFLINE is set: nothing is downloaded")
+
+
+def _config() -> Iterator[Finding]:
+    from omnidrop.errors import UsageError
+    from omnidrop_cli.config import VARIABLE, check_config, config_path
+
+    path = config_path()
+    named = f", from {VARIABLE}" if os.environ.get(VARIABLE) else ""
+    try:
+        count = check_config()
+    except UsageError as problem:
+        yield Finding(WRONG, "config", f"{path}{named}: {problem.what}", problem.hint or "")
+        return
+    values = "1 value" if count == 1 else f"{count} values"
+    there = f": {values}" if path.exists() else ", which does not exist: nothing is set"
+    yield Finding(OK, "config", f"{path}{named}{there}")
 
 
 def _screen() -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from omnidrop_cli.completion import clips
 from omnidrop_cli.options.common import Debug, Json, ModelFlags, ReadFlags, SpanFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.profile import QUESTION, CompareFlags, EstimateFlags, labels_of
@@ -36,7 +37,9 @@ here or given by --tflops: a lower bound, without reading the file and without d
 
 @grouped
 def command(
-    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A local media file.")],
+    clip: Annotated[
+        Path, typer.Argument(metavar="CLIP", help="A local media file.", autocompletion=clips)
+    ],
     question: Annotated[
         str, typer.Argument(metavar="[QUESTION]", help=f"What is asked ({QUESTION!r}).")
     ] = QUESTION,

@@ -107,7 +107,7 @@ def _run(
     from omnidrop.evaluation.sets import read_set
     from omnidrop.pruning.registry import method_names
     from omnidrop_cli.files.evaluation import Watch
-    from omnidrop_cli.interrupts import stop_if_interrupted
+    from omnidrop_cli.interrupts import stop_if_interrupted, telling
     from omnidrop_cli.libraries import hide_download_bars
 
     options = flags.run_options(read.clip_options())
@@ -119,7 +119,7 @@ def _run(
     if not watch.bar.shown:
         hide_download_bars()
     tally = Tally()
-    with watch.bar:
+    with telling(lambda: watch.tell_kept(out)), watch.bar:
         watch.bar("load the model", 0, None)
         import omnidrop
 

@@ -10,6 +10,7 @@ import typer
 
 from omnidrop.errors import UsageError, printable
 from omnidrop.files import check_target
+from omnidrop_cli.completion import clips
 from omnidrop_cli.options.common import ModelFlags, ReadFlags, SpanFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.profile import (
@@ -50,7 +51,9 @@ the run that keeps the fewest tokens.
 
 @grouped
 def command(
-    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A local media file.")],
+    clip: Annotated[
+        Path, typer.Argument(metavar="CLIP", help="A local media file.", autocompletion=clips)
+    ],
     question: Annotated[
         str, typer.Argument(metavar="[QUESTION]", help=f"What is asked ({QUESTION!r}).")
     ] = QUESTION,

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from omnidrop.errors import OmniDropError, UsageError, printable
+from omnidrop_cli.completion import clips as clip_names
+from omnidrop_cli.options.clips import Recursive, expand_folders
 from omnidrop_cli.options.common import Debug, Json, ModelFlags, Quiet, ReadFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.training import TrainFlags
@@ -33,7 +35,10 @@ A clip that cannot be read does not stop the others; the exit code is then 6.
 
 @grouped
 def command(
-    clips: Annotated[list[Path], typer.Argument(metavar="CLIP...", help="Local clips.")],
+    clips: Annotated[
+        list[Path],
+        typer.Argument(metavar="CLIP...", help="Local clips.", autocompletion=clip_names),
+    ],
     out: Annotated[
         Path,
         option("--out", "-o", panel="Output", metavar="FOLDER", help="The predictor goes here."),
@@ -41,6 +46,7 @@ def command(
     force: Annotated[
         bool, option("--force", panel="Output", help="Replace a predictor in that folder.")
     ] = False,
+    recursive: Recursive = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -60,8 +66,12 @@ def command(
     if read.no_audio or read.no_video:
         raise UsageError("Training needs audio and video.", hint="Drop --no-audio or --no-video.")
     silence_warnings(debug)
+    clips, notices = expand_folders(clips, recursive=recursive)
     for clip in clips:
         check_file(clip)
+    if not quiet:
+        for notice in notices:
+            complain(notice, "notice")
     import omnidrop
     from omnidrop.pruning.parts.a2v import save
     from omnidrop.training.a2v import Pairs, pairs_of, train

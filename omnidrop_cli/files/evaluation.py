@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnidrop.errors import UsageError
+from omnidrop.errors import UsageError, printable
 from omnidrop.files import to_json
 from omnidrop_cli.errors import complain
 from omnidrop_cli.terminal.console import AsciiStream, is_terminal
@@ -37,11 +37,13 @@ class Watch:
         self.bar = Progress(terminal and not quiet)
         self._lines = not terminal and not quiet
         self._written = time.monotonic()
+        self._done = 0
         self._reported: set[str] = set()
 
     def __call__(self, tally: Tally, record: dict[str, Any] | None) -> None:
         if record is not None and record["status"] == "error":
             self._complain(record)
+        self._done = tally.total
         self.bar(self._words(tally), tally.total, self.total)
         if self._lines and time.monotonic() - self._written >= EVERY:
             self._written = time.monotonic()
@@ -57,6 +59,15 @@ class Watch:
         parts += [f"{tally.failed} failed"] if tally.failed else []
         parts += [f"{tally.before} done before"] if tally.before else []
         print(f"omnidrop: {', '.join(parts)}", file=sys.stderr, flush=True)
+
+    def tell_kept(self, folder: Path) -> None:
+        """Say after Ctrl-C what is in the folder, and how to go on."""
+        if self._done and not self.quiet:
+            complain(
+                f"{self._done} of {self.total} answers are in {printable(folder)}. The same "
+                "command goes on with the rest; omnidrop eval --summary shows them so far.",
+                "interrupted",
+            )
 
     def _words(self, tally: Tally) -> str:
         return f"questions{_errors(tally)}"

@@ -61,6 +61,11 @@ class Reporter:
             return self.asked
         return Report.brief if self.terminal and self.printer.on_screen else Report.none
 
+    def tell(self, notice: str) -> None:
+        """Write a notice that belongs to no answer, where a person reads along."""
+        if not self.quiet and self.printer.on_screen:
+            complain(notice, "notice")
+
     def show(self, outcome: Outcome) -> None:
         """Show the report of an answer that was printed, or at least its notices."""
         answer, on_screen = outcome.answer, self.printer.on_screen

@@ -115,6 +115,12 @@ class Printer:
                 fields = (printable(outcome.question.clip), outcome.question.text, answer.text)
                 print("\t".join(cell(f) for f in fields), flush=True)
 
+    def end_line(self) -> None:
+        """End the line of an answer that is not complete and will not be."""
+        if self._begun:
+            self._begun = False
+            print(flush=True)
+
     def close(self) -> None:
         """Write what had to wait for the last answer."""
         if self.form == "json" and (not self.alone or any(o.answer for o in self._outcomes)):

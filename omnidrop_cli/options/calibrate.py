@@ -13,7 +13,13 @@ from omnidrop.recommended import Recommended
 from omnidrop_cli.options.common import Debug, Json, Quiet
 from omnidrop_cli.options.eval import Limit, Style, System, Videos, check_limit
 from omnidrop_cli.options.groups import build, option
-from omnidrop_cli.options.parsing import parse_budgets, parse_value, setting_name, split_values
+from omnidrop_cli.options.parsing import (
+    parse_budgets,
+    parse_share,
+    parse_value,
+    setting_name,
+    split_values,
+)
 
 if TYPE_CHECKING:
     from omnidrop.clip.options import ClipOptions
@@ -72,6 +78,7 @@ class TryFlags:
             "--held-out",
             panel="Search",
             metavar="SHARE",
+            parser=parse_share,
             help="Share of the clips that check the winner and choose nothing (0.4).",
         ),
     ] = 0.4

@@ -17,7 +17,7 @@ from omnidrop.errors import MediaError, UsageError
 from omnidrop.files import check_target
 from omnidrop.options import GenerateOptions, LoadOptions
 from omnidrop_cli.options.groups import build, option
-from omnidrop_cli.options.parsing import parse_choices, parse_save, parse_time
+from omnidrop_cli.options.parsing import parse_choices, parse_save, parse_share, parse_time
 
 Json = Annotated[bool, option("--json", panel="Output", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, option("--quiet", panel="Output", help="No progress.")]
@@ -276,6 +276,7 @@ class AnswerFlags:
             "--top-p",
             panel="Answer",
             metavar="P",
+            parser=parse_share,
             help="Sample from the likeliest tokens that together have this probability "
             f"({GenerateOptions.top_p:g}).",
         ),
@@ -326,16 +327,17 @@ class OutputFlags:
         ),
     ] = None
     save: Annotated[
-        Path | None,
+        list[Path] | None,
         option(
             "--save",
             panel="Output",
             metavar="FILE",
             parser=parse_save,
-            help="Write answers and full report to FILE.json, .html, .svg or .txt.",
+            repeatable=True,
+            help="Write answers and full report to FILE.json, .html, .svg or .txt; repeatable.",
         ),
     ] = None
-    force: Annotated[bool, option("--force", panel="Output", help="Let --save replace a file.")] = (
+    force: Annotated[bool, option("--force", panel="Output", help="Let --save replace files.")] = (
         False
     )
     quiet: Annotated[
@@ -346,5 +348,10 @@ class OutputFlags:
     def __post_init__(self) -> None:
         if self.json and self.jsonl:
             raise UsageError("--json and --jsonl exclude each other.", hint="Give one of them.")
-        if self.save is not None:
-            check_target(self.save, self.force)
+        for target in self.targets:
+            check_target(target, self.force)
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """Return the files to write, each once."""
+        return tuple(dict.fromkeys(self.save or ()))

@@ -12,6 +12,7 @@ from omnidrop_cli.options.common import Debug, Json, Quiet
 from omnidrop_cli.options.groups import build, option
 from omnidrop_cli.options.parsing import (
     parse_budgets,
+    parse_share,
     parse_value,
     setting_name,
     split_values,
@@ -192,7 +193,8 @@ class EntrantFlags:
                     raise UsageError(
                         f"--variant {printable(label)}: {printable(pair)!r} is not NAME=VALUE."
                     )
-                fields[setting_name(name)] = parse_value(value)
+                key = setting_name(name)
+                fields[key] = parse_share(value) if key == "budget" else parse_value(value)
             found.append((label, method, fields))
         return found
 

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from omnidrop.errors import UsageError
 from omnidrop.options import DEFAULT_BUDGET
 from omnidrop_cli.options.groups import option
-from omnidrop_cli.options.parsing import check_budget, parse_budget, parse_pairs
+from omnidrop_cli.options.parsing import (
+    check_budget,
+    parse_budget,
+    parse_pairs,
+    parse_share,
+)
 
 if TYPE_CHECKING:
     from omnidrop import Method
@@ -43,6 +48,7 @@ class DropFlags:
             "--keep-mass",
             panel="Token dropping",
             metavar="P",
+            parser=parse_share,
             help=f"With --budget auto: keep the tokens with this share of the question's attention "
             f"({DEFAULT_MASS}); less is cheaper.",
         ),

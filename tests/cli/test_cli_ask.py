@@ -285,3 +285,21 @@ def test_a_terminal_shows_that_an_answer_has_no_word(run, fake, clip, monkeypatc
     printer = Printer("text", True, Progress(False), live=True)
     printer.put(Outcome(Question(clip, "What?"), answer=replace(answer, text="")))
     assert capsys.readouterr().out == f"{NOTHING}\n"
+
+
+def test_ctrl_c_keeps_what_was_answered(run, fake, clip, tmp_path) -> None:
+    asked = ("-q", "One?", "-q", "memory?", "-q", "interrupt?", "-q", "Four?")
+    code, out, err = run("ask", clip, *asked)
+    assert (code, out) == (130, f"{clip}\tOne?\t{fakes.TEXT}\n")
+    said = "omnidrop: interrupted: 1 of 4 questions were answered. The next would have been "
+    assert f"{said}{clip}: interrupt? " in err
+    target = tmp_path / "r.json"
+    code, out, err = run("ask", clip, *asked, "--json", "--save", target)
+    assert code == 130
+    for text in (out, target.read_text("utf-8")):
+        found = json.loads(text)
+        assert [a["question"] for a in found["answers"]] == ["One?"]
+        assert [e["exit_code"] for e in found["errors"]] == [5]
+    assert f"answered, and are in {target}." in err
+    assert "interrupted" not in run("ask", clip, *asked, "--quiet")[2]
+    assert run("ask", clip, "-q", "interrupt?", "-q", "Two?") == (130, "", "")

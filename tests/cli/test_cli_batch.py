@@ -72,6 +72,22 @@ def test_batch_goes_on_where_it_was(run, fake, manifest, tmp_path) -> None:
     assert run("batch", manifest, "--out", out)[0] == 0
 
 
+def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(run, fake, clip, tmp_path) -> None:
+    rows = [{"id": q, "clip": clip.name, "question": q} for q in ("One?", "interrupt?", "Three?")]
+    manifest = clip.with_name("q.jsonl")
+    manifest.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    out = tmp_path / "answers.jsonl"
+    code, _, err = run("batch", manifest, "--out", out)
+    assert code == 130
+    assert set(written(out)) == {"One?"}
+    said = f"omnidrop: interrupted: 1 of 3 rows are in {out}. The same command goes on"
+    assert said in err
+    manifest.write_text(manifest.read_text("utf-8").replace('"interrupt?"', '"Two?"'), "utf-8")
+    code, _, err = run("batch", manifest, "--out", out)
+    assert code == 0
+    assert "2 answered, 0 failed, 1 done before" in err
+
+
 def test_a_line_cut_off_by_a_kill_is_asked_again(run, fake, manifest, tmp_path) -> None:
     out = tmp_path / "answers.jsonl"
     run("batch", manifest, "--out", out, "--quiet")

@@ -324,3 +324,26 @@ def test_the_demo_model_answers_and_can_be_interrupted(run: Run, tmp_path: Path)
     lines = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
     assert len({line["key"] for line in lines}) == len(lines)
     assert {line["right"] for line in lines if line["label"] == "unpruned"} == {True}
+
+
+def test_ctrl_c_says_what_is_kept(run, fake, tmp_path, monkeypatch) -> None:
+    from omnidrop.evaluation import runner
+
+    (tmp_path / "q.jsonl").write_text(
+        '{"id": "a", "video": "a.mp4", "question": "What?", "answer": "x", "choices": ["x", "y"]}\n'
+    )
+    (tmp_path / "a.mp4").write_bytes(b"x")
+
+    def stopped(*given, on_record, **more):
+        on_record(runner.Tally(answered=3), None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", stopped)
+    words = ("eval", tmp_path / "q.jsonl", "--out", tmp_path / "r")
+    code, _, err = run(*words)
+    assert code == 130
+    said = (
+        f"omnidrop: interrupted: 3 of 13 answers are in {tmp_path / 'r'}. The same command goes on"
+    )
+    assert said in err
+    assert "interrupted" not in run(*words, "--quiet")[2]

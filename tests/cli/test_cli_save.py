@@ -63,6 +63,24 @@ def test_several_answers_and_failures_in_one_file(run, fake, clip, tmp_path) -> 
         assert "Not enough memory." in text
 
 
+def test_several_files_of_one_call(run, fake, clip, tmp_path, monkeypatch) -> None:
+    paths = [tmp_path / f"r.{suffix}" for suffix in ("json", "html", "txt")]
+    words = [word for path in (*paths, paths[0]) for word in ("--save", path)]
+    assert run("ask", clip, "What?", *words)[0] == 0
+    assert json.loads(paths[0].read_text("utf-8"))["question"] == "What?"
+    assert fakes.TEXT in paths[1].read_text("utf-8")
+    assert fakes.TEXT in paths[2].read_text("utf-8")
+    paths[0].unlink()
+    code, _, err = run("ask", clip, "What?", *words)
+    assert code == 2
+    assert "r.html: The file exists." in err
+    assert not paths[0].exists()  # all are checked before anything is asked
+    monkeypatch.setenv("OMNIDROP_SAVE", f"{tmp_path}/a.json\n{tmp_path}/b.svg")
+    assert run("ask", clip, "What?")[0] == 0
+    assert (tmp_path / "a.json").exists()
+    assert (tmp_path / "b.svg").exists()
+
+
 def test_nothing_is_saved_when_nothing_was_answered(run, fake, clip, tmp_path) -> None:
     path = tmp_path / "r.html"
     assert run("ask", clip, "memory?", "--save", path)[0] == 5
