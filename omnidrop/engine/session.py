@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from omnidrop.clip.options import ClipOptions
 from omnidrop.engine.captured import Steps
+from omnidrop.engine.conversation import Conversation, Written, write_prompt
 from omnidrop.engine.decode import Generated, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
 from omnidrop.engine.prefill import Prefilled, prefill
@@ -29,7 +30,7 @@ from omnidrop.models.adapter import Adapter, ModelInfo
 from omnidrop.models.loading import load_adapter
 from omnidrop.models.memory import out_of_memory
 from omnidrop.options import DEFAULT_BUDGET, GenerateOptions, LoadOptions
-from omnidrop.prompt import build_prompt, long_position_notice
+from omnidrop.prompt import long_position_notice
 from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.report.trace import Answer, Choice
@@ -295,6 +296,7 @@ class Session:
         on_prefill: Callable[[Prefilled], None] | None = None,
         reuse: bool = True,
         limits: BudgetChooser | None = None,
+        earlier: Sequence[Answer] = (),
     ) -> Answer:
         """Ask one question.
 
@@ -320,6 +322,8 @@ class Session:
             the answer is the same.
         limits : Limits, optional
             Limits of time and memory that choose the method's budget; its own is ignored.
+        earlier : sequence of Answer
+            Earlier turns that the question follows, the oldest first; see `conversation`.
 
         Returns
         -------
@@ -337,7 +341,9 @@ class Session:
         reset_device_peak(self.adapter.device)
         encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in method.wants)
         with out_of_memory(TOO_BIG):
-            prompt = self._build_prompt(question, encoded, system, meter)
+            room = options.max_new_tokens
+            written = self._write_prompt(question, encoded, system, meter, earlier, room)
+            prompt = written.prompt
             method, limit_notice = self._choose_budget(limits, prompt, method, meter)
             if progress:
                 progress(StageName.PREFILL, 0.0, None)
@@ -358,8 +364,9 @@ class Session:
             options=options,
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
-            notices=self._notices(prompt, prefilled, limit_notice),
+            notices=self._notices(prompt, prefilled, limit_notice, written.notice),
             decode_loop=reply.made.loop,
+            earlier=written.seen,
         )
         trace = build_trace(self.adapter, self.clip, encoded, account, meter, question, system)
         return Answer(
@@ -372,14 +379,31 @@ class Session:
             logprobs=reply.made.logprobs,
         )
 
-    def _build_prompt(
-        self, question: str, encoded: Encoded, system: str | None, meter: Meter
-    ) -> Prompt:
+    def conversation(self, turns: Sequence[Answer] = ()) -> Conversation:
+        """Start a conversation about the clip, whose questions see the earlier turns.
+
+        Parameters
+        ----------
+        turns : sequence of Answer
+            Turns to go on from, the oldest first.
+        """
+        return Conversation(self, turns)
+
+    def _write_prompt(
+        self,
+        question: str,
+        encoded: Encoded,
+        system: str | None,
+        meter: Meter,
+        earlier: Sequence[Answer],
+        room: int,
+    ) -> Written:
         with meter.stage(StageName.PROMPT):
-            self.prompt = build_prompt(
-                self.adapter.text, self.adapter.template, question, encoded.media, system=system
+            written = write_prompt(
+                self.adapter, question, encoded.media, system=system, earlier=earlier, room=room
             )
-        return self.prompt
+        self.prompt = written.prompt
+        return written
 
     def _choose_budget(
         self, limits: BudgetChooser | None, prompt: Prompt, method: Method, meter: Meter
@@ -421,9 +445,7 @@ class Session:
             made = generate(self.adapter, prefilled, options, on_text, tick, meter, self._decoding)
         return _Reply(made, (), tuple(ticks))
 
-    def _notices(
-        self, prompt: Prompt, prefilled: Prefilled, limit_notice: str | None
-    ) -> tuple[str, ...]:
+    def _notices(self, prompt: Prompt, prefilled: Prefilled, *more: str | None) -> tuple[str, ...]:
         """Return the notices about this answer, in the order they are shown."""
         found = [DEMO_NOTICE] if self.info.demo else []
         found += self.clip.notices if self.clip is not None else []
@@ -432,7 +454,7 @@ class Session:
             for notice in (
                 long_position_notice(prompt, self.adapter.template),
                 prefilled.plan.settings.get("note"),
-                limit_notice,
+                *more,
             )
             if notice
         ]

@@ -16,7 +16,7 @@ from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.timing import Meter, device_peak, host_peak
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Method
-from omnidrop.report.trace import ChunkTrace, Memory, Trace
+from omnidrop.report.trace import Answer, ChunkTrace, Memory, Trace
 from omnidrop.shapes import described
 from omnidrop.tokens import Prompt, TokenMap
 
@@ -41,6 +41,8 @@ class Account:
     notices : tuple of str
     decode_loop : str
         `Generated.loop`.
+    earlier : tuple of Answer
+        The earlier turns of the conversation in the prompt.
     """
 
     prompt: Prompt
@@ -51,6 +53,7 @@ class Account:
     ticks: tuple[float, ...]
     notices: tuple[str, ...]
     decode_loop: str = ""
+    earlier: tuple[Answer, ...] = ()
 
 
 def build_trace(
@@ -86,6 +89,10 @@ def build_trace(
         settings={
             "question": question,
             "system": adapter.template.system if system is None else system,
+            "earlier": [
+                {"question": turn.question, "answer": turn.text, "token_ids": turn.token_ids}
+                for turn in account.earlier
+            ],
             **asdict(account.options),
             "versions": versions(),
         },
