@@ -10,6 +10,7 @@ from omnidrop_cli.commands import (
     ask,
     batch,
     calibrate,
+    chat,
     chunks,
     doctor,
     estimate,
@@ -67,5 +68,17 @@ def start(
         typer.echo(context.get_help())
 
 
-for module in (ask, profile, estimate, eval, calibrate, batch, chunks, models, doctor, train_a2v):
+for module in (
+    ask,
+    chat,
+    profile,
+    estimate,
+    eval,
+    calibrate,
+    batch,
+    chunks,
+    models,
+    doctor,
+    train_a2v,
+):
     app.command(name=module.NAME, cls=PlainCommand, help=module.HELP)(module.command)
