@@ -26,6 +26,10 @@ from omnidrop.tokens import Media, Prompt
 if TYPE_CHECKING:
     from omnidrop.engine.session import Session
 
+DEMO_NOTICE = (
+    "The demo model was trained on single questions, so after earlier turns its answers are worse."
+)
+
 
 class Conversation:
     """A chat about one open clip; `Session.conversation` starts one.
@@ -85,13 +89,13 @@ class Written:
     prompt : Prompt
     seen : tuple of Answer
         The earlier turns in the prompt.
-    notice : str or None
-        Which turns were left out; None if all are in it.
+    notices : tuple of str
+        Which turns were left out, and whether the model copes with turns.
     """
 
     prompt: Prompt
     seen: tuple[Answer, ...] = ()
-    notice: str | None = None
+    notices: tuple[str, ...] = ()
 
 
 def write_prompt(
@@ -135,7 +139,10 @@ def write_prompt(
         prompt = build_prompt(
             adapter.text, adapter.template, question, media, system=system, earlier=turns
         )
-        return Written(prompt, seen, _notice(left_out, limit) if left_out else None)
+        notices = (DEMO_NOTICE,) if seen and adapter.info.demo else ()
+        return Written(
+            prompt, seen, (*notices, _left_out(left_out, limit)) if left_out else notices
+        )
 
     for left_out in range(len(earlier) + 1):
         found = written(left_out)
@@ -150,7 +157,7 @@ def _turn(adapter: Adapter, answer: Answer) -> Turn:
     return Turn(answer.question, answer.token_ids)
 
 
-def _notice(left_out: int, limit: int) -> str:
+def _left_out(left_out: int, limit: int) -> str:
     oldest = "oldest turn was" if left_out == 1 else f"{left_out} oldest turns were"
     return (
         f"The {oldest} left out of the conversation: the model was trained on {limit} positions, "

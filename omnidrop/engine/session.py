@@ -364,7 +364,7 @@ class Session:
             options=options,
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
-            notices=self._notices(prompt, prefilled, limit_notice, written.notice),
+            notices=self._notices(prompt, prefilled, limit_notice, *written.notices),
             decode_loop=reply.made.loop,
             earlier=written.seen,
         )

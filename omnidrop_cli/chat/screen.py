@@ -153,8 +153,8 @@ def facts(answer: Answer, seconds: float) -> str:
     if not answer.text.strip():
         parts.append("the answer is empty")
     if answer.choices:
-        odds = [f"{c.text} {fmt.share(c.probability, 0)}" for c in answer.choices[:MOST]]
-        parts.append(", ".join(odds))
+        likely = [c for c in answer.choices[:MOST] if c.probability >= 0.005]
+        parts.append(", ".join(f"{c.text} {fmt.share(c.probability, 0)}" for c in likely))
     elif answer.probability is not None:
         parts.append(f"{fmt.share(answer.probability, 0)} sure")
     moments = answer.trace.moments[:MOST]

@@ -92,9 +92,9 @@ class Keyboard:
         assert self._readline is not None
         words = self._readline.get_line_buffer()[: self._readline.get_begidx()].split()
         if not words:
-            found = [f"/{name}" for name in NAMES if f"/{name}".startswith(text)]
+            found = [f"/{name} " for name in NAMES if f"/{name}".startswith(text)]
         elif words == ["/method"]:
-            found = [name for name in self._methods() if name.startswith(text)]
+            found = [f"{name} " for name in self._methods() if name.startswith(text)]
         elif words[0] in ("/open", "/save"):
             found = [f"{p}/" if os.path.isdir(p) else p for p in glob.glob(glob.escape(text) + "*")]
         else:
