@@ -23,7 +23,7 @@ Examples:
   omnidrop chat clip.mp4
   omnidrop chat talk.mkv --model 3b --start 10:00 --end 20:00
   omnidrop chat clip.mp4 < questions.txt > answers.txt
-  printf '%s\\n' 'Who speaks?' '/at 0:30 1:00' 'And here?' | omnidrop chat clip.mp4
+  printf '%s\\n' '/at 0:30 1:00' 'Who speaks?' | omnidrop chat clip.mp4
 
 The model and the clip are loaded once. Lines that begin with a slash are commands: /at 0:30 1:00
 asks about a part of the clip, /budget 0.2 and /method NAME change which tokens are dropped, /report

@@ -20,6 +20,7 @@ OPTIONS = """
 """
 COMMANDS = (
     "ask",
+    "chat",
     "profile",
     "estimate",
     "eval",

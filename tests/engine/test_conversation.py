@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +17,8 @@ from omnidrop.engine.session import Model, Session
 from omnidrop.errors import UsageError
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import Answer
+from omnidrop.stages import StageName
+from omnidrop.testing import media
 
 FIRST = "What is heard when the red square moves?"
 SECOND = "And who is on screen then?"
@@ -164,3 +167,35 @@ def test_a_model_that_learned_single_questions_says_so(
         assert DEMO_NOTICE not in session.ask(SECOND, options=OPTIONS).trace.notices
         follow = session.ask(SECOND, options=OPTIONS, earlier=[first])
         assert DEMO_NOTICE in follow.trace.notices
+
+
+def test_a_session_goes_on_after_an_interrupt_at_any_stage(model: Model, tmp_path: Path) -> None:
+    film = media.mp4(tmp_path / "film.mp4", seconds=3.0)
+    stages: list[str] = []
+
+    def note(stage: str, done: float, total: float | None) -> None:
+        if stage not in stages:
+            stages.append(stage)
+
+    with model.open(film) as session:
+        wanted = session.ask(FIRST, options=OPTIONS, progress=note)
+    assert {StageName.FRAMES, StageName.AUDIO_TOWER, StageName.PREFILL} <= set(stages)
+    for place in (*stages, "first token"):
+
+        def interrupt(stage: str, done: float, total: float | None, at: str = place) -> None:
+            if stage == at:
+                raise KeyboardInterrupt
+
+        def interrupt_answer(piece: str, at: str = place) -> None:
+            if at == "first token":
+                raise KeyboardInterrupt
+
+        with model.open(film) as session:
+            conversation = session.conversation()
+            with pytest.raises(KeyboardInterrupt):
+                conversation.ask(
+                    FIRST, options=OPTIONS, progress=interrupt, on_text=interrupt_answer
+                )
+            again = conversation.ask(FIRST, options=OPTIONS)
+            assert again.logprobs == wanted.logprobs, place
+            assert conversation.turns == (again,)
