@@ -58,6 +58,8 @@ class Keyboard:
 
     def __init__(self, history: Path | None, methods: Callable[[], list[str]] = list) -> None:
         self._history, self._methods = history, methods
+        if hasattr(sys.stdin, "reconfigure"):
+            sys.stdin.reconfigure(errors="replace")  # what is not UTF-8 must not end the session
         self._editing = is_terminal(sys.stdin) and is_terminal(sys.stdout)
         self._readline = _readline() if self._editing else None
         if self._readline is not None:

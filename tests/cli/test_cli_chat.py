@@ -1,24 +1,21 @@
-"""`omnidrop chat` on a model that answers at once: from a pipe, and at a terminal."""
+"""`omnidrop chat` on a model that answers at once, with a pipe as stdin."""
 
 from __future__ import annotations
 
 import io
 import json
 import os
-import re
-import select
-import stat
-import subprocess
+import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
-from fakes import HERE, ROOT, TEXT, environment
+from fakes import TEXT, make_trace
 
-pty = pytest.importorskip("pty")
+from omnidrop.report.trace import Answer, Choice, Moment
+from omnidrop_cli import interrupts
+from omnidrop_cli.chat.screen import facts
 
 
 @pytest.fixture
@@ -172,163 +169,44 @@ def test_an_interrupt_ends_a_script_and_keeps_what_was_answered(chat, tmp_path) 
     assert len(json.loads(end.read_text())["answers"]) == 1
 
 
-class Terminal:
-    """A program at a terminal of its own: what is typed, and what it shows."""
-
-    def __init__(self, handle: int, process: subprocess.Popen[bytes]) -> None:
-        self._handle, self.process, self.seen = handle, process, ""
-
-    def type(self, text: str) -> None:
-        os.write(self._handle, text.encode())
-
-    def wait_for(self, text: str, seconds: float = 60.0) -> str:
-        """Return what was shown until `text`, and forget it."""
-        end = time.monotonic() + seconds
-        while text not in self.seen:
-            left = end - time.monotonic()
-            if left < 0 or not select.select([self._handle], [], [], left)[0]:
-                raise AssertionError(f"{text!r} did not appear in {self.seen!r}")
-            try:
-                read = os.read(self._handle, 4096).decode("utf-8", "replace")
-            except OSError:
-                read = ""
-            if not read:
-                raise AssertionError(f"{text!r} did not appear in {self.seen!r}")
-            self.seen += re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", read)
-        shown, _, self.seen = self.seen.partition(text)
-        return shown
-
-    def code(self) -> int:
-        """Return the exit code once the program has ended."""
-        with suppress(OSError):
-            while os.read(self._handle, 4096):
-                pass
-        return self.process.wait(30)
-
-
-@contextmanager
-def terminal(clip: Path, *words: str, **extra: str) -> Iterator[Terminal]:
-    """Run `omnidrop chat` on the fake model at a terminal of 80 columns."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, str(HERE / "fakes.py"), "chat", str(clip), *words],
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment(COLUMNS="80", **extra),
-        cwd=ROOT,
-        start_new_session=True,
-        preexec_fn=own_terminal,
+def test_the_line_below_an_answer() -> None:
+    trace = replace(make_trace(), moments=())
+    answer = Answer("A piano.", (1, 2), "stop token", trace)
+    assert facts(answer, 1.234) == "1.23 s"
+    moments = (Moment(12.0, 16.0, 0.6), Moment(0.0, 4.0, 0.2))
+    sure = replace(
+        answer, probability=0.87, stop="max new tokens", trace=replace(trace, moments=moments)
     )
-    os.close(theirs)
+    assert facts(sure, 1.234) == (
+        "87 % sure · from 0:12–0:16, 0:00–0:04 · cut off after 2 tokens · 1.23 s"
+    )
+    choices = (Choice("yes", 0.996, -0.1), Choice("no", 0.004, -9.0))
+    assert facts(replace(sure, choices=choices, stop="choice"), 0.05) == (
+        "yes 100 % · from 0:12–0:16, 0:00–0:04 · 50 ms"
+    )
+    assert facts(replace(answer, text=" "), 1.0).startswith("the answer is empty · ")
+
+
+def test_a_session_survives_a_hasty_second_interrupt(monkeypatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(os, "_exit", sys.exit)
+
+    def press() -> None:
+        interrupts._interrupt(signal.SIGINT, None)
+
     try:
-        yield Terminal(ours, process)
+        interrupts.forget_interrupts()
+        with interrupts.keep_session(lambda: said.append("stopping")):
+            with pytest.raises(KeyboardInterrupt):
+                press()
+            press()
+            assert said == ["stopping"]
+            with pytest.raises(SystemExit, match="130"):
+                press()
+        interrupts.forget_interrupts()
+        with pytest.raises(KeyboardInterrupt):
+            press()
+        with pytest.raises(SystemExit, match="130"):
+            press()
     finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-
-
-def own_terminal() -> None:
-    """Make stdin the terminal that sends Ctrl-C to this process."""
-    import fcntl
-    import termios
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
-def test_a_conversation_at_a_terminal(clip, tmp_path) -> None:
-    state = tmp_path / "state"
-    with terminal(clip, XDG_STATE_HOME=str(state)) as screen:
-        shown = screen.wait_for("> ")
-        assert "concert.mp4" in shown
-        assert "omnidrop keeps 30 % of the tokens" in shown
-        screen.type("Who plays?\r")
-        assert TEXT in screen.wait_for("> ")
-        screen.type("/budget 0.2\r")
-        assert "omnidrop keeps 20 % of the tokens." in screen.wait_for("\n> ")
-        screen.type("/help\r")
-        assert "/at START [END]" in screen.wait_for("\n> ")
-        screen.type("/report\r")
-        assert "Settings" in screen.wait_for("\n> ")
-        screen.type("memory?\r")
-        assert "Not enough memory." in screen.wait_for("\n> ")
-        screen.type("/bugdet\r")
-        assert "Did you mean /budget?" in screen.wait_for("\n> ")
-        screen.type("\x04")
-        assert screen.code() == 0
-    history = state / "omnidrop" / "chat_history"
-    assert history.read_text().splitlines()[:2] == ["Who plays?", "/budget 0.2"]
-    assert stat.S_IMODE(history.stat().st_mode) == 0o600
-
-
-def test_earlier_lines_come_back_with_the_arrows(clip, tmp_path) -> None:
-    pytest.importorskip("readline")
-    state = {"XDG_STATE_HOME": str(tmp_path)}
-    with terminal(clip, **state) as screen:
-        screen.wait_for("> ")
-        screen.type("Who plays?\r")
-        screen.wait_for("\n> ")
-        screen.type("/quit\r")
-        assert screen.code() == 0
-    with terminal(clip, **state) as screen:
-        screen.wait_for("> ")
-        screen.type("\x1b[A\x1b[A\r")
-        assert "Who plays?" in screen.wait_for(TEXT)
-        screen.wait_for("\n> ")
-        screen.type("/turn\tof\bff\r")
-        assert "Each question stands alone." in screen.wait_for("\n> ")
-    before = (tmp_path / "omnidrop" / "chat_history").read_text()
-    with terminal(clip, "--no-history", **state) as screen:
-        screen.wait_for("> ")
-        screen.type("Secret?\r")
-        screen.wait_for("\n> ")
-    assert (tmp_path / "omnidrop" / "chat_history").read_text() == before
-
-
-def test_control_c_stops_an_answer_and_twice_at_the_prompt_leaves(clip, tmp_path) -> None:
-    state = {"XDG_STATE_HOME": str(tmp_path), "FAKE_PAUSE": "8"}
-    with terminal(clip, **state) as screen:
-        screen.wait_for("> ")
-        screen.type("Who plays?\r")
-        screen.wait_for("A piano")
-        screen.type("\x03")
-        shown = screen.wait_for("\n> ")
-        assert "Stopped; the session goes on, without this question." in shown
-        screen.type("\x03")
-        assert "Ctrl-C once more leaves" in screen.wait_for("\n> ")
-        screen.type("/at\r")  # a line in between: the next one is a first again
-        assert "the whole clip" in screen.wait_for("\n> ")
-        screen.type("\x03")
-        screen.wait_for("\n> ")
-        screen.type("\x03")
-        assert screen.code() == 130
-
-
-def test_answers_may_go_to_a_file(clip, tmp_path) -> None:
-    """Then the prompt does not: stdout holds answers alone."""
-    ours, theirs = pty.openpty()
-    target = tmp_path / "answers.txt"
-    with target.open("w") as stdout:
-        process = subprocess.Popen(
-            [sys.executable, str(HERE / "fakes.py"), "chat", str(clip)],
-            stdin=theirs,
-            stdout=stdout,
-            stderr=theirs,
-            env=environment(XDG_STATE_HOME=str(tmp_path)),
-            cwd=ROOT,
-            start_new_session=True,
-        )
-    os.close(theirs)
-    screen = Terminal(ours, process)
-    try:
-        screen.wait_for("> ")
-        screen.type("Who plays?\n")
-        screen.wait_for("\n> ")
-        screen.type("\x04")
-        assert screen.code() == 0
-    finally:
-        process.kill()
-        process.wait()
-        os.close(ours)
-    assert target.read_text() == f"{TEXT}\n"
+        interrupts.forget_interrupts()
