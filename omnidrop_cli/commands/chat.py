@@ -20,10 +20,10 @@ HELP = """Talk about a clip: one question after another, each with the turns bef
 
 \b
 Examples:
-  omnidrop chat clip.mp4
-  omnidrop chat talk.mkv --model 3b --start 10:00 --end 20:00
-  omnidrop chat clip.mp4 < questions.txt > answers.txt
-  printf '%s\\n' '/at 0:30 1:00' 'Who speaks?' | omnidrop chat clip.mp4
+  omnidrop chat samples/duet.mp4
+  omnidrop chat samples/long.mp4 --start 10 --end 20 --save talk.html
+  omnidrop chat talk.mp4 --model 3b --budget 0.2
+  printf '/at 0 5\\nWhat shape is first?\\n' | omnidrop chat samples/pause.mp4
 
 The model and the clip are loaded once. Lines that begin with a slash are commands: /at 0:30 1:00
 asks about a part of the clip, /budget 0.2 and /method NAME change which tokens are dropped, /report
