@@ -244,6 +244,16 @@ class Session:
         if self.clip is not None:
             self.clip.close()
 
+    def conversation(self, turns: Sequence[Answer] = ()) -> Conversation:
+        """Start a conversation about the clip, whose questions see the earlier turns.
+
+        Parameters
+        ----------
+        turns : sequence of Answer
+            Turns to go on from, the oldest first.
+        """
+        return Conversation(self, turns)
+
     def encode(self, progress: Progress | None = None, *, video_attention: bool = False) -> Encoded:
         """Run the encoders now, or return their earlier result.
 
@@ -287,6 +297,7 @@ class Session:
         self,
         question: str,
         *,
+        earlier: Sequence[Answer] = (),
         method: Method | None = None,
         choices: Sequence[str] = (),
         options: GenerateOptions | None = None,
@@ -296,7 +307,6 @@ class Session:
         on_prefill: Callable[[Prefilled], None] | None = None,
         reuse: bool = True,
         limits: BudgetChooser | None = None,
-        earlier: Sequence[Answer] = (),
     ) -> Answer:
         """Ask one question.
 
@@ -304,6 +314,8 @@ class Session:
         ----------
         question : str
             The user's words.
+        earlier : sequence of Answer
+            Earlier turns that the question follows, the oldest first; see `conversation`.
         method : Method, optional
             Default `OmniDrop(budget=0.3)`.
         choices : sequence of str
@@ -322,8 +334,6 @@ class Session:
             the answer is the same.
         limits : Limits, optional
             Limits of time and memory that choose the method's budget; its own is ignored.
-        earlier : sequence of Answer
-            Earlier turns that the question follows, the oldest first; see `conversation`.
 
         Returns
         -------
@@ -341,8 +351,9 @@ class Session:
         reset_device_peak(self.adapter.device)
         encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in method.wants)
         with out_of_memory(TOO_BIG):
-            room = options.max_new_tokens
-            written = self._write_prompt(question, encoded, system, meter, earlier, room)
+            written = self._build_prompt(
+                question, encoded, system, meter, earlier, options.max_new_tokens
+            )
             prompt = written.prompt
             method, limit_notice = self._choose_budget(limits, prompt, method, meter)
             if progress:
@@ -358,15 +369,14 @@ class Session:
             else:
                 reply = self._generate(prefilled, options, on_text, meter)
         account = Account(
-            prompt=prompt,
+            written=written,
             prefilled=prefilled,
             method=method,
             options=options,
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
-            notices=self._notices(prompt, prefilled, limit_notice, *written.notices),
+            notices=self._notices(prompt, prefilled, limit_notice),
             decode_loop=reply.made.loop,
-            earlier=written.seen,
         )
         trace = build_trace(self.adapter, self.clip, encoded, account, meter, question, system)
         return Answer(
@@ -379,17 +389,7 @@ class Session:
             logprobs=reply.made.logprobs,
         )
 
-    def conversation(self, turns: Sequence[Answer] = ()) -> Conversation:
-        """Start a conversation about the clip, whose questions see the earlier turns.
-
-        Parameters
-        ----------
-        turns : sequence of Answer
-            Turns to go on from, the oldest first.
-        """
-        return Conversation(self, turns)
-
-    def _write_prompt(
+    def _build_prompt(
         self,
         question: str,
         encoded: Encoded,
@@ -445,7 +445,9 @@ class Session:
             made = generate(self.adapter, prefilled, options, on_text, tick, meter, self._decoding)
         return _Reply(made, (), tuple(ticks))
 
-    def _notices(self, prompt: Prompt, prefilled: Prefilled, *more: str | None) -> tuple[str, ...]:
+    def _notices(
+        self, prompt: Prompt, prefilled: Prefilled, limit_notice: str | None
+    ) -> tuple[str, ...]:
         """Return the notices about this answer, in the order they are shown."""
         found = [DEMO_NOTICE] if self.info.demo else []
         found += self.clip.notices if self.clip is not None else []
@@ -454,7 +456,7 @@ class Session:
             for notice in (
                 long_position_notice(prompt, self.adapter.template),
                 prefilled.plan.settings.get("note"),
-                *more,
+                limit_notice,
             )
             if notice
         ]

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import omnidrop
+from omnidrop.engine.conversation import Written
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Encoded
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.timing import Meter, device_peak, host_peak
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Method
-from omnidrop.report.trace import Answer, ChunkTrace, Memory, Trace
+from omnidrop.report.trace import ChunkTrace, Memory, Trace
 from omnidrop.shapes import described
 from omnidrop.tokens import Prompt, TokenMap
 
@@ -30,7 +31,8 @@ class Account:
 
     Attributes
     ----------
-    prompt : Prompt
+    written : Written
+        The prompt, and the earlier turns in it.
     prefilled : Prefilled
     method : Method
     options : GenerateOptions
@@ -41,11 +43,9 @@ class Account:
     notices : tuple of str
     decode_loop : str
         `Generated.loop`.
-    earlier : tuple of Answer
-        The earlier turns of the conversation in the prompt.
     """
 
-    prompt: Prompt
+    written: Written
     prefilled: Prefilled
     method: Method
     options: GenerateOptions
@@ -53,7 +53,11 @@ class Account:
     ticks: tuple[float, ...]
     notices: tuple[str, ...]
     decode_loop: str = ""
-    earlier: tuple[Answer, ...] = ()
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt."""
+        return self.written.prompt
 
 
 def build_trace(
@@ -91,7 +95,7 @@ def build_trace(
             "system": adapter.template.system if system is None else system,
             "earlier": [
                 {"question": turn.question, "answer": turn.text, "token_ids": turn.token_ids}
-                for turn in account.earlier
+                for turn in account.written.seen
             ],
             **asdict(account.options),
             "versions": versions(),
@@ -116,7 +120,7 @@ def build_trace(
         ),
         flops_prefill=shape.prefill_flops(text, kept),
         flops_prefill_unpruned=shape.prefill_flops(text, (total,) * layers),
-        notices=account.notices,
+        notices=(*account.notices, *account.written.notices),
         decode_loop=account.decode_loop,
         survivors=(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()

@@ -185,6 +185,7 @@ def answer_question(
     try:
         answer = session.ask(
             question.text,
+            earlier=earlier,
             method=job.method,
             choices=question.choices,
             options=job.flags.generate(),
@@ -192,7 +193,6 @@ def answer_question(
             on_text=job.on_text(question) or _counter(job),
             progress=job.progress,
             limits=job.fit.limits(),
-            earlier=earlier,
         )
         return Outcome(question, answer=answer)
     except BrokenPipeError:

@@ -183,6 +183,7 @@ class FakeSession:
         self,
         question: str,
         *,
+        earlier: Any = (),
         method: Any,
         choices: Any,
         options: Any,
@@ -190,7 +191,6 @@ class FakeSession:
         on_text: Any,
         progress: Any,
         limits: Any,
-        earlier: Any = (),
     ) -> Answer:
         after = f" after {len(earlier)}" if earlier else ""
         self.log.append(f"ask {self.path.name} {question}{after}")
