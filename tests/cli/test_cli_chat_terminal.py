@@ -97,7 +97,7 @@ def test_a_conversation_at_a_terminal(clip, tmp_path) -> None:
         screen.type("/help\r")
         assert "/at START [END]" in screen.wait_for("\n> ")
         screen.type("/report\r")
-        assert "Settings" in screen.wait_for("\n> ")
+        assert "  question " in screen.wait_for("\n> ")
         screen.type("memory?\r")
         assert "Not enough memory." in screen.wait_for("\n> ")
         screen.type("/bugdet\r")
