@@ -212,7 +212,7 @@ class Talk:
         started = time.perf_counter()
         earlier = tuple(self.turns) if self.settings.turns else ()
         try:
-            job = self._job(self.settings.drop.pruning())
+            job = self._job(self._pruning(self.settings.drop))
             outcome = answer_question(self._session(question, job), question, job, earlier)
         except BrokenPipeError:
             raise
@@ -298,14 +298,18 @@ class Talk:
     def _drop(self, drop: DropFlags, fit: FitFlags) -> None:
         """Take these settings if they are valid."""
         fit.check(drop)
-        drop.pruning()
+        self._pruning(drop)
         fitted = self.settings.fit
         if (fitted.fit_pixels or fitted.fit_fps) and fit != fitted:
             self.close()  # its sampling was chosen by the limits
         self.settings = replace(self.settings, drop=drop, fit=fit)
 
+    def _pruning(self, drop: DropFlags) -> Method:
+        """Return the method that these settings name."""
+        return drop.pruning()
+
     def _dropping(self) -> str:
-        method = self.settings.drop.pruning()
+        method = self._pruning(self.settings.drop)
         if self.settings.fit:
             return f"{method.name} keeps what the limits allow"
         return f"{method.name} keeps {fmt.share(method.budget, 0)} of the tokens"
