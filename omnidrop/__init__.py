@@ -20,6 +20,7 @@ _HOME = {
     "load": "omnidrop.engine.session",
     "Model": "omnidrop.engine.session",
     "Session": "omnidrop.engine.session",
+    "Conversation": "omnidrop.engine.conversation",
     "LoadOptions": "omnidrop.options",
     "GenerateOptions": "omnidrop.options",
     "ClipOptions": "omnidrop.clip.options",
@@ -49,6 +50,7 @@ __all__ = [
     "Answer",
     "BudgetError",
     "ClipOptions",
+    "Conversation",
     "FastV",
     "GenerateOptions",
     "Limits",
@@ -90,6 +92,7 @@ if TYPE_CHECKING:
     from omnidrop.clip.clip import open_clip
     from omnidrop.clip.options import ClipOptions
     from omnidrop.clip.probe import probe
+    from omnidrop.engine.conversation import Conversation
     from omnidrop.engine.session import Model, Session, load
     from omnidrop.errors import (
         BudgetError,

@@ -10,6 +10,7 @@ from omnidrop_cli.commands import (
     ask,
     batch,
     calibrate,
+    chat,
     chunks,
     config,
     doctor,
@@ -73,7 +74,7 @@ def start(
 
 
 COMMANDS = (
-    ask, profile, estimate, eval, calibrate, batch, chunks, models, doctor, config, train_a2v,
+    ask, chat, profile, estimate, eval, calibrate, batch, chunks, models, doctor, config, train_a2v,
 )  # fmt: skip
 for module in COMMANDS:
     app.command(name=module.NAME, cls=PlainCommand, help=module.HELP)(module.command)

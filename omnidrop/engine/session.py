@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from omnidrop.clip.options import ClipOptions
 from omnidrop.engine.asked_about import what_is_missing
 from omnidrop.engine.captured import Steps
+from omnidrop.engine.conversation import Conversation, Written, write_prompt
 from omnidrop.engine.decode import Generated, generate, score_choices
 from omnidrop.engine.default import Chosen, choose, method_of
 from omnidrop.engine.encode import (
@@ -278,6 +279,16 @@ class Session:
         if self.clip is not None:
             self.clip.close()
 
+    def conversation(self, turns: Sequence[Answer] = ()) -> Conversation:
+        """Start a conversation about the clip, whose questions see the earlier turns.
+
+        Parameters
+        ----------
+        turns : sequence of Answer
+            Turns to go on from, the oldest first.
+        """
+        return Conversation(self, turns)
+
     def encode(self, progress: Progress | None = None, *, video_attention: bool = False) -> Encoded:
         """Run the encoders now, or return their earlier result.
 
@@ -321,6 +332,7 @@ class Session:
         self,
         question: str,
         *,
+        earlier: Sequence[Answer] = (),
         method: Method | None = None,
         choices: Sequence[str] = (),
         options: GenerateOptions | None = None,
@@ -338,6 +350,8 @@ class Session:
         ----------
         question : str
             The user's words.
+        earlier : sequence of Answer
+            Earlier turns that the question follows, the oldest first; see `conversation`.
         method : Method, optional
             Default the one that the model recommends (`Model.recommended`); none where that would
             save less than a tenth of the time to the first token.
@@ -378,7 +392,10 @@ class Session:
         self._check_room(question, wanted, system, limits)
         encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in wanted.wants)
         with out_of_memory(TOO_BIG):
-            prompt = self._build_prompt(question, encoded, system, meter)
+            written = self._build_prompt(
+                question, encoded, system, meter, earlier, options.max_new_tokens
+            )
+            prompt = written.prompt
             if method is None and limits is None:
                 chosen = choose(self.adapter, prompt, encoded, read=self.clip is not None)
             else:
@@ -400,7 +417,7 @@ class Session:
         drawn = options.temperature > 0 and not choices
         sure = judge(reply.made, reply.choices, None if drawn else self.adapter.calibration)
         account = Account(
-            prompt=prompt,
+            written=written,
             prefilled=prefilled,
             method=method,
             options=options,
@@ -429,7 +446,14 @@ class Session:
         )
         if not check:
             return answer
-        again = partial(self.ask, choices=choices, options=options, system=system, reuse=reuse)
+        again = partial(
+            self.ask,
+            earlier=earlier,
+            choices=choices,
+            options=options,
+            system=system,
+            reuse=reuse,
+        )
         return self._checked(answer, again)
 
     def _checked(self, answer: Answer, ask: Callable[..., Answer]) -> Answer:
@@ -462,13 +486,20 @@ class Session:
         check_room(self.adapter, media, prompt, counts, TOO_BIG)
 
     def _build_prompt(
-        self, question: str, encoded: Encoded, system: str | None, meter: Meter
-    ) -> Prompt:
+        self,
+        question: str,
+        encoded: Encoded,
+        system: str | None,
+        meter: Meter,
+        earlier: Sequence[Answer],
+        room: int,
+    ) -> Written:
         with meter.stage(StageName.PROMPT):
-            self.prompt = build_prompt(
-                self.adapter.text, self.adapter.template, question, encoded.media, system=system
+            written = write_prompt(
+                self.adapter, question, encoded.media, system=system, earlier=earlier, room=room
             )
-        return self.prompt
+        self.prompt = written.prompt
+        return written
 
     def _choose_budget(
         self, limits: BudgetChooser | None, prompt: Prompt, method: Method, meter: Meter

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import omnidrop
+from omnidrop.engine.conversation import Written
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Encoded
 from omnidrop.engine.prefill import Prefilled
@@ -30,7 +31,8 @@ class Account:
 
     Attributes
     ----------
-    prompt : Prompt
+    written : Written
+        The prompt, and the earlier turns in it.
     prefilled : Prefilled
     method : Method
     options : GenerateOptions
@@ -45,7 +47,7 @@ class Account:
         `Chosen.default`.
     """
 
-    prompt: Prompt
+    written: Written
     prefilled: Prefilled
     method: Method
     options: GenerateOptions
@@ -54,6 +56,11 @@ class Account:
     notices: tuple[str, ...]
     decode_loop: str = ""
     default: dict[str, Any] | None = None
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt."""
+        return self.written.prompt
 
 
 def build_trace(
@@ -90,6 +97,10 @@ def build_trace(
         settings={
             "question": question,
             "system": adapter.template.system if system is None else system,
+            "earlier": [
+                {"question": turn.question, "answer": turn.text, "token_ids": turn.token_ids}
+                for turn in account.written.seen
+            ],
             **asdict(account.options),
             "versions": versions(),
         },
@@ -113,7 +124,7 @@ def build_trace(
         ),
         flops_prefill=shape.prefill_flops(text, kept),
         flops_prefill_unpruned=shape.prefill_flops(text, (total,) * layers),
-        notices=account.notices,
+        notices=(*account.notices, *account.written.notices),
         decode_loop=account.decode_loop,
         survivors=(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,17 +141,13 @@ def answers(questions: Iterable[Question], job: Job) -> Iterator[Outcome]:
     by_clip: dict[tuple[Path, SpanFlags], list[Question]] = {}
     for question in questions:
         by_clip.setdefault((question.clip, question.span), []).append(question)
-    if job.fit.fit_latency is not None:
-        from omnidrop.profiling.prefill_speed import prefill_speed
-
-        job.progress("measure the speed", 0, None)
-        prefill_speed(job.model.adapter, job.fitted)
+    measure_speed(job)
     for (clip, span), group in by_clip.items():
         with ExitStack() as stack:
             try:
                 job.progress(StageName.OPEN, 0, None)
                 stack.enter_context(job.begun.reading(clip, span.start, span.end))
-                session = stack.enter_context(_open(group[0], job))
+                session = stack.enter_context(open_session(group[0], job))
             except Exception as problem:
                 stop_if_interrupted()
                 yield from (Outcome(question, problem=problem) for question in group)
@@ -160,10 +156,19 @@ def answers(questions: Iterable[Question], job: Job) -> Iterator[Outcome]:
                 job.progress.finish()
             session.reuse = len(group) > 1
             for question in group:
-                yield _answer(session, question, job)
+                yield answer_question(session, question, job)
 
 
-def _open(first: Question, job: Job) -> Session:
+def measure_speed(job: Job) -> None:
+    """Measure the method's prefill on this machine, if a limit of time asks for it."""
+    if job.fit.fit_latency is not None:
+        from omnidrop.profiling.prefill_speed import prefill_speed
+
+        job.progress("measure the speed", 0, None)
+        prefill_speed(job.model.adapter, job.fitted)
+
+
+def open_session(first: Question, job: Job) -> Session:
     """Open the clip of a question; limits may lower its sampling."""
     source = job.opened.get((first.clip, first.span), first.clip)
     options = job.read.clip_options(first.span)
@@ -187,10 +192,14 @@ def _open(first: Question, job: Job) -> Session:
     return job.model.open(source, options)
 
 
-def _answer(session: Session, question: Question, job: Job) -> Outcome:
+def answer_question(
+    session: Session, question: Question, job: Job, earlier: Sequence[Answer] = ()
+) -> Outcome:
+    """Answer a question about a session's clip, after the earlier turns of a conversation."""
     try:
         answer = session.ask(
             question.text,
+            earlier=earlier,
             method=job.method,
             choices=question.choices,
             options=job.flags.generate(),

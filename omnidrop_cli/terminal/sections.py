@@ -293,7 +293,7 @@ def settings(answer: Answer, width: int) -> list[Text]:
         ("method", trace.method, {"name"}),
         ("model", trace.model, {"name"}),
         ("clip", trace.clip, {"path"}),
-        ("answer", trace.settings, {"question"}),
+        ("answer", trace.settings, {"question", "earlier"}),
     )
     for name, values, shown in groups:
         parts = [f"{k} {fmt.setting(v)}" for k, v in values.items() if k not in shown]

@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import omnidrop
@@ -174,17 +175,22 @@ class FakeSession:
     path: Path
     asked: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    prefixes: list[Any] = field(default_factory=list)
+
+    def close(self) -> None:
+        self.log.append(f"close {self.path.name}")
 
     def __enter__(self) -> FakeSession:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.log.append(f"close {self.path.name}")
+        self.close()
 
     def ask(
         self,
         question: str,
         *,
+        earlier: Any = (),
         method: Any,
         choices: Any,
         options: Any,
@@ -194,7 +200,8 @@ class FakeSession:
         limits: Any,
         check: bool = False,
     ) -> Answer:
-        self.log.append(f"ask {self.path.name} {question}")
+        after = f" after {len(earlier)}" if earlier else ""
+        self.log.append(f"ask {self.path.name} {question}{after}")
         if "memory" in question:
             raise MemoryShortError("Not enough memory.", hint="Lower --max-pixels.")
         if "bug" in question:
@@ -248,12 +255,14 @@ class FakeModel:
 
     log: list[str] = field(default_factory=list)
     recommended: Recommended = SAFE
+    info: Any = field(default_factory=lambda: SimpleNamespace(name="tiny", demo=False))
 
     def open(self, clip: Any, options: Any = None) -> FakeSession:
         path = Path(getattr(clip, "path", clip))
         if not path.exists():
             raise MediaError("There is no such file.", path=path)
-        self.log.append(f"open {path.name}")
+        part = f" {options.start}" if options is not None and options.start is not None else ""
+        self.log.append(f"open {path.name}{part}")
         return FakeSession(path, log=self.log)
 
 

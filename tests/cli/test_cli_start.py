@@ -23,6 +23,7 @@ OPTIONS = """
 """
 COMMANDS = (
     "ask",
+    "chat",
     "profile",
     "estimate",
     "eval",
