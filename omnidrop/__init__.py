@@ -37,6 +37,7 @@ _HOME = {
     "Random": "omnidrop.pruning.methods.random",
     "Uniform": "omnidrop.pruning.methods.uniform",
     "OmniDropError": "omnidrop.errors",
+    "OutsideError": "omnidrop.errors",
     "BudgetError": "omnidrop.errors",
     "MediaError": "omnidrop.errors",
     "MemoryShortError": "omnidrop.errors",
@@ -60,6 +61,7 @@ __all__ = [
     "OmniDrop",
     "OmniDropAuto",
     "OmniDropError",
+    "OutsideError",
     "Random",
     "Session",
     "Trace",
@@ -95,6 +97,7 @@ if TYPE_CHECKING:
         MemoryShortError,
         ModelError,
         OmniDropError,
+        OutsideError,
         UsageError,
     )
     from omnidrop.options import GenerateOptions, LoadOptions

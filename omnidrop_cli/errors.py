@@ -19,6 +19,7 @@ from omnidrop.errors import (
     MemoryShortError,
     ModelError,
     OmniDropError,
+    OutsideError,
     UsageError,
     printable,
 )
@@ -98,6 +99,10 @@ def report(problem: BaseException) -> int:
         traceback.print_exception(problem, file=sys.stderr)
     text, code = describe(problem)
     complain(text)
+    if isinstance(problem, OutsideError) and problem.command is not None:
+        # On a line of its own and not wrapped, so that it can be copied.
+        with suppress(OSError, ValueError):
+            print(f"  {problem.command}", file=sys.stderr, flush=True)
     return code
 
 

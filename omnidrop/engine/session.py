@@ -8,6 +8,7 @@ with model.open("clip.mp4") as clip:
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,7 +25,7 @@ from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
 from omnidrop.engine.timing import Meter, reset_device_peak
 from omnidrop.engine.trace_builder import Account, build_trace
-from omnidrop.errors import MemoryShortError, UsageError
+from omnidrop.errors import MemoryShortError, OutsideError, UsageError
 from omnidrop.models.adapter import Adapter, ModelInfo
 from omnidrop.models.loading import load_adapter
 from omnidrop.models.memory import out_of_memory
@@ -295,6 +296,7 @@ class Session:
         on_prefill: Callable[[Prefilled], None] | None = None,
         reuse: bool = True,
         limits: BudgetChooser | None = None,
+        anyway: bool = False,
     ) -> Answer:
         """Ask one question.
 
@@ -320,6 +322,8 @@ class Session:
             the answer is the same.
         limits : Limits, optional
             Limits of time and memory that choose the method's budget; its own is ignored.
+        anyway : bool
+            Ask also what lies outside of what the model knows; a notice says so.
 
         Returns
         -------
@@ -328,9 +332,14 @@ class Session:
 
         Raises
         ------
+        OutsideError
+            If the model's files say what it knows, and the question or the clip lies outside of it.
         UsageError, BudgetError, MediaError, MemoryShortError
             Each names the cause and the remedy.
         """
+        outside = self._outside(question, choices)
+        if outside is not None and not anyway:
+            raise outside
         method = method or OmniDrop(budget=DEFAULT_BUDGET)
         options = options or GenerateOptions()
         meter = Meter(self.adapter.device)
@@ -358,7 +367,7 @@ class Session:
             options=options,
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
-            notices=self._notices(prompt, prefilled, limit_notice),
+            notices=self._notices(prompt, prefilled, limit_notice, outside),
             decode_loop=reply.made.loop,
         )
         trace = build_trace(self.adapter, self.clip, encoded, account, meter, question, system)
@@ -371,6 +380,18 @@ class Session:
             choices=reply.choices,
             logprobs=reply.made.logprobs,
         )
+
+    def _seconds(self) -> float | None:
+        """Return the length of the part of the clip that is asked about, if it is known."""
+        seconds = self.clip.duration if self.clip is not None else math.inf
+        return seconds if math.isfinite(seconds) else None
+
+    def _outside(self, question: str, choices: Sequence[str]) -> OutsideError | None:
+        """Return what lies outside of what the model knows, or None."""
+        world = self.adapter.world
+        if world is None or not question.strip():  # an empty question is refused as such
+            return None
+        return world.check(self.info.name, question, choices, self._seconds())
 
     def _build_prompt(
         self, question: str, encoded: Encoded, system: str | None, meter: Meter
@@ -422,10 +443,20 @@ class Session:
         return _Reply(made, (), tuple(ticks))
 
     def _notices(
-        self, prompt: Prompt, prefilled: Prefilled, limit_notice: str | None
+        self,
+        prompt: Prompt,
+        prefilled: Prefilled,
+        limit_notice: str | None,
+        outside: OutsideError | None,
     ) -> tuple[str, ...]:
         """Return the notices about this answer, in the order they are shown."""
         found = [DEMO_NOTICE] if self.info.demo else []
+        if outside is not None:
+            found.append(f"{outside.what} The answer is a guess.")
+        elif self.adapter.world is not None and (
+            long := self.adapter.world.long_notice(self._seconds())
+        ):
+            found.append(long)
         found += self.clip.notices if self.clip is not None else []
         found += [
             str(notice)

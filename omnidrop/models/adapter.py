@@ -17,6 +17,7 @@ import torch
 from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.models.family import Template
 from omnidrop.models.kernels import Filled
+from omnidrop.models.world import World
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 from omnidrop.tokens import TextEncoder
 
@@ -144,6 +145,8 @@ class Adapter(ABC):
         The checkpoint's folder, if it was loaded from one.
     fingerprint : str or None
         Identifies the encoders: models with equal fingerprints embed audio and video alike.
+    world : World or None
+        What the model knows, if its files say so; questions outside of it are refused.
     """
 
     info: ModelInfo
@@ -157,6 +160,7 @@ class Adapter(ABC):
     scaling: float
     folder: Path | None = None
     fingerprint: str | None = None
+    world: World | None = None
 
     @property
     def media_spec(self) -> MediaSpec:

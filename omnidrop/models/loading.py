@@ -26,6 +26,7 @@ from omnidrop.models.memory import (
     out_of_memory,
 )
 from omnidrop.models.quantising import QUANTISED
+from omnidrop.models.world import read_world
 from omnidrop.options import LoadOptions
 
 __all__ = [
@@ -197,7 +198,9 @@ def _load(
     )
     try:
         with out_of_memory(LOWER):
-            return location.family.load(request)
+            adapter = location.family.load(request)
+        adapter.world = read_world(location.folder)
+        return adapter
     except OmniDropError:
         raise
     except Exception as error:  # libraries raise any type for damaged files

@@ -245,6 +245,7 @@ class MadeUpFamily:
     model_types: tuple[str, ...] = (MODEL_TYPE,)
     aliases: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Shapes] = field(default_factory=dict)
+    downloads: Mapping[str, int] = field(default_factory=dict)
     unused_weights: tuple[str, ...] = ("speaker.",)
 
     def missing_part(self, config: Mapping[str, Any]) -> str | None:

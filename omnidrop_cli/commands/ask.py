@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omnidrop.begun import Begun, state_folder
-from omnidrop.errors import OmniDropError, printable
+from omnidrop.errors import OmniDropError, OutsideError, printable
 from omnidrop_cli.options.common import (
     AnswerFlags,
     ModelFlags,
@@ -119,6 +119,7 @@ class Run:
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
         self.printer = Printer(form, len(questions) == 1, self.progress)
         self.outcomes: list[Outcome] = []
+        self.advised = False
         self.noticed: set[tuple[Path | None, str]] = set()
 
     def go(self) -> int:
@@ -179,6 +180,11 @@ class Run:
     def _take(self, outcome: Outcome) -> None:
         from omnidrop_cli.errors import report
 
+        if isinstance(outcome.problem, OutsideError) and not self.advised:
+            from omnidrop_cli.commands.outside import advise
+
+            self.advised = True
+            advise(outcome.problem, outcome.question, self.read, self.flags, self.model.device)
         if outcome.problem is not None and len(self.questions) == 1:
             raise outcome.problem
         repeated = any(o.problem is outcome.problem for o in self.outcomes)
