@@ -337,7 +337,7 @@ class Session:
         UsageError, BudgetError, MediaError, MemoryShortError
             Each names the cause and the remedy.
         """
-        outside = self._outside(question, choices)
+        outside = self.outside(question, choices)
         if outside is not None and not anyway:
             raise outside
         method = method or OmniDrop(budget=DEFAULT_BUDGET)
@@ -386,8 +386,14 @@ class Session:
         seconds = self.clip.duration if self.clip is not None else math.inf
         return seconds if math.isfinite(seconds) else None
 
-    def _outside(self, question: str, choices: Sequence[str]) -> OutsideError | None:
-        """Return what lies outside of what the model knows, or None."""
+    def outside(self, question: str, choices: Sequence[str] = ()) -> OutsideError | None:
+        """Return what lies outside of what the model's files say it knows, or None.
+
+        Parameters
+        ----------
+        question : str
+        choices : sequence of str
+        """
         world = self.adapter.world
         if world is None or not question.strip():  # an empty question is refused as such
             return None

@@ -83,6 +83,11 @@ def command(
         summary = _summarise([result.out], entrants)
     if result.out is not None:
         write_files(summary, result.out)
+    if result.latex is not None:
+        from omnidrop.evaluation.tables import to_latex
+        from omnidrop.files import write_whole
+
+        write_whole(result.latex, to_latex(summary), result.force)
     show(summary, as_json=result.json)
     return batch_code(summary.failed)
 
@@ -103,7 +108,7 @@ def _run(
     model: ModelFlags,
 ) -> None:
     """Ask what is not in the folder yet."""
-    from omnidrop.evaluation.runner import Tally, cells, run
+    from omnidrop.evaluation.runner import Tally, cells, draws, run
     from omnidrop.evaluation.sets import read_set
     from omnidrop.pruning.registry import method_names
     from omnidrop_cli.files.evaluation import Watch
@@ -115,7 +120,8 @@ def _run(
     names = tuple(method_names()) if entrants.every else entrants.names
     chosen = cells(names, entrants.shares, settings=entrants.fields(), variants=entrants.labelled())
     _check_baselines(entrants, {cell.label for cell in chosen}, out)
-    watch = Watch(len(found.items) * len(chosen), quiet=result.quiet)
+    each = len(draws(chosen, options.seeds))
+    watch = Watch(len(found.items) * each, quiet=result.quiet)
     if not watch.bar.shown:
         hide_download_bars()
     tally = Tally()

@@ -28,8 +28,11 @@ FILES = {
     "setup.json",
     "summary.json",
     "summary.md",
+    "summary.tex",
     "summary.csv",
     "pairs.csv",
+    "changed.csv",
+    "kept.csv",
     "accuracy.png",
     "accuracy.svg",
 }

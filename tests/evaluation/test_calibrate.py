@@ -39,7 +39,7 @@ RANGES = {"beta": (5.0, 10.0, 20.0, 40.0), "diversity": (0.0, 0.2, 0.4)}
 class Session(StubSession):
     """Gives the right choice the probability that the model's rule says."""
 
-    def ask(self, question, *, method, choices, options, system, reuse):
+    def ask(self, question, *, method, choices, options, system, reuse, anyway):
         asked = (self.path.name, question, json.dumps(method.settings(), sort_keys=True))
         self.model.log.append(("ask", *asked))
         share = self.model.score(self.path.name, question, method)
@@ -72,9 +72,9 @@ def near(clip: str, question: str, method: Any) -> float:
 
 @pytest.fixture
 def questions(tmp_path: Path) -> QuestionSet:
-    """Thirty-two questions about eight clips."""
+    """Sixty questions about fifteen clips."""
     rows = []
-    for clip in range(8):
+    for clip in range(15):
         (tmp_path / f"clip{clip}.mp4").write_text(f"clip {clip}")
         rows += [
             {
@@ -103,7 +103,7 @@ def test_the_best_of_a_grid_is_found(questions):
     scores = [one.score for _, one in found.tried]
     assert scores == sorted(scores, reverse=True)
     default = near("", "Is it 0?", OmniDrop(budget=0.3)) + 0.0015
-    for side, clips in ((found.train, 5), (found.held_out, 3)):
+    for side, clips in ((found.train, 9), (found.held_out, 6)):
         assert (side.clips, side.questions) == (clips, 4 * clips)
         assert side.default.score == pytest.approx(default)
         assert side.gain.score == pytest.approx(0.4)
