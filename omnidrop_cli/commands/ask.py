@@ -31,13 +31,14 @@ HELP = """Answer questions about local clips, audio included.
 
 \b
 Examples:
-  omnidrop ask clip.mp4 "What instrument plays first?"
-  omnidrop ask talk.mkv "What is on the slide?" --start 12:30 --end 13:00
-  omnidrop ask clip.mp4 "Is it day or night?" --choices day,night
-  omnidrop ask a.mp4 b.mp4 -q "Who speaks?" -q "Is there music?" --jsonl
-  omnidrop ask clip.mp4 "What happens?" --budget 0.15 --save report.html
-  omnidrop ask clip.mp4 "What happens?" --fit-latency 2s
-  ls *.mp4 | omnidrop ask - "Is there a dog?"
+  omnidrop ask samples/duet.mp4 "What instrument plays first?"
+  omnidrop ask samples/duet.mp4 "Is there a piano?" --choices yes,no
+  omnidrop ask samples/long.mp4 "Which shape comes last?" --start 0:10 --end 20
+  omnidrop ask samples/p*.mp4 -q "Is there a piano?" -q "What shape comes last?"
+  omnidrop ask samples/flash.mp4 "Which digit flashes?" -b .15 --save page.html
+  omnidrop ask samples/duet.mp4 "What color is the star?" --fit-latency 30s
+  ls samples/p*.mp4 | omnidrop ask - "What shape appears first?"
+  omnidrop ask talk.mp4 "Who speaks, and about what?" --model 3b
 
 The last word is the question, unless -q gives questions; then every word is a clip. - reads a
 question, or a list of clips one per line, from stdin.

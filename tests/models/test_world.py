@@ -179,7 +179,7 @@ def test_a_model_without_the_file_has_no_limits(tmp_path) -> None:
 def test_a_damaged_file_is_named(tmp_path, change, message) -> None:
     found = json.loads((demo_folder() / FILE).read_text(encoding="utf-8")) | change
     (tmp_path / FILE).write_text(json.dumps(found), encoding="utf-8")
-    with pytest.raises(ModelError, match="world.json") as raised:
+    with pytest.raises(ModelError, match=r"world\.json") as raised:
         read_world(tmp_path)
     assert message in str(raised.value)
 
