@@ -33,9 +33,9 @@ HELP = """Answer questions about local clips, audio included.
 Examples:
   omnidrop ask samples/duet.mp4 "What instrument plays first?"
   omnidrop ask samples/duet.mp4 "Is there a piano?" --choices yes,no
-  omnidrop ask samples/long.mp4 "Which shape comes last?" --start 0:10 --end 20
-  omnidrop ask samples/p*.mp4 -q "Is there a piano?" -q "What shape comes last?"
-  omnidrop ask samples/flash.mp4 "Which digit flashes?" -b .15 --save page.html
+  omnidrop ask samples/long.mp4 "Which shape comes last?" --start 10 --end 20
+  omnidrop ask samples/p*.mp4 -q "Is there a piano?" -q "Is there a pause?"
+  omnidrop ask samples/flash.mp4 "Which digit flashes?" -b .2 --save a.html
   omnidrop ask samples/duet.mp4 "What color is the star?" --fit-latency 30s
   ls samples/p*.mp4 | omnidrop ask - "What shape appears first?"
   omnidrop ask talk.mp4 "Who speaks, and about what?" --model 3b

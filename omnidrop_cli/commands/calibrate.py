@@ -22,10 +22,10 @@ HELP = """Find the settings of a method that keep most accuracy at a budget, for
 Examples:
   omnidrop calibrate samples/questions.jsonl --dry-run
   omnidrop calibrate samples/questions.jsonl --candidates 4 --out mine.json
-  omnidrop ask samples/duet.mp4 "What instrument plays last?" --preset mine.json
-  omnidrop calibrate samples/questions.jsonl --method fastv --try after=1,2,3 \\
-      --only --budget .5 --candidates 4 --out fastv.json
-  omnidrop calibrate my-questions.jsonl --model 7b --budget .3,.1 --out 7b.json
+  omnidrop ask samples/duet.mp4 "Is there a violin?" --preset mine.json
+  omnidrop calibrate samples/questions.jsonl --method fastv --budget .5 \\
+      --try after=1,2,3 --only --candidates 4 --out fastv.json
+  omnidrop calibrate my-questions.jsonl --model 7b -b .3,.1 --out 7b.json
 
 The clips are split in two. Settings are compared on the first part, on the same questions; the best
 is then compared with the defaults on the other part. Unless it is better there beyond doubt (95 %

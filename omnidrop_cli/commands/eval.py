@@ -21,7 +21,7 @@ HELP = """Compare methods on a question set: accuracy, cost, and paired differen
 \b
 Examples:
   omnidrop eval samples/questions.jsonl --out results --budget .5,.2
-  omnidrop eval samples/questions.jsonl --out more -b .2 --method fastv,uniform
+  omnidrop eval samples/questions.jsonl --out more -b .2 --method uniform
   omnidrop eval --summary results more --out all --latex tables.tex
   omnidrop eval samples/questions.jsonl --out draws --method random --seeds 3
   omnidrop eval samples/questions.jsonl --out even -b .2 --method omnidrop \\
