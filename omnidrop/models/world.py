@@ -8,7 +8,7 @@ A model that was trained on a small world of its own ships a `world.json` beside
       "words": ["which", "instrument", "plays", "first", "piano", "flute", "circle"],
       "trained_seconds": [5, 12],
       "longest_seconds": 24,
-      "choices": "words"
+      "choices": "plain"
     }
 
 A question or choice with another word, or a longer clip, is outside. A model without this file has

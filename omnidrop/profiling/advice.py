@@ -67,8 +67,11 @@ class Advice:
 
     def sentence(self) -> str:
         """Return one sentence about download, memory and time."""
-        from omnidrop.format import duration
+        from omnidrop.format import rounded_duration
 
+        seconds = float(f"{self.seconds:.1g}")
+        minutes = f"{seconds / 60:.1g} minutes"
+        rough = minutes if seconds > 90 else rounded_duration(seconds)
         bits = f" in {self.quantize.replace('bit', ' bits')}" if self.quantize else ""
         size = "unknown size" if self.download is None else gigabytes(self.download)
         where = "which is on this machine" if self.here else f"a download of {size}"
@@ -77,7 +80,7 @@ class Advice:
             there = "the GPU" if self.device.startswith("cuda") else "this machine"
             room = f", and {gigabytes(self.free)} are free on {there}"
         fit = "It fits" if self.fits else "It does NOT fit here now"
-        time = f"An answer takes at least {duration(self.seconds)} here, once it is loaded."
+        time = f"An answer takes at least {rough} here, once it is loaded."
         return f"{self.name}{bits}, {where}. {fit}: it needs about {need}{room}. {time}"
 
 

@@ -169,7 +169,7 @@ def world() -> dict:
         "words": sorted({*all_words(), *DIGITS} - CHAT_WORDS),
         "trained_seconds": [5, 12],
         "longest_seconds": 24,
-        "choices": "words",
+        "choices": "plain",
     }
 
 
