@@ -65,7 +65,7 @@ class Subject:
     def ask(self, method: Method, *questions: str) -> list[Answer]:
         """Ask one question in a session."""
         with self.open() as session:
-            return [session.ask(q, method=method, options=OPTIONS) for q in questions]
+            return [session.ask(q, method=method, options=OPTIONS, anyway=True) for q in questions]
 
 
 def subject(options: argparse.Namespace) -> Subject:

@@ -39,6 +39,7 @@ _HOME = {
     "Random": "omnidrop.pruning.methods.random",
     "Uniform": "omnidrop.pruning.methods.uniform",
     "OmniDropError": "omnidrop.errors",
+    "OutsideError": "omnidrop.errors",
     "BudgetError": "omnidrop.errors",
     "MediaError": "omnidrop.errors",
     "MemoryShortError": "omnidrop.errors",
@@ -63,6 +64,7 @@ __all__ = [
     "OmniDrop",
     "OmniDropAuto",
     "OmniDropError",
+    "OutsideError",
     "Random",
     "Recommended",
     "Session",
@@ -100,6 +102,7 @@ if TYPE_CHECKING:
         MemoryShortError,
         ModelError,
         OmniDropError,
+        OutsideError,
         UsageError,
     )
     from omnidrop.options import GenerateOptions, LoadOptions

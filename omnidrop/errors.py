@@ -117,6 +117,40 @@ class ModelError(OmniDropError):
     exit_code = 4
 
 
+class OutsideError(ModelError):
+    """A question or clip outside of what the model knows (exit code 4).
+
+    Parameters
+    ----------
+    what : str
+        One sentence: what is outside, and what the model knows.
+    hint : str, optional
+        One sentence: what to do.
+    words : tuple of str
+        Words of the question and its choices that the model does not know.
+    seconds : float, optional
+        Length of what was asked about.
+
+    Attributes
+    ----------
+    command : str or None
+        What to type instead, as one line for a shell; set by the command line.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        hint: str | None = None,
+        words: tuple[str, ...] = (),
+        seconds: float | None = None,
+    ) -> None:
+        self.words = words
+        self.seconds = seconds
+        self.command: str | None = None
+        super().__init__(what, hint=hint)
+
+
 class MemoryShortError(OmniDropError):
     """Not enough host or device memory, as estimated or as it happened (exit code 5)."""
 

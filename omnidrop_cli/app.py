@@ -28,13 +28,16 @@ by layer, guided by the question, which saves memory and time.
 
 \b
 Examples:
-  omnidrop ask clip.mp4 "What instrument plays first?"
-  omnidrop ask clip.mp4 -q "Who speaks?" -q "Where are they?" --json
-  omnidrop ask *.mp4 "Is there music?" --choices yes,no --jsonl > a.jsonl
+  omnidrop ask samples/duet.mp4 "What instrument plays first?"
+  omnidrop ask samples/p*.mp4 "Is there a piano?" --choices yes,no --jsonl
+  omnidrop ask talk.mp4 "Who speaks, and about what?" --model 3b
   omnidrop doctor
 
-Words that name no command are for ask: omnidrop clip.mp4 "What plays first?" A command's name goes
-before a file of that name.
+Words that name no command are for ask: omnidrop samples/duet.mp4 "What plays first?" A command's
+name goes before a file of that name.
+
+The demo model, which comes with the package, knows instruments, shapes and colours. For clips of
+your own, --model 3b downloads a real one (12 GB).
 
 Nothing is uploaded. The answer goes to stdout; report, progress and notices go to stderr.
 """

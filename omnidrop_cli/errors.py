@@ -18,6 +18,7 @@ from omnidrop.errors import (
     MemoryShortError,
     ModelError,
     OmniDropError,
+    OutsideError,
     UsageError,
     printable,
 )
@@ -103,6 +104,10 @@ def report(problem: BaseException) -> int:
         traceback.print_exception(problem, file=sys.stderr)
     text, code = describe(problem)
     complain(text)
+    if isinstance(problem, OutsideError) and problem.command is not None:
+        # On a line of its own and not wrapped, so that it can be copied.
+        with suppress(OSError, ValueError):
+            print(f"  {problem.command}", file=sys.stderr, flush=True)
     return code
 
 

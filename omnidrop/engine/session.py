@@ -8,6 +8,7 @@ with model.open("clip.mp4") as clip:
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -36,7 +37,7 @@ from omnidrop.engine.room import check_room, surely_fits
 from omnidrop.engine.sureness import judge
 from omnidrop.engine.timing import Meter, reset_device_peak
 from omnidrop.engine.trace_builder import Account, build_trace
-from omnidrop.errors import MemoryShortError, UsageError
+from omnidrop.errors import MemoryShortError, OutsideError, UsageError
 from omnidrop.models.adapter import Adapter, ModelInfo
 from omnidrop.models.loading import load_adapter
 from omnidrop.models.memory import out_of_memory
@@ -343,6 +344,7 @@ class Session:
         reuse: bool = True,
         limits: BudgetChooser | None = None,
         check: bool = False,
+        anyway: bool = False,
     ) -> Answer:
         """Ask one question.
 
@@ -374,6 +376,8 @@ class Session:
         check : bool
             Also ask with every token kept, and give `Answer.unpruned_text`. Where memory is too
             short for that, a notice says so.
+        anyway : bool
+            Ask also what lies outside of what the model knows; a notice says so.
 
         Returns
         -------
@@ -382,9 +386,14 @@ class Session:
 
         Raises
         ------
+        OutsideError
+            If the model's files say what it knows, and the question or the clip lies outside of it.
         UsageError, BudgetError, MediaError, MemoryShortError
             Each names the cause and the remedy.
         """
+        outside = self.outside(question, choices)
+        if outside is not None and not anyway:
+            raise outside
         options = options or GenerateOptions()
         meter = Meter(self.adapter.device)
         reset_device_peak(self.adapter.device)
@@ -424,7 +433,7 @@ class Session:
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
             notices=(
-                *self._notices(prompt, prefilled, chosen.notice),
+                *self._notices(prompt, prefilled, chosen.notice, outside),
                 *self._missing(question, encoded),
                 *sure.notices,
             ),
@@ -453,6 +462,7 @@ class Session:
             options=options,
             system=system,
             reuse=reuse,
+            anyway=anyway,
         )
         return self._checked(answer, again)
 
@@ -484,6 +494,24 @@ class Session:
             tokens = prompt.tokens.select(prompt.tokens.av)
             counts = method.plan(tokens, self.info.text.layers).counts
         check_room(self.adapter, media, prompt, counts, TOO_BIG)
+
+    def _seconds(self) -> float | None:
+        """Return the length of the part of the clip that is asked about, if it is known."""
+        seconds = self.clip.duration if self.clip is not None else math.inf
+        return seconds if math.isfinite(seconds) else None
+
+    def outside(self, question: str, choices: Sequence[str] = ()) -> OutsideError | None:
+        """Return what lies outside of what the model's files say it knows, or None.
+
+        Parameters
+        ----------
+        question : str
+        choices : sequence of str
+        """
+        world = self.adapter.world
+        if world is None or not question.strip():  # an empty question is refused as such
+            return None
+        return world.check(self.info.name, question, choices, self._seconds())
 
     def _build_prompt(
         self,
@@ -543,10 +571,20 @@ class Session:
         return _Reply(made, (), tuple(ticks))
 
     def _notices(
-        self, prompt: Prompt, prefilled: Prefilled, method_notice: str | None
+        self,
+        prompt: Prompt,
+        prefilled: Prefilled,
+        method_notice: str | None,
+        outside: OutsideError | None,
     ) -> tuple[str, ...]:
         """Return the notices about this answer, in the order they are shown."""
         found = [DEMO_NOTICE] if self.info.demo else []
+        if outside is not None:
+            found.append(f"{outside.what} The answer is a guess.")
+        elif self.adapter.world is not None and (
+            long := self.adapter.world.long_notice(self._seconds())
+        ):
+            found.append(long)
         found += self.clip.notices if self.clip is not None else []
         found += [
             str(notice)

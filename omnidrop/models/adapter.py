@@ -18,6 +18,7 @@ from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.models.calibration import Calibration
 from omnidrop.models.family import Template
 from omnidrop.models.kernels import Filled
+from omnidrop.models.world import World
 from omnidrop.recommended import SAFE, Recommended
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 from omnidrop.tokens import TextEncoder
@@ -151,6 +152,8 @@ class Adapter(ABC):
         loaded.
     recommended : Recommended
         The method and budget of questions that name none; set when it is loaded.
+    world : World or None
+        What the model knows, if its files say so; questions outside of it are refused.
     """
 
     info: ModelInfo
@@ -166,6 +169,7 @@ class Adapter(ABC):
     fingerprint: str | None = None
     calibration: Calibration | None = None
     recommended: Recommended = SAFE
+    world: World | None = None
 
     @property
     def media_spec(self) -> MediaSpec:

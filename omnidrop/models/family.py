@@ -166,6 +166,8 @@ class Family(Protocol):
         Short names and the hub names they stand for, the smallest model first.
     published : mapping of str to Shapes
         Sizes by hub name, so that an estimate needs no files.
+    downloads : mapping of str to int
+        Bytes of the files on the hub by hub name, about; may be empty.
     unused_weights : sequence of str
         Prefixes of the weights that are not loaded.
     recommended : mapping of str to Recommended
@@ -181,6 +183,8 @@ class Family(Protocol):
     def aliases(self) -> Mapping[str, str]: ...
     @property
     def published(self) -> Mapping[str, Shapes]: ...
+    @property
+    def downloads(self) -> Mapping[str, int]: ...
     @property
     def unused_weights(self) -> Sequence[str]: ...
     @property

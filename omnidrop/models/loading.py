@@ -27,6 +27,7 @@ from omnidrop.models.memory import (
     out_of_memory,
 )
 from omnidrop.models.quantising import QUANTISED
+from omnidrop.models.world import read_world
 from omnidrop.options import LoadOptions
 
 __all__ = [
@@ -219,6 +220,7 @@ def _load(
             adapter = location.family.load(request)
             adapter.calibration = read_calibration(location.folder)
             adapter.recommended = location.recommended
+            adapter.world = read_world(location.folder)
             return adapter
     except OmniDropError:
         raise

@@ -209,6 +209,7 @@ class _Task:
                 on_text=lambda piece: None,
                 on_prefill=on_prefill,
                 reuse=False,  # no further question follows
+                anyway=True,  # the costs are the same, and a notice says what the answer is worth
             )
             return answer, time.perf_counter() - start
 

@@ -246,6 +246,7 @@ class MadeUpFamily:
     model_types: tuple[str, ...] = (MODEL_TYPE,)
     aliases: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Shapes] = field(default_factory=dict)
+    downloads: Mapping[str, int] = field(default_factory=dict)
     unused_weights: tuple[str, ...] = ("speaker.",)
     recommended: Mapping[str, Recommended] = field(
         default_factory=lambda: {OTHERS: Recommended("uniform", 0.5, "made up, like the model")}

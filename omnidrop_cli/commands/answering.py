@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.begun import Begun
-from omnidrop.errors import MediaError, printable
+from omnidrop.errors import MediaError, OutsideError, printable
 from omnidrop.stages import StageName
 from omnidrop_cli.errors import describe
 from omnidrop_cli.interrupts import stop_if_interrupted
@@ -57,13 +57,16 @@ class Outcome:
     def failure(self) -> dict[str, Any]:
         """Return the problem as one JSON document."""
         text, code = describe(self.problem or Exception("no answer"))
-        return {
+        found = {
             "schema": "omnidrop.error/1",
             "clip": printable(self.question.clip),
             "question": self.question.text,
             "error": text,
             "exit_code": code,
         }
+        if isinstance(self.problem, OutsideError):
+            found["unknown"] = list(self.problem.words)
+        return found
 
 
 @dataclass(frozen=True)
@@ -208,6 +211,7 @@ def answer_question(
             progress=job.progress,
             limits=job.fit.limits(),
             check=job.check,
+            anyway=job.flags.anyway,
         )
         return Outcome(question, answer=answer)
     except BrokenPipeError:

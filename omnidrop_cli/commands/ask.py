@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omnidrop.begun import Begun, state_folder
-from omnidrop.errors import OmniDropError, printable
+from omnidrop.errors import OmniDropError, OutsideError, printable
 from omnidrop_cli.completion import clips as clip_names
 from omnidrop_cli.options.check import CheckFlags
 from omnidrop_cli.options.clips import Recursive
@@ -34,13 +34,14 @@ HELP = """Answer questions about local clips, audio included.
 
 \b
 Examples:
-  omnidrop ask clip.mp4 "What instrument plays first?"
-  omnidrop ask talk.mkv "What is on the slide?" --start 12:30 --end 13:00
-  omnidrop ask clip.mp4 "Is it day or night?" --choices day,night
-  omnidrop ask a.mp4 b.mp4 -q "Who speaks?" -q "Is there music?" --jsonl
-  omnidrop ask clip.mp4 "What happens?" --budget 0.15 --save report.html
-  omnidrop ask clip.mp4 "What happens?" --fit-latency 2s
-  ls *.mp4 | omnidrop ask - "Is there a dog?"
+  omnidrop ask samples/duet.mp4 "What instrument plays first?"
+  omnidrop ask samples/duet.mp4 "Is there a piano?" --choices yes,no
+  omnidrop ask samples/long.mp4 "Which shape comes last?" --start 10 --end 20
+  omnidrop ask samples/p*.mp4 -q "Is there a piano?" -q "Is there a pause?"
+  omnidrop ask samples/flash.mp4 "Which digit flashes?" -b .2 --save a.html
+  omnidrop ask samples/duet.mp4 "What color is the star?" --fit-latency 30s
+  ls samples/p*.mp4 | omnidrop ask - "What shape appears first?"
+  omnidrop ask talk.mp4 "Who speaks, and about what?" --model 3b
 
 The last word is the question, unless -q gives questions; then every word is a clip. A folder stands
 for the media files in it, with --recursive for those below it too. - reads a question, or a list of
@@ -161,6 +162,7 @@ class Run:
         )
         self.outcomes: list[Outcome] = []
         self.page = page
+        self.advised = False
 
     def go(self) -> int:
         """Answer every question; return the exit code."""
@@ -244,6 +246,11 @@ class Run:
     def _take(self, outcome: Outcome) -> None:
         from omnidrop_cli.errors import report
 
+        if isinstance(outcome.problem, OutsideError) and not self.advised:
+            from omnidrop_cli.commands.outside import advise
+
+            self.advised = True
+            advise(outcome.problem, outcome.question, self.read, self.flags, self.model.device)
         if outcome.problem is not None and len(self.questions) == 1:
             raise outcome.problem
         repeated = any(o.problem is outcome.problem for o in self.outcomes)

@@ -19,9 +19,10 @@ HELP = """Answer the questions of a manifest; write one line of JSON each.
 
 \b
 Examples:
-  omnidrop batch questions.jsonl --out answers.jsonl
-  omnidrop batch questions.csv --out answers.jsonl --model 3b --4bit
-  omnidrop batch questions.jsonl --out answers.jsonl --retry
+  omnidrop batch samples/batch.jsonl --out answers.jsonl
+  omnidrop batch samples/batch.csv --out more.jsonl --budget 0.2
+  omnidrop batch samples/batch.jsonl --out answers.jsonl --retry
+  omnidrop batch my-questions.csv --out mine.jsonl --model 3b --4bit
 
 \b
 A manifest is JSONL or CSV (.csv, with a header line); one question a row:
@@ -33,8 +34,9 @@ A manifest is JSONL or CSV (.csv, with a header line); one question a row:
 
 Rows whose id is in the output already are skipped, so a call that was stopped continues. A row that
 fails is written with its error and does not stop the others; --retry asks it again. If a clip ends
-the whole process, the next call writes that clip's rows as failed and goes on. The exit code is 6
-if any row of the manifest has failed.
+the whole process, the next call writes that clip's rows as failed and goes on. A question that the
+model is known not to understand has failed, unless --anyway is given. The exit code is 6 if any row
+of the manifest has failed.
 """
 
 

@@ -13,24 +13,27 @@ from omnidrop_cli.options.common import ModelFlags, ReadFlags
 from omnidrop_cli.options.groups import grouped
 
 if TYPE_CHECKING:
-    from omnidrop.evaluation.calibrate.search import Calibration, Side
+    from omnidrop.evaluation.calibrate.search import Calibration, Gain, Side
 
 NAME = "calibrate"
 HELP = """Find the settings of a method that keep most accuracy at a budget, for one model.
 
 \b
 Examples:
-  omnidrop calibrate questions.jsonl --budget 0.2 --out mine.json
-  omnidrop calibrate avsynth --videos clips --budget .3,.1 --out demo.json
-  omnidrop calibrate q.jsonl --method fastv --try after=1,2,3 --out fastv.json
-  omnidrop calibrate questions.jsonl --dry-run
-  omnidrop ask clip.mp4 "Who speaks?" --preset mine.json
+  omnidrop calibrate samples/questions.jsonl --dry-run
+  omnidrop calibrate samples/questions.jsonl --candidates 4 --out mine.json
+  omnidrop ask samples/duet.mp4 "Is there a violin?" --preset mine.json
+  omnidrop calibrate samples/questions.jsonl --method fastv --budget .5 \\
+      --try after=1,2,3 --only --candidates 4 --out fastv.json
+  omnidrop calibrate my-questions.jsonl --model 7b -b .3,.1 --out 7b.json
 
 The clips are split in two. Settings are compared on the first part, on the same questions; the best
-is then compared with the defaults on the other part. Where it is no better there, the preset holds
-the defaults. A question with choices counts by the probability of the right one.
+is then compared with the defaults on the other part. Unless it is better there beyond doubt (95 %
+interval above 0, at least 20 questions about 6 clips), the preset holds the defaults. A question
+with choices counts by the probability of the right one.
 
 SET is what `omnidrop eval` takes. A few dozen clips with choices are enough to begin with.
+Questions that the model is known not to understand are left out, unless --anyway is given.
 """
 
 
@@ -46,7 +49,7 @@ def command(
 ) -> int:
     """Find settings of a method."""
     from omnidrop.evaluation.calibrate.grid import ranges_of
-    from omnidrop.evaluation.calibrate.search import calibrate, most_asks, split
+    from omnidrop.evaluation.calibrate.search import calibrate, most_asks, split, too_few
     from omnidrop.evaluation.sets import read_set
     from omnidrop.files import to_json, write_whole
     from omnidrop.models.locations import recommended_by_name
@@ -70,6 +73,8 @@ def command(
     most = most_asks(ranges, len(train), len(held), wanted)
     if not output.quiet:
         _announce(ranges, len(train), len(held), most)
+        if reason := too_few((len(held), len({item.video for item in held}))):
+            complain(f"{reason}: the preset will hold the defaults.", "notice")
     if output.dry_run or output.out is None:
         return 0
     progress = Progress(is_terminal(sys.stderr) and not output.quiet)
@@ -148,6 +153,19 @@ def _report(result: Calibration) -> str:
         "",
         _verdict(result),
     ]
+    if result.train.guessing:
+        lines += [
+            "",
+            f"! EVEN THE BEST SETTING IS NOT ABOVE CHANCE ({100 * result.train.chance:.1f} %): "
+            "this calibration says nothing. Ask more questions, put them in another style "
+            "(--style), or take a model that can answer them.",
+        ]
+    if result.outside:
+        lines += [
+            "",
+            f"{result.outside} questions are outside of what the model knows and were left out; "
+            "--anyway asks them too.",
+        ]
     return "\n".join(lines)
 
 
@@ -173,8 +191,23 @@ def _verdict(result: Calibration) -> str:
         f"({gain.score_low:+.3f} to {gain.score_high:+.3f})"
     )
     if not result.better:
-        return f"Held out, it is no better than the defaults: {points}. The preset holds them."
+        return f"{_doubt(result.held_out, gain)}: {points}. The preset holds the defaults."
     return f"Held out, against the defaults: {points}."
+
+
+def _doubt(held: Side, gain: Gain) -> str:
+    """Return why what was found is not preferred, and how many questions it would take."""
+    from omnidrop.evaluation.calibrate.search import too_few
+
+    needed = gain.questions_needed(held.questions)
+    take = (
+        "" if needed is None else f"; a gain of this size needs about {needed} held-out questions"
+    )
+    if reason := too_few(held):
+        return f"Too few questions to prefer anything ({reason}{take})"
+    if needed is None:
+        return "Held out, it is no better than the defaults"
+    return f"Held out, it may be no better than the defaults: the interval holds 0{take}"
 
 
 __all__ = ["HELP", "NAME", "command"]

@@ -17,8 +17,8 @@ HELP = """Write a clip's temporal chunks as frames (PNG) and audio (WAV). No mod
 
 \b
 Examples:
-  omnidrop chunks clip.mp4 --out chunks
-  omnidrop chunks clip.mp4 --out chunks --start 1:00 --end 1:20 --fps 4
+  omnidrop chunks samples/duet.mp4 --out chunks
+  omnidrop chunks samples/long.mp4 --out part --start 0:50 --end 1:00 --fps 4
 
 The paths written go to stdout, one per line.
 """

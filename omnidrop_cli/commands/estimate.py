@@ -25,10 +25,10 @@ HELP = """Estimate tokens, FLOPs, memory and time of a question; no weights are 
 
 \b
 Examples:
-  omnidrop estimate clip.mp4 --budget .5,.2
-  omnidrop estimate clip.mp4 --model 7b --4bit --max-pixels 100352
-  omnidrop estimate clip.mp4 --model 7b --memory 24GB
-  omnidrop estimate clip.mp4 --model 7b --tflops 400 --json
+  omnidrop estimate samples/duet.mp4 --budget .5,.2
+  omnidrop estimate samples/long.mp4 --model 7b --4bit --max-pixels 100352
+  omnidrop estimate samples/long.mp4 --model 7b --memory 24GB
+  omnidrop estimate samples/long.mp4 --model 7b --tflops 400 --json
 
 3b and 7b need not be downloaded. Times are FLOPs over the speed of a large matrix product, timed
 here or given by --tflops: a lower bound, without reading the file and without decoding the answer.

@@ -31,11 +31,12 @@ HELP = """Measure every stage of answering, unpruned and pruned, on the same cli
 
 \b
 Examples:
-  omnidrop profile clip.mp4 --budget 0.2
-  omnidrop profile clip.mp4 "Who speaks?" --method omnidrop,fastv -b .5,.2
-  omnidrop profile clip.mp4 --sweep --save sweep.html --save sweep.png
-  omnidrop profile clip.mp4 --overlay kept.mp4
-  omnidrop profile clip.mp4 --model 7b --dry-run
+  omnidrop profile samples/duet.mp4 --budget 0.2
+  omnidrop profile samples/duet.mp4 "Is there a piano?" -b .5 \\
+      --method omnidrop,fastv
+  omnidrop profile samples/duet.mp4 --sweep --save sweep.html --save sweep.png
+  omnidrop profile samples/flash.mp4 --overlay kept.mp4
+  omnidrop profile samples/long.mp4 --model 7b --dry-run
 
 The unpruned control and each method at each budget run in turns, after a warm-up, from opening the
 file to the last token. The report goes to stdout, the names of files written to stderr.

@@ -21,9 +21,10 @@ HELP = """Train the predictor that --method contextguard needs, for one model.
 
 \b
 Examples:
-  omnidrop train-a2v clips/*.mp4 --model 3b --out a2v-3b
-  omnidrop ask clip.mp4 "Who speaks?" --model 3b --method contextguard \\
-      --set predictor=a2v-3b
+  omnidrop train-a2v samples/*.mp4 --steps 100 --out a2v
+  omnidrop ask samples/duet.mp4 "What instrument plays last?" \\
+      --method contextguard --set predictor=a2v
+  omnidrop train-a2v my-clips/*.mp4 --model 3b --out a2v-3b
 
 The clips need no labels. Those with both audio and video are used, and a share of them is held out
 to measure the loss on. The model is not changed: only its encoders run, once per clip. The folder

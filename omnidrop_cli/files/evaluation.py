@@ -23,7 +23,19 @@ FIGURE = "accuracy"
 ROOMY = 120
 #: More pairs than this are shown without those against the unpruned model.
 LONG = 40
-FILES = ("summary.json", "summary.md", "summary.csv", "pairs.csv", "accuracy.png", "accuracy.svg")
+FILES = (
+    "summary.json",
+    "summary.md",
+    "summary.tex",
+    "summary.csv",
+    "pairs.csv",
+    "changed.csv",
+    "kept.csv",
+    "accuracy.png",
+    "accuracy.svg",
+)
+#: Changed answers that a screen shows.
+CHANGES = 8
 #: Seconds between lines of progress where there is no terminal.
 EVERY = 30.0
 
@@ -123,8 +135,11 @@ def write_files(summary: Summary, folder: Path) -> tuple[Path, ...]:
     texts = {
         "summary.json": to_json(summary.to_dict(), indent=1) + "\n",
         "summary.md": tables.to_markdown(summary, f"{FIGURE}.svg"),
+        "summary.tex": tables.to_latex(summary),
         "summary.csv": tables.to_csv(summary),
         "pairs.csv": tables.pairs_csv(summary),
+        "changed.csv": tables.changed_csv(summary),
+        "kept.csv": tables.kept_csv(summary),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -155,7 +170,12 @@ def show(summary: Summary, *, as_json: bool) -> None:
     pairs = tables.differences(summary)
     if len(pairs.rows) > LONG:
         pairs = tables.differences(summary, unpruned=False)
-    for table in (tables.overview(summary, compact=console.width < ROOMY), pairs):
+    for warning in summary.warnings:
+        console.print(f"! {warning}", style="bold red")
+        console.print()
+    shown = [tables.overview(summary, compact=console.width < ROOMY), pairs]
+    shown.append(tables.changes(summary, CHANGES))
+    for table in shown:
         if table.rows:
             console.print(_rich(table))
             console.print(table.note, style="dim")

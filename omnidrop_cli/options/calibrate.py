@@ -13,6 +13,7 @@ from omnidrop.recommended import Recommended
 from omnidrop_cli.options.common import Debug, Json, Quiet
 from omnidrop_cli.options.eval import Limit, Style, System, Videos, check_limit
 from omnidrop_cli.options.groups import build, option
+from omnidrop_cli.options.outside import Anyway
 from omnidrop_cli.options.parsing import (
     parse_budgets,
     parse_share,
@@ -147,6 +148,7 @@ class AskFlags:
             help=f"Seed of the split, the draw and the methods ({GenerateOptions.seed}).",
         ),
     ] = GenerateOptions.seed
+    anyway: Anyway = False
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
@@ -157,7 +159,13 @@ class AskFlags:
         from omnidrop.evaluation.runner import RunOptions
 
         return build(
-            RunOptions, AskFlags, seed=self.seed, style=self.style, system=self.system, clip=clip
+            RunOptions,
+            AskFlags,
+            seed=self.seed,
+            style=self.style,
+            system=self.system,
+            clip=clip,
+            anyway=self.anyway,
         )
 
 

@@ -17,6 +17,7 @@ from omnidrop.errors import MediaError, UsageError
 from omnidrop.files import check_target
 from omnidrop.options import GenerateOptions, LoadOptions
 from omnidrop_cli.options.groups import build, option
+from omnidrop_cli.options.outside import Anyway
 from omnidrop_cli.options.parsing import parse_choices, parse_save, parse_share, parse_time
 
 Json = Annotated[bool, option("--json", panel="Output", help="One JSON document on stdout.")]
@@ -290,6 +291,7 @@ class AnswerFlags:
             help=f"Seed of everything random ({GenerateOptions.seed}).",
         ),
     ] = GenerateOptions.seed
+    anyway: Anyway = False
 
     def __post_init__(self) -> None:
         if self.choices is not None:

@@ -199,6 +199,7 @@ class FakeSession:
         progress: Any,
         limits: Any,
         check: bool = False,
+        anyway: bool = False,
     ) -> Answer:
         after = f" after {len(earlier)}" if earlier else ""
         self.log.append(f"ask {self.path.name} {question}{after}")

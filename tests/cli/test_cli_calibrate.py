@@ -171,3 +171,36 @@ def test_a_preset_in_ask(run, preset) -> None:
     assert code == 0
     method = json.loads(said)["trace"]["method"]
     assert (method["name"], method["budget"], method["t_mid"]) == ("omnidrop", 0.4, 0.4)
+
+
+def test_too_few_questions_are_said_before_and_after(run, model, questions, tmp_path) -> None:
+    """The stub is always right; 6 questions about 2 clips are held out."""
+    code, said, err = run("calibrate", questions, *WORDS, "plain", "--out", tmp_path / "p.json")
+    words = " ".join(said.split())
+    assert code == 0
+    assert "6 questions about 2 clips are held out, and fewer than 20" in " ".join(err.split())
+    assert "Nothing tried was better than the defaults; the preset holds them." in words
+    assert json.loads((tmp_path / "p.json").read_text("utf-8"))["fields"] == {}
+
+
+def test_the_verdict_names_the_questions_it_would_take() -> None:
+    from omnidrop.evaluation.calibrate.search import Gain, Side, standing
+    from omnidrop.evaluation.calibrate.trials import Mark
+    from omnidrop_cli.commands.calibrate import _verdict
+
+    some = standing([Mark(0.6, True, 0.3, 0.3)])
+    gain = Gain(0.05, -0.1, 0.2, 0.5, 0.02, -0.04, 0.08, 0.02, -0.04, 0.08)
+
+    def said(questions: int, clips: int, found: Gain = gain) -> str:
+        side = Side(questions, clips, some, some, found)
+        return _verdict(SimpleNamespace(best={"beta": 10}, better=False, held_out=side))
+
+    assert "the interval holds 0; a gain of this size needs about 360 held-out" in said(40, 10)
+    few = said(10, 2)
+    assert "Too few questions to prefer anything (10 questions about 2 clips" in few
+    assert "needs about 90 held-out questions" in few
+    assert "The preset holds the defaults." in few
+    worse = Gain(-0.05, -0.1, 0.0, 0.5, -0.02, -0.04, 0.0, -0.02, -0.04, 0.0)
+    assert said(40, 10, worse).startswith(
+        "Held out, it is no better than the defaults: -5.0 points"
+    )

@@ -28,8 +28,11 @@ FILES = {
     "setup.json",
     "summary.json",
     "summary.md",
+    "summary.tex",
     "summary.csv",
     "pairs.csv",
+    "changed.csv",
+    "kept.csv",
     "accuracy.png",
     "accuracy.svg",
 }
@@ -286,6 +289,39 @@ def test_values_are_numbers_lists_or_words() -> None:
         _ = EntrantFlags(methods=",").names
 
 
+def test_what_the_numbers_cannot_say_is_on_the_screen(
+    run: Run, model, questions: Path, tmp_path: Path
+) -> None:
+    model.rule = lambda question, method, seed: "A" if method.name == "none" else "well"
+    code, said, _ = run("eval", questions, "--out", tmp_path / "out", "--method", "uniform", "-b.5")
+    words = " ".join(said.split())
+    assert code == 0
+    assert "! THE UNPRUNED MODEL IS NOT ABOVE CHANCE: 75.0 % right" in words
+    assert "! 4 replies named none of the choices and count as wrong: “well” (4)." in words
+    assert "Changed answers" in said
+    assert "4 answers differ: 3 are wrong only pruned, 0 only unpruned." in words
+    assert words.index("CHANCE") < words.index("Accuracy and cost")
+
+
+def test_seeds_and_latex(run: Run, model, questions: Path, tmp_path: Path) -> None:
+    model.rule = lambda question, method, seed: "AB"[seed % 2]
+    words = ("eval", questions, "--out", tmp_path / "out", "--method", "random", "-b", ".5")
+    table = tmp_path / "table.tex"
+    code, said, err = run(*words, "--seeds", "3", "--latex", table)
+    assert code == 0
+    assert "16 answered" in err, "four questions, unpruned and with three seeds"
+    assert "± seeds" in said
+    assert table.read_text("utf-8") == (tmp_path / "out" / "summary.tex").read_text("utf-8")
+    assert "\\toprule" in table.read_text("utf-8")
+    asked = model.count("ask")
+    code, _, err = run(*words, "--latex", table)
+    assert code == 2
+    assert "table.tex" in err
+    assert model.count("ask") == asked, "the file is looked at first"
+    assert run(*words, "--latex", table, "--force")[0] == 0
+    assert run(*words, "--seeds", "0")[0] == 2
+
+
 @pytest.mark.slow
 def test_the_demo_model_answers_and_can_be_interrupted(run: Run, tmp_path: Path) -> None:
     """On a real clip: Ctrl-C leaves a folder that the next call goes on with."""
@@ -302,7 +338,7 @@ def test_the_demo_model_answers_and_can_be_interrupted(run: Run, tmp_path: Path)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     words = [
         "eval", str(path), "--videos", str(ROOT / "samples"), "--model", "demo", "--device", "cpu",
-        "--style", "plain", "--method", "random", "--budget", ".5", "--out", str(out),
+        "--method", "random", "--budget", ".5", "--out", str(out),
     ]  # fmt: skip
     child = subprocess.Popen(
         [sys.executable, "-m", "omnidrop_cli", *words],

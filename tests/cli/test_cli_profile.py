@@ -64,7 +64,7 @@ def make_run(label: str, budget: float, control: RunProfile | None = None) -> Ru
         ttft=total,
         further=timing(0.02),
         ttft_speedup=control.ttft.median / total.median if control else 1.0,
-        answer="piano",
+        answer="piano" if budget > 0.3 else "the  flute",
         same_answer=budget > 0.3,
         kl=0.4 * (1 - budget),
         trace=trace,
@@ -140,6 +140,8 @@ def test_the_report_fits(run, measured, clip, monkeypatch, width: int, budgets: 
         row = next(line for line in out.splitlines() if re.match(r"  omnidrop 0\.2 +\d", line))
         assert "20 %" in row
         assert "other" in row
+        assert "differs with omnidrop 0.2: piano → the flute" in out
+        assert "differs with omnidrop 0.7" not in out
         assert "0.32" in row
 
 

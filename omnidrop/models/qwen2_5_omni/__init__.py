@@ -55,6 +55,13 @@ class QwenOmni:
             "Qwen/Qwen2.5-Omni-7B": _published(TextShape(28, 3584, 18944, 28, 4, 128, 152_064)),
         }
     )
+    #: As the hub lists the files, the parts that speak included.
+    downloads: Mapping[str, int] = field(
+        default_factory=lambda: {
+            "Qwen/Qwen2.5-Omni-3B": 12_000_000_000,
+            "Qwen/Qwen2.5-Omni-7B": 22_400_000_000,
+        }
+    )
     #: Parts of a checkpoint that speak.
     unused_weights: tuple[str, ...] = ("talker.", "token2wav.")
     recommended: Mapping[str, Recommended] = field(
