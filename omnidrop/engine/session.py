@@ -25,6 +25,7 @@ from omnidrop.engine.prefix import Prefixes
 from omnidrop.engine.timing import Meter, reset_device_peak
 from omnidrop.engine.trace_builder import Account, build_trace
 from omnidrop.errors import MemoryShortError, UsageError
+from omnidrop.evidence import FILE, EvidenceReading, read_reading
 from omnidrop.models.adapter import Adapter, ModelInfo
 from omnidrop.models.loading import load_adapter
 from omnidrop.models.memory import out_of_memory
@@ -109,7 +110,9 @@ def load(model: str | LoadOptions | None = None, **settings: object) -> Model:
         except TypeError as error:
             known = ", ".join(LoadOptions.__dataclass_fields__)
             raise UsageError(f"{error}.", hint=f"load() takes: {known}.") from None
-    return Model(load_adapter(options))
+    adapter = load_adapter(options)
+    reading = read_reading(adapter.folder / FILE) if adapter.folder is not None else None
+    return Model(adapter, reading)
 
 
 class Model:
@@ -119,10 +122,20 @@ class Model:
     ----------
     adapter : Adapter
         What the engine needs of it.
+    reading : EvidenceReading, optional
+        Which attention tells where an answer came from; `load` finds it in the model's folder.
+
+    Raises
+    ------
+    UsageError
+        If the reading is of layers or heads that the model has not.
     """
 
-    def __init__(self, adapter: Adapter) -> None:
+    def __init__(self, adapter: Adapter, reading: EvidenceReading | None = None) -> None:
+        text = adapter.info.text
         self.adapter = adapter
+        self.reading = reading or EvidenceReading.usual(text.layers)
+        self.reading.check_fits(text.layers, text.heads)
         self._steps = Steps()
 
     @property
@@ -172,11 +185,13 @@ class Model:
             clip = source.replanned(chosen, spec)
         else:
             clip = open_clip(source, chosen, spec)
-        return Session(self.adapter, clip=clip, notices=notices, steps=self._steps)
+        return Session(
+            self.adapter, clip=clip, notices=notices, steps=self._steps, reading=self.reading
+        )
 
     def features(self, features: Features) -> Session:
         """Open precomputed features instead of a file; no media library is needed."""
-        return Session(self.adapter, features=features, steps=self._steps)
+        return Session(self.adapter, features=features, steps=self._steps, reading=self.reading)
 
 
 class Session:
@@ -196,6 +211,8 @@ class Session:
         More notices for every answer's Trace.
     steps : Steps, optional
         Keeps the captured decode step; shared by the sessions of a model.
+    reading : EvidenceReading, optional
+        Which attention tells where an answer came from; default `EvidenceReading.usual`.
 
     Attributes
     ----------
@@ -213,8 +230,10 @@ class Session:
         features: Features | None = None,
         notices: Sequence[str] = (),
         steps: Steps | None = None,
+        reading: EvidenceReading | None = None,
     ) -> None:
         self.adapter = adapter
+        self.reading = reading or EvidenceReading.usual(adapter.info.text.layers)
         self.clip = clip
         self.prompt: Prompt | None = None
         self._decoding = steps if steps is not None else Steps()
@@ -448,7 +467,9 @@ class Session:
         reuse: bool,
     ) -> Prefilled:
         """Prefill; if memory runs out, free what earlier questions left and try once more."""
-        run = partial(prefill, self.adapter, prompt, encoded, method, meter, seed=seed)
+        run = partial(
+            prefill, self.adapter, prompt, encoded, method, meter, seed=seed, reading=self.reading
+        )
         if reuse:
             run = partial(run, prefixes=self.prefixes)
         if len(self._decoding) or (reuse and len(self.prefixes)):

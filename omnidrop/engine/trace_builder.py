@@ -12,11 +12,12 @@ import torch
 import omnidrop
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Encoded
+from omnidrop.engine.evidence import chunk_shares, moments
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.timing import Meter, device_peak, host_peak
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Method
-from omnidrop.report.trace import ChunkTrace, Memory, Trace
+from omnidrop.report.trace import ChunkTrace, Memory, Moment, Trace
 from omnidrop.shapes import described
 from omnidrop.tokens import Prompt, TokenMap
 
@@ -74,6 +75,7 @@ def build_trace(
     shape = adapter.info.text
     element = torch.empty(0, dtype=adapter.dtype).element_size()
     ticks = account.ticks
+    chunks = _chunks(tokens, account.prefilled, adapter.template.chunk_seconds, clip)
     speed = (len(ticks) - 1) / (ticks[-1] - ticks[0]) if len(ticks) > 1 else None
     return Trace(
         method={
@@ -97,7 +99,7 @@ def build_trace(
         planned=account.prefilled.plan.counts,
         kept_audio=kept_audio,
         kept_video=kept_video,
-        chunks=_chunks(tokens, account.prefilled, adapter.template.chunk_seconds, clip),
+        chunks=chunks,
         stages=meter.stages(),
         ttft=ticks[0] if ticks else meter.since_start(),
         tokens_per_second=speed,
@@ -114,7 +116,17 @@ def build_trace(
         survivors=(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()
         ),
+        moments=_moments(account, chunks),
     )
+
+
+def _moments(account: Account, chunks: tuple[ChunkTrace, ...]) -> tuple[Moment, ...]:
+    """Return where the answer came from, if that is known better than by chance."""
+    method, reading = account.method, account.prefilled.reading
+    shares = [chunk.relevance for chunk in chunks if chunk.relevance is not None]
+    if not shares or not reading.above_chance(method.name, float(method.budget)):
+        return ()
+    return moments([(chunk.start, chunk.end) for chunk in chunks], shares)
 
 
 def versions() -> dict[str, str]:
@@ -132,7 +144,10 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 
 def _chunks(
-    tokens: TokenMap, prefilled: Prefilled, seconds: float, clip: Clip | None
+    tokens: TokenMap,
+    prefilled: Prefilled,
+    seconds: float,
+    clip: Clip | None,
 ) -> tuple[ChunkTrace, ...]:
     count = tokens.chunks
     if not count:
@@ -148,13 +163,10 @@ def _chunks(
         (per_chunk(index[video[index]]), per_chunk(index[~video[index]]))
         for index in prefilled.survivors
     ]
-    relevance: list[float] | None = None
-    if prefilled.relevance is not None and prefilled.relevance_tokens is not None:
-        mass = torch.zeros(count, dtype=torch.float64)
-        chunk = tokens.chunk[prefilled.relevance_tokens].long()
-        mass.index_add_(0, chunk, prefilled.relevance.double())
-        if float(mass.sum()) > 0:
-            relevance = (mass / mass.sum()).tolist()
+    relevance: tuple[float, ...] | None = None
+    if prefilled.relevance is not None:
+        per_token = prefilled.reading.correction == "per token"
+        relevance = chunk_shares(prefilled.relevance, tokens.chunk, count, per_token=per_token)
     start = clip.start if clip is not None else 0.0
     end = start + clip.duration if clip is not None else None
     return tuple(

@@ -50,8 +50,9 @@ class ChunkTrace:
     audio_total, video_total : int
         Tokens before pruning.
     relevance : float or None
-        Share of the question's attention that goes to this chunk's surviving tokens at layer
-        L // 2; the shares of all chunks sum to 1. None if it was not measured.
+        Share of this chunk's surviving tokens in the attention that the evidence is read from
+        (`omnidrop.evidence`), without a calibrated reading the question's at layer L // 2; the
+        shares of all chunks sum to 1. None if it was not measured.
     """
 
     start: float
