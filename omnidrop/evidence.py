@@ -179,8 +179,8 @@ def reading_of(document: object) -> EvidenceReading:
     fields = {key: value for key, value in document.items() if key != "schema"}
     try:
         rates = tuple(Rate(**rate) for rate in fields.pop("rates", ()))
-        numbers = {name: tuple(fields.pop(name, ())) for name in ("layers", "heads")}
-        return EvidenceReading(**numbers, **fields, rates=rates)
+        layers, heads = (tuple(fields.pop(name, ())) for name in ("layers", "heads"))
+        return EvidenceReading(layers, heads=heads, rates=rates, **fields)
     except TypeError as problem:
         raise UsageError(f"The reading of evidence is not valid: {problem}.") from problem
 

@@ -138,6 +138,16 @@ class Model:
         self.reading.check_fits(text.layers, text.heads)
         self._steps = Steps()
 
+    def with_reading(self, reading: EvidenceReading) -> Model:
+        """Return this model, loaded once, with another reading of evidence.
+
+        Raises
+        ------
+        UsageError
+            If the reading is of layers or heads that the model has not.
+        """
+        return Model(self.adapter, reading)
+
     @property
     def info(self) -> ModelInfo:
         """Name, family, shapes, dtype and device."""
@@ -391,6 +401,35 @@ class Session:
             logprobs=reply.made.logprobs,
         )
 
+    def prefill(
+        self,
+        question: str,
+        *,
+        method: Method,
+        system: str | None = None,
+        seed: int = 0,
+        reuse: bool = True,
+        reading: EvidenceReading | None = None,
+    ) -> Prefilled:
+        """Run a question's prompt through the decoder and generate nothing; `prompt` holds it.
+
+        Parameters
+        ----------
+        question, method, system, reuse
+            As for `ask`.
+        seed : int
+            Seed of methods that use random numbers.
+        reading : EvidenceReading, optional
+            Which attention is noted, in place of the session's.
+        """
+        meter = Meter(self.adapter.device)
+        encoded = self._encode(meter, None, Need.VIDEO_ATTENTION in method.wants)
+        with out_of_memory(TOO_BIG):
+            prompt = self._build_prompt(question, encoded, system, meter)
+            return self._prefill(
+                prompt, encoded, method, meter, seed, reuse and self.reuse, reading
+            )
+
     def _build_prompt(
         self, question: str, encoded: Encoded, system: str | None, meter: Meter
     ) -> Prompt:
@@ -465,10 +504,18 @@ class Session:
         meter: Meter,
         seed: int,
         reuse: bool,
+        reading: EvidenceReading | None = None,
     ) -> Prefilled:
         """Prefill; if memory runs out, free what earlier questions left and try once more."""
         run = partial(
-            prefill, self.adapter, prompt, encoded, method, meter, seed=seed, reading=self.reading
+            prefill,
+            self.adapter,
+            prompt,
+            encoded,
+            method,
+            meter,
+            seed=seed,
+            reading=reading or self.reading,
         )
         if reuse:
             run = partial(run, prefixes=self.prefixes)

@@ -167,20 +167,35 @@ def _chunks(
     if prefilled.relevance is not None:
         per_token = prefilled.reading.correction == "per token"
         relevance = chunk_shares(prefilled.relevance, tokens.chunk, count, per_token=per_token)
-    start = clip.start if clip is not None else 0.0
-    end = start + clip.duration if clip is not None else None
     return tuple(
         ChunkTrace(
-            start=start + i * seconds,
-            end=min(start + (i + 1) * seconds, end) if end else start + (i + 1) * seconds,
+            start=start,
+            end=end,
             audio=tuple(audio[i] for _, audio in by_layer),
             video=tuple(video[i] for video, _ in by_layer),
             audio_total=audio_total[i],
             video_total=video_total[i],
             relevance=None if relevance is None else relevance[i],
         )
-        for i in range(count)
+        for i, (start, end) in enumerate(chunk_spans(count, seconds, clip))
     )
+
+
+def chunk_spans(count: int, seconds: float, clip: Clip | None) -> list[tuple[float, float]]:
+    """Return start and end of each chunk, in seconds from the start of the file.
+
+    Parameters
+    ----------
+    count : int
+        Chunks.
+    seconds : float
+        Length of a chunk.
+    clip : Clip or None
+        The last chunk ends with it. None for precomputed features.
+    """
+    start = clip.start if clip is not None else 0.0
+    end = start + clip.duration if clip is not None else float("inf")
+    return [(start + i * seconds, min(start + (i + 1) * seconds, end)) for i in range(count)]
 
 
 def _describe(clip: Clip | None, encoded: Encoded) -> dict[str, Any]:
