@@ -20,6 +20,7 @@ from omnidrop.clip.options import ClipOptions
 from omnidrop.engine.captured import Steps
 from omnidrop.engine.decode import Generated, generate, score_choices
 from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
+from omnidrop.engine.leave_out import Asked, proven
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
 from omnidrop.engine.timing import Meter, reset_device_peak
@@ -324,6 +325,7 @@ class Session:
         on_prefill: Callable[[Prefilled], None] | None = None,
         reuse: bool = True,
         limits: BudgetChooser | None = None,
+        evidence: bool = False,
     ) -> Answer:
         """Ask one question.
 
@@ -349,6 +351,8 @@ class Session:
             the answer is the same.
         limits : Limits, optional
             Limits of time and memory that choose the method's budget; its own is ignored.
+        evidence : bool
+            Also leave the moments out one by one and ask again; gives `Answer.left_out`.
 
         Returns
         -------
@@ -391,7 +395,7 @@ class Session:
             decode_loop=reply.made.loop,
         )
         trace = build_trace(self.adapter, self.clip, encoded, account, meter, question, system)
-        return Answer(
+        answer = Answer(
             text=reply.made.text,
             token_ids=reply.made.ids,
             stop=reply.made.stop,
@@ -400,35 +404,11 @@ class Session:
             choices=reply.choices,
             logprobs=reply.made.logprobs,
         )
-
-    def prefill(
-        self,
-        question: str,
-        *,
-        method: Method,
-        system: str | None = None,
-        seed: int = 0,
-        reuse: bool = True,
-        reading: EvidenceReading | None = None,
-    ) -> Prefilled:
-        """Run a question's prompt through the decoder and generate nothing; `prompt` holds it.
-
-        Parameters
-        ----------
-        question, method, system, reuse
-            As for `ask`.
-        seed : int
-            Seed of methods that use random numbers.
-        reading : EvidenceReading, optional
-            Which attention is noted, in place of the session's.
-        """
-        meter = Meter(self.adapter.device)
-        encoded = self._encode(meter, None, Need.VIDEO_ATTENTION in method.wants)
-        with out_of_memory(TOO_BIG):
-            prompt = self._build_prompt(question, encoded, system, meter)
-            return self._prefill(
-                prompt, encoded, method, meter, seed, reuse and self.reuse, reading
-            )
+        if evidence:
+            asked = Asked(self.adapter, prompt, encoded, method, options, tuple(choices))
+            with out_of_memory(TOO_BIG):
+                answer = proven(answer, asked, self._decoding)
+        return answer
 
     def _build_prompt(
         self, question: str, encoded: Encoded, system: str | None, meter: Meter
@@ -504,18 +484,10 @@ class Session:
         meter: Meter,
         seed: int,
         reuse: bool,
-        reading: EvidenceReading | None = None,
     ) -> Prefilled:
         """Prefill; if memory runs out, free what earlier questions left and try once more."""
         run = partial(
-            prefill,
-            self.adapter,
-            prompt,
-            encoded,
-            method,
-            meter,
-            seed=seed,
-            reading=reading or self.reading,
+            prefill, self.adapter, prompt, encoded, method, meter, seed=seed, reading=self.reading
         )
         if reuse:
             run = partial(run, prefixes=self.prefixes)

@@ -19,8 +19,9 @@ import numpy as np
 import torch
 
 from omnidrop.engine.evidence import moments
-from omnidrop.engine.prefill import Prefilled
+from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.session import Model, Session
+from omnidrop.engine.timing import Meter
 from omnidrop.engine.trace_builder import chunk_spans
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.evaluation.items import Item, QuestionSet, Style
@@ -28,7 +29,8 @@ from omnidrop.evaluation.runner import RunOptions, seed_of
 from omnidrop.evaluation.scoring import ask_text
 from omnidrop.evaluation.stats import wilson
 from omnidrop.evidence import Correction, EvidenceReading, Rate, Rows
-from omnidrop.pruning.method import Method
+from omnidrop.prompt import build_prompt
+from omnidrop.pruning.method import Method, Need
 
 #: Fewer questions than this on one side of the split say too little.
 FEWEST = 20
@@ -225,24 +227,31 @@ def _seen(
     rows: Sequence[Rows],
     wide: EvidenceReading,
 ) -> Seen | None:
+    adapter, text = session.adapter, session.info.text
+    encoded = session.encode(video_attention=Need.VIDEO_ATTENTION in method.wants)
+    prompt = build_prompt(
+        adapter.text,
+        adapter.template,
+        ask_text(item, style),
+        encoded.media,
+        system=options.system,
+    )
+    chunk, count = prompt.tokens.chunk, prompt.tokens.chunks
+    shape = (text.layers, text.heads, count)
     attention: dict[Rows, np.ndarray] = {}
-    text = session.info.text
     for kind in rows:
         try:
-            prefilled = session.prefill(
-                ask_text(item, style),
-                method=method,
-                system=options.system,
+            prefilled = prefill(
+                adapter,
+                prompt,
+                encoded,
+                method,
+                Meter(adapter.device),
                 seed=seed_of(item, options.seed),
-                reuse=not attention,
                 reading=replace(wide, rows=kind),
             )
         except BudgetError:
             return None
-        assert session.prompt is not None
-        chunk = session.prompt.tokens.chunk
-        count = session.prompt.tokens.chunks
-        shape = (text.layers, text.heads, count)
         attention[kind] = _per_chunk(prefilled, chunk, shape, neutral=False)
     alive = np.stack(
         [
@@ -254,7 +263,7 @@ def _seen(
         clip=item.video,
         method=method.name,
         budget=float(method.budget),
-        chunks=tuple(chunk_spans(count, session.adapter.template.chunk_seconds, session.clip)),
+        chunks=tuple(chunk_spans(count, adapter.template.chunk_seconds, session.clip)),
         evidence=item.evidence,
         attention=attention,
         neutral=_per_chunk(prefilled, chunk, shape, neutral=True),

@@ -82,6 +82,31 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """The same question with a moment of the clip left out.
+
+    Attributes
+    ----------
+    moment : Moment
+        What was left out: its audio and video tokens; all others kept their positions.
+    text : str
+        The answer without it.
+    changed : bool
+        Whether it is another answer.
+    probability : float
+        Of the first answer, word for word, without the moment; of choices, its share among them.
+    whole : float
+        The same with nothing left out.
+    """
+
+    moment: Moment
+    text: str
+    changed: bool
+    probability: float
+    whole: float
+
+
+@dataclass(frozen=True)
 class Used:
     """What of the clip the model was given.
 
@@ -255,6 +280,8 @@ class Answer:
         Probability of all given choices together as whole answers; None without choices.
     unpruned_text : str or None
         The answer with every token kept, if it was asked for as a check.
+    left_out : tuple of LeftOut
+        The question asked again without each of the moments, if that was asked for as a proof.
     """
 
     text: str
@@ -268,6 +295,17 @@ class Answer:
     probability_source: str = ""
     choice_mass: float | None = None
     unpruned_text: str | None = None
+    left_out: tuple[LeftOut, ...] = ()
+
+    @property
+    def hangs_on(self) -> LeftOut | None:
+        """The moment that the answer hangs on, by the proof of `left_out`; None if on none alone.
+
+        Without it the answer is another, or less than half as probable; of several such moments it
+        is the one without which the answer is least probable.
+        """
+        telling = [one for one in self.left_out if one.changed or one.probability < one.whole / 2]
+        return min(telling, key=lambda one: one.probability, default=None)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as one JSON document, `schema` first."""
