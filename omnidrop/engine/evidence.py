@@ -139,7 +139,8 @@ def moments(
     """Return the parts of a clip with most of the evidence, the strongest first.
 
     A moment is the strongest chunk that is left and the neighbours on both sides that are at least
-    half as strong. So it grows where the evidence lasts, and never beyond what is strong.
+    half as strong. So it grows where the evidence lasts, and never beyond what is strong. There is
+    none if it would be the whole clip, which says nothing.
 
     Parameters
     ----------
@@ -162,6 +163,8 @@ def moments(
             start -= 1
         while end + 1 < len(left) and left[end + 1] >= BESIDE * peak:
             end += 1
+        if end + 1 - start == len(left):
+            return ()
         share = sum(left[start : end + 1])
         found.append(Moment(spans[start][0], spans[end][1], share))
         left[start : end + 1] = [0.0] * (end + 1 - start)

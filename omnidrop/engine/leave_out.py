@@ -59,7 +59,7 @@ def proven(answer: Answer, asked: Asked, steps: Steps | None = None) -> Answer:
     steps : Steps, optional
         Keeps a captured decode step.
     """
-    found = tuple(_candidates(answer.trace))
+    found = _candidates(answer.trace)
     left_out: tuple[LeftOut, ...] = ()
     if found:
         whole = _probability(answer, asked, asked.prefill())
@@ -130,16 +130,12 @@ def _rows(values: torch.Tensor | None, stays: torch.Tensor) -> torch.Tensor | No
     return values.index_select(0, to_device(stays.nonzero().squeeze(1), values.device))
 
 
-def _candidates(trace: Trace) -> list[Moment]:
-    """Return the moments to leave out; none that is the whole clip."""
-    found = trace.moments
-    if not found:
-        shares = [chunk.relevance for chunk in trace.chunks if chunk.relevance is not None]
-        found = moments([(chunk.start, chunk.end) for chunk in trace.chunks], shares)
-    if not trace.chunks:
-        return []
-    start, end = trace.chunks[0].start, trace.chunks[-1].end
-    return [moment for moment in found if (moment.start, moment.end) != (start, end)]
+def _candidates(trace: Trace) -> tuple[Moment, ...]:
+    """Return the moments to leave out."""
+    if trace.moments:
+        return trace.moments
+    shares = [chunk.relevance for chunk in trace.chunks if chunk.relevance is not None]
+    return moments([(chunk.start, chunk.end) for chunk in trace.chunks], shares)
 
 
 def _without_moment(asked: Asked, trace: Trace, moment: Moment) -> Asked:
