@@ -51,7 +51,7 @@ def check(
     """Measure a reading; every clip is encoded once."""
     asked, total = 0, len(items) * len(methods)
 
-    def on_ask() -> None:
+    def on_pass() -> None:
         nonlocal asked
         asked += 1
         if asked % 100 == 0:
@@ -65,9 +65,14 @@ def check(
         style="plain",
         rows=[reading.rows],
         reading=reading,
-        on_ask=on_ask,
+        on_pass=on_pass,
     )
     return measure(seen, reading)
+
+
+def percent(rate: Rate) -> list[float]:
+    """Return hits, the interval and chance in percent."""
+    return [100 * value for value in (rate.share, rate.low, rate.high, rate.chance)]
 
 
 def main() -> None:

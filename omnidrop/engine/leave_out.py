@@ -117,16 +117,18 @@ def without(prompt: Prompt, encoded: Encoded, gone: torch.Tensor) -> tuple[Promp
         replace(
             encoded,
             planes=tuple(_rows(plane, video) for plane in encoded.planes),
-            audio=_rows(encoded.audio, audio),
-            audio_attention=_rows(encoded.audio_attention, audio),
-            video_attention=_rows(encoded.video_attention, video),
+            audio=None if encoded.audio is None else _rows(encoded.audio, audio),
+            audio_attention=(
+                None if encoded.audio_attention is None else _rows(encoded.audio_attention, audio)
+            ),
+            video_attention=(
+                None if encoded.video_attention is None else _rows(encoded.video_attention, video)
+            ),
         ),
     )
 
 
-def _rows(values: torch.Tensor | None, stays: torch.Tensor) -> torch.Tensor | None:
-    if values is None:
-        return None
+def _rows(values: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
     return values.index_select(0, to_device(stays.nonzero().squeeze(1), values.device))
 
 

@@ -170,7 +170,7 @@ def collect(
     style: Style,
     rows: Sequence[Rows] = ("last", "question"),
     reading: EvidenceReading | None = None,
-    on_ask: Callable[[], None] | None = None,
+    on_pass: Callable[[], None] | None = None,
 ) -> list[Seen]:
     """Run questions through the decoder and sum the attention per chunk.
 
@@ -190,8 +190,8 @@ def collect(
         Kinds of rows to note.
     reading : EvidenceReading, optional
         Note only what this takes; by default every layer and head.
-    on_ask : callable, optional
-        Called before every question.
+    on_pass : callable, optional
+        Called before every pass of a question through the decoder.
     """
     text = model.info.text
     wide = reading or EvidenceReading(
@@ -202,9 +202,7 @@ def collect(
         with model.open(clip, asked[0].clip_options(options.clip)) as session:
             for method in methods:
                 for item in asked:
-                    if on_ask is not None:
-                        on_ask()
-                    seen = _seen(session, item, method, options, style, rows, wide)
+                    seen = _seen(session, item, method, options, style, rows, wide, on_pass)
                     if seen is not None:
                         found.append(seen)
     return found
@@ -226,6 +224,7 @@ def _seen(
     style: Style,
     rows: Sequence[Rows],
     wide: EvidenceReading,
+    on_pass: Callable[[], None] | None,
 ) -> Seen | None:
     adapter, text = session.adapter, session.info.text
     encoded = session.encode(video_attention=Need.VIDEO_ATTENTION in method.wants)
@@ -240,6 +239,8 @@ def _seen(
     shape = (text.layers, text.heads, count)
     attention: dict[Rows, np.ndarray] = {}
     for kind in rows:
+        if on_pass is not None:
+            on_pass()
         try:
             prefilled = prefill(
                 adapter,
@@ -310,6 +311,55 @@ def choose(seen: Sequence[Seen]) -> EvidenceReading:
     best = max(margin for (margin, _), _ in marked)
     close = [(share, reading) for (margin, share), reading in marked if margin >= best - CLOSE]
     return max(close, key=lambda one: one[0])[1]
+
+
+def calibrate_reading(
+    model: Model,
+    questions: QuestionSet,
+    methods: Sequence[Method],
+    options: RunOptions,
+    *,
+    on_pass: Callable[[], None] | None = None,
+) -> EvidenceReading:
+    """Choose a reading on half of a set's clips, and measure it on the others.
+
+    Parameters
+    ----------
+    model : Model
+    questions : QuestionSet
+        Each with evidence; see `with_evidence`.
+    methods : sequence of Method
+        The candidates' margins are means over these; each gets its own rate.
+    options : RunOptions
+        Sampling, style, system prompt and seed.
+    on_pass : callable, optional
+        Called before every pass of a question through the decoder.
+
+    Raises
+    ------
+    UsageError
+        If no method can reach its budget on the clips.
+    """
+    style: Style = options.style or questions.style
+    first, others = halves(questions)
+    found = collect(model, first, methods, options, style=style, on_pass=on_pass)
+    if not found:
+        raise UsageError(
+            "The method cannot reach this budget on these clips.", hint="Give a higher --budget."
+        )
+    reading = choose(found)
+    checked = collect(
+        model,
+        others,
+        methods,
+        options,
+        style=style,
+        rows=[reading.rows],
+        reading=reading,
+        on_pass=on_pass,
+    )
+    source = f"{questions.name}, {len({one.clip for one in checked})} clips that chose nothing"
+    return reading.with_rates(measure(checked, reading), source)
 
 
 def measure(seen: Sequence[Seen], reading: EvidenceReading) -> tuple[Rate, ...]:

@@ -85,6 +85,8 @@ class Job:
         Clips that were opened before the model was loaded; they are not probed again.
     begun : Begun
         Notes which clip is being read.
+    evidence : bool
+        Leave the moments out one by one and ask again.
     """
 
     model: Model
@@ -96,6 +98,7 @@ class Job:
     fit: FitFlags = field(default_factory=FitFlags)
     opened: dict[tuple[Path, SpanFlags], Clip] = field(default_factory=dict)
     begun: Begun = field(default_factory=lambda: Begun(None))
+    evidence: bool = False
 
 
 def check_file(path: Path) -> None:
@@ -184,6 +187,7 @@ def _answer(session: Session, question: Question, job: Job) -> Outcome:
             on_text=job.on_text(question) or _counter(job),
             progress=job.progress,
             limits=job.fit.limits(),
+            evidence=job.evidence,
         )
         return Outcome(question, answer=answer)
     except BrokenPipeError:

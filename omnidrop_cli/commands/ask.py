@@ -18,6 +18,7 @@ from omnidrop_cli.options.common import (
     Report,
     SpanFlags,
 )
+from omnidrop_cli.options.evidence import EvidenceFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.options.pruning import DropFlags
@@ -76,6 +77,7 @@ def command(
     fit: FitFlags,
     model: ModelFlags,
     flags: AnswerFlags,
+    evidence: EvidenceFlags,
     output: OutputFlags,
 ) -> int:
     """Answer questions about local clips."""
@@ -88,7 +90,9 @@ def command(
     silence_warnings(output.debug)
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
     questions = [Question(clip, text, choices, span) for clip in clips for text in texts]
+    evidence.check(questions, read, output.force)
     run = Run(questions, read, drop, model, flags, output, several_clips=len(clips) > 1, fit=fit)
+    run.evidence = evidence
     return run.go()
 
 
@@ -114,6 +118,7 @@ class Run:
         self.questions, self.read, self.drop, self.model = questions, read, drop, model
         self.flags, self.output, self.several_clips = flags, output, several_clips
         self.fit = fit
+        self.evidence = EvidenceFlags()
         self.terminal = is_terminal(sys.stderr)
         self.progress = Progress(self.terminal and not output.quiet)
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
@@ -138,7 +143,7 @@ class Run:
                 self.progress("load the model", 0, None)
                 import omnidrop
 
-                model = omnidrop.load(self.model.load_options())
+                model = self.drop.reading(omnidrop.load(self.model.load_options()))
                 self.progress.finish()
                 job = Job(
                     model,
@@ -150,11 +155,13 @@ class Run:
                     self.fit,
                     opened,
                     begun,
+                    evidence=self.evidence.evidence,
                 )
                 for outcome in answers(left, job):
                     self._take(outcome)
         self.printer.close()
         self._save()
+        self._cut()
         return self._code()
 
     def _open(self, begun: Begun) -> dict[tuple[Path, SpanFlags], Clip]:
@@ -238,6 +245,15 @@ class Run:
 
         alone = len(self.questions) == 1
         save(self.output.save, self.outcomes, alone=alone, force=self.output.force)
+
+    def _cut(self) -> None:
+        """Write the moments as a clip of their own."""
+        answer = self.outcomes[0].answer if self.outcomes else None
+        if self.evidence.cut is None or answer is None:
+            return
+        from omnidrop_cli.files.cut import cut
+
+        cut(answer, self.questions[0], self.read, self.evidence.cut, self.output)
 
     def _code(self) -> int:
         """Return 0, 6, or the one code that all questions about one clip failed with."""

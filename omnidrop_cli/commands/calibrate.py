@@ -24,11 +24,17 @@ Examples:
   omnidrop calibrate avsynth --videos clips --budget .3,.1 --out demo.json
   omnidrop calibrate q.jsonl --method fastv --try after=1,2,3 --out fastv.json
   omnidrop calibrate questions.jsonl --dry-run
+  omnidrop calibrate avsynth --videos clips --evidence --out demo.json
   omnidrop ask clip.mp4 "Who speaks?" --preset mine.json
 
 The clips are split in two. Settings are compared on the first part, on the same questions; the best
 is then compared with the defaults on the other part. Where it is no better there, the preset holds
 the defaults. A question with choices counts by the probability of the right one.
+
+With --evidence the questions of SET say when their evidence is in the clip, in seconds:
+"evidence": [[3.5, 6.0]]. The attention (layer, rows, heads) whose strongest moment meets it most
+often is chosen on every other clip, and the others tell how often it is right. `omnidrop ask
+--preset FILE` then names the moments, unless that is no better than chance.
 
 SET is what `omnidrop eval` takes. A few dozen clips with choices are enough to begin with.
 """
@@ -58,6 +64,10 @@ def command(
         raise UsageError("--out is missing.", hint="Say where the preset goes: --out mine.json")
     if read.audio_file is not None:
         raise UsageError("--audio would give every clip the same audio.", hint="Drop it.")
+    if search.evidence:
+        from omnidrop_cli.commands.calibrate_evidence import calibrate_evidence
+
+        return calibrate_evidence(source, search, questions, output, read, model)
     wanted = search.search(questions.seed)
     options = questions.run_options(read.clip_options())
     ranges = ranges_of(search.method, search.ranges(), only=search.only)

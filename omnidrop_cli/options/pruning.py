@@ -13,7 +13,7 @@ from omnidrop_cli.options.groups import option
 from omnidrop_cli.options.parsing import check_budget, parse_budget, parse_pairs
 
 if TYPE_CHECKING:
-    from omnidrop import Method
+    from omnidrop import Method, Model
 
 #: What `--budget auto` is, and the share of the question's attention that it keeps.
 AUTO, DEFAULT_MASS = "omnidrop-auto", 0.85
@@ -117,6 +117,15 @@ class DropFlags:
         if name is None or not (name.lower().endswith(".json") or Path(name).is_file()):
             return None
         return Path(name)
+
+    def reading(self, model: Model) -> Model:
+        """Return the model with the reading of evidence that a preset file holds, if it does."""
+        if self.preset_file is None:
+            return model
+        from omnidrop.pruning.presets import read_preset
+
+        found = read_preset(self.preset_file).evidence
+        return model if found is None else model.with_reading(found)
 
     def pruning(self) -> Method:
         """Return the library's pruning method.
