@@ -35,7 +35,7 @@ from omnidrop.pruning.method import Method, Need
 #: Fewer questions than this on one side of the split say too little.
 FEWEST = 20
 
-#: A candidate with one of the best margins wins by the evidence's share of its attention.
+#: Candidates this close to the best margin are as good as it.
 CLOSE = 0.01
 
 #: Heads that a candidate may take: this many of those that find most alone.
@@ -305,12 +305,13 @@ def candidates(seen: Sequence[Seen]) -> Iterator[EvidenceReading]:
 def choose(seen: Sequence[Seen]) -> EvidenceReading:
     """Return the candidate with the best margin over chance.
 
-    Of those within a point of it, the one whose attention lies most on the evidence.
+    Of those within a point of it the one without a correction, if there is one, and then the one
+    whose attention lies most on the evidence.
     """
-    marked = [(_margin(seen, reading), reading) for reading in candidates(seen)]
-    best = max(margin for (margin, _), _ in marked)
-    close = [(share, reading) for (margin, share), reading in marked if margin >= best - CLOSE]
-    return max(close, key=lambda one: one[0])[1]
+    marked = [(*_margin(seen, reading), reading) for reading in candidates(seen)]
+    best = max(margin for margin, _, _ in marked)
+    close = [(share, reading) for margin, share, reading in marked if margin >= best - CLOSE]
+    return max(close, key=lambda one: (one[1].correction == "none", one[0]))[1]
 
 
 def calibrate_reading(

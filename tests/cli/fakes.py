@@ -185,6 +185,7 @@ class FakeSession:
         on_text: Any,
         progress: Any,
         limits: Any,
+        evidence: bool = False,
     ) -> Answer:
         self.log.append(f"ask {self.path.name} {question}")
         if "memory" in question:
