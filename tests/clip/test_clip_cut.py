@@ -26,7 +26,7 @@ def film(tmp_path_factory) -> Path:
 def frames(path: Path) -> list[int]:
     with av.open(str(path)) as container:
         return [
-            media.frame_number(frame.to_ndarray(format="rgb24"))
+            media.frame_number(frame.to_ndarray(format="rgb24").transpose(2, 0, 1))
             for frame in container.decode(video=0)
         ]
 
@@ -87,7 +87,7 @@ def test_what_is_left_out_of_the_clip_is_left_out_of_the_cut(film, tmp_path, opt
     with omnidrop.open_clip(film, options) as clip:
         write_cut(clip, [(2.0, 3.0)], target)
     assert seconds(target).keys() == streams
-    assert set(seconds(target).values()) == {pytest.approx(1.0, abs=0.05)}
+    assert list(seconds(target).values()) == [pytest.approx(1.0, abs=0.05)]
 
 
 def test_a_silent_clip_and_a_sound_file_can_be_cut(tmp_path) -> None:

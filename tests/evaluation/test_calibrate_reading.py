@@ -19,6 +19,7 @@ from omnidrop.evaluation.evidence import (
     with_evidence,
 )
 from omnidrop.evaluation.items import Item, QuestionSet
+from omnidrop.evaluation.jsonl import read_items
 from omnidrop.evaluation.runner import RunOptions
 from omnidrop.evaluation.sets import read_set
 from omnidrop.evidence import EvidenceReading
@@ -98,7 +99,7 @@ def written(folder: Path, lines: list[dict[str, object]]) -> Path:
 
 def test_the_times_are_read_from_the_set(tmp_path) -> None:
     path = written(tmp_path, [line(0), line(1, evidence=[[1, 2], [3, 4.5]]), line(2, evidence=[])])
-    found = read_set(str(path)).items
+    found = read_items(path, tmp_path)
     assert [item.evidence for item in found] == [((0.0, 1.5),), ((1.0, 2.0), (3.0, 4.5)), ()]
 
 
@@ -108,7 +109,7 @@ def test_the_times_are_read_from_the_set(tmp_path) -> None:
 def test_times_that_are_none_name_the_line(tmp_path, value) -> None:
     path = written(tmp_path, [line(0), line(1, evidence=value)])
     with pytest.raises(UsageError, match=r"Line 2: evidence"):
-        read_set(str(path))
+        read_items(path, tmp_path)
 
 
 def test_too_few_times_are_refused(tmp_path) -> None:
