@@ -3,12 +3,14 @@
     python benchmarks/results_table.py
 
 The text between the comments `<!-- methods -->` and `<!-- /methods -->` is replaced. Numbers come
-from `comparison/methods/summary.csv`. The README gets five of the rows.
+from `comparison/methods/summary.csv`. The README gets five of the rows. The table of evidence comes
+from `results/avx512-bf16/evidence.json`.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -16,7 +18,7 @@ HERE = Path(__file__).resolve().parent
 SUMMARY = HERE / "comparison" / "methods" / "summary.csv"
 RESULTS = HERE.parent / "docs" / "results.md"
 README = HERE.parent / "README.md"
-BEGIN, END = "<!-- methods -->\n", "<!-- /methods -->\n"
+EVIDENCE = HERE / "results" / "avx512-bf16" / "evidence.json"
 BUDGETS = ("0.5", "0.3", "0.2", "0.1", "0.05")
 CONTROL = "unpruned"
 SHORT = ("omnidrop-auto", "seats", "omnidrop-even", "omnidrop", "random")
@@ -90,17 +92,35 @@ def short_table(cells: Cells) -> str:
     return "\n".join(rows) + "\n"
 
 
-def written(text: str, rows: str) -> str:
-    """Return a document with its table replaced by `rows`."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{rows}\n{END}{rest.split(END)[1]}"
+def evidence_table(path: Path = EVIDENCE) -> str:
+    """Return how often the strongest moment met the evidence, by method and budget."""
+    head = ("method", "budget", "evidence met, %", "95 % interval", "chance, %")
+    rows = [f"| {' | '.join(head)} |", "|---|---|---|---|---|"]
+    for rate in json.loads(path.read_text(encoding="utf-8"))["rates"]:
+        name = "unpruned" if rate["method"] == "none" else rate["method"]
+        met = 100 * rate["hits"] / rate["questions"]
+        rows.append(
+            f"| {name} | {100 * rate['budget']:g} % | {met:.1f} | "
+            f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} | {100 * rate['chance']:.1f} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def written(text: str, rows: str, name: str = "methods") -> str:
+    """Return a document with its table of a name replaced by `rows`."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{rows}\n{end}{rest.split(end)[1]}"
 
 
 def documents() -> dict[Path, str]:
     """Return the wanted text of each document that holds a table."""
     cells, methods = read()
-    tables = {RESULTS: table(cells, methods), README: short_table(cells)}
-    return {path: written(path.read_text(encoding="utf-8"), rows) for path, rows in tables.items()}
+    results = written(RESULTS.read_text(encoding="utf-8"), table(cells, methods))
+    return {
+        RESULTS: written(results, evidence_table(), "evidence"),
+        README: written(README.read_text(encoding="utf-8"), short_table(cells)),
+    }
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.timing import Meter, device_peak, host_peak
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Method
+from omnidrop.pruning.schedules import TOLERANCE
 from omnidrop.report.trace import ChunkTrace, Memory, Moment, Trace
 from omnidrop.shapes import described
 from omnidrop.tokens import Prompt, TokenMap
@@ -72,6 +73,7 @@ def build_trace(
     total = int(tokens.av.sum())
     layers = len(survivors)
     kept = tuple(len(index) for index in survivors)
+    realised = sum(kept) / (layers * total) if total else 1.0
     shape = adapter.info.text
     element = torch.empty(0, dtype=adapter.dtype).element_size()
     ticks = account.ticks
@@ -95,7 +97,7 @@ def build_trace(
         audio_tokens=total - int(video.sum()),
         video_tokens=int(video.sum()),
         asked_budget=float(account.method.budget),
-        realised_budget=sum(kept) / (layers * total) if total else 1.0,
+        realised_budget=realised,
         planned=account.prefilled.plan.counts,
         kept_audio=kept_audio,
         kept_video=kept_video,
@@ -116,15 +118,21 @@ def build_trace(
         survivors=(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()
         ),
-        moments=_moments(account, chunks),
+        moments=_moments(account, chunks, realised),
     )
 
 
-def _moments(account: Account, chunks: tuple[ChunkTrace, ...]) -> tuple[Moment, ...]:
-    """Return where the answer came from, if that is known better than by chance."""
+def _moments(
+    account: Account, chunks: tuple[ChunkTrace, ...], realised: float
+) -> tuple[Moment, ...]:
+    """Return where the answer came from, if that is known better than by chance.
+
+    An adaptive method may keep less than its budget; then what it kept counts.
+    """
     method, reading = account.method, account.prefilled.reading
+    budget = min(float(method.budget), realised + TOLERANCE)
     shares = [chunk.relevance for chunk in chunks if chunk.relevance is not None]
-    if not shares or not reading.above_chance(method.name, float(method.budget)):
+    if not shares or not reading.above_chance(method.name, budget):
         return ()
     return moments([(chunk.start, chunk.end) for chunk in chunks], shares)
 
