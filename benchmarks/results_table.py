@@ -3,9 +3,9 @@
     python benchmarks/results_table.py
 
 The text between comments like `<!-- methods -->` and `<!-- /methods -->` is replaced, and so are
-those called reliability and choices. Numbers come from
-`comparison/methods/summary.csv` and `results/reliability.json`. The README gets five of the rows of
-methods.
+those called reliability, choices and evidence. Numbers come from
+`comparison/methods/summary.csv`, `results/reliability.json` and
+`results/avx512-bf16/evidence.json`. The README gets five of the rows of methods.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ SUMMARY = HERE / "comparison" / "methods" / "summary.csv"
 RESULTS = HERE.parent / "docs" / "results.md"
 README = HERE.parent / "README.md"
 RELIABILITY = HERE / "results" / "reliability.json"
+EVIDENCE = HERE / "results" / "avx512-bf16" / "evidence.json"
 BUDGETS = ("0.5", "0.3", "0.2", "0.1", "0.05")
 CONTROL = "unpruned"
 SHORT = ("omnidrop-auto", "seats", "omnidrop-even", "omnidrop", "random")
@@ -130,6 +131,20 @@ def choices_table(path: Path = RELIABILITY) -> str:
     return "\n".join(rows) + "\n"
 
 
+def evidence_table(path: Path = EVIDENCE) -> str:
+    """Return how often the strongest moment met the evidence, by method and budget."""
+    head = ("method", "budget", "evidence met, %", "95 % interval", "chance, %")
+    rows = [f"| {' | '.join(head)} |", "|---|---|---|---|---|"]
+    for rate in json.loads(path.read_text(encoding="utf-8"))["rates"]:
+        name = "unpruned" if rate["method"] == "none" else rate["method"]
+        met = 100 * rate["hits"] / rate["questions"]
+        rows.append(
+            f"| {name} | {100 * rate['budget']:g} % | {met:.1f} | "
+            f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} | {100 * rate['chance']:.1f} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
 def written(text: str, rows: str, name: str = "methods") -> str:
     """Return a document with its table of a name replaced by `rows`."""
     begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
@@ -142,6 +157,7 @@ def documents() -> dict[Path, str]:
     cells, methods = read()
     results = written(RESULTS.read_text(encoding="utf-8"), table(cells, methods))
     results = written(results, reliability_tables(), "reliability")
+    results = written(results, evidence_table(), "evidence")
     return {
         RESULTS: written(results, choices_table(), "choices"),
         README: written(README.read_text(encoding="utf-8"), short_table(cells)),

@@ -39,6 +39,7 @@ GROUND = {
     "files": {"errors"},
     "options": {"errors"},
     "recommended": set(),
+    "evidence": {"errors"},
 }
 DOORS = {room: doors | set(GROUND) for room, doors in DOORS.items()} | GROUND
 

@@ -31,6 +31,7 @@ from omnidrop.engine.encode import (
     encode_features,
     media_of,
 )
+from omnidrop.engine.leave_out import Asked, proven
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
 from omnidrop.engine.room import check_room, surely_fits
@@ -38,6 +39,7 @@ from omnidrop.engine.sureness import judge
 from omnidrop.engine.timing import Meter, reset_device_peak
 from omnidrop.engine.trace_builder import Account, build_trace
 from omnidrop.errors import MemoryShortError, OutsideError, UsageError
+from omnidrop.evidence import FILE, EvidenceReading, read_reading
 from omnidrop.models.adapter import Adapter, ModelInfo
 from omnidrop.models.loading import load_adapter
 from omnidrop.models.memory import out_of_memory
@@ -122,7 +124,9 @@ def load(model: str | LoadOptions | None = None, **settings: object) -> Model:
         except TypeError as error:
             known = ", ".join(LoadOptions.__dataclass_fields__)
             raise UsageError(f"{error}.", hint=f"load() takes: {known}.") from None
-    return Model(load_adapter(options))
+    adapter = load_adapter(options)
+    reading = read_reading(adapter.folder / FILE) if adapter.folder is not None else None
+    return Model(adapter, reading)
 
 
 class Model:
@@ -132,11 +136,31 @@ class Model:
     ----------
     adapter : Adapter
         What the engine needs of it.
+    reading : EvidenceReading, optional
+        Which attention tells where an answer came from; `load` finds it in the model's folder.
+
+    Raises
+    ------
+    UsageError
+        If the reading is of layers or heads that the model has not.
     """
 
-    def __init__(self, adapter: Adapter) -> None:
+    def __init__(self, adapter: Adapter, reading: EvidenceReading | None = None) -> None:
+        text = adapter.info.text
         self.adapter = adapter
+        self.reading = reading or EvidenceReading.usual(text.layers)
+        self.reading.check_fits(text.layers, text.heads)
         self._steps = Steps()
+
+    def with_reading(self, reading: EvidenceReading) -> Model:
+        """Return this model, loaded once, with another reading of evidence.
+
+        Raises
+        ------
+        UsageError
+            If the reading is of layers or heads that the model has not.
+        """
+        return Model(self.adapter, reading)
 
     @property
     def info(self) -> ModelInfo:
@@ -209,11 +233,13 @@ class Model:
             clip = source.replanned(chosen, spec)
         else:
             clip = open_clip(source, chosen, spec)
-        return Session(self.adapter, clip=clip, notices=notices, steps=self._steps)
+        return Session(
+            self.adapter, clip=clip, notices=notices, steps=self._steps, reading=self.reading
+        )
 
     def features(self, features: Features) -> Session:
         """Open precomputed features instead of a file; no media library is needed."""
-        return Session(self.adapter, features=features, steps=self._steps)
+        return Session(self.adapter, features=features, steps=self._steps, reading=self.reading)
 
 
 class Session:
@@ -233,6 +259,8 @@ class Session:
         More notices for every answer's Trace.
     steps : Steps, optional
         Keeps the captured decode step; shared by the sessions of a model.
+    reading : EvidenceReading, optional
+        Which attention tells where an answer came from; default `EvidenceReading.usual`.
 
     Attributes
     ----------
@@ -250,8 +278,10 @@ class Session:
         features: Features | None = None,
         notices: Sequence[str] = (),
         steps: Steps | None = None,
+        reading: EvidenceReading | None = None,
     ) -> None:
         self.adapter = adapter
+        self.reading = reading or EvidenceReading.usual(adapter.info.text.layers)
         self.clip = clip
         self.prompt: Prompt | None = None
         self._decoding = steps if steps is not None else Steps()
@@ -345,6 +375,7 @@ class Session:
         limits: BudgetChooser | None = None,
         check: bool = False,
         anyway: bool = False,
+        evidence: bool = False,
     ) -> Answer:
         """Ask one question.
 
@@ -378,6 +409,8 @@ class Session:
             short for that, a notice says so.
         anyway : bool
             Ask also what lies outside of what the model knows; a notice says so.
+        evidence : bool
+            Also leave the moments out one by one and ask again; gives `Answer.left_out`.
 
         Returns
         -------
@@ -453,6 +486,10 @@ class Session:
             probability_source=sure.source,
             choice_mass=sure.choice_mass,
         )
+        if evidence:
+            asked = Asked(self.adapter, prompt, encoded, method, options, tuple(choices))
+            with out_of_memory(TOO_BIG):
+                answer = proven(answer, asked, self._decoding)
         if not check:
             return answer
         again = partial(
@@ -621,7 +658,9 @@ class Session:
         reuse: bool,
     ) -> Prefilled:
         """Prefill; if memory runs out, free what earlier questions left and try once more."""
-        run = partial(prefill, self.adapter, prompt, encoded, method, meter, seed=seed)
+        run = partial(
+            prefill, self.adapter, prompt, encoded, method, meter, seed=seed, reading=self.reading
+        )
         if reuse:
             run = partial(run, prefixes=self.prefixes)
         if len(self._decoding) or (reuse and len(self.prefixes)):

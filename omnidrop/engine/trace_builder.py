@@ -13,11 +13,13 @@ import omnidrop
 from omnidrop.engine.conversation import Written
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Encoded
+from omnidrop.engine.evidence import chunk_shares, moments
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.timing import Meter, device_peak, host_peak
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Method
-from omnidrop.report.trace import ChunkTrace, Memory, Trace
+from omnidrop.pruning.schedules import TOLERANCE
+from omnidrop.report.trace import ChunkTrace, Memory, Moment, Trace
 from omnidrop.shapes import described
 from omnidrop.tokens import Prompt, TokenMap
 
@@ -81,9 +83,11 @@ def build_trace(
     total = int(tokens.av.sum())
     layers = len(survivors)
     kept = tuple(len(index) for index in survivors)
+    realised = sum(kept) / (layers * total) if total else 1.0
     shape = adapter.info.text
     element = torch.empty(0, dtype=adapter.dtype).element_size()
     ticks = account.ticks
+    chunks = _chunks(tokens, account.prefilled, adapter.template.chunk_seconds, clip)
     speed = (len(ticks) - 1) / (ticks[-1] - ticks[0]) if len(ticks) > 1 else None
     return Trace(
         method={
@@ -108,11 +112,11 @@ def build_trace(
         audio_tokens=total - int(video.sum()),
         video_tokens=int(video.sum()),
         asked_budget=float(account.method.budget),
-        realised_budget=sum(kept) / (layers * total) if total else 1.0,
+        realised_budget=realised,
         planned=account.prefilled.plan.counts,
         kept_audio=kept_audio,
         kept_video=kept_video,
-        chunks=_chunks(tokens, account.prefilled, adapter.template.chunk_seconds, clip),
+        chunks=chunks,
         stages=meter.stages(),
         ttft=ticks[0] if ticks else meter.since_start(),
         tokens_per_second=speed,
@@ -130,7 +134,23 @@ def build_trace(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()
         ),
         used=encoded.used,
+        moments=_moments(account, chunks, realised),
     )
+
+
+def _moments(
+    account: Account, chunks: tuple[ChunkTrace, ...], realised: float
+) -> tuple[Moment, ...]:
+    """Return where the answer came from, if that is known better than by chance.
+
+    An adaptive method may keep less than its budget; then what it kept counts.
+    """
+    method, reading = account.method, account.prefilled.reading
+    budget = min(float(method.budget), realised + TOLERANCE)
+    shares = [chunk.relevance for chunk in chunks if chunk.relevance is not None]
+    if not shares or not reading.above_chance(method.name, budget):
+        return ()
+    return moments([(chunk.start, chunk.end) for chunk in chunks], shares)
 
 
 def versions() -> dict[str, str]:
@@ -148,7 +168,10 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 
 def _chunks(
-    tokens: TokenMap, prefilled: Prefilled, seconds: float, clip: Clip | None
+    tokens: TokenMap,
+    prefilled: Prefilled,
+    seconds: float,
+    clip: Clip | None,
 ) -> tuple[ChunkTrace, ...]:
     count = tokens.chunks
     if not count:
@@ -164,27 +187,39 @@ def _chunks(
         (per_chunk(index[video[index]]), per_chunk(index[~video[index]]))
         for index in prefilled.survivors
     ]
-    relevance: list[float] | None = None
-    if prefilled.relevance is not None and prefilled.relevance_tokens is not None:
-        mass = torch.zeros(count, dtype=torch.float64)
-        chunk = tokens.chunk[prefilled.relevance_tokens].long()
-        mass.index_add_(0, chunk, prefilled.relevance.double())
-        if float(mass.sum()) > 0:
-            relevance = (mass / mass.sum()).tolist()
-    start = clip.start if clip is not None else 0.0
-    end = start + clip.duration if clip is not None else None
+    relevance: tuple[float, ...] | None = None
+    if prefilled.relevance is not None:
+        per_token = prefilled.reading.correction == "per token"
+        relevance = chunk_shares(prefilled.relevance, tokens.chunk, count, per_token=per_token)
     return tuple(
         ChunkTrace(
-            start=start + i * seconds,
-            end=min(start + (i + 1) * seconds, end) if end else start + (i + 1) * seconds,
+            start=start,
+            end=end,
             audio=tuple(audio[i] for _, audio in by_layer),
             video=tuple(video[i] for video, _ in by_layer),
             audio_total=audio_total[i],
             video_total=video_total[i],
             relevance=None if relevance is None else relevance[i],
         )
-        for i in range(count)
+        for i, (start, end) in enumerate(chunk_spans(count, seconds, clip))
     )
+
+
+def chunk_spans(count: int, seconds: float, clip: Clip | None) -> list[tuple[float, float]]:
+    """Return start and end of each chunk, in seconds from the start of the file.
+
+    Parameters
+    ----------
+    count : int
+        Chunks.
+    seconds : float
+        Length of a chunk.
+    clip : Clip or None
+        The last chunk ends with it. None for precomputed features.
+    """
+    start = clip.start if clip is not None else 0.0
+    end = start + clip.duration if clip is not None else float("inf")
+    return [(start + i * seconds, min(start + (i + 1) * seconds, end)) for i in range(count)]
 
 
 def _describe(clip: Clip | None, encoded: Encoded) -> dict[str, Any]:

@@ -37,6 +37,8 @@ class Item:
         Span of the clip in seconds.
     groups : mapping of str to str
         Further labels that summaries split by, such as {"evidence": "sparse"}.
+    evidence : tuple of (float, float)
+        When the answer can be seen or heard, in seconds of the file; empty if that is not known.
     extra : mapping
         Everything else the set says about the question.
     """
@@ -50,6 +52,7 @@ class Item:
     start: float | None = None
     end: float | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
+    evidence: tuple[tuple[float, float], ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def clip_options(self, base: ClipOptions) -> ClipOptions:

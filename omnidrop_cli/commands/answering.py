@@ -92,6 +92,8 @@ class Job:
         Notes which clip is being read.
     check : bool
         Also ask with every token kept.
+    evidence : bool
+        Leave the moments out one by one and ask again.
     """
 
     model: Model
@@ -104,6 +106,7 @@ class Job:
     opened: dict[tuple[Path, SpanFlags], Clip] = field(default_factory=dict)
     begun: Begun = field(default_factory=lambda: Begun(None))
     check: bool = False
+    evidence: bool = False
 
     @property
     def fitted(self) -> Method:
@@ -212,6 +215,7 @@ def answer_question(
             limits=job.fit.limits(),
             check=job.check,
             anyway=job.flags.anyway,
+            evidence=job.evidence,
         )
         return Outcome(question, answer=answer)
     except BrokenPipeError:

@@ -20,6 +20,7 @@ from omnidrop_cli.options.common import (
     ReadFlags,
     SpanFlags,
 )
+from omnidrop_cli.options.evidence import EvidenceFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.options.page import PageFlags
@@ -93,6 +94,7 @@ def command(
     fit: FitFlags,
     model: ModelFlags,
     flags: AnswerFlags,
+    evidence: EvidenceFlags,
     output: OutputFlags,
     page: PageFlags,
 ) -> int:
@@ -110,6 +112,7 @@ def command(
     silence_warnings(output.debug)
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
     questions = [Question(clip, text, choices, span) for clip in clips for text in said.questions]
+    evidence.check(questions, read, output.force)
     run = Run(
         questions,
         read,
@@ -120,6 +123,7 @@ def command(
         several_clips=len(clips) > 1,
         fit=fit,
         check=check,
+        evidence=evidence,
         page=page,
     )
     for notice in filter(None, (said.notice, *notices)):
@@ -142,6 +146,7 @@ class Run:
         several_clips: bool,
         fit: FitFlags,
         check: CheckFlags,
+        evidence: EvidenceFlags,
         page: PageFlags,
     ) -> None:
         from omnidrop_cli.files.stderr import Reporter
@@ -151,7 +156,7 @@ class Run:
 
         self.questions, self.read, self.drop, self.model = questions, read, drop, model
         self.flags, self.output, self.several_clips = flags, output, several_clips
-        self.fit, self.check = fit, check
+        self.fit, self.check, self.evidence = fit, check, evidence
         self.terminal = is_terminal(sys.stderr)
         self.progress = Progress(self.terminal and not output.quiet)
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
@@ -182,7 +187,7 @@ class Run:
                 self.progress("load the model", 0, None)
                 import omnidrop
 
-                model = omnidrop.load(self.model.load_options())
+                model = self.drop.reading(omnidrop.load(self.model.load_options()))
                 self.progress.finish()
                 job = Job(
                     model,
@@ -194,13 +199,15 @@ class Run:
                     self.fit,
                     opened,
                     begun,
-                    self.check.check,
+                    check=self.check.check,
+                    evidence=self.evidence.evidence,
                 )
                 for outcome in answers(left, job):
                     self._take(outcome)
         self.printer.close()
         self.reporter.close()
         self._save()
+        self._cut()
         return self._code()
 
     def _tell_kept(self) -> None:
@@ -275,6 +282,15 @@ class Run:
                 embed=self.page.embed,
                 notify=self.reporter.tell,
             )
+
+    def _cut(self) -> None:
+        """Write the moments as a clip of their own."""
+        answer = self.outcomes[0].answer if self.outcomes else None
+        if self.evidence.cut is None or answer is None:
+            return
+        from omnidrop_cli.files.cut import cut
+
+        cut(answer, self.questions[0], self.read, self.evidence.cut, self.output)
 
     def _code(self) -> int:
         """Return 0, 6, or the one code that all questions about one clip failed with.

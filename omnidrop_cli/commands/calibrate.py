@@ -26,11 +26,17 @@ Examples:
   omnidrop calibrate samples/questions.jsonl --method fastv --budget .5 \\
       --try after=1,2,3 --only --candidates 4 --out fastv.json
   omnidrop calibrate my-questions.jsonl --model 7b -b .3,.1 --out 7b.json
+  omnidrop calibrate my-questions.jsonl --model 7b --evidence --out 7b.json
 
 The clips are split in two. Settings are compared on the first part, on the same questions; the best
 is then compared with the defaults on the other part. Unless it is better there beyond doubt (95 %
 interval above 0, at least 20 questions about 6 clips), the preset holds the defaults. A question
 with choices counts by the probability of the right one.
+
+With --evidence the questions of SET say when their evidence is in the clip, in seconds:
+"evidence": [[3.5, 6.0]]. The attention (layer, rows, heads) whose strongest moment meets it most
+often is chosen on every other clip, and the others tell how often it is right. `omnidrop ask
+--preset FILE` then names the moments, unless that is no better than chance.
 
 SET is what `omnidrop eval` takes. A few dozen clips with choices are enough to begin with.
 Questions that the model is known not to understand are left out, unless --anyway is given.
@@ -64,6 +70,10 @@ def command(
         raise UsageError("--out is missing.", hint="Say where the preset goes: --out mine.json")
     if read.audio_file is not None:
         raise UsageError("--audio would give every clip the same audio.", hint="Drop it.")
+    if search.evidence:
+        from omnidrop_cli.commands.calibrate_evidence import calibrate_evidence
+
+        return calibrate_evidence(source, search, questions, output, read, model)
     method, budgets = search.for_model(recommended_by_name(model.model))
     wanted = search.search(budgets, questions.seed)
     options = questions.run_options(read.clip_options())

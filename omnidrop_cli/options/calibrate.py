@@ -93,7 +93,22 @@ class TryFlags:
         ),
     ] = 0.1
 
+    evidence: Annotated[
+        bool,
+        option(
+            "--evidence",
+            panel="Search",
+            help="Search for the attention that tells where answers came from, in place of "
+            "settings: SET then says when the evidence of its questions is.",
+        ),
+    ] = False
+
     def __post_init__(self) -> None:
+        if self.evidence and (self.values or self.only):
+            raise UsageError(
+                "--evidence searches for no settings; --try and --only are about those.",
+                hint="Call calibrate twice.",
+            )
         if self.only and not self.values:
             raise UsageError("--only leaves nothing to try.", hint="Add --try NAME=VALUE,VALUE.")
 

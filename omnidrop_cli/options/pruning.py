@@ -18,7 +18,7 @@ from omnidrop_cli.options.parsing import (
 )
 
 if TYPE_CHECKING:
-    from omnidrop import Method
+    from omnidrop import Method, Model
     from omnidrop.recommended import Recommended
 
 #: What `--budget auto` is, and the share of the question's attention that it keeps.
@@ -141,6 +141,15 @@ class DropFlags:
         if self.asks_model and self.budget is None and not self.settings:
             return None
         return self.pruning(recommended)
+
+    def reading(self, model: Model) -> Model:
+        """Return the model with the reading of evidence that a preset file holds, if it does."""
+        if self.preset_file is None:
+            return model
+        from omnidrop.pruning.presets import read_preset
+
+        found = read_preset(self.preset_file).evidence
+        return model if found is None else model.with_reading(found)
 
     def pruning(self, recommended: Recommended | None = None) -> Method:
         """Return the library's pruning method.

@@ -200,6 +200,7 @@ class FakeSession:
         limits: Any,
         check: bool = False,
         anyway: bool = False,
+        evidence: bool = False,
     ) -> Answer:
         after = f" after {len(earlier)}" if earlier else ""
         self.log.append(f"ask {self.path.name} {question}{after}")
