@@ -26,7 +26,7 @@ from pathlib import Path
 from common import ROOT, finish, table
 
 import omnidrop
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.evaluation.evidence import choose, collect, halves, measure, with_evidence
 from omnidrop.evaluation.items import Item
 from omnidrop.evaluation.runner import RunOptions

@@ -30,7 +30,8 @@ from common import adapter_of, finish, in_turns, made_features, median, random_t
 import omnidrop
 from omnidrop.engine import prefill
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.engine.session import Model, Session
+from omnidrop.engine.model import Model
+from omnidrop.engine.session import Session
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import Answer
 

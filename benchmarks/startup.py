@@ -41,7 +41,7 @@ import omnidrop.clip.clip
 mark("import PyAV, numpy, soundfile")
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni
 mark("import the model family")
-import omnidrop.engine.session, omnidrop.pruning.methods.omnidrop
+import omnidrop.engine.model, omnidrop.pruning.methods.omnidrop
 mark("import the rest of omnidrop")
 import omnidrop
 model = omnidrop.load("demo", device="cpu")

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "load": "omnidrop.engine.session",
-    "Model": "omnidrop.engine.session",
+    "load": "omnidrop.engine.model",
+    "Model": "omnidrop.engine.model",
     "Session": "omnidrop.engine.session",
     "Conversation": "omnidrop.engine.conversation",
     "LoadOptions": "omnidrop.options",
@@ -95,7 +95,8 @@ if TYPE_CHECKING:
     from omnidrop.clip.options import ClipOptions
     from omnidrop.clip.probe import probe
     from omnidrop.engine.conversation import Conversation
-    from omnidrop.engine.session import Model, Session, load
+    from omnidrop.engine.model import Model, load
+    from omnidrop.engine.session import Session
     from omnidrop.errors import (
         BudgetError,
         MediaError,

@@ -97,7 +97,7 @@ def _load_theirs(options: argparse.Namespace, torch: object) -> object:
 def _ours(options: argparse.Namespace, torch, marks: Marks) -> None:  # type: ignore[no-untyped-def]
     """Load the model and answer three times from precomputed features."""
     import omnidrop
-    import omnidrop.engine.session
+    import omnidrop.engine.model
     import omnidrop.pruning.methods.omnidrop
     from omnidrop.engine.encode import Features
 

@@ -19,13 +19,14 @@ import numpy as np
 import torch
 
 from omnidrop.engine.evidence import moments
+from omnidrop.engine.model import Model
 from omnidrop.engine.prefill import Prefilled, prefill
-from omnidrop.engine.session import Model, Session
+from omnidrop.engine.session import Session
 from omnidrop.engine.timing import Meter
 from omnidrop.engine.trace_builder import chunk_spans
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.evaluation.items import Item, QuestionSet, Style
-from omnidrop.evaluation.runner import RunOptions, seed_of
+from omnidrop.evaluation.runner import RunOptions, seed_of, style_of
 from omnidrop.evaluation.scoring import ask_text
 from omnidrop.evaluation.stats import wilson
 from omnidrop.evidence import Correction, EvidenceReading, Rate, Rows
@@ -341,7 +342,7 @@ def calibrate_reading(
     UsageError
         If no method can reach its budget on the clips.
     """
-    style: Style = options.style or questions.style
+    style: Style = style_of(options, questions, model)
     first, others = halves(questions)
     found = collect(model, first, methods, options, style=style, on_pass=on_pass)
     if not found:

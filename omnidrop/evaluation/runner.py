@@ -20,7 +20,8 @@ import torch
 from omnidrop.begun import Begun
 from omnidrop.clip.clip import ClipOptions
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.engine.session import Model, Session
+from omnidrop.engine.model import Model
+from omnidrop.engine.session import Session
 from omnidrop.errors import BudgetError, OmniDropError, UsageError
 from omnidrop.evaluation.items import Item, QuestionSet, Style
 from omnidrop.evaluation.records import (

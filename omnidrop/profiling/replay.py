@@ -10,7 +10,7 @@ import numpy as np
 
 from omnidrop.clip.clip import Clip, ClipOptions, open_clip
 from omnidrop.clip.overlay import write_changed
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import UsageError
 from omnidrop.format import share
 from omnidrop.profiling.marking import caption, dimmed, enlargement, outlined

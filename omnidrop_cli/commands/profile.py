@@ -91,9 +91,12 @@ def command(
                 "--dry-run measures nothing that --save or --overlay could show.",
                 hint="Use --json for the estimate.",
             )
-        system = rounds.system
-        found = estimated(clip, question, compare, model, options, system=system, flags=estimate)
-        show(found, files.json)
+        show(
+            estimated(
+                clip, question, compare, model, options, system=rounds.system, flags=estimate
+            ),
+            files.json,
+        )
         return 0
     open_clip(clip, span, read).close()  # refuses a bad clip before a model is loaded
     recommended = recommended_by_name(model.model)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model, load
+from omnidrop.engine.model import Model, load
 from omnidrop.options import LoadOptions
 from omnidrop.testing import tiny_checkpoint
 from tests.tiny import load_tiny, make_features

@@ -12,8 +12,9 @@ from omnidrop.engine import prefill as prefill_module
 from omnidrop.engine.conversation import DEMO_NOTICE
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
+from omnidrop.engine.model import Model
 from omnidrop.engine.prefill import Prefilled
-from omnidrop.engine.session import Model, Session
+from omnidrop.engine.session import Session
 from omnidrop.errors import UsageError
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import Answer

@@ -13,7 +13,7 @@ from omnidrop.engine import worth
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.default import method_of
 from omnidrop.engine.encode import Encoded, Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import MemoryShortError, UsageError
 from omnidrop.models.family import families, recommended_for
 from omnidrop.models.locations import recommended_by_name

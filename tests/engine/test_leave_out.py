@@ -9,8 +9,8 @@ import torch
 
 from omnidrop.engine.encode import Encoded
 from omnidrop.engine.leave_out import sentence, without
+from omnidrop.engine.model import Model
 from omnidrop.engine.prefill import prefill
-from omnidrop.engine.session import Model
 from omnidrop.engine.timing import Meter
 from omnidrop.evidence import EvidenceReading, Rate
 from omnidrop.options import GenerateOptions

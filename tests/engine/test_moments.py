@@ -11,7 +11,7 @@ import omnidrop
 from omnidrop.engine import prefill as prefill_module
 from omnidrop.engine.encode import Features
 from omnidrop.engine.evidence import chunk_shares, moments, token_shares
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.engine.timing import Meter
 from omnidrop.evidence import EvidenceReading, Rate
 from omnidrop.options import GenerateOptions

@@ -11,7 +11,7 @@ from omnidrop.clip.options import ClipOptions
 from omnidrop.engine.asked_about import PICTURE, SOUND, asks_for
 from omnidrop.engine.decode import Generated, GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.engine.sureness import MOST_TOKENS, OWN, judge
 from omnidrop.evaluation.benchmarks.avsynth import avsynth_questions
 from omnidrop.evaluation.jsonl import read_items

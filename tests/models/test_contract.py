@@ -13,7 +13,7 @@ from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method

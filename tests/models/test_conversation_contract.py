@@ -9,7 +9,8 @@ import torch
 from transformers import Qwen2_5OmniThinkerForConditionalGeneration
 
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.engine.session import Model, Session
+from omnidrop.engine.model import Model
+from omnidrop.engine.session import Session
 from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.pruning.method import Method
 from omnidrop.testing.made_up_family import random_model, write_checkpoint

@@ -10,7 +10,7 @@ import pytest
 from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.overlay import write_changed
 from omnidrop.clip.probe import probe
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import UsageError
 from omnidrop.profiling.marking import enlargement
 from omnidrop.profiling.replay import overlay, replay

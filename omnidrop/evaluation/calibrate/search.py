@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import omnidrop
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.evaluation.calibrate.grid import DEFAULTS, Grid, Ranges, ranges_of
 from omnidrop.evaluation.calibrate.trials import Fields, Mark, Trials

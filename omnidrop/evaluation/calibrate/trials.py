@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.engine.session import Model, Session
+from omnidrop.engine.model import Model
+from omnidrop.engine.session import Session
 from omnidrop.errors import BudgetError, MediaError, UsageError
 from omnidrop.evaluation.items import LETTERS, Item, QuestionSet, Style
 from omnidrop.evaluation.records import key_of, plain
