@@ -11,12 +11,12 @@ import typer
 from omnidrop.begun import Begun, state_folder
 from omnidrop.errors import OmniDropError, printable
 from omnidrop_cli.completion import clips as clip_names
-from omnidrop_cli.options.clips import Recursive
 from omnidrop_cli.options.common import (
     AnswerFlags,
     ModelFlags,
     OutputFlags,
     ReadFlags,
+    Recursive,
     Report,
     SpanFlags,
 )
