@@ -172,11 +172,19 @@ def cells(
     return tuple(found)
 
 
+#: Options of a clip that the first evaluations did not have. At their default they are left out of
+#: a setup, so that those evaluations can be continued.
+_LATER = ("square_pixels", "video_track")
+
+
 def setup_of(questions: QuestionSet, model: Model, options: RunOptions) -> dict[str, Any]:
     """Return what all records of a run have in common."""
     info = model.info
+    usual = ClipOptions()
     clip = {
-        key: str(v) if key == "audio_file" and v else v for key, v in asdict(options.clip).items()
+        key: str(v) if key == "audio_file" and v else v
+        for key, v in asdict(options.clip).items()
+        if key not in _LATER or v != getattr(usual, key)
     }
     return {
         "set": questions.name,
