@@ -12,8 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import typer
-
 #: Set by the shell that asks; ends in its name.
 ASKING = "_OMNIDROP_COMPLETE"
 
@@ -49,14 +47,14 @@ def methods(incomplete: str) -> list[str]:
 
     at = max(incomplete.rfind(mark) for mark in ",+@") + 1
     before = incomplete[:at]
-    return _starting(incomplete, (before + name for name in method_names()))
+    return starting(incomplete, (before + name for name in method_names()))
 
 
 def presets(incomplete: str) -> list[str]:
     """Return names of presets; where none fits, the shell offers files."""
     from omnidrop.pruning.names import PRESETS
 
-    return _starting(incomplete, PRESETS)
+    return starting(incomplete, PRESETS)
 
 
 def devices(incomplete: str) -> list[str]:
@@ -64,14 +62,14 @@ def devices(incomplete: str) -> list[str]:
     files = Path("/dev").glob("nvidia[0-9]*")
     numbers = sorted(int(path.name.removeprefix("nvidia")) for path in files)
     several = [f"cuda:{number}" for number in numbers if len(numbers) > 1]
-    return _starting(incomplete, ["auto", "cpu", "cuda", *several, "mps"])
+    return starting(incomplete, ["auto", "cpu", "cuda", *several, "mps"])
 
 
 def one_of(*words: str) -> Callable[[str], list[str]]:
     """Return what completes one of these words."""
 
     def complete(incomplete: str) -> list[str]:
-        return _starting(incomplete, words)
+        return starting(incomplete, words)
 
     return complete
 
@@ -121,35 +119,9 @@ def _for_shell(name: str, incomplete: str) -> str:
     return re.sub(r"([^\w@%+=:,./~-])", r"\\\1", name)
 
 
-def config_words(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Return keys for `omnidrop config`, then values of the key."""
-    from omnidrop_cli.config import TYPED_ONLY, key_of
-
-    parent = ctx.parent
-    if parent is None or ctx.params.get("action") not in ("get", "set", "unset"):
-        return []
-    commands: dict[str, Any] = parent.command.commands  # type: ignore[attr-defined]
-    options = {
-        (name, key_of(parameter)): parameter
-        for name, command in commands.items()
-        for parameter in command.params
-        if parameter.param_type_name == "option" and key_of(parameter) not in TYPED_ONLY
-    }
-    typed = ctx.params.get("words") or []
-    if not typed:
-        own = [f"{name}.{key}" for name, key in options if incomplete.startswith(name)]
-        return _starting(incomplete, sorted({key for _, key in options}) + own)
-    key = typed[0].rpartition(".")[2]
-    option = next((option for (_, name), option in options.items() if name == key), None)
-    if option is None or ctx.params["action"] != "set":
-        return []
-    if option.is_flag:
-        return _starting(incomplete, ("true", "false"))
-    return [item.value for item in option.shell_complete(ctx, incomplete)]
-
-
-def _starting(incomplete: str, words: Iterable[str]) -> list[str]:
+def starting(incomplete: str, words: Iterable[str]) -> list[str]:
+    """Return the words that begin like what is typed."""
     return [word for word in words if word.startswith(incomplete)]
 
 
-__all__ = ["VALUES", "clips", "config_words", "models"]
+__all__ = ["VALUES", "clips", "models", "one_of", "starting"]

@@ -168,22 +168,17 @@ def check_keys(config: Config, commands: Mapping[str, Any]) -> None:
             find_options(f"{name}.{key}", commands, path=config.path)
 
 
-def check_config() -> int:
-    """Check the file in use; return how many values it sets.
+def check_config(commands: Mapping[str, Any]) -> int:
+    """Check the file in use against the commands; return how many values it sets.
 
     Raises
     ------
     UsageError
         As `read_config` and `file_values` do.
     """
-    import typer.main
-
-    from omnidrop_cli.app import app
-
-    group: Any = typer.main.get_command(app)
     config = read_config()
-    for command in group.commands.values():
-        file_values(command, group.commands, set())
+    for command in commands.values():
+        file_values(command, commands, set())
     return len(config.everywhere) + sum(map(len, config.commands.values()))
 
 

@@ -6,6 +6,7 @@ The codes are those of the library's errors (`omnidrop.errors`); `EXIT_CODES` li
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -48,6 +49,9 @@ BUG = (
 #: Entry points by which other packages add methods and model families.
 ADDED = ("omnidrop.methods", "omnidrop.families")
 
+#: A command that ends a paragraph.
+_COMMAND = re.compile(r"(?<=: )(omnidrop|curl|yt-dlp|hf|pip) .+$")
+
 _show_traceback = False
 
 
@@ -57,7 +61,9 @@ def complain(paragraph: str, label: str = "error") -> None:
     line = f"omnidrop: {label}: {text}"
     if is_terminal(sys.stderr):
         width = max(shutil.get_terminal_size().columns, 20)
-        line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+        line = _wrapped(line, width)
+        if label == "interrupted":
+            line = f"\n{line}"  # the terminal has written ^C
     if not plain_terminal():
         colour = "31" if label == "error" else "33"
         line = line.replace(f"{label}:", f"\x1b[1;{colour}m{label}:\x1b[0m", 1)
@@ -66,6 +72,15 @@ def complain(paragraph: str, label: str = "error") -> None:
             spinner.print_above(line)
         else:
             print(line, file=sys.stderr, flush=True)
+
+
+def _wrapped(line: str, width: int) -> str:
+    """Wrap a line; a command at its end stays whole, on a line of its own, to be copied."""
+    found = _COMMAND.search(line)
+    command = ""
+    if found is not None and len(line) > width:
+        line, command = line[: found.start()].rstrip(), f"\n  {found[0]}"
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) + command
 
 
 def describe(problem: BaseException) -> tuple[str, int]:

@@ -43,6 +43,20 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(words: list[str]) -> int:
     """Run the application on these arguments and return the exit code."""
+    from omnidrop_cli.terminal import spinner
+
+    if COMPLETION not in os.environ:
+        spinner.start(words)
+    try:
+        return _run(words)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        spinner.stop()
+
+
+def _run(words: list[str]) -> int:
+    """Run the application, with a spinner that may turn."""
     from omnidrop_cli.errors import report, watch_debug
     from omnidrop_cli.interrupts import INTERRUPTED, forget_interrupts, interrupted
     from omnidrop_cli.terminal import spinner
@@ -52,8 +66,6 @@ def run(words: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    if COMPLETION not in os.environ:
-        spinner.start(words)
     try:
         code = _invoke(words)
         spinner.stop()
@@ -69,8 +81,6 @@ def run(words: list[str]) -> int:
         return INTERRUPTED
     except Exception as problem:
         return INTERRUPTED if interrupted() else report(problem)
-    finally:
-        spinner.stop()
 
 
 def _invoke(words: list[str]) -> int:

@@ -214,7 +214,7 @@ def _meant(given: str) -> str:
     if given in known.values():
         return ""
     by_size = [alias for alias in known if alias in given.lower()]
-    if by_size and "/" not in given:  # "qwen-7b", "Omni-3B"
+    if by_size and "/" not in given:  # like "omni-7b"
         return f"Did you mean {by_size[0]}? "
     names = [*known.values()] if "/" in given else [*known, DEMO]
     return did_you_mean(given, names, cutoff=0.7 if "/" in given else 0.5)

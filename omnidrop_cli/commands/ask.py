@@ -12,12 +12,12 @@ from omnidrop.begun import Begun, state_folder
 from omnidrop.errors import OmniDropError, OutsideError, printable
 from omnidrop_cli.completion import clips as clip_names
 from omnidrop_cli.options.check import CheckFlags
-from omnidrop_cli.options.clips import Recursive
 from omnidrop_cli.options.common import (
     AnswerFlags,
     ModelFlags,
     OutputFlags,
     ReadFlags,
+    Recursive,
     SpanFlags,
 )
 from omnidrop_cli.options.evidence import EvidenceFlags

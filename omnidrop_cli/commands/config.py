@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnidrop.errors import UsageError, did_you_mean, printable
-from omnidrop_cli.completion import config_words, one_of
+from omnidrop_cli.completion import one_of, starting
 from omnidrop_cli.options.common import Debug, Json
 from omnidrop_cli.options.groups import grouped
 
@@ -67,6 +67,33 @@ HEAD = """# Values of omnidrop's options. A key is an option without dashes; tho
 """
 
 
+def complete_words(ctx: typer.Context, incomplete: str) -> list[str]:
+    """Return keys for `omnidrop config`, then values of the key."""
+    from omnidrop_cli.config import TYPED_ONLY, key_of
+
+    parent = ctx.parent
+    if parent is None or ctx.params.get("action") not in ("get", "set", "unset"):
+        return []
+    commands: dict[str, Any] = parent.command.commands  # type: ignore[attr-defined]
+    options = {
+        (name, key_of(parameter)): parameter
+        for name, command in commands.items()
+        for parameter in command.params
+        if parameter.param_type_name == "option" and key_of(parameter) not in TYPED_ONLY
+    }
+    typed = ctx.params.get("words") or []
+    if not typed:
+        own = [f"{name}.{key}" for name, key in options if incomplete.startswith(name)]
+        return starting(incomplete, sorted({key for _, key in options}) + own)
+    key = typed[0].rpartition(".")[2]
+    option = next((option for (_, name), option in options.items() if name == key), None)
+    if option is None or ctx.params["action"] != "set":
+        return []
+    if option.is_flag:
+        return starting(incomplete, ("true", "false"))
+    return [item.value for item in option.shell_complete(ctx, incomplete)]
+
+
 @grouped
 def command(
     context: typer.Context,
@@ -83,7 +110,7 @@ def command(
         typer.Argument(
             metavar="[KEY] [VALUE...]",
             help="Like model 3b, or ask.budget 30%.",
-            autocompletion=config_words,
+            autocompletion=complete_words,
         ),
     ] = None,
     json: Json = False,

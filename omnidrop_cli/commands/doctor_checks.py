@@ -8,11 +8,12 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from omnidrop.format import duration, size
 
@@ -59,7 +60,6 @@ def checkup() -> list[Finding]:
         _quantising,
         _codecs,
         _cache,
-        _config,
         _screen,
     ):
         try:
@@ -248,14 +248,15 @@ def _cache() -> Iterator[Finding]:
         yield Finding(NOTE, "network", "HF_HUB_OFFLINE is set: nothing is downloaded")
 
 
-def _config() -> Iterator[Finding]:
+def config_findings(commands: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield the config file in use, checked against the options of all commands."""
     from omnidrop.errors import UsageError
     from omnidrop_cli.config import VARIABLE, check_config, config_path
 
     path = config_path()
     named = f", from {VARIABLE}" if os.environ.get(VARIABLE) else ""
     try:
-        count = check_config()
+        count = check_config(commands)
     except UsageError as problem:
         yield Finding(WRONG, "config", f"{path}{named}: {problem.what}", problem.hint or "")
         return

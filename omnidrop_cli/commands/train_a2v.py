@@ -11,8 +11,8 @@ import typer
 
 from omnidrop.errors import OmniDropError, UsageError, printable
 from omnidrop_cli.completion import clips as clip_names
-from omnidrop_cli.options.clips import Recursive, expand_folders
-from omnidrop_cli.options.common import Debug, Json, ModelFlags, Quiet, ReadFlags
+from omnidrop_cli.options.clips import expand_folders
+from omnidrop_cli.options.common import Debug, Json, ModelFlags, Quiet, ReadFlags, Recursive
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.training import TrainFlags
 

@@ -7,10 +7,8 @@ import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
 
 from omnidrop.errors import MediaError, UsageError, did_you_mean, printable
-from omnidrop_cli.options.groups import option
 
 #: Suffixes by which a folder's files are taken as clips; a file that is named may have any.
 VIDEO = frozenset((
@@ -21,16 +19,6 @@ AUDIO = frozenset((
     ".aac", ".ac3", ".aif", ".aiff", ".amr", ".flac", ".m4a", ".mka", ".mp3", ".oga", ".ogg",
     ".opus", ".wav", ".wma",
 ))  # fmt: skip
-
-Recursive = Annotated[
-    bool,
-    option(
-        "--recursive",
-        "-r",
-        panel="Clip",
-        help="Of a folder, take the clips in the folders below it too.",
-    ),
-]
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]+):/{1,3}(?=[^/])", re.IGNORECASE)
 #: Hosts whose pages hold a video that yt-dlp fetches, whatever the address ends in.

@@ -25,6 +25,15 @@ Quiet = Annotated[bool, option("--quiet", panel="Output", help="No progress.")]
 Debug = Annotated[
     bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
 ]
+Recursive = Annotated[
+    bool,
+    option(
+        "--recursive",
+        "-r",
+        panel="Clip",
+        help="Of a folder, take the clips in the folders below it too.",
+    ),
+]
 
 
 class Report(StrEnum):

@@ -16,7 +16,7 @@ from typing import Any, TextIO
 from omnidrop_cli.terminal.console import is_terminal
 
 #: Seconds before it appears: a call that is refused at once shows none.
-PATIENCE = 0.15
+PATIENCE = 0.1
 INTERVAL = 0.1
 FRAMES, PLAIN_FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "-\\|/"
 #: Words after which nothing is loaded, and commands that load nothing.

@@ -49,7 +49,7 @@ def test_doctor_names_what_is_wrong(run, monkeypatch) -> None:
     assert "1 thing wrong." in out
     monkeypatch.undo()
     for name in ("_versions", "_processor", "_devices", "_memory", "_quantising", "_codecs",
-                 "_cache", "_config", "_screen"):  # fmt: skip
+                 "_cache", "_screen"):  # fmt: skip
         monkeypatch.setattr(checkup, name, broken)
     assert all(f.mark == "wrong" for f in checkup.checkup())
 

@@ -267,17 +267,21 @@ def test_a_file_that_is_not_toml_is_not_touched(run, file) -> None:
 
 
 def test_doctor_names_the_file(run, file) -> None:
-    from omnidrop_cli.commands.doctor_checks import _config
+    def finding() -> dict[str, str]:
+        (found,) = (
+            f for f in json.loads(run("doctor", "--json")[1])["findings"] if f["name"] == "config"
+        )
+        return found
 
-    (finding,) = _config()
-    assert finding.mark == "ok"
-    assert finding.value == f"{file}, which does not exist: nothing is set"
+    assert finding()["mark"] == "ok"
+    assert finding()["value"] == f"{file}, which does not exist: nothing is set"
     file.write_text("model = '3b'\n[ask]\nfps = 1\n")
-    (finding,) = _config()
-    assert finding.value == f"{file}: 2 values"
+    assert finding()["value"] == f"{file}: 2 values"
     file.write_text("modle = '3b'\n")
-    (finding,) = _config()
-    assert (finding.mark, finding.remedy.split("?")[0]) == ("wrong", "Did you mean model or method")
+    found = finding()
+    assert (found["mark"], found["remedy"].split("?")[0]) == (
+        "wrong", "Did you mean model or method"
+    )  # fmt: skip
 
 
 def test_config_imports_nothing_heavy(file) -> None:

@@ -145,6 +145,19 @@ def test_errors_are_wrapped_to_the_terminal(clip) -> None:
     assert max(map(len, seen.splitlines())) <= 50
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("CLIP",), '\n  omnidrop ask CLIP "What happens?"\n'),
+        (("https://youtu.be/x", "What?"), "\n  yt-dlp -S ext -o clip.mp4 https://youtu.be/x\n"),
+    ],
+)
+def test_a_command_in_an_error_can_be_copied(clip, words, said) -> None:
+    code, seen = on_terminal(*(str(clip) if w == "CLIP" else w for w in words), NO_COLOR="1")
+    assert code == 2
+    assert said.replace("CLIP", str(clip)) in seen
+
+
 @pytest.mark.slow
 def test_long_stages_have_a_bar_that_goes_away(clip) -> None:
     code, seen = on_terminal("ask", clip, "What?", FAKE_PAUSE="1.5")
