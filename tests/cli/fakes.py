@@ -257,14 +257,15 @@ class FakeModel:
 
     log: list[str] = field(default_factory=list)
     recommended: Recommended = SAFE
+    spans: list[tuple[float | None, float | None]] = field(default_factory=list)
     info: Any = field(default_factory=lambda: SimpleNamespace(name="tiny", demo=False))
 
     def open(self, clip: Any, options: Any = None) -> FakeSession:
         path = Path(getattr(clip, "path", clip))
         if not path.exists():
             raise MediaError("There is no such file.", path=path)
-        part = f" {options.start}" if options is not None and options.start is not None else ""
-        self.log.append(f"open {path.name}{part}")
+        self.log.append(f"open {path.name}")
+        self.spans.append((options.start, options.end) if options is not None else (None, None))
         return FakeSession(path, log=self.log)
 
 

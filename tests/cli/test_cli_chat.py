@@ -89,13 +89,14 @@ def test_a_span_and_another_clip(chat, fake, clip, tmp_path) -> None:
     assert [line for line in fake.log if line.startswith(("open", "ask"))] == [
         "open concert.mp4",
         "ask concert.mp4 One?",
-        "open concert.mp4 0.2",
+        "open concert.mp4",
         "ask concert.mp4 Two? after 1",
         "ask concert.mp4 Three? after 2",
         "open other film.mp4",
         "ask other film.mp4 Four?",
         "ask other film.mp4 Five? after 1",
     ]
+    assert fake.spans == [(None, None), (0.2, None), (None, None)]
 
 
 def test_budget_method_and_choices(chat, capsys) -> None:
