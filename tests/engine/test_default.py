@@ -131,7 +131,7 @@ def test_more_is_saved_of_a_longer_prompt_and_by_dropping_more() -> None:
 
 def test_a_gpu_saves_nothing_where_the_host_cannot_launch_faster() -> None:
     assert share_saved(200, 0.1, device="cuda") == 0.0
-    assert share_saved(200, 0.1, device="cpu") > 0.5
+    assert share_saved(200, 0.1, device="cpu") > 0.2
 
 
 def test_reading_a_long_clip_takes_time_that_dropping_does_not_save() -> None:
