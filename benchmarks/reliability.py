@@ -45,7 +45,7 @@ EDGES = (0.0, 0.6, 0.8, 0.9, 0.95, 0.98, 1.0)
 KINDS_OF_ANSWER = {"answers": ("probability", "right"), "choices": ("share", "right_choice")}
 #: Sets of choices: the question's own, of another kind, and from outside the model's world.
 SETS = ("fitting", "other kind", "outside")
-#: Share of choices that fit for which it may be said that none does.
+#: Share of questions of whose choices it may be said that none fits, though one does.
 ALARMS = 0.01
 #: Choices from outside the model's world.
 OUTSIDE = ("Obama", "Merkel", "Macron")
@@ -206,9 +206,16 @@ def masses(rows: Sequence[dict[str, Any]], name: str) -> list[float]:
 
 
 def fitting_mass(rows: Sequence[dict[str, Any]]) -> float:
-    """Return the largest power of ten that at most `ALARMS` of choices that fit fall below."""
-    found = sorted(masses(rows, "fitting"))
-    return 10.0 ** math.floor(math.log10(found[int(ALARMS * len(found))]))
+    """Return the largest power of ten that choices that fit fall below in few questions.
+
+    Few are at most `ALARMS`. Questions are counted, not answers: the methods' answers to one
+    question are alike.
+    """
+    least: dict[str, float] = {}
+    for row in rows:
+        mass, question = row["mass"]["fitting"], row["key"][0]
+        least[question] = min(mass, least.get(question, mass))
+    return 10.0 ** math.floor(math.log10(sorted(least.values())[int(ALARMS * len(least))]))
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:

@@ -2,12 +2,13 @@
 
 The time to the first token is taken as
 
-    START + READ · seconds of clip + (FLOPs of encoders and prefill) / speed,
+    START + READ · seconds of clip + FLOPs of the encoders / SPEED + prefill,
 
-and dropping as saving the FLOPs it saves, less `SELECTION` seconds for choosing tokens. Nothing is
-timed, so the same question on the same kind of device is always answered in the same way. The
-constants were measured on two CPU cores with the demo model and the sample clips, and on one H200
-with a 7B (`docs/results.md`).
+with a prefill of FLOPs / SPEED, but at least LAUNCH; dropping saves prefill, less SELECTION.
+Nothing is timed, so the same question on the same kind of device is always answered in the same
+way. With the constants for a CPU the saving is within four points of what was measured with the
+demo model on the sample clips (`benchmarks/default_saving.py`); those for a GPU follow from one H200
+(`docs/results.md`), with a speed between a consumer's card and a data centre's.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from omnidrop.tokens import Prompt
 LEAST = 0.1
 
 #: Seconds to open a clip and to build the prompt.
-START = 0.03
+START = 0.04
 #: Seconds to read one second of a clip.
-READ = 0.005
+READ = 0.003
 #: Seconds that choosing tokens takes.
-SELECTION = 0.01
-#: FLOP/s by type of device: of two CPU cores; of a GPU between a consumer's and a data centre's.
-SPEED = {"cpu": 1e11, "cuda": 3e14}
-#: Of any other device.
-OTHER_SPEED = 1e13
+SELECTION = 0.001
+#: FLOP/s by type of device, and of any other.
+SPEED, OTHER_SPEED = {"cpu": 1.2e11, "cuda": 3e14}, 1e13
+#: Seconds below which no prefill gets, by type of device: the host needs them to launch its work.
+LAUNCH = {"cuda": 0.04}
 
 
 def saving(
@@ -63,8 +64,10 @@ def saving(
     less = shapes.text.prefill_flops(text, counts, as_run=True)
     used = encoded.used
     reading = READ * max(used.video_seconds, used.audio_seconds) if read else 0.0
-    total = START + reading + (_encoders(shapes, encoded) + whole) / speed
-    return max(0.0, (whole - less) / speed - SELECTION) / total
+    launch = LAUNCH.get(device, 0.0)
+    prefill, dropped = (max(flops / speed, launch) for flops in (whole, less))
+    total = START + reading + _encoders(shapes, encoded) / speed + prefill
+    return max(0.0, prefill - dropped - SELECTION) / total
 
 
 def _encoders(shapes: Shapes, encoded: Encoded) -> float:
