@@ -34,6 +34,8 @@ FILES = (
     "accuracy.png",
     "accuracy.svg",
 )
+#: Columns of words; the others are numbers, but for the first.
+WORDS = ("id", "question", "unpruned", "pruned")
 #: Changed answers that a screen shows.
 CHANGES = 8
 #: Seconds between lines of progress where there is no terminal.
@@ -200,7 +202,8 @@ def _rich(table: Table) -> Any:
     )
     for number, name in enumerate(table.header):
         whole = number == 0 or name in ("points", "b : c")
-        shown.add_column(name, justify="right" if number else "left", no_wrap=whole)
+        left = number == 0 or name in WORDS
+        shown.add_column(name, justify="left" if left else "right", no_wrap=whole)
     for row in table.rows:
         shown.add_row(*row)
     return shown
