@@ -98,7 +98,7 @@ def estimate(adapter: QwenOmniAdapter, rows: int, lengths: tuple[int, ...]) -> i
     """Return the peak that `omnidrop estimate` predicts, less what was held before the prefill."""
     width = torch.empty(0, dtype=adapter.dtype).element_size()
     info = adapter.info
-    sizes = Sizes(info.text, info.vision, info.audio, 0, width)
+    sizes = Sizes(info.shapes, weights=0, width=width)
     tokens = Tokens(rows, 0, 0, None, True)
     return peak_bytes(sizes, tokens, lengths) - rows * info.text.hidden * width
 

@@ -20,7 +20,7 @@ from results_table import CONTROL, Cells, display_name, pair, read  # noqa: E402
 
 RESULTS = HERE / "results"
 HEAD = """---
-license: mit
+license: apache-2.0
 pipeline_tag: video-text-to-text
 library_name: transformers
 ---
@@ -220,7 +220,7 @@ encoder of 3 layers of width 128, vocabulary {run["vocabulary"]}. The code is in
 
 ## Licence and sources
 
-MIT. Trained only on clips made by `samples/avsynth`: it draws the video, and its notes were
+Apache-2.0. Trained only on clips made by `samples/avsynth`: it draws the video, and its notes were
 rendered with FluidSynth from FluidR3_GM ((c) Frank Wen, MIT). No weights or text of any other
 model were used.
 """

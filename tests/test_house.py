@@ -30,6 +30,7 @@ DOORS["testing"] = DOORS["evaluation"]
 GROUND = {
     "errors": set(),
     "format": set(),
+    "host_memory": set(),
     "tokens": set(),
     "transfers": set(),
     "shapes": set(),

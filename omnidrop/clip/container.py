@@ -284,7 +284,11 @@ def open_container(path: Path) -> Iterator[Any]:
             extra["format"] = "mjpeg"
         with media_errors(path):
             container = av.open(
-                _Reader(path, handle), "r", options=options, buffer_size=1 << 18, **extra
+                _Reader(path, handle),
+                "r",
+                container_options=options,  # `options` would be copied for streams not yet known
+                buffer_size=1 << 18,
+                **extra,
             )
         try:
             yield container

@@ -215,11 +215,28 @@ def _agree(path: Path, setup: Mapping[str, Any]) -> None:
 
 
 def _compare(path: Path, one: Mapping[str, Any], other: Mapping[str, Any], whose: str) -> None:
-    for name in dict.fromkeys([*one, *other]):
-        if one.get(name) != other.get(name):
-            mine, theirs = (json.dumps(v.get(name), ensure_ascii=False) for v in (one, other))
+    """Raise UsageError if two setups differ; it names the first setting that does."""
+    mine, theirs = _flat(one), _flat(other)
+    for name in dict.fromkeys([*mine, *theirs]):
+        if mine.get(name) != theirs.get(name):
+            here, there = (_shown(flat, name) for flat in (mine, theirs))
             raise UsageError(
-                f"{name} is {mine[:120]}, but {theirs[:120]} in {whose}.",
+                f"{name} is {here}, but {there} in {whose}.",
                 path=path,
                 hint="Results of different setups are not compared; give --out another folder.",
             )
+
+
+def _flat(setup: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Return the settings of nested mappings, as `clip.fps`."""
+    found: dict[str, Any] = {}
+    for name, value in setup.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{before}{name}.")
+        else:
+            found[before + name] = value
+    return found
+
+
+def _shown(flat: Mapping[str, Any], name: str) -> str:
+    return json.dumps(flat[name], ensure_ascii=False)[:120] if name in flat else "not given"

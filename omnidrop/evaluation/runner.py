@@ -191,6 +191,11 @@ def cells(
     return tuple(found)
 
 
+#: Options of a clip that the first evaluations did not have. At their default they are left out of
+#: a setup, so that those evaluations can be continued.
+_LATER = ("square_pixels", "video_track")
+
+
 def draws(entrants: Sequence[Cell], seeds: int) -> list[tuple[Cell, int]]:
     """Return every cell with the number of its draw; those that do not draw run once."""
     return [(cell, draw) for cell in entrants for draw in range(seeds if cell.method.draws else 1)]
@@ -199,8 +204,11 @@ def draws(entrants: Sequence[Cell], seeds: int) -> list[tuple[Cell, int]]:
 def setup_of(questions: QuestionSet, model: Model, options: RunOptions) -> dict[str, Any]:
     """Return what all records of a run have in common."""
     info = model.info
+    usual = ClipOptions()
     clip = {
-        key: str(v) if key == "audio_file" and v else v for key, v in asdict(options.clip).items()
+        key: str(v) if key == "audio_file" and v else v
+        for key, v in asdict(options.clip).items()
+        if key not in _LATER or v != getattr(usual, key)
     }
     return {
         "set": questions.name,

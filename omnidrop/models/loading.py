@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from omnidrop.errors import MemoryShortError, ModelError, OmniDropError
+from omnidrop.host_memory import host_memory_free
 from omnidrop.models.adapter import Adapter
 from omnidrop.models.family import LoadRequest
 from omnidrop.models.locations import (
@@ -22,7 +23,6 @@ from omnidrop.models.memory import (
     MemoryEstimate,
     device_memory_free,
     gigabytes,
-    host_memory_free,
     out_of_memory,
 )
 from omnidrop.models.quantising import QUANTISED

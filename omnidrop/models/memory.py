@@ -1,4 +1,4 @@
-"""Estimates the memory of weights, measures free memory, and reports out-of-memory errors.
+"""Estimates the memory of weights, measures a device's free memory, reports out-of-memory errors.
 
 The weights are counted from the headers of the checkpoint's files, before anything is loaded.
 """
@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-import psutil
 import torch
 
 from omnidrop.errors import MemoryShortError
@@ -64,31 +62,6 @@ class MemoryEstimate:
 def gigabytes(count: int | float) -> str:
     """Show bytes as gigabytes (10⁹)."""
     return f"{count / 1e9:.1f} GB" if count >= 5e7 else f"{count / 1e6:.1f} MB"
-
-
-def host_memory_free(groups: Path = Path("/sys/fs/cgroup")) -> int:
-    """Return the bytes of host memory that are free, within a container's limit.
-
-    Parameters
-    ----------
-    groups : Path
-        Where Linux shows the control group of this process; ignored if it does not exist.
-    """
-    free = int(psutil.virtual_memory().available)
-    limit = _cgroup(groups)
-    return free if limit is None else min(free, limit)
-
-
-def _cgroup(folder: Path) -> int | None:
-    """Bytes left under a container's memory limit (control groups, version 2)."""
-    try:
-        limit = (folder / "memory.max").read_text().strip()
-        used = int((folder / "memory.current").read_text())
-        # Cached files count as used, but are released on demand.
-        stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-        return max(0, int(limit) - used + int(stat.get("inactive_file", 0)))
-    except (OSError, ValueError):
-        return None
 
 
 def device_memory_free(device: torch.device) -> int | None:

@@ -15,10 +15,11 @@ import torch
 
 from omnidrop.clip.options import ClipOptions
 from omnidrop.errors import OmniDropError
+from omnidrop.host_memory import host_memory_free
 from omnidrop.models.family import aliases, families
 from omnidrop.models.loading import pick_device, quick_bfloat16
 from omnidrop.models.locations import cached
-from omnidrop.models.memory import device_memory_free, gigabytes, host_memory_free
+from omnidrop.models.memory import device_memory_free, gigabytes
 from omnidrop.options import DEFAULT_BUDGET, LoadOptions
 from omnidrop.profiling.estimate import estimate
 from omnidrop.pruning.methods.omnidrop import OmniDrop

@@ -21,8 +21,9 @@ import torch
 from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.engine.encode import media_of
 from omnidrop.errors import BudgetError
+from omnidrop.host_memory import host_memory_free
 from omnidrop.models.loading import LoadOptions
-from omnidrop.models.memory import device_memory_free, host_memory_free
+from omnidrop.models.memory import device_memory_free
 from omnidrop.models.unloaded import RoughEncoder, Unloaded, describe
 from omnidrop.profiling.machine import device_name, matmul_speed
 from omnidrop.prompt import build_prompt, long_position_notice

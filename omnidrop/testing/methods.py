@@ -324,7 +324,7 @@ def _demand(
     what: str,
     cause: Exception | None = None,
 ) -> None:
-    """Raise an error with everything that is needed to reproduce it, unless `met` holds."""
+    """Raise an error with everything that is needed to reproduce it, unless it `holds`."""
     if not holds:
         raise AssertionError(
             f"{method.label} on {kind!r} with {layers} layers: {what}. "

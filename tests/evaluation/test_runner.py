@@ -12,10 +12,11 @@ import pytest
 from stub import StubModel
 
 import omnidrop
+from omnidrop.clip.options import ClipOptions
 from omnidrop.errors import UsageError
 from omnidrop.evaluation.items import QuestionSet
 from omnidrop.evaluation.records import RECORDS, SCHEMA, read_records
-from omnidrop.evaluation.runner import UNPRUNED, Cell, RunOptions, cells, run
+from omnidrop.evaluation.runner import UNPRUNED, Cell, RunOptions, cells, run, setup_of
 from omnidrop.evaluation.scoring import INSTRUCTION
 from omnidrop.pruning.method import Method
 
@@ -268,12 +269,31 @@ def test_another_model_set_or_way_of_asking_needs_another_folder(
     run(StubModel(), questions, CELLS, tmp_path / "out")
     other = StubModel()
     other.weights = other.weights + 1
-    with pytest.raises(UsageError, match=r"model is .*another folder"):
+    with pytest.raises(UsageError, match=r"model\.weights is .*another folder"):
         run(other, questions, CELLS, tmp_path / "out")
     with pytest.raises(UsageError, match="seed is 3, but 0 in"):
         run(StubModel(), questions, CELLS, tmp_path / "out", RunOptions(seed=3))
     with pytest.raises(UsageError, match="set is"):
         run(StubModel(), replace(questions, name="b"), CELLS, tmp_path / "out")
+
+
+def test_the_clip_option_that_differs_is_named(questions: QuestionSet, tmp_path: Path) -> None:
+    run(StubModel(), questions, CELLS, tmp_path / "out")
+    finer = RunOptions(clip=ClipOptions(max_pixels=50_000))
+    with pytest.raises(UsageError, match=r"clip\.max_pixels is 50000, but null in"):
+        run(StubModel(), questions, CELLS, tmp_path / "out", finer)
+
+
+def test_clip_options_of_later_days_do_not_part_an_evaluation_from_its_beginning(
+    questions: QuestionSet, tmp_path: Path
+) -> None:
+    usual = setup_of(questions, StubModel(), RunOptions())
+    assert sorted(usual["clip"]) == [
+        "audio", "audio_file", "audio_track", "end", "fps", "max_frames", "max_pixels",
+        "min_frames", "min_pixels", "start", "still", "video",
+    ]  # fmt: skip
+    squared = setup_of(questions, StubModel(), RunOptions(clip=ClipOptions(square_pixels=True)))
+    assert squared["clip"]["square_pixels"] is True
 
 
 def test_one_label_stands_for_one_setting(questions: QuestionSet, tmp_path: Path) -> None:

@@ -1,11 +1,7 @@
-"""Free memory of machine and container, and every kind of out-of-memory error."""
+"""Bytes as text, and every kind of out-of-memory error."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from types import SimpleNamespace
-
-import psutil
 import pytest
 import torch
 
@@ -13,29 +9,11 @@ from omnidrop.errors import MemoryShortError
 from omnidrop.models.memory import (
     device_memory_free,
     gigabytes,
-    host_memory_free,
     out_of_memory,
 )
 
 
-def group(folder: Path, limit: str, used: int = 0) -> Path:
-    (folder / "memory.max").write_text(limit + "\n")
-    (folder / "memory.current").write_text(f"{used}\n")
-    (folder / "memory.stat").write_text("anon 1\ninactive_file 50\n")
-    return folder
-
-
-def test_the_smaller_of_machine_and_container(tmp_path, monkeypatch):
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10_240))
-    assert host_memory_free(tmp_path / "none") == 10_240
-    assert host_memory_free(group(tmp_path, "max")) == 10_240
-    assert host_memory_free(group(tmp_path, "1000", used=800)) == 250
-    assert host_memory_free(group(tmp_path, "1000", used=2000)) == 0
-    assert host_memory_free(group(tmp_path, "100000")) == 10_240
-
-
-def test_this_machine_has_memory():
-    assert 0 < host_memory_free() <= psutil.virtual_memory().total
+def test_the_cpu_has_no_memory_of_its_own():
     assert device_memory_free(torch.device("cpu")) is None
 
 

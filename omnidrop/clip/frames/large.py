@@ -8,11 +8,10 @@ only the decoder's own copies are of full size.
 from __future__ import annotations
 
 import math
-import os
-from contextlib import suppress
 from pathlib import Path
 
 from omnidrop.errors import MediaError
+from omnidrop.host_memory import host_memory_free
 
 LARGE = 1 << 25
 """Pixels of the largest frame that is converted at full size: 8K video fits."""
@@ -40,22 +39,11 @@ def check_held(path: Path, width: int, height: int) -> None:
     """
     if not is_large(width, height):
         return
-    needed, free = _BYTES * width * height, _free_memory()
-    if free is not None and needed > free:
+    needed, free = _BYTES * width * height, host_memory_free()
+    if needed > free:
         raise MediaError(
             f"The video is {width}x{height}; decoding it takes {needed / 1e9:.1f} GB, and "
             f"{free / 1e9:.1f} GB of memory are free.",
             path=path,
             hint="Make the video smaller, or leave it out (--no-video) if there is audio.",
         )
-
-
-def _free_memory() -> int | None:
-    """Return the bytes that can be had without swapping, or None if the system does not say."""
-    with suppress(OSError, ValueError, IndexError):
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").split("\n"):
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    with suppress(OSError, ValueError, AttributeError):
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return None
