@@ -48,6 +48,9 @@ terminal, and written as one line each to a pipe: clip, question and answer, sep
 \\n for a line break. A clip that fails does not stop the others; the exit code is then 6. If a clip
 ends the whole process, the next call with several clips leaves it out and goes on.
 
+A model that comes with a list of what it knows, as the demo does, refuses other questions and far
+longer clips (exit code 4), and names a model and the command that may answer; --anyway asks it.
+
 Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS. Those of
 repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET) hold one value per line.
 """
