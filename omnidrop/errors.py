@@ -129,7 +129,7 @@ class OutsideError(ModelError):
     words : tuple of str
         Words of the question and its choices that the model does not know.
     seconds : float, optional
-        Length of what was asked about.
+        Length of what was asked about, if that is too long.
 
     Attributes
     ----------

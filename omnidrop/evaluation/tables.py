@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
@@ -298,12 +299,14 @@ TEX = {
     "≥": r"$\geq$",
     "×": r"$\times$",
     "±": r"$\pm$",
+    "−": "$-$",
     DASH: "--",
 }
 
 
 def _tex(text: str) -> str:
-    return "".join(TEX.get(mark, mark) for mark in " ".join(text.split()))
+    signed = re.sub(r"(?<![\w.])-(?=\d)", "−", " ".join(text.split()))
+    return "".join(TEX.get(mark, mark) for mark in signed)
 
 
 def to_csv(summary: Summary) -> str:

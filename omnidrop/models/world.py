@@ -109,10 +109,11 @@ class World:
             reasons.append(f"does not know {_quoted(unknown)}")
         elif not any(c.isalpha() for c in question):
             reasons.append("knows nothing to answer: the question has no word")
-        if seconds is not None and seconds > self.longest_seconds:
+        long = seconds if seconds is not None and seconds > self.longest_seconds else None
+        if long is not None:
             low, high = self.trained_seconds
             reasons.append(
-                f"was trained on clips of {low:g} to {high:g} s, and this is {seconds:.0f} s long"
+                f"was trained on clips of {low:g} to {high:g} s, and this is {long:.0f} s long"
             )
         if not reasons:
             return None
@@ -123,9 +124,12 @@ class World:
             what += " Did you mean " + _joined([f"{near} for {word}" for word, near in close]) + "?"
         return OutsideError(
             what,
-            hint="Ask a real model (model 3b), or ask this one anyway (--anyway, anyway=True).",
+            hint=(
+                f"Ask {'about a shorter part (--start, --end), or ' if long else ''}a real model "
+                "(model 3b), or ask this one anyway (--anyway, anyway=True)."
+            ),
             words=unknown,
-            seconds=seconds,
+            seconds=long,
         )
 
     def long_notice(self, seconds: float | None) -> str | None:

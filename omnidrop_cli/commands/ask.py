@@ -60,6 +60,9 @@ On a terminal a summary follows: how sure the answer is, the moments it came fro
 --report full shows all that was measured. Where answers go to a pipe or are JSON, stderr holds
 errors alone, unless --report asks for more; JSON has the notices, such as that a file is cut.
 
+A model that comes with a list of what it knows, as the demo does, refuses other questions and far
+longer clips (exit code 4), and names a model and the command that may answer; --anyway asks it.
+
 Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS, or in the
 config file; see omnidrop config. Variables of repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET)
 hold one value per line.

@@ -41,8 +41,9 @@ def advise(
     )
     if advice is None:
         return
+    part = "Ask about a shorter part (--start, --end), or add" if problem.seconds else "Add"
     problem.hint = (
-        f"Add --anyway to ask it all the same. A model that may know: {advice.sentence()}"
+        f"{part} --anyway to ask it all the same. A model that may know: {advice.sentence()}"
     )
     problem.command = command_for(advice, question, read, flags)
 

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnidrop.errors import UsageError, printable
+from omnidrop.errors import OutsideError, UsageError, printable
 from omnidrop.files import to_json
 from omnidrop_cli.errors import complain
 from omnidrop_cli.terminal.console import AsciiStream, is_terminal
@@ -34,10 +34,14 @@ FILES = (
     "accuracy.png",
     "accuracy.svg",
 )
+#: Columns of words; the others are numbers, but for the first.
+WORDS = ("id", "question", "unpruned", "pruned")
 #: Changed answers that a screen shows.
 CHANGES = 8
 #: Seconds between lines of progress where there is no terminal.
 EVERY = 30.0
+#: Questions outside of what the model knows that are named one by one; the others are counted.
+OUTSIDE_NAMED = 3
 
 
 class Watch:
@@ -51,6 +55,7 @@ class Watch:
         self._written = time.monotonic()
         self._done = 0
         self._reported: set[str] = set()
+        self._outside: set[str] = set()
 
     def __call__(self, tally: Tally, record: dict[str, Any] | None) -> None:
         if record is not None and record["status"] == "error":
@@ -64,6 +69,15 @@ class Watch:
     def close(self, tally: Tally) -> None:
         """Remove the bar and write the counts."""
         self.bar.finish()
+        if self._outside:
+            many = (
+                f"{len(self._outside)} questions are" if len(self._outside) > 1 else "1 question is"
+            )
+            complain(
+                f"{many} outside of what the model knows and counted as errors. Take a model that "
+                "may know (--model 3b), or ask this one anyway (--anyway).",
+                "notice",
+            )
         if self.quiet:
             return
         parts = [f"{tally.answered} answered"]
@@ -86,6 +100,10 @@ class Watch:
 
     def _complain(self, record: dict[str, Any]) -> None:
         """Report each kind of error once; the records have them all."""
+        if record["error"] == OutsideError.__name__:
+            self._outside.add(record["id"])
+            if len(self._outside) > OUTSIDE_NAMED:
+                return
         if record["message"] not in self._reported:
             self._reported.add(record["message"])
             self.bar.finish()
@@ -195,7 +213,8 @@ def _rich(table: Table) -> Any:
     )
     for number, name in enumerate(table.header):
         whole = number == 0 or name in ("points", "b : c")
-        shown.add_column(name, justify="right" if number else "left", no_wrap=whole)
+        left = number == 0 or name in WORDS
+        shown.add_column(name, justify="left" if left else "right", no_wrap=whole)
     for row in table.rows:
         shown.add_row(*row)
     return shown

@@ -303,6 +303,25 @@ def test_what_the_numbers_cannot_say_is_on_the_screen(
     assert words.index("CHANCE") < words.index("Accuracy and cost")
 
 
+def test_questions_outside_are_named_and_then_counted(
+    run: Run, model, tmp_path: Path, questions: Path
+) -> None:
+    from omnidrop.models.world import World
+
+    rows = [json.loads(line) for line in questions.read_text("utf-8").splitlines()]
+    rows += [rows[0] | {"id": f"w{n}", "question": f"Who{n * 'o'} is it?"} for n in range(5)]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = frozenset(["is", "it", "0", "1", "2", "3", "yes", "no"])
+    model.world = model.adapter.world = World({"numbers": ("0",)}, words, (5, 10), 20, "plain")
+    code, said, err = run(
+        "eval", questions, "--out", tmp_path / "out", "--method", "uniform", "-b.5"
+    )
+    assert code == 6
+    assert [f"“Who{n * 'o'}”" in err for n in range(5)] == [True] * 3 + [False] * 2
+    assert "5 questions are outside of what the model knows and counted as errors." in err
+    assert "10 errors, not counted as answers." in " ".join(said.split())
+
+
 def test_seeds_and_latex(run: Run, model, questions: Path, tmp_path: Path) -> None:
     model.rule = lambda question, method, seed: "AB"[seed % 2]
     words = ("eval", questions, "--out", tmp_path / "out", "--method", "random", "-b", ".5")

@@ -75,6 +75,7 @@ def test_a_long_clip_is_outside_and_its_part_is_not(run, advised) -> None:
     code, _, err = run("ask", long, "What instrument plays first?", *DEMO)
     assert code == 4
     assert "clips of 5 to 12 s, and this is 64 s long" in err
+    assert "Ask about a shorter part (--start, --end), or add --anyway" in err
     assert run("ask", long, "What instrument plays first?", *DEMO, "--end", "8")[0] == 0
 
 

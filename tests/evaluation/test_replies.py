@@ -241,7 +241,8 @@ def test_which_methods_draw() -> None:
 
 def test_latex_has_every_row_and_no_bare_character(questions: QuestionSet, tmp_path: Path) -> None:
     odd = cells(["uniform"], [0.5], variants=[("50%_$x^2 & \\more #1~{a}", "random", {})])
-    run(StubModel(), questions, odd, tmp_path / "out")
+    worse = StubModel(lambda q, method, seed: (right_of if method.name == "none" else wrong_of)(q))
+    run(worse, questions, odd, tmp_path / "out", RunOptions(style="plain"))
     text = tables.to_latex(summarise(tmp_path / "out"))
     assert text.count("\\begin{tabular}") == text.count("\\end{tabular}") == 2
     assert (
@@ -254,3 +255,4 @@ def test_latex_has_every_row_and_no_bare_character(questions: QuestionSet, tmp_p
         assert all(line.endswith(" \\\\") for line in lines)
     assert not re.search(r"(?<!\\)[%#]", text.partition("\n")[2])
     assert "[" not in text.replace("{[}", "")
+    assert "$-$" in text, "a difference below 0 has a minus sign"

@@ -143,6 +143,7 @@ def test_long_clips_are_outside_and_longish_ones_noted(world) -> None:
     found = world.check("demo", question, seconds=64.0)
     assert "5 to 12 s" in found.what
     assert found.seconds == 64.0
+    assert "shorter part (--start, --end)" in found.hint
     assert found.words == ()
 
 
