@@ -153,12 +153,24 @@ def with_evidence(questions: QuestionSet) -> QuestionSet:
 
 
 def halves(questions: QuestionSet) -> tuple[list[Item], list[Item]]:
-    """Return the questions of every other clip, and those of the others."""
+    """Return the questions of every other clip, and those of the others.
+
+    Raises
+    ------
+    UsageError
+        If one of the two has too few.
+    """
     first = set(questions.videos[::2])
-    return (
-        [item for item in questions.items if item.video in first],
-        [item for item in questions.items if item.video not in first],
-    )
+    chosen_by = [item for item in questions.items if item.video in first]
+    checked = [item for item in questions.items if item.video not in first]
+    if min(len(chosen_by), len(checked)) < FEWEST:
+        raise UsageError(
+            f"Half of the clips have {len(chosen_by)} questions with a time, the others "
+            f"{len(checked)}; each half needs {FEWEST}.",
+            path=questions.source,
+            hint="Ask about more clips.",
+        )
+    return chosen_by, checked
 
 
 def collect(
