@@ -21,34 +21,56 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
+from typing import Any
 
 from common import ROOT, finish, table
 
 import omnidrop
+from omnidrop.engine.evidence import moments
 from omnidrop.engine.model import Model
-from omnidrop.evaluation.evidence import choose, collect, halves, measure, with_evidence
+from omnidrop.evaluation.evidence import (
+    Seen,
+    choose,
+    collect,
+    halves,
+    margin,
+    measure,
+    with_evidence,
+)
 from omnidrop.evaluation.items import Item
 from omnidrop.evaluation.runner import RunOptions
 from omnidrop.evaluation.sets import read_set
 from omnidrop.evidence import EvidenceReading, Rate, read_reading
 from omnidrop.pruning.method import Method
+from omnidrop.report.trace import Moment
 
 METHODS = ("omnidrop-auto", "seats", "uniform+omnidrop", "omnidrop")
 BUDGETS = (0.3, 0.2)
 SOURCE = "AVSynth, 50 clips that chose nothing (benchmarks/evidence.py)"
 
 
-def search(model: Model, items: Sequence[Item]) -> EvidenceReading:
-    """Choose the reading."""
+def search(model: Model, items: Sequence[Item]) -> tuple[EvidenceReading, dict[str, list[float]]]:
+    """Choose the reading; return it with `margins`."""
     methods = (Method(), omnidrop.OmniDropAuto(budget=0.2))
-    return choose(collect(model, items, methods, RunOptions(), style="plain"))
+    seen = collect(model, items, methods, RunOptions(), style="plain")
+    return choose(seen), margins(seen)
 
 
-def check(
+def margins(seen: Sequence[Seen]) -> dict[str, list[float]]:
+    """Return hits less chance of each layer with all heads, by kind of rows."""
+    layers = len(seen[0].alive)
+    return {
+        rows: [round(margin(seen, EvidenceReading((n,), rows))[0], 3) for n in range(layers)]
+        for rows in seen[0].attention
+    }
+
+
+def look(
     model: Model, items: Sequence[Item], reading: EvidenceReading, methods: Sequence[Method]
-) -> tuple[Rate, ...]:
-    """Measure a reading; every clip is encoded once."""
+) -> list[Seen]:
+    """Run the questions under every method; each clip is encoded once."""
     asked, total = 0, len(items) * len(methods)
 
     def on_pass() -> None:
@@ -57,7 +79,7 @@ def check(
         if asked % 100 == 0:
             print(f"{asked} of {total}", file=sys.stderr, flush=True)
 
-    seen = collect(
+    return collect(
         model,
         items,
         methods,
@@ -67,7 +89,45 @@ def check(
         reading=reading,
         on_pass=on_pass,
     )
-    return measure(seen, reading)
+
+
+def summary(seen: Sequence[Seen], reading: EvidenceReading, chosen_by: int) -> dict[str, Any]:
+    """Return the reading with its rates, and a stricter measure beside each.
+
+    `half_met` is the share of questions whose strongest moment has at least half of the shorter of
+    moment and evidence in common with it; `seconds` is the mean length of the strongest moment.
+    """
+    reading = reading.with_rates(measure(seen, reading), SOURCE)
+    groups: dict[tuple[str, float], list[Seen]] = {}
+    for one in seen:
+        groups.setdefault((one.method, one.budget), []).append(one)
+    half, seconds = [], []
+    for group in groups.values():
+        found = [moments(one.chunks, _shares(one, reading)) for one in group]
+        pairs = [(m[0], one.evidence) for one, m in zip(group, found, strict=True) if m]
+        half.append(sum(mostly(m, evidence) for m, evidence in pairs) / len(group))
+        seconds.append(sum(m.end - m.start for m, _ in pairs) / len(pairs))
+    asked = len({one.clip for one in seen})
+    return asdict(reading) | {
+        "half_met": [round(value, 4) for value in half],
+        "seconds": [round(value, 2) for value in seconds],
+        "questions_chosen_by": chosen_by,
+        "clips_checked": asked,
+    }
+
+
+def mostly(moment: Moment, evidence: Sequence[tuple[float, float]]) -> bool:
+    """Return whether half of the shorter of moment and evidence lies in the other."""
+    return any(
+        min(moment.end, end) - max(moment.start, start)
+        >= min(moment.end - moment.start, end - start) / 2
+        for start, end in evidence
+    )
+
+
+def _shares(seen: Seen, reading: EvidenceReading) -> list[float]:
+    shares = seen.shares(reading)
+    return [] if shares is None else shares.tolist()
 
 
 def percent(rate: Rate) -> list[float]:
@@ -90,8 +150,13 @@ def main() -> None:
     questions = with_evidence(read_set("avsynth", videos=options.clips))
     chosen_by, checked = halves(questions)
     model = omnidrop.load(options.model, device="cpu")
-    reading = read_reading(options.reading) if options.reading else search(model, chosen_by)
-    assert reading is not None
+    by_layer: dict[str, list[float]] = {}
+    if options.reading:
+        reading = read_reading(options.reading)
+        assert reading is not None
+    else:
+        reading, by_layer = search(model, chosen_by)
+        table(["layer", *by_layer], [list(row) for row in zip(count(), *by_layer.values())])
     print(reading, flush=True)
     if options.search_only:
         return
@@ -99,7 +164,9 @@ def main() -> None:
         Method(),
         *(omnidrop.get_method(m, budget=b) for m in options.methods for b in options.budgets),
     ]
-    reading = reading.with_rates(check(model, checked, reading, methods), SOURCE)
+    seen = look(model, checked, reading, methods)
+    result = summary(seen, reading, len(chosen_by)) | {"margins": by_layer}
+    reading = reading.with_rates(measure(seen, reading), SOURCE)
     table(
         ["method", "budget", "questions", "hits, %", "low", "high", "chance, %"],
         [
@@ -114,11 +181,6 @@ def main() -> None:
     )
     if options.save:
         options.save.write_text(json.dumps(reading.document(), indent=1) + "\n", encoding="utf-8")
-    result = asdict(reading) | {
-        "questions_chosen_by": len(chosen_by),
-        "questions_checked": len(checked),
-        "questions_without_a_time": 600 - len(questions.items),
-    }
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

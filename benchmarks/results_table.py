@@ -133,14 +133,16 @@ def choices_table(path: Path = RELIABILITY) -> str:
 
 def evidence_table(path: Path = EVIDENCE) -> str:
     """Return how often the strongest moment met the evidence, by method and budget."""
-    head = ("method", "budget", "evidence met, %", "95 % interval", "chance, %")
-    rows = [f"| {' | '.join(head)} |", "|---|---|---|---|---|"]
-    for rate in json.loads(path.read_text(encoding="utf-8"))["rates"]:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    head = ("method", "budget", "evidence met, %", "95 % interval", "chance, %", "half met, %")
+    rows = [f"| {' | '.join(head)} |", "|---|---|---|---|---|---|"]
+    for rate, half in zip(found["rates"], found["half_met"], strict=True):
         name = "unpruned" if rate["method"] == "none" else rate["method"]
         met = 100 * rate["hits"] / rate["questions"]
         rows.append(
             f"| {name} | {100 * rate['budget']:g} % | {met:.1f} | "
-            f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} | {100 * rate['chance']:.1f} |"
+            f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} | {100 * rate['chance']:.1f} | "
+            f"{100 * half:.1f} |"
         )
     return "\n".join(rows) + "\n"
 

@@ -9,6 +9,29 @@ from omnidrop.errors import did_you_mean
 from omnidrop_cli.options.clips import is_clip_name, is_url
 
 ASK = "ask"
+#: First words of questions without quotes; some look like a mistyped command, as "What" like "chat".
+QUESTION_WORDS = frozenset(
+    [
+        "what",
+        "which",
+        "who",
+        "whom",
+        "whose",
+        "where",
+        "when",
+        "why",
+        "how",
+        "is",
+        "are",
+        "was",
+        "were",
+        "do",
+        "does",
+        "did",
+        "can",
+        "could",
+    ]
+)
 
 
 def with_command(
@@ -44,9 +67,8 @@ def with_command(
         name = name if name.startswith("--") else name[:2]
         asks = name in asking and name not in own
     else:
-        asks = _is_clip(first) or (
-            not did_you_mean(first, commands, cutoff=0.6) and any(map(_is_clip, words[1:]))
-        )
+        mistyped = first.lower() not in QUESTION_WORDS and did_you_mean(first, commands, cutoff=0.6)
+        asks = _is_clip(first) or (not mistyped and any(map(_is_clip, words[1:])))
     return [ASK, *words] if asks else list(words)
 
 

@@ -88,6 +88,10 @@ def build_trace(
     element = torch.empty(0, dtype=adapter.dtype).element_size()
     ticks = account.ticks
     chunks = _chunks(tokens, account.prefilled, adapter.template.chunk_seconds, clip)
+    reading = account.prefilled.reading
+    # An adaptive method may keep less than its budget; then what it kept counts.
+    budget = min(float(account.method.budget), realised + TOLERANCE)
+    rate = reading.rate(account.method.name, budget)
     speed = (len(ticks) - 1) / (ticks[-1] - ticks[0]) if len(ticks) > 1 else None
     return Trace(
         method={
@@ -134,22 +138,21 @@ def build_trace(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()
         ),
         used=encoded.used,
-        moments=_moments(account, chunks, realised),
+        moments=() if rate is None or not rate.above_chance else _moments(chunks),
+        evidence={
+            "layers": reading.layers,
+            "rows": reading.rows,
+            "heads": reading.heads,
+            "correction": reading.correction,
+            "source": reading.source,
+            "rate": None if rate is None else asdict(rate),
+        },
     )
 
 
-def _moments(
-    account: Account, chunks: tuple[ChunkTrace, ...], realised: float
-) -> tuple[Moment, ...]:
-    """Return where the answer came from, if that is known better than by chance.
-
-    An adaptive method may keep less than its budget; then what it kept counts.
-    """
-    method, reading = account.method, account.prefilled.reading
-    budget = min(float(method.budget), realised + TOLERANCE)
+def _moments(chunks: tuple[ChunkTrace, ...]) -> tuple[Moment, ...]:
+    """Return where the answer came from, by the chunks' relevance."""
     shares = [chunk.relevance for chunk in chunks if chunk.relevance is not None]
-    if not shares or not reading.above_chance(method.name, budget):
-        return ()
     return moments([(chunk.start, chunk.end) for chunk in chunks], shares)
 
 

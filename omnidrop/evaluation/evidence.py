@@ -154,12 +154,24 @@ def with_evidence(questions: QuestionSet) -> QuestionSet:
 
 
 def halves(questions: QuestionSet) -> tuple[list[Item], list[Item]]:
-    """Return the questions of every other clip, and those of the others."""
+    """Return the questions of every other clip, and those of the others.
+
+    Raises
+    ------
+    UsageError
+        If one of the two has too few.
+    """
     first = set(questions.videos[::2])
-    return (
-        [item for item in questions.items if item.video in first],
-        [item for item in questions.items if item.video not in first],
-    )
+    chosen_by = [item for item in questions.items if item.video in first]
+    checked = [item for item in questions.items if item.video not in first]
+    if min(len(chosen_by), len(checked)) < FEWEST:
+        raise UsageError(
+            f"Half of the clips have {len(chosen_by)} questions with a time, the others "
+            f"{len(checked)}; each half needs {FEWEST}.",
+            path=questions.source,
+            hint="Ask about more clips.",
+        )
+    return chosen_by, checked
 
 
 def collect(
@@ -294,7 +306,7 @@ def candidates(seen: Sequence[Seen]) -> Iterator[EvidenceReading]:
     for rows in seen[0].attention:
         for layer in range(layers):
             alone = [
-                _margin(seen, EvidenceReading((layer,), rows, (head,))) for head in range(heads)
+                margin(seen, EvidenceReading((layer,), rows, (head,))) for head in range(heads)
             ]
             order = sorted(range(heads), key=lambda head: alone[head], reverse=True)
             sets = [(), *(tuple(sorted(order[:n])) for n in TOP_HEADS if n < heads)]
@@ -309,9 +321,9 @@ def choose(seen: Sequence[Seen]) -> EvidenceReading:
     Of those within a point of it the one without a correction, if there is one, and then the one
     whose attention lies most on the evidence.
     """
-    marked = [(*_margin(seen, reading), reading) for reading in candidates(seen)]
-    best = max(margin for margin, _, _ in marked)
-    close = [(share, reading) for margin, share, reading in marked if margin >= best - CLOSE]
+    marked = [(*margin(seen, reading), reading) for reading in candidates(seen)]
+    best = max(above for above, _, _ in marked)
+    close = [(share, reading) for above, share, reading in marked if above >= best - CLOSE]
     return max(close, key=lambda one: (one[1].correction == "none", one[0]))[1]
 
 
@@ -373,11 +385,11 @@ def measure(seen: Sequence[Seen], reading: EvidenceReading) -> tuple[Rate, ...]:
     return tuple(rate(method, budget, judged) for (method, budget), judged in groups.items())
 
 
-def _margin(seen: Sequence[Seen], reading: EvidenceReading) -> tuple[float, float]:
-    """Return hits less chance, and the evidence's share of the attention, both as means."""
+def margin(seen: Sequence[Seen], reading: EvidenceReading) -> tuple[float, float]:
+    """Return hits less chance, and the evidence's share of the attention, both means over all."""
     judged = [judge(one, _listed(one.shares(reading))) for one in seen]
-    margin = sum(one.hit - one.chance for one in judged) / len(judged)
-    return margin, sum(one.share for one in judged) / len(judged)
+    above = sum(one.hit - one.chance for one in judged) / len(judged)
+    return above, sum(one.share for one in judged) / len(judged)
 
 
 def _listed(shares: np.ndarray | None) -> list[float] | None:

@@ -192,6 +192,10 @@ class Trace:
     moments : tuple of Moment
         Where the answer came from, the strongest first; empty if that is not known better than by
         chance.
+    evidence : dict
+        Which attention the moments and `ChunkTrace.relevance` are read from: layers, rows, heads,
+        correction, and `source`; and `rate`, how often it meets the evidence with this method and
+        budget, beside chance, as measured (`omnidrop.evidence.Rate`); None if not measured.
     used : Used
     """
 
@@ -218,6 +222,7 @@ class Trace:
     decode_loop: str = ""
     survivors: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
     moments: tuple[Moment, ...] = ()
+    evidence: dict[str, Any] = field(default_factory=dict)
     used: Used = Used()
 
     @property

@@ -163,6 +163,10 @@ def test_moments_come_with_a_measured_rate(model, features, method) -> None:
     trace = ask(model, features, method, reading).trace
     places = [(chunk.start, chunk.end) for chunk in trace.chunks]
     assert trace.moments == moments(places, [chunk.relevance for chunk in trace.chunks])
+    assert trace.evidence["rate"]["hits"] == 90
+    assert (trace.evidence["layers"], trace.evidence["heads"]) == ((1,), (0,))
+    low = replace(reading, rates=(replace(rates[0], chance=0.8),))
+    assert ask(model, features, method, low).trace.moments == ()
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
@@ -186,4 +190,15 @@ def test_layers_without_a_token_read_nothing(model, features) -> None:
     method = omnidrop.OmniDropAuto(budget=0.3, free=2)
     trace = ask(model, features, method, EvidenceReading((last,), "last")).trace
     assert [chunk.relevance for chunk in trace.chunks] == [None] * len(trace.chunks)
+    assert trace.moments == ()
+
+
+def test_a_method_that_kept_less_than_its_budget_is_judged_by_what_it_kept(model, features):
+    """`keep_mass` keeps fewer tokens; nothing was measured with so few."""
+    method = omnidrop.OmniDropAuto(budget=0.4, keep_mass=0.05)
+    rates = (Rate(method.name, 0.4, 100, 90, 0.8, 0.95, 0.5),)
+    reading = EvidenceReading((1,), "last", (0,), rates=rates)
+    trace = ask(model, features, method, reading).trace
+    assert trace.realised_budget < 0.3
+    assert trace.evidence["rate"] is None
     assert trace.moments == ()

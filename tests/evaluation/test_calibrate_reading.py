@@ -120,6 +120,14 @@ def test_too_few_times_are_refused(tmp_path) -> None:
         with_evidence(QuestionSet("none", (), tmp_path))
 
 
+def test_a_half_with_too_few_is_refused(tmp_path) -> None:
+    """All questions but one are about one clip: nothing is left to check by."""
+    names = ["a.mp4"] * 50 + ["b.mp4"]
+    items = tuple(Item(f"{i}", Path(n), "?", "x", evidence=((0, 1),)) for i, n in enumerate(names))
+    with pytest.raises(UsageError, match="50 questions with a time, the others 1;"):
+        halves(with_evidence(QuestionSet("lopsided", items, tmp_path)))
+
+
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory) -> QuestionSet:
     folder = tmp_path_factory.mktemp("set")
