@@ -7,8 +7,8 @@ The time to the first token is taken as
 with a prefill of FLOPs / SPEED, but at least LAUNCH; dropping saves prefill, less SELECTION.
 Nothing is timed, so the same question on the same kind of device is always answered in the same
 way. With the constants for a CPU the saving is within four points of what was measured with the
-demo model on the sample clips (`benchmarks/default_saving.py`); those for a GPU follow from one H200
-(`docs/results.md`), with a speed between a consumer's card and a data centre's.
+demo model on the sample clips (`benchmarks/default_saving.py`); those for a GPU follow from one
+H200 (`docs/results.md`), with a speed between a consumer's card and a data centre's.
 """
 
 from __future__ import annotations
