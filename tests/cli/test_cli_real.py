@@ -38,7 +38,8 @@ def ask(run, folder):
 
 
 def test_a_question(ask, film) -> None:
-    code, out, err = ask(film, "What plays?", "--json", "--budget", "0.5", "--report", "full")
+    code, out, err = ask(film, "What plays?", "--json", "--method", "omnidrop", "--budget", "0.5",
+                         "--report", "full")  # fmt: skip
     found = json.loads(out)
     trace = found["trace"]
     assert code == 0
