@@ -118,7 +118,8 @@ class World:
         if not reasons:
             return None
         named = f"The {model} model" if "/" not in model else model
-        what = f"{named} {' and '.join(reasons)}. It knows only {self.contents()}."
+        what = f"{named} {' and '.join(reasons)}."
+        what += f" It knows only {self.contents()}." if self.knows else ""
         close = [(word, near) for word in unknown if (near := self.nearest(word)) is not None]
         if close:
             what += " Did you mean " + _joined([f"{near} for {word}" for word, near in close]) + "?"
