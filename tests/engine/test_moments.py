@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import omnidrop
 from omnidrop.engine import prefill as prefill_module
@@ -71,6 +73,25 @@ def test_a_chunk_has_the_scores_of_its_tokens() -> None:
 def test_moments_are_the_strong_parts(shares, found) -> None:
     got = moments(spans(len(shares)), shares)
     assert [(m.start, m.end, pytest.approx(m.share)) for m in got] == found
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=30).filter(lambda values: sum(values) > 0))
+def test_moments_are_apart_and_in_order_of_share(values: list[float]) -> None:
+    shares = [value / sum(values) for value in values]
+    found = moments(spans(len(shares)), shares)
+    assert len(found) <= 3
+    assert [m.share for m in found] == sorted((m.share for m in found), reverse=True)
+    inside = [sum(m.start <= start < m.end for m in found) for start, _ in spans(len(shares))]
+    assert max(inside) <= 1
+    for moment in found:
+        held = [s for s, (start, _) in zip(shares, spans(len(shares)), strict=True)
+                if moment.start <= start < moment.end]  # fmt: skip
+        assert moment.share == pytest.approx(sum(held))
+        assert len(held) < len(shares)
+    if found:
+        peaks = [(m.start, m.end) for m in found]
+        place = 2.0 * shares.index(max(shares))
+        assert any(start <= place < end for start, end in peaks)
 
 
 def test_there_are_three_moments_at_most() -> None:
