@@ -9,7 +9,7 @@ from omnidrop.errors import did_you_mean
 from omnidrop_cli.options.clips import is_clip_name, is_url
 
 ASK = "ask"
-#: First words of questions without quotes; some look like a mistyped command, as "What" like "chat".
+#: First words of questions without quotes; some look like a mistyped command: "What" like "chat".
 QUESTION_WORDS = frozenset(
     [
         "what",

@@ -63,7 +63,7 @@ class Reporter:
 
     def tell(self, notice: str) -> None:
         """Write a notice that belongs to no answer, where a person reads along."""
-        if not self.quiet and self.printer.on_screen:
+        if not self.quiet and (self.printer.on_screen or self.kind is not Report.none):
             complain(notice, "notice")
 
     def show(self, outcome: Outcome) -> None:

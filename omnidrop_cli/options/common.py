@@ -332,7 +332,7 @@ class OutputFlags:
         option(
             "--report",
             panel="Output",
-            metavar="none|brief|full|settings",
+            metavar="LEVEL",
             help="Report on stderr: brief, full, or full with all settings. brief on a terminal; "
             "none where answers go to a pipe or are JSON.",
         ),

@@ -9,7 +9,7 @@ from __future__ import annotations
 _BUDGET = "Share of tokens kept, like 0.3 or 30%."
 _BUDGETS = "Shares of tokens kept, like .5,.2 or 50%,20%."
 _METHOD = "A method that `omnidrop models` lists."
-_MODEL = "Hub name, folder or alias: `omnidrop models`."
+_MODEL = "Hub name, folder or alias."
 _START, _END = "Start of the part to use, like 75 or 1:15.", "End of that part."
 _FPS = "Frames sampled per second (2)."
 _PIXELS = "Most pixels per frame; fewer take less time."
@@ -18,7 +18,7 @@ _JSON = "One JSON document on stdout."
 #: Texts by option, in the order shown, by command.
 SHORT: dict[str, dict[str, str]] = {
     "ask": {
-        "--question": "A question; repeatable. Words are then clips.",
+        "--question": "A question; repeatable.",
         "--choices": "Pick one of these.",
         "--start": _START,
         "--end": _END,

@@ -61,7 +61,8 @@ def test_flags_before_environment_before_file_before_default(
 
 def test_every_kind_of_value(run, fake, clip, file, monkeypatch) -> None:
     file.write_text(
-        "model = '3b'\nmax_new_tokens = 5\n[ask]\nset = ['diversity=0', 'rows=last']\n"
+        "model = '3b'\nmax_new_tokens = 5\n[ask]\nmethod = 'omnidrop'\n"
+        "set = ['diversity=0', 'rows=last']\n"
         "choices = ['red, white', 'blue']\njsonl = true\nstart = 00:00:00.25\n"
     )
     code, out, err = run("ask", clip, "What?", "--fps", "4")

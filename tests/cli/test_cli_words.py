@@ -115,7 +115,9 @@ def test_a_clip_that_is_not_there_names_the_nearest(here) -> None:
 
 
 def test_the_notice_goes_to_stderr_and_not_when_quiet(run, fake, clip) -> None:
-    code, out, err = run("ask", clip, "What", "plays", "first?")
+    words = ("ask", clip, "What", "plays", "first?")
+    assert run(*words)[2] == ""  # stdout is no terminal
+    code, out, err = run(*words, "--report", "brief")
     assert (code, out) == (0, fakes.TEXT + "\n")
     assert err.startswith('omnidrop: notice: The question is taken to be "What plays first?"')
     assert fake.log[-2] == "ask concert.mp4 What plays first?"
