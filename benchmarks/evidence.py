@@ -46,8 +46,16 @@ from omnidrop.evidence import EvidenceReading, Rate, read_reading
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import Moment
 
-METHODS = ("omnidrop-auto", "seats", "uniform+omnidrop", "omnidrop")
-BUDGETS = (0.3, 0.2)
+BUDGETS = {
+    "omnidrop-auto": (0.3, 0.2, 0.1),
+    "seats": (0.3, 0.2, 0.1),
+    "dash": (0.5, 0.3, 0.2),
+    "uniform+omnidrop": (0.3, 0.2),
+    "uniform": (0.3, 0.2),
+    "omnizip": (0.3, 0.2),
+    "divprune": (0.3, 0.2),
+    "omnidrop": (0.3, 0.2),
+}
 SOURCE = "AVSynth, 50 clips that chose nothing (benchmarks/evidence.py)"
 
 
@@ -140,8 +148,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default=str(ROOT / "samples" / "demo-model"))
     parser.add_argument("--clips", type=Path, required=True)
-    parser.add_argument("--methods", nargs="*", default=METHODS)
-    parser.add_argument("--budgets", nargs="*", type=float, default=BUDGETS)
+    parser.add_argument("--methods", nargs="*", default=list(BUDGETS), choices=BUDGETS)
     parser.add_argument("--reading", type=Path, help="file of the reading; nothing is chosen")
     parser.add_argument("--search-only", action="store_true")
     parser.add_argument("--out", type=Path, help="file for the result, JSON")
@@ -162,7 +169,7 @@ def main() -> None:
         return
     methods = [
         Method(),
-        *(omnidrop.get_method(m, budget=b) for m in options.methods for b in options.budgets),
+        *(omnidrop.get_method(m, budget=b) for m in options.methods for b in BUDGETS[m]),
     ]
     seen = look(model, checked, reading, methods)
     result = summary(seen, reading, len(chosen_by)) | {"margins": by_layer}

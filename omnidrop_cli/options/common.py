@@ -333,8 +333,8 @@ class OutputFlags:
             "--report",
             panel="Output",
             metavar="LEVEL",
-            help="Report on stderr: brief, full, or full with all settings. brief on a terminal; "
-            "none where answers go to a pipe or are JSON.",
+            help="Report on stderr: none, brief, full, or settings, which is full with every "
+            "setting. brief on a terminal; none where answers go to a pipe or are JSON.",
         ),
     ] = None
     save: Annotated[

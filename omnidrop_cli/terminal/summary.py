@@ -65,7 +65,7 @@ def summary(
 
 def about_model(trace: Trace, notice: str) -> bool:
     """Return whether a notice is about the model, whatever the question and the clip."""
-    return bool(trace.model.get("demo")) and "demo model" in notice
+    return bool(trace.model.get("demo")) and notice.startswith("This is the demo model")
 
 
 def in_order(answer: Answer, notices: Sequence[str]) -> list[str]:
