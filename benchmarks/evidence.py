@@ -175,15 +175,10 @@ def main() -> None:
     result = summary(seen, reading, len(chosen_by)) | {"margins": by_layer}
     reading = reading.with_rates(measure(seen, reading), SOURCE)
     table(
-        ["method", "budget", "questions", "hits, %", "low", "high", "chance, %"],
+        ["method", "budget", "questions", "met, %", "low", "high", "chance, %", "half met, %"],
         [
-            [
-                r.method,
-                r.budget,
-                r.questions,
-                *(100 * v for v in (r.share, r.low, r.high, r.chance)),
-            ]
-            for r in reading.rates
+            [r.method, r.budget, r.questions, *percent(r), 100 * half]
+            for r, half in zip(reading.rates, result["half_met"], strict=True)
         ],
     )
     if options.save:
