@@ -26,8 +26,8 @@ from omnidrop.host_memory import host_memory_free
 from omnidrop.models.loading import LoadOptions
 from omnidrop.models.memory import device_memory_free
 from omnidrop.models.unloaded import RoughEncoder, Unloaded, describe
+from omnidrop.profiling.card import Room, Setup, Start, room
 from omnidrop.profiling.machine import device_name, matmul_speed
-from omnidrop.profiling.room import Room, Setup, Start, room
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
 from omnidrop.shapes import Shapes, described

@@ -120,7 +120,7 @@ def _report(found: Estimate, width: int) -> Iterator[Text]:
     from rich.text import Text
 
     from omnidrop import format as fmt
-    from omnidrop.profiling.room import described
+    from omnidrop.profiling.card import described
     from omnidrop_cli.terminal import sections
     from omnidrop_cli.terminal.profile import columns
 

@@ -8,8 +8,8 @@ import pytest
 
 from omnidrop import LoadOptions, OmniDrop
 from omnidrop.errors import BudgetError
+from omnidrop.profiling.card import Room, Setup, Start, described, room
 from omnidrop.profiling.estimate import estimate
-from omnidrop.profiling.room import Room, Setup, Start, described, room
 from omnidrop.testing import media
 
 START = Start(None, 0.5, 400_000, 100_000, 2.0, 60.0, 600.0)
