@@ -238,7 +238,8 @@ class TextShape:
         attention and MLP need. Per row, attention needs one more hidden row and two and a half rows
         of the queries' width during rotary embedding, or three of the queries' width, or two hidden
         rows. The MLP needs one more hidden row, and for each of up to `MLP_ROWS` rows two of the
-        MLP's width, one hidden and two hidden in float32.
+        MLP's width, one hidden and two hidden in float32; with experts also three hidden rows and
+        one of an expert's width for each active expert.
 
         Parameters
         ----------
@@ -256,6 +257,8 @@ class TextShape:
 
         def held(layer: int, length: int) -> float:
             slab = (2 * self.mlp_width(layer) + hidden) * width + 2 * hidden * 4
+            if self.experts is not None and not self._dense(layer):
+                slab += self.experts.active * (3 * hidden + self.experts.width) * width
             mlp = length * 2 * hidden * width + min(length, block) * slab
             cache = self.kv_bytes(lengths[: layer + 1], width)
             return cache + length * angles + max(length * attention, mlp)

@@ -319,6 +319,7 @@ class Session:
                 *self._notices(prompt, prefilled, chosen.notice, outside),
                 *self._missing(question, encoded),
                 *sure.notices,
+                *reply.made.notices,
             ),
             default=chosen.default,
             decode_loop=reply.made.loop,
@@ -335,6 +336,7 @@ class Session:
             probability=sure.probability,
             probability_source=sure.source,
             choice_mass=sure.choice_mass,
+            thinking=reply.made.thinking,
         )
         if evidence:
             asked = Asked(self.adapter, prompt, encoded, method, options, tuple(choices))

@@ -68,6 +68,22 @@ class ModelInfo:
         return Shapes(self.text, self.vision, self.audio)
 
 
+class Thinking(NamedTuple):
+    """The marks around what a model thinks before it answers.
+
+    Attributes
+    ----------
+    start, end : int
+        Ids of the tokens around a thought.
+    opened : bool
+        Whether the prompt ends inside a thought.
+    """
+
+    start: int
+    end: int
+    opened: bool = False
+
+
 class Embeds(NamedTuple):
     """Output of an encoder.
 
@@ -154,6 +170,8 @@ class Adapter(ABC):
         The method and budget of questions that name none; set when it is loaded.
     world : World or None
         What the model knows, if its files say so; questions outside of it are refused.
+    thinking : Thinking or None
+        The marks around thoughts, which are no part of an answer; None for models without any.
     """
 
     info: ModelInfo
@@ -170,6 +188,7 @@ class Adapter(ABC):
     calibration: Calibration | None = None
     recommended: Recommended = SAFE
     world: World | None = None
+    thinking: Thinking | None = None
 
     @property
     def media_spec(self) -> MediaSpec:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from omnidrop.errors import ModelError
+from omnidrop.models import experts as experts_module
 from omnidrop.models import pinned
 from omnidrop.models.family import LoadRequest
 from omnidrop.models.quantising import check_quantised, quantisation
 
 
 def load(
-    kind: Any, config: Any, request: LoadRequest, unused: Sequence[str] = ()
+    kind: Any,
+    config: Any,
+    request: LoadRequest,
+    unused: Sequence[str] = (),
+    *,
+    quantised: Callable[[str], bool],
+    experts: type | None = None,
 ) -> tuple[Any, Any]:
     """Load a model and its tokenizer from safetensors; code in a checkpoint is never run.
 
@@ -28,6 +35,11 @@ def load(
     request : LoadRequest
     unused : sequence of str
         Prefixes of weights that are not loaded.
+    quantised : callable
+        The family's `Family.quantised`.
+    experts : type, optional
+        The module of a layer's router and experts in transformers, for families that have some.
+        Quantised loading replaces it (`omnidrop.models.experts`).
 
     Returns
     -------
@@ -38,11 +50,15 @@ def load(
     ModelError
         If weights are missing or the wrong parts were quantised.
     """
+    if request.quantize is not None and experts is not None:
+        kind = experts_module.with_small_experts(kind, experts, request.quantize)
     with _quiet():
         model, report, tokenizer = _from_disk(kind, config, request, unused)
-    _check_report(report, request.folder)
+        _check_report(report, request.folder)
+        if request.quantize is not None and experts is not None:
+            experts_module.fill(model, request.folder, request.dtype, tuple(unused))
     if request.quantize is not None:
-        check_quantised(model, request.folder)
+        check_quantised(model, request.folder, quantised)
     return model, tokenizer
 
 
@@ -94,6 +110,8 @@ def _read_pinned(
         unread = reader.lazy(folder, request.dtype, unused)
         if unread is None:
             return None
+        if request.quantize is not None:  # experts that are quantised are read later, one by one
+            unread = {k: v for k, v in unread.items() if not experts_module.is_expert(k)}
         loaded: Any = kind.from_pretrained(None, state_dict=unread, **settings)
     where: dict[str, Any] = {"local_files_only": True}
     if not (folder / "generation_config.json").is_file():  # the config has these settings, too

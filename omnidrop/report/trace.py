@@ -276,9 +276,9 @@ class Answer:
     Attributes
     ----------
     text : str
-        The answer without special tokens.
+        The answer without special tokens and without what the model thought before it.
     token_ids : tuple of int
-        Generated ids, the stop token excluded.
+        Generated ids, those of thoughts included, the stop token excluded.
     stop : str
         Why it ended: "stop token", "max new tokens", "choice".
     trace : Trace
@@ -297,6 +297,8 @@ class Answer:
         The answer with every token kept, if it was asked for as a check.
     left_out : tuple of LeftOut
         The question asked again without each of the moments, if that was asked for as a proof.
+    thinking : str
+        What a thinking model thought before it answered.
     """
 
     text: str
@@ -311,6 +313,7 @@ class Answer:
     choice_mass: float | None = None
     unpruned_text: str | None = None
     left_out: tuple[LeftOut, ...] = ()
+    thinking: str = ""
 
     @property
     def hangs_on(self) -> LeftOut | None:

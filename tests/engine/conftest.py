@@ -13,7 +13,7 @@ from omnidrop.testing import tiny_checkpoint
 from tests.tiny import load_tiny, make_features
 
 #: Every test that uses `folder`, `model` or `features` runs with each family.
-FAMILIES = ("qwen2_5_omni", "made_up_omni")
+FAMILIES = ("qwen2_5_omni", "qwen3_omni_moe", "made_up_omni")
 
 
 @pytest.fixture(scope="session", params=FAMILIES)

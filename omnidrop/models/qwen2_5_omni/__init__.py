@@ -127,7 +127,13 @@ class QwenOmni:
         from omnidrop.models.from_transformers import load
         from omnidrop.models.qwen2_5_omni.adapter import THINKER, QwenOmniAdapter
 
-        thinker, tokenizer = load(THINKER, _parsed(request.config), request, self.unused_weights)
+        thinker, tokenizer = load(
+            THINKER,
+            _parsed(request.config),
+            request,
+            self.unused_weights,
+            quantised=self.quantised,
+        )
         return QwenOmniAdapter(
             thinker,
             tokenizer,
