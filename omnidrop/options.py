@@ -59,7 +59,7 @@ class LoadOptions:
         float32 for the demo model, for a float32 checkpoint, and if the CPU has no bfloat16
         arithmetic; else bfloat16.
     quantize : {None, "4bit", "8bit"}
-        Quantise the language model's linear layers (bitsandbytes); the encoders keep `dtype`.
+        Quantise the language model's linear layers and experts; the encoders keep `dtype`.
     attention : {"sdpa", "flash", "eager"}
         Flash attention must be installed; eager is slow and meant for comparisons.
     offline : bool

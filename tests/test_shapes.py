@@ -246,6 +246,9 @@ def test_peaks_by_hand():
     # On a GPU, more rows at once pass the MLP.
     more = s.peak_bytes((4096,) * 2, 4, gpu=True) - s.peak_bytes((4096,) * 2, 4)
     assert more == (MLP_ROWS_GPU - MLP_ROWS) * ((2 * 48 + 32) * 4 + 2 * 32 * 4)
+    # Every chosen expert gets its own copy of a row.
+    mixed = replace(s, experts=Experts(count=6, active=2, width=24))
+    assert mixed.peak_bytes((10, 10), 4) - s.peak_bytes((10, 10), 4) == (10 * 2 * (3 * 32 + 24) * 4)
     pixels = 4 * 3 * 2 * 14**2
     assert VISION.peak_bytes((1, 6, 4), 2) == 24 * ((6 * 8 + 3 * 12) * 2 + pixels)
     assert VISION.peak_bytes((999, 100, 100), 2) == VISION.peak_bytes((1, 100, 100), 2)

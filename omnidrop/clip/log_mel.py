@@ -115,19 +115,19 @@ class LogMel:
         Returns
         -------
         Tensor, float32, (n_mels, F)
-            F = samples / hop, rounded up.
+            F as `AudioSpec.frames` counts.
         """
         if self._finished:
             raise ValueError("finish() was called before")
         spec, count = self.spec, self.samples
         self._finished = True
-        valid = -(-count // spec.hop)
+        valid = spec.frames(count)
         features = torch.empty((spec.n_mels, valid))
         if not count:
             return features
         half = spec.n_fft // 2
-        padded = spec.padded_seconds * spec.sampling_rate
-        if padded - half <= count <= padded:
+        padded = spec.padded_seconds * spec.sampling_rate if spec.padded_seconds else count
+        if half < count and padded - half <= count <= padded:
             self._append(np.zeros(padded - count, dtype=np.float32))
             tail = self._take_all()
             self._append(tail)
@@ -207,7 +207,7 @@ def log_mel(audio: np.ndarray | Tensor, spec: AudioSpec = _SPEC) -> Tensor:
     Returns
     -------
     Tensor, float32, (n_mels, F)
-        F = S / hop, rounded up; see `LogMel`.
+        F as `AudioSpec.frames` counts; see `LogMel`.
     """
     stream = LogMel(spec)
     samples = np.asarray(audio, dtype=np.float32)

@@ -67,7 +67,9 @@ class AudioSpec:
         Mel bands.
     padded_seconds : int
         The length the reference pads to. It matters only to audio that ends within its last
-        frame, where the reference reflects the signal instead of continuing with zeros.
+        frame, where the reference reflects the signal instead of continuing with zeros. 0 if the
+        reference does not pad: then audio is reflected where it ends, and an incomplete frame is
+        left out.
     """
 
     sampling_rate: int = 16_000
@@ -82,8 +84,8 @@ class AudioSpec:
         return self.sampling_rate / self.hop
 
     def frames(self, samples: int) -> int:
-        """Return the log-mel frames of so many samples, the last one perhaps incomplete."""
-        return -(-samples // self.hop)
+        """Return the log-mel frames of so many samples; if padded, the last may be incomplete."""
+        return -(-samples // self.hop) if self.padded_seconds else samples // self.hop
 
 
 def _halved_twice(frames: int) -> int:

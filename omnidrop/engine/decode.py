@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from omnidrop.engine.answer_stream import AnswerStream
 from omnidrop.engine.cache import KVCache
 from omnidrop.engine.captured import Chosen, FixedStep, Steps, ahead, first_line, obstacle
 from omnidrop.engine.picking import Draws, Picker
@@ -23,8 +24,11 @@ from omnidrop.options import GenerateOptions
 from omnidrop.report.trace import Choice
 from omnidrop.stages import StageName
 
-#: Stands at the end of decoded text while a character's bytes are not complete.
-REPLACEMENT = "\ufffd"
+#: Notice about an answer that ends before it began.
+STILL_THINKING = (
+    "The model was still thinking when its tokens ran out, so the answer is empty; "
+    "raise --max-new-tokens."
+)
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,21 @@ class Generated:
     ids : tuple of int
         Generated ids, the stop token excluded.
     text : str
+        Of the answer, without thoughts.
     stop : str
         "stop token" or "max new tokens".
     logprobs : tuple of float
         One per id, if requested.
+    logprob : float or None
+        Log-probability of the whole answer at temperature 1, the stop token included; None if it
+        was cut off before its end.
     loop : str
         How the steps ran: "captured" as a CUDA graph, or "plain: " and why not; "" if nothing was
         generated.
+    thinking : str
+        What the model thought before it answered.
+    notices : tuple of str
+        What the user should know about the answer.
     """
 
     ids: tuple[int, ...]
@@ -50,6 +62,9 @@ class Generated:
     stop: str
     logprobs: tuple[float, ...]
     loop: str = ""
+    logprob: float | None = None
+    thinking: str = ""
+    notices: tuple[str, ...] = ()
 
 
 @torch.inference_mode()
@@ -71,7 +86,7 @@ def generate(
         Its cache grows.
     options : GenerateOptions
     on_text : callable, optional
-        Receives each new piece of text; pieces joined are the answer.
+        Receives each new piece of the answer's text; pieces joined are the answer.
     on_token : callable, optional
         Called when a token is selected, the stop token included.
     meter : Meter, optional
@@ -80,26 +95,36 @@ def generate(
         Keeps a captured step for the next answer.
     """
     stage = meter.stage if meter is not None else _untimed
-    stream = TextStream(adapter.text.decode, on_text)
+    stream = AnswerStream(adapter.text.decode, adapter.thinking, on_text)
     loop = _Loop(adapter, prefilled, options, stage, steps if steps is not None else Steps())
     ids: list[int] = []
     logprobs: list[float] = []
+    whole: float | None = None
     stop = "max new tokens"
     with closing(loop.tokens()) as tokens:
         for chosen in tokens:
             if on_token is not None:
                 on_token()
             if chosen.token in adapter.stop_ids:
-                stop = "stop token"
+                stop, whole = "stop token", sum(logprobs) + chosen.logprob
                 break
             ids.append(chosen.token)
-            if options.logprobs:
-                logprobs.append(chosen.logprob)
+            logprobs.append(chosen.logprob)
             with stage(StageName.DETOKENISE):
                 stream.push(chosen.token)
     with stage(StageName.DETOKENISE):
         text = stream.finish()
-    return Generated(tuple(ids), text, stop, tuple(logprobs), loop.mode)
+        thoughts = stream.thoughts
+    return Generated(
+        tuple(ids),
+        text,
+        stop,
+        tuple(logprobs) if options.logprobs else (),
+        loop.mode,
+        whole,
+        thinking=thoughts,
+        notices=(STILL_THINKING,) if stream.inside else (),
+    )
 
 
 class _Loop:
@@ -156,19 +181,20 @@ class _Loop:
 
     def _chosen(self, logits: torch.Tensor, index: int) -> Chosen:
         if self._options.temperature == 0:
-            token = int(logits.argmax())
+            token = logits.argmax(-1, keepdim=True)
         else:
-            token = int(self._picker(logits.cpu(), self._draws(index)))
-        if not self._options.logprobs:
-            return Chosen(token)
-        return Chosen(token, float(logits.log_softmax(-1)[token]))
+            token = self._picker(logits.cpu(), self._draws(index)).to(logits.device)
+        logprob = logits.log_softmax(-1).index_select(0, token)
+        # Both in one transfer: a second one would wait for the device again.
+        found, value = torch.cat([token.double(), logprob.double()]).tolist()
+        return Chosen(int(found), value)
 
     def _first_step(self, first: Chosen, left: int) -> FixedStep | None:
         """Launch the first step over fixed buffers; return None if that fails."""
         cache, position = self._prefilled.cache, self._prefilled.next_position
         lengths = cache.lengths
         try:
-            fixed = self._steps.take(self._adapter, self._picker, logprobs=self._options.logprobs)
+            fixed = self._steps.take(self._adapter, self._picker)
             fixed.begin(cache, first.token, position, self._draws, 1, left)
             with self._stage(StageName.DECODE):
                 fixed.advance()
@@ -263,57 +289,31 @@ def score_choices(
             f"Choices must be at least two different texts, not {list(choices)}.",
             hint="Separate them with commas: --choices piano,guitar,violin",
         )
-    first = prefilled.logits.log_softmax(-1)
+    first, start = prefilled.logits.log_softmax(-1), prefilled.next_position
+    whole = prefilled.cache.lengths
+    if closing := _no_thoughts(adapter):
+        first = step(adapter, prefilled.cache, closing, start)[-1].log_softmax(-1)
+        start += len(closing)
     lengths = prefilled.cache.lengths
     stops = sorted(adapter.stop_ids)
     sums = []
     for text in texts:
         ids = adapter.text.encode(text)[0]
-        after = step(adapter, prefilled.cache, ids, prefilled.next_position)
+        after = step(adapter, prefilled.cache, ids, start)
         prefilled.cache.rewind(lengths)
         rows = [first, *(row.log_softmax(-1) for row in after)]
         total = sum(float(row[i]) for row, i in zip(rows, ids, strict=False))
         sums.append(total + float(rows[-1][stops].logsumexp(-1)))
+    prefilled.cache.rewind(whole)
     shares = torch.tensor(sums, dtype=torch.float64).softmax(-1).tolist()
     order = sorted(range(len(texts)), key=lambda i: -sums[i])
     return tuple(Choice(texts[i], shares[i], sums[i]) for i in order)
 
 
-class TextStream:
-    """Turns ids into pieces of text that never end inside a character.
-
-    Parameters
-    ----------
-    decode : callable
-        ids → text.
-    on_text : callable or None
-        Receives each piece.
-    """
-
-    def __init__(
-        self, decode: Callable[[Sequence[int]], str], on_text: Callable[[str], None] | None
-    ) -> None:
-        self._decode = decode
-        self._on_text = on_text
-        self._ids: list[int] = []
-        self._emitted = 0
-
-    def push(self, token: int) -> None:
-        """Add an id and emit the text that it completes."""
-        self._ids.append(token)
-        if self._on_text is None:
-            return
-        text = self._decode(self._ids)
-        if not text.endswith(REPLACEMENT):
-            self._tell(text)
-
-    def finish(self) -> str:
-        """Emit the rest and return the whole text."""
-        text = self._decode(self._ids)
-        self._tell(text)
-        return text
-
-    def _tell(self, text: str) -> None:
-        if self._on_text is not None and len(text) > self._emitted:
-            self._on_text(text[self._emitted :])
-            self._emitted = len(text)
+def _no_thoughts(adapter: Adapter) -> list[int]:
+    """Return the ids that end a thought which the prompt has begun, so that the answer follows."""
+    marks = adapter.thinking
+    if marks is None or not marks.opened:
+        return []
+    pause = adapter.text.encode("\n\n")[0]
+    return [*pause, marks.end, *pause]

@@ -5,4 +5,4 @@
 """
 
 #: Modules of the families that come with the package; each has a `FAMILY`.
-FAMILIES = ("omnidrop.models.qwen2_5_omni",)
+FAMILIES = ("omnidrop.models.qwen2_5_omni", "omnidrop.models.qwen3_omni")

@@ -15,8 +15,11 @@ from typing import NamedTuple, Protocol
 import torch
 
 from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
+from omnidrop.models.calibration import Calibration
 from omnidrop.models.family import Template
 from omnidrop.models.kernels import Filled
+from omnidrop.models.world import World
+from omnidrop.recommended import SAFE, Recommended
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 from omnidrop.tokens import TextEncoder
 
@@ -63,6 +66,22 @@ class ModelInfo:
     def shapes(self) -> Shapes:
         """Sizes of decoder, vision encoder and audio encoder."""
         return Shapes(self.text, self.vision, self.audio)
+
+
+class Thinking(NamedTuple):
+    """The marks around what a model thinks before it answers.
+
+    Attributes
+    ----------
+    start, end : int
+        Ids of the tokens around a thought.
+    opened : bool
+        Whether the prompt ends inside a thought.
+    """
+
+    start: int
+    end: int
+    opened: bool = False
 
 
 class Embeds(NamedTuple):
@@ -146,6 +165,15 @@ class Adapter(ABC):
         Identifies the encoders: models with equal fingerprints embed audio and video alike.
     load_seconds : float
         Seconds that loading took, a download left out.
+    calibration : Calibration or None
+        What the model's probabilities mean, if the checkpoint comes with that; set when it is
+        loaded.
+    recommended : Recommended
+        The method and budget of questions that name none; set when it is loaded.
+    world : World or None
+        What the model knows, if its files say so; questions outside of it are refused.
+    thinking : Thinking or None
+        The marks around thoughts, which are no part of an answer; None for models without any.
     """
 
     info: ModelInfo
@@ -160,6 +188,10 @@ class Adapter(ABC):
     folder: Path | None = None
     fingerprint: str | None = None
     load_seconds: float = 0.0
+    calibration: Calibration | None = None
+    recommended: Recommended = SAFE
+    world: World | None = None
+    thinking: Thinking | None = None
 
     @property
     def media_spec(self) -> MediaSpec:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from omnidrop.models import experts as experts_module
 from omnidrop.models import pinned
 from omnidrop.models.family import LoadRequest
 from omnidrop.models.folder_checks import refuse_missing, refuse_other_shapes
@@ -16,7 +17,13 @@ from omnidrop.models.quantising import check_quantised, quantisation
 
 
 def load(
-    kind: Any, config: Any, request: LoadRequest, unused: Sequence[str] = ()
+    kind: Any,
+    config: Any,
+    request: LoadRequest,
+    unused: Sequence[str] = (),
+    *,
+    quantised: Callable[[str], bool],
+    experts: type | None = None,
 ) -> tuple[Any, Any]:
     """Load a model and its tokenizer from safetensors; code in a checkpoint is never run.
 
@@ -29,6 +36,11 @@ def load(
     request : LoadRequest
     unused : sequence of str
         Prefixes of weights that are not loaded.
+    quantised : callable
+        The family's `Family.quantised`.
+    experts : type, optional
+        The module of a layer's router and experts in transformers, for families that have some.
+        Quantised loading replaces it (`omnidrop.models.experts`).
 
     Returns
     -------
@@ -39,11 +51,15 @@ def load(
     ModelError
         If weights are missing or the wrong parts were quantised.
     """
+    if request.quantize is not None and experts is not None:
+        kind = experts_module.with_small_experts(kind, experts, request.quantize)
     with quiet():
         model, report, tokenizer = _from_disk(kind, config, request, unused)
-    _check_report(report, request.folder)
+        _check_report(report, request.folder)
+        if request.quantize is not None and experts is not None:
+            experts_module.fill(model, request.folder, request.dtype, tuple(unused))
     if request.quantize is not None:
-        check_quantised(model, request.folder)
+        check_quantised(model, request.folder, quantised)
     return model, tokenizer
 
 
@@ -73,7 +89,7 @@ def _from_disk(
     if pinned.reads_pinned(request.device):
         loaded = _read_pinned(kind, request, settings, unused)
     if loaded is None and not all_shards(folder):
-        loaded = _read_used(kind, folder, settings, unused)
+        loaded = _read_used(kind, request, settings, unused)
     if loaded is None:
         loaded = kind.from_pretrained(folder, **settings)
     tokenizer = AutoTokenizer.from_pretrained(
@@ -95,24 +111,37 @@ def _read_pinned(
         unread = reader.lazy(folder, request.dtype, unused)
         if unread is None:
             return None
-        loaded: Any = kind.from_pretrained(None, state_dict=unread, **settings)
+        loaded: Any = kind.from_pretrained(
+            None, state_dict=_without_experts(unread, request), **settings
+        )
     _add_generation_config(loaded[0], folder)
     return loaded
 
 
-def _read_used(kind: Any, folder: Path, settings: dict[str, Any], unused: Sequence[str]) -> Any:
+def _read_used(
+    kind: Any, request: LoadRequest, settings: dict[str, Any], unused: Sequence[str]
+) -> Any:
     """Load from the files that hold used weights; transformers asks for all in the index."""
     from safetensors import safe_open
 
     unread: dict[str, Any] = {}
     with ExitStack() as files:
-        for path in shards(folder, unused):
+        for path in shards(request.folder, unused):
             file = files.enter_context(safe_open(path, framework="pt"))
             names = [name for name in file.keys() if not name.startswith(tuple(unused))]  # noqa: SIM118
             unread |= {name: file.get_slice(name) for name in names}
-        loaded: Any = kind.from_pretrained(None, state_dict=unread, **settings)
-    _add_generation_config(loaded[0], folder)
+        loaded: Any = kind.from_pretrained(
+            None, state_dict=_without_experts(unread, request), **settings
+        )
+    _add_generation_config(loaded[0], request.folder)
     return loaded
+
+
+def _without_experts(unread: dict[str, Any], request: LoadRequest) -> dict[str, Any]:
+    """Leave out experts that are quantised: they are read later, one by one."""
+    if request.quantize is None:
+        return unread
+    return {k: v for k, v in unread.items() if not experts_module.is_expert(k)}
 
 
 def _add_generation_config(model: Any, folder: Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from omnidrop.errors import MemoryShortError, ModelError
 from omnidrop.host_memory import host_memory_free
 from omnidrop.models.adapter import Adapter
+from omnidrop.models.calibration import read_calibration
 from omnidrop.models.checking import readable
 from omnidrop.models.family import LoadRequest
 from omnidrop.models.hub import Progress
@@ -31,6 +32,7 @@ from omnidrop.models.memory import (
 )
 from omnidrop.models.quantising import QUANTISED
 from omnidrop.models.unneeded import keep_out_torchvision
+from omnidrop.models.world import read_world
 from omnidrop.options import LoadOptions
 
 __all__ = [
@@ -95,12 +97,30 @@ def pick_device(name: str) -> torch.device:
 
 def pick_dtype(options: LoadOptions, location: Location, device: torch.device) -> torch.dtype:
     """Return the dtype to compute in; see `LoadOptions.dtype` for the rule."""
+    stored = location.family.stored_dtype(location.config)
+    return dtype_for(options, stored, device, demo=location.demo)
+
+
+def dtype_for(
+    options: LoadOptions, stored: str | None, device: torch.device, *, demo: bool = False
+) -> torch.dtype:
+    """Return the dtype to compute in with weights that are stored as `stored`.
+
+    Parameters
+    ----------
+    options : LoadOptions
+    stored : str or None
+        As a config names it; None for bfloat16, which published checkpoints are stored as.
+    device : torch.device
+    demo : bool
+        Whether it is the demo model.
+    """
     asked = DTYPES[options.dtype]
     if asked is not None:
         return asked
-    own = DTYPES.get(str(location.family.stored_dtype(location.config))) or torch.bfloat16
+    own = DTYPES.get(str(stored)) or torch.bfloat16
     if device.type == "cpu":
-        return torch.float32 if location.demo or not quick_bfloat16() else own
+        return torch.float32 if demo or not quick_bfloat16() else own
     if device.type == "cuda" and own == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         return torch.float16
     return own
@@ -224,4 +244,8 @@ def _load(
         parameters=parameters,
     )
     with readable(location.folder), out_of_memory(LOWER):
-        return location.family.load(request)
+        adapter = location.family.load(request)
+        adapter.calibration = read_calibration(location.folder)
+        adapter.recommended = location.recommended
+        adapter.world = read_world(location.folder)
+        return adapter

@@ -15,10 +15,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from omnidrop.errors import ModelError, printable
+from omnidrop.errors import ModelError, did_you_mean, printable
 from omnidrop.models import hub
-from omnidrop.models.family import Family, aliases, families, family_of
+from omnidrop.models.family import Family, aliases, families, family_of, recommended_for
 from omnidrop.models.folder_checks import AGAIN, check_file, check_files, check_numbers
+from omnidrop.recommended import SAFE, Recommended
 
 DEMO = "demo"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -55,6 +56,13 @@ class Location:
     config: dict[str, Any]
     family: Family
 
+    @property
+    def recommended(self) -> Recommended:
+        """The method and budget of questions that name none."""
+        # A folder that is only called "demo" is another model.
+        name = DEMO if self.demo else "" if self.name == DEMO else self.name
+        return recommended_for(name, self.family)
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -85,6 +93,8 @@ class KnownModel:
         Size of its files on this machine.
     folder : str or None
         Its folder; None if it is not on this machine.
+    recommended : Recommended
+        The method and budget of questions that name none.
     """
 
     alias: str
@@ -92,6 +102,7 @@ class KnownModel:
     state: str
     size: str | None = None
     folder: str | None = None
+    recommended: Recommended = SAFE
 
 
 def demo_folder() -> Path:
@@ -154,6 +165,22 @@ def find(
         ) from error
 
 
+def recommended_by_name(model: str | None) -> Recommended:
+    """Return a model's method and budget of questions that name none; downloads nothing.
+
+    Parameters
+    ----------
+    model : str or None
+        As `find` takes it. Of a model that is not on this machine, only its name is known.
+    """
+    try:
+        return find(model, offline=True).recommended
+    except ModelError:
+        name = hub.split_revision(long_name(model or ""))[0]
+        family = next((f for f in families() if name in getattr(f, "recommended", {})), None)
+        return SAFE if family is None else recommended_for(name, family)
+
+
 def _find(model: str | None, offline: bool, progress: hub.Progress | None) -> Location:
     if model is None:
         for repository in aliases().values():
@@ -174,7 +201,7 @@ def _find(model: str | None, offline: bool, progress: hub.Progress | None) -> Lo
             "A model is a folder; this is a file.", path=model, hint="Give its folder."
         )
     if not _REPOSITORY.fullmatch(hub.split_revision(repository)[0]):
-        raise ModelError(f"There is no model {model!r}.", hint=_known())
+        raise ModelError(f"There is no model {model!r}.", hint=_known(model))
     folder = cached(repository)
     if folder is None:
         if offline:
@@ -185,7 +212,8 @@ def _find(model: str | None, offline: bool, progress: hub.Progress | None) -> Lo
             )
             raise ModelError(
                 f"{repository} is {where}, and --offline forbids downloads.",
-                hint=f"Run once without --offline, or: omnidrop models get {repository}",
+                hint=f"{_meant(name)}Run once without --offline, or: omnidrop models get "
+                f"{repository}",
             )
         folder = download(repository, progress=progress)
     return _located(repository, folder)
@@ -195,10 +223,26 @@ def _same(a: Path, b: Path) -> bool:
     return b.is_dir() and a.samefile(b)
 
 
-def _known() -> str:
+def _known(given: str = "") -> str:
+    """Say what was meant by a name that is not known, and what there is."""
     known = aliases()
     names = ", ".join([*known, DEMO])
-    return f"Give a folder, a hub name such as {next(iter(known.values()))}, or one of: {names}."
+    return (
+        f"{_meant(given)}Give a folder, a hub name such as {next(iter(known.values()))}, or one "
+        f"of: {names}."
+    )
+
+
+def _meant(given: str) -> str:
+    """Suggest a short name, or a hub name that differs in little."""
+    known = aliases()
+    if given in known.values():
+        return ""
+    by_size = [alias for alias in known if alias in given.lower()]
+    if by_size and "/" not in given:  # like "omni-7b"
+        return f"Did you mean {by_size[0]}? "
+    names = [*known.values()] if "/" in given else [*known, DEMO]
+    return did_you_mean(given, names, cutoff=0.7 if "/" in given else 0.5)
 
 
 def _located(name: str, folder: Path, *, demo: bool = False) -> Location:
@@ -257,7 +301,12 @@ def download(model: str, *, progress: hub.Progress | None = None) -> Path:
     ModelError
         If it cannot be downloaded; names the cause. What has come is kept for the next time.
     """
-    remote = hub.Remote.open(*hub.split_revision(model))
+    name, revision = hub.split_revision(model)
+    try:
+        remote = hub.Remote.open(name, revision)
+    except ModelError as error:
+        hint = f"{_meant(name)}{error.hint}"
+        raise ModelError(error.what, path=error.path, hint=hint) from error
     first = [name for name in ("config.json", INDEX) if name in remote.files]
     remote.fetch(first)
     folder = remote.folder
@@ -465,18 +514,31 @@ def known_models() -> list[KnownModel]:
         The demo model, then the hub's by size.
     """
     demo = demo_folder()
-    found = [(DEMO, "small model that comes with OmniDrop", demo if demo.is_dir() else None)]
-    found += [(alias, name, cached(name)) for alias, name in aliases().items()]
-    return [_known_model(alias, name, folder) for alias, name, folder in found]
+    found = [
+        (
+            DEMO,
+            "small model that comes with OmniDrop",
+            demo if demo.is_dir() else None,
+            find(DEMO, offline=True).recommended if demo.is_dir() else SAFE,
+        )
+    ]
+    found += [
+        (alias, name, cached(name), recommended_for(name, family))
+        for family in families()
+        for alias, name in family.aliases.items()
+    ]
+    return [_known_model(*entry) for entry in found]
 
 
-def _known_model(alias: str, name: str, folder: Path | None) -> KnownModel:
+def _known_model(
+    alias: str, name: str, folder: Path | None, recommended: Recommended
+) -> KnownModel:
     if folder is not None:
-        return KnownModel(alias, name, "on this machine", _size(folder), printable(folder))
+        size, place = _size(folder), printable(folder)
+        return KnownModel(alias, name, "on this machine", size, place, recommended)
     held = hub.held(name)
-    if held:
-        return KnownModel(alias, name, PARTLY, _bytes(held))
-    return KnownModel(alias, name, "not on this machine")
+    state, size = (PARTLY, _bytes(held)) if held else ("not on this machine", None)
+    return KnownModel(alias, name, state, size, recommended=recommended)
 
 
 def _size(folder: Path) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from omnidrop.errors import ModelError
+from omnidrop.models.experts import SmallExperts
 
 #: Bytes per weight of a quantised linear layer, scales included.
 QUANTISED = {"4bit": 0.53, "8bit": 1.01}
@@ -74,8 +76,16 @@ def _without(module: torch.nn.Module, decoder: torch.nn.Module, name: str = "") 
     ]
 
 
-def check_quantised(model: Any, folder: Path) -> None:
-    """Check that the decoder, and nothing else, was quantised.
+def check_quantised(model: Any, folder: Path, wanted: Callable[[str], bool]) -> None:
+    """Check that the decoder was quantised, all of it and nothing else.
+
+    Parameters
+    ----------
+    model : Module
+    folder : Path
+        The checkpoint's, for the error.
+    wanted : callable
+        Whether the weight of a name is to be quantised.
 
     Raises
     ------
@@ -88,11 +98,22 @@ def check_quantised(model: Any, folder: Path) -> None:
     found = {
         name: id(part) in inside
         for name, part in model.named_modules()
-        if isinstance(part, (Linear4bit, Linear8bitLt))
+        if isinstance(part, (Linear4bit, Linear8bitLt, SmallExperts))
     }
     wrong = [name for name, in_decoder in found.items() if not in_decoder]
-    if wrong or not found:
-        what = f"quantised {wrong[0]}" if wrong else "quantised nothing"
+    left = [
+        name
+        for name, weight in model.named_parameters()
+        if weight.is_floating_point() and wanted(name)
+    ]
+    what = None
+    if wrong:
+        what = f"quantised {wrong[0]}"
+    elif not found:
+        what = "quantised nothing"
+    elif left:
+        what = f"left {left[0]} and {len(left) - 1} more weights as they were"
+    if what is not None:
         raise ModelError(
             f"This pair of transformers and bitsandbytes {what}.",
             path=folder,

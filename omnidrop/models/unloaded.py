@@ -17,10 +17,10 @@ from omnidrop.models.checking import readable
 from omnidrop.models.family import Family, Template, aliases, published
 from omnidrop.models.hub import split_revision
 from omnidrop.models.loading import (
-    DTYPES,
     LoadOptions,
     Location,
     check,
+    dtype_for,
     estimate,
     pick_device,
     pick_dtype,
@@ -153,7 +153,8 @@ def _read(location: Location, options: LoadOptions) -> Unloaded:
 
 
 def _published(name: str, family: Family, shapes: Shapes, options: LoadOptions) -> Unloaded:
-    dtype = DTYPES[options.dtype] or torch.bfloat16
+    device = pick_device(options.device)
+    dtype = dtype_for(options, None, device)
     size = torch.empty(0, dtype=dtype).element_size()
     width = QUANTISED[options.quantize] if options.quantize is not None else None
     video_spec, audio_spec = family.media(None, None)
@@ -165,7 +166,7 @@ def _published(name: str, family: Family, shapes: Shapes, options: LoadOptions) 
         audio_spec=audio_spec,
         template=family.template(None, None),
         encoder=RoughEncoder(),
-        device=str(pick_device(options.device)),
+        device=str(device),
         dtype=str(dtype).removeprefix("torch."),
         quantization=options.quantize,
         parameters=shapes.parameters,

@@ -9,11 +9,12 @@ import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from omnidrop.format import duration, size
 
@@ -285,6 +286,23 @@ def _cache() -> Iterator[Finding]:
             )
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         yield Finding(NOTE, "network", "HF_HUB_OFFLINE is set: nothing is downloaded")
+
+
+def config_findings(commands: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield the config file in use, checked against the options of all commands."""
+    from omnidrop.errors import UsageError
+    from omnidrop_cli.config import VARIABLE, check_config, config_path
+
+    path = config_path()
+    named = f", from {VARIABLE}" if os.environ.get(VARIABLE) else ""
+    try:
+        count = check_config(commands)
+    except UsageError as problem:
+        yield Finding(WRONG, "config", f"{path}{named}: {problem.what}", problem.hint or "")
+        return
+    values = "1 value" if count == 1 else f"{count} values"
+    there = f": {values}" if path.exists() else ", which does not exist: nothing is set"
+    yield Finding(OK, "config", f"{path}{named}{there}")
 
 
 def _screen() -> Iterator[Finding]:

@@ -10,6 +10,7 @@ option may be is written once, in the library.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import re
@@ -21,6 +22,7 @@ import typer
 
 from omnidrop.errors import UsageError
 from omnidrop.options import LARGEST, check_size
+from omnidrop_cli.completion import VALUES
 
 Made = TypeVar("Made")
 
@@ -40,10 +42,28 @@ def option(*names: str, panel: str, repeatable: bool = False, **settings: Any) -
         As `typer.Option` takes them.
     """
     usual: dict[str, Any] = {"show_envvar": False, "show_default": False}
+    if settings.get("parser") is not None:
+        settings["parser"] = _naming(longest(*names), settings["parser"])
     usual["envvar"] = None if repeatable else variable(*names)
+    usual["autocompletion"] = VALUES.get(longest(*names))
     made: Any = typer.Option(*names, rich_help_panel=panel, **(usual | settings))
     made.names, made.repeatable = names, repeatable
     return made
+
+
+def _naming(name: str, parser: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a parser whose complaints name the option."""
+
+    @functools.wraps(parser)
+    def parse(text: Any) -> Any:
+        try:
+            return parser(text)
+        except UsageError as problem:
+            if name in problem.what:
+                raise
+            raise UsageError(f"{name}: {problem.what}", hint=problem.hint) from None
+
+    return parse
 
 
 def longest(*names: str) -> str:
@@ -118,7 +138,7 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
             add(name, kind, parameter.default)
             continue
         groups[name] = kind  # type: ignore[assignment]
-        inner = get_type_hints(kind, include_extras=True)
+        inner = _hints(kind)  # type: ignore[arg-type]
         for f in fields(kind):
             add(f.name, inner[f.name], f.default if f.default is not MISSING else f.default_factory)
 
@@ -139,7 +159,14 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__doc__ = function.__doc__
     command.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
     command.__annotations__ = annotations
+    command.groups = groups  # type: ignore[attr-defined]
     return command
+
+
+@functools.cache
+def _hints(group: type) -> dict[str, Any]:
+    """Return the types of a group's fields; several commands have the same groups."""
+    return get_type_hints(group, include_extras=True)
 
 
 def _info(annotation: Any) -> Any:

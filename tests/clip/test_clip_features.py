@@ -74,6 +74,41 @@ def test_log_mel_equals_whisper(samples, seed):
     assert_same(log_mel(audio), reference(audio, 5))
 
 
+def unpadded_reference(audio: np.ndarray) -> np.ndarray:
+    extractor = transformers.WhisperFeatureExtractor(feature_size=128, chunk_length=30)
+    made = extractor(
+        audio,
+        sampling_rate=16_000,
+        padding=True,
+        truncation=False,
+        return_attention_mask=True,
+        return_tensors="np",
+    )
+    return made["input_features"][0][:, made["attention_mask"][0].astype(bool)]
+
+
+@given(samples=st.integers(201, 40_000), seed=st.integers(0, 2**16))
+@settings(max_examples=60, deadline=None)
+def test_log_mel_of_audio_that_is_not_padded(samples, seed):
+    audio, spec = sound(samples, seed), AudioSpec(padded_seconds=0)
+    made = log_mel(audio, spec)
+    assert_same(made, unpadded_reference(audio))
+    assert made.shape[1] == spec.frames(samples)
+
+
+@pytest.mark.parametrize("samples", [40 * 16_000, 40 * 16_000 + 77])
+def test_log_mel_of_long_audio_that_is_not_padded(samples):
+    audio = sound(samples)
+    assert_same(log_mel(audio, AudioSpec(padded_seconds=0)), unpadded_reference(audio))
+
+
+def test_log_mel_of_unpadded_audio_too_short_to_reflect():
+    for samples, frames in ((1, 0), (159, 0), (160, 1), (200, 1)):
+        made = log_mel(sound(samples), AudioSpec(padded_seconds=0))
+        assert made.shape == (128, frames)
+        assert made.isfinite().all()
+
+
 @pytest.mark.parametrize("samples", [1, 2, 159, 160, 161, 200, 201, 202, 320, 399, 400, 401])
 def test_log_mel_of_next_to_nothing(samples):
     audio = sound(samples) + np.float32(0.1)

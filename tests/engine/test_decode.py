@@ -9,9 +9,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnidrop.engine.decode import GenerateOptions, TextStream
+from omnidrop.engine.answer_stream import AnswerStream, TextStream
+from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.picking import BLOCK, Draws, Picker
 from omnidrop.errors import UsageError
+from omnidrop.models.adapter import Thinking
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -121,3 +123,31 @@ def test_incomplete_bytes_are_emitted_at_the_end() -> None:
     stream.push(0xC3)
     assert stream.finish() == "\ufffd"
     assert pieces == ["\ufffd"]
+
+
+def streamed(tokens: str, marks: Thinking | None) -> tuple[str, str, bool, list[str]]:
+    pieces: list[str] = []
+    stream = AnswerStream(decode_utf8, marks, pieces.append)
+    for byte in tokens.encode():
+        stream.push(byte)
+    return stream.finish(), stream.thoughts, stream.inside, pieces
+
+
+def test_thoughts_are_no_part_of_an_answer() -> None:
+    marks = Thinking(ord("("), ord(")"))
+    assert streamed("(a b)\n\na piano", marks)[:3] == ("a piano", "a b", False)
+    assert streamed("a piano", marks)[:3] == ("a piano", "", False)
+    text, thoughts, inside, pieces = streamed("( on and on", marks)
+    assert (text, thoughts, inside, pieces) == ("", "on and on", True, [])
+
+
+def test_a_thought_that_the_prompt_began_ends_with_its_mark() -> None:
+    marks = Thinking(ord("("), ord(")"), opened=True)
+    text, thoughts, inside, pieces = streamed("so\n)\n\n piano x", marks)
+    assert (text, thoughts, inside) == ("piano x", "so", False)
+    assert "".join(pieces) == text
+    assert streamed("so it", marks)[1:3] == ("so it", True)
+
+
+def test_a_model_that_does_not_think_keeps_every_character() -> None:
+    assert streamed(" (a) b", None)[:3] == (" (a) b", "", False)

@@ -7,7 +7,7 @@ import pytest
 import omnidrop
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning.method import Method
 from tests.tiny import make_features

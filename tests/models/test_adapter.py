@@ -13,8 +13,8 @@ from transformers import AutoTokenizer, Qwen2_5OmniThinkerForConditionalGenerati
 from omnidrop.clip.specs import AudioSpec, VideoSpec
 from omnidrop.engine.cache import KVCache
 from omnidrop.errors import ModelError
+from omnidrop.models import thinker
 from omnidrop.models.attention import causal_mask
-from omnidrop.models.qwen2_5_omni import adapter as omni
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
 from omnidrop.models.qwen2_5_omni.sizes import media_specs
 from omnidrop.models.qwen2_5_omni.tiny import token_ids, write_preprocessor, write_tokenizer
@@ -105,7 +105,7 @@ def states(adapter, n: int, seed: int = 0):
 
 @pytest.mark.parametrize(("attention", "few"), [("sdpa", 256), ("sdpa", 0), ("eager", 256)])
 def test_a_layer_in_pieces_equals_the_whole(thinker_folder, monkeypatch, attention, few):
-    monkeypatch.setattr(omni, "FEW_ROWS", few)
+    monkeypatch.setattr(thinker, "FEW_ROWS", few)
     adapter = load(thinker_folder, attention=attention)
     assert adapter.info.text.heads > adapter.info.text.kv_heads
     hidden, (cos, sin) = states(adapter, 9)
@@ -125,7 +125,7 @@ def test_chunked_norm_and_mlp_give_the_same_result(thinker_folder, monkeypatch, 
     hidden = hidden.to(adapter.dtype)
     whole = adapter.layer(2, hidden, rotary, KVCache(6))
     theirs = adapter._layers[2](hidden, position_embeddings=rotary)
-    monkeypatch.setattr(omni, "MLP_ROWS", 30)
+    monkeypatch.setattr(thinker, "MLP_ROWS", 30)
     parts = adapter.layer(2, hidden, rotary, KVCache(6))
     assert torch.equal(whole, theirs)
     assert torch.equal(parts, whole)

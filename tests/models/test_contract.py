@@ -9,12 +9,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen2_5OmniThinkerForConditionalGeneration
+from transformers import (
+    Qwen2_5OmniThinkerForConditionalGeneration,
+    Qwen3OmniMoeThinkerForConditionalGeneration,
+)
 
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.models.loading import LoadOptions, load_adapter
+from omnidrop.models.qwen2_5_omni import tiny as qwen2_5
+from omnidrop.models.qwen3_omni import tiny as qwen3
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
 from omnidrop.testing.made_up_family import random_model, write_checkpoint
@@ -78,19 +83,29 @@ def dtype(request) -> str:
     return request.param
 
 
-@pytest.fixture(scope="module", params=["hub", "thinker"])
-def pair(request, dtype: str, hub_folder: Path, thinker_folder: Path):
-    folder = hub_folder if request.param == "hub" else thinker_folder
-    theirs = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(
-        folder, dtype=getattr(torch, dtype)
-    )
-    return Model(load(folder, dtype=dtype)), theirs
+#: The reference's class, and what writes a checkpoint, by family and layout.
+LAYOUTS = {
+    "2.5 hub": (Qwen2_5OmniThinkerForConditionalGeneration, qwen2_5.hub_layout),
+    "2.5 thinker": (Qwen2_5OmniThinkerForConditionalGeneration, qwen2_5.tiny_thinker),
+    "3 hub": (Qwen3OmniMoeThinkerForConditionalGeneration, qwen3.hub_layout),
+    "3 thinker": (Qwen3OmniMoeThinkerForConditionalGeneration, qwen3.tiny_thinker),
+}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def pair(request, dtype: str, tmp_path_factory: pytest.TempPathFactory):
+    kind, write = LAYOUTS[request.param]
+    folder = write(tmp_path_factory.mktemp("pair"))
+    theirs = kind.from_pretrained(folder, dtype=getattr(torch, dtype))
+    options = LoadOptions(model=str(folder), device="cpu", dtype=dtype, offline=True)
+    return Model(load_adapter(options)), theirs
 
 
 @pytest.mark.parametrize("mix", MIXES)
 def test_keeping_everything_equals_generate(pair, mix: str):
     model, theirs = pair
-    clip = features(mix)
+    video = model.adapter.video_spec
+    clip = features(mix, 3 * video.temporal_patch_size * video.patch_size**2)
     with model.features(clip) as session:
         answer = session.ask(
             QUESTION, method=Method(), options=GenerateOptions(max_new_tokens=TOKENS), reuse=False

@@ -19,6 +19,7 @@ from omnidrop.models.loading import LoadOptions, estimate, load_adapter, resolve
 from omnidrop.models.locations import weights
 from omnidrop.models.memory import MemoryEstimate
 from omnidrop.models.quantising import check_quantised
+from omnidrop.models.qwen2_5_omni import FAMILY
 from omnidrop.models.qwen2_5_omni.tiny import thinker_config, tiny_thinker
 from tests.models.conftest import load
 
@@ -172,11 +173,16 @@ def test_quantising_the_wrong_parts_is_an_error(thinker_folder):
 
     adapter = load(thinker_folder)
     with pytest.raises(ModelError, match="quantised nothing"):
-        check_quantised(adapter._thinker, thinker_folder)
+        check_quantised(adapter._thinker, thinker_folder, FAMILY.quantised)
     thinker = load(thinker_folder)._thinker
     thinker.lm_head = Linear4bit(64, 8)
     with pytest.raises(ModelError, match="quantised lm_head"):
-        check_quantised(thinker, thinker_folder)
+        check_quantised(thinker, thinker_folder, FAMILY.quantised)
+    thinker = load(thinker_folder, quantize="8bit")._thinker
+    text = getattr(thinker.model, "language_model", thinker.model)
+    text.layers[1].mlp.up_proj = torch.nn.Linear(64, 128)
+    with pytest.raises(ModelError, match=r"left .*layers\.1\.mlp\.up_proj\.weight and 0 more"):
+        check_quantised(thinker, thinker_folder, FAMILY.quantised)
 
 
 def copy(folder: Path, to: Path) -> Path:

@@ -80,12 +80,13 @@ def test_an_incomplete_download_is_not_a_model(hub, hub_folder):
 
 def test_known_models_list_which_are_on_this_machine(hub, demo, hub_folder):
     put(hub, hub_folder)
-    demo_model, small, large = known_models()
+    demo_model, small, large, *others = known_models()
     assert (demo_model.alias, demo_model.folder) == ("demo", str(demo))
     assert (small.alias, small.name, small.state) == ("3b", REPOSITORY, "on this machine")
     assert small.size
     assert small.size.endswith("MB")
     assert (large.alias, large.folder, large.size) == ("7b", None, None)
+    assert others[0].alias == "qwen3-30b"
 
 
 def test_the_demo_model_may_be_missing(monkeypatch, tmp_path):
@@ -104,7 +105,7 @@ def test_the_demo_folder_is_in_the_package_or_next_to_it(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["", " ", "a\0b", "13b", "a/b/c", "../nothing", "Qwen/..?"])
 def test_unknown_names_are_refused(name):
-    with pytest.raises(ModelError, match="3b, 7b, demo"):
+    with pytest.raises(ModelError, match=r"3b, 7b, qwen3-30b, .*demo"):
         find(name)
 
 

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, Qwen2_5OmniThinkerForConditionalGeneration
 from transformers.models.qwen2_5_omni import modeling_qwen2_5_omni as reference
 
-from omnidrop.models import windows
+from omnidrop.models import encoding, windows
 from omnidrop.models.qwen2_5_omni import encoders as qwen2_5_towers
 from omnidrop.models.qwen2_5_omni.encoders import AudioTower, VisionTower
 from omnidrop.models.qwen2_5_omni.template import audio_token_count
@@ -129,13 +129,13 @@ def test_windows_of_unequal_length_in_one_call(towers, monkeypatch):
 
 def test_batches_fit_the_device(monkeypatch):
     device = torch.device("cuda")
-    assert qwen2_5_towers.batch_size(torch.device("cpu"), 5, 9, 100) == 5
-    monkeypatch.setattr(qwen2_5_towers, "device_memory_free", lambda _: 2000)
+    assert encoding.batch_size(torch.device("cpu"), 5, 9, 100) == 5
+    monkeypatch.setattr(encoding, "device_memory_free", lambda _: 2000)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 1000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 600)
-    assert qwen2_5_towers.batch_size(device, 5, 9, 10) == 9
-    assert qwen2_5_towers.batch_size(device, 5, 9, 100) == 6
-    assert qwen2_5_towers.batch_size(device, 5, 9, 10**6) == 1
+    assert encoding.batch_size(device, 5, 9, 10) == 9
+    assert encoding.batch_size(device, 5, 9, 100) == 6
+    assert encoding.batch_size(device, 5, 9, 10**6) == 1
 
 
 def test_windows_are_batched(towers, monkeypatch):

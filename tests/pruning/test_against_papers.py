@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 
+from omnidrop.pruning.methods.seats import TEMPERATURES
 from omnidrop.pruning.parts import rank_stability as turning
 from omnidrop.pruning.registry import get_method, presets
 from omnidrop.testing.simulate import clip
@@ -22,7 +23,7 @@ DEFAULTS = {
         "video_prune": 0.8,
         "video_group": 4,
     },
-    "seats": {"scale": 1.4, "grids": 2, "temperature": 0.1, "cache": "cut"},
+    "seats": {"scale": 1.4, "grids": 2, "temperature": None, "cache": "cut"},
     "omnizip": {"contextual": 0.05, "group": 3, "neighbours": 5},
     "dash": {"threshold": 0.4, "shortest": 30, "guidance": 0.1, "contextual": 0.05, "group": 3},
     "dycoke": {"prune": 0.7, "group": 4},
@@ -40,6 +41,8 @@ MEANS = {
     "paper-7b-20": (28, 0.217),
     "paper-3b-30": (36, 0.302),
     "paper-3b-20": (36, 0.214),
+    "scaled-30b-30": (48, 0.302),
+    "scaled-30b-20": (48, 0.217),
     "seats-35": (28, 0.35),
     "seats-25": (28, 0.25),
     "seats-15": (28, 0.15),
@@ -71,6 +74,7 @@ def test_seats_keeps_the_published_shares_at_its_three_steps():
     steps = [counts[at] / counts[at - 1] for at in (16, 18, 20)]
     assert steps == pytest.approx([0.930, 0.795, 0.299], abs=2e-3)
     assert presets()["seats-25"].depths(48) == ((27, 31, 35), 39)
+    assert TEMPERATURES == {28: 0.1, 48: 0.3}
 
 
 def test_fastv_sees_everything_for_two_layers():

@@ -63,7 +63,7 @@ def softmax(values, temperature):
     return [r / sum(raw) for r in raw]
 
 
-def keep_by_loops(tokens, scores, count):
+def keep_by_loops(tokens, scores, count, temperature=0.1):
     """Budget per window, split per modality, top-k: both modalities and several windows."""
     chunks = sorted(set(tokens.chunk.tolist()))
     cells = {
@@ -81,7 +81,7 @@ def keep_by_loops(tokens, scores, count):
             sum(float(scores[i]) for i in cells[c, kind]) / max(len(cells[c, kind]), 1)
             for c in chunks
         ]
-        weight |= {(c, kind): w for c, w in zip(chunks, softmax(means, 0.1), strict=True)}
+        weight |= {(c, kind): w for c, w in zip(chunks, softmax(means, temperature), strict=True)}
     budget = []
     for c in chunks:
         mean = (weight[c, Kind.VIDEO] + weight[c, Kind.AUDIO]) / 2
@@ -140,15 +140,18 @@ def test_entry_is_the_papers_where_the_last_window_is_short():
     assert kept.tolist() == entry_by_loops(view, 0.3, 0.65)
 
 
+@pytest.mark.parametrize(("layers", "temperature"), [(28, 0.1), (48, 0.3), (36, 0.1)])
 @pytest.mark.parametrize("seed", range(6))
-def test_a_step_is_the_papers(seed):
+def test_a_step_is_the_papers(seed, layers, temperature):
     draw = torch.Generator().manual_seed(seed)
     whole = clip(chunks=6, grids=2, height=4, width=4, audio=20)
     tokens = whole.select(torch.randperm(len(whole), generator=draw)[:200].sort().values)
     scores = torch.rand(200, generator=draw) ** 4 / 10
     for count in (180, 120, 60, 13):
-        view = View(15, 28, tokens, draw, scores)
-        assert Seats(budget=0.3).keep(view, count).tolist() == keep_by_loops(tokens, scores, count)
+        view = View(15, layers, tokens, draw, scores)
+        assert Seats(budget=0.3).keep(view, count).tolist() == keep_by_loops(
+            tokens, scores, count, temperature
+        )
 
 
 @pytest.mark.parametrize("shape", [{"chunks": 1}, {"grids": 0}, {"audio": 0}])

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnidrop.recommended import Recommended
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 
 if TYPE_CHECKING:
@@ -30,6 +31,16 @@ def _published(text: TextShape) -> Shapes:
     return Shapes(text, vision, AudioShape(32, 1280, 5120, 20, 128, 200, text.hidden))
 
 
+def _paper(size: str, accuracy: str = "") -> Recommended:
+    """Return the schedule that OmniDrop's paper prints for a model at its main setting, 30 %."""
+    return Recommended(
+        method="omnidrop",
+        budget=0.3,
+        source=f"the paper's schedule (arXiv 2605.14458){accuracy}",
+        presets={0.3: f"paper-{size}-30", 0.2: f"paper-{size}-20"},
+    )
+
+
 @dataclass(frozen=True)
 class QwenOmni:
     """The family; see `omnidrop.models.family.Family`."""
@@ -45,8 +56,28 @@ class QwenOmni:
             "Qwen/Qwen2.5-Omni-7B": _published(TextShape(28, 3584, 18944, 28, 4, 128, 152_064)),
         }
     )
+    #: As the hub lists the files, the parts that speak included.
+    downloads: Mapping[str, int] = field(
+        default_factory=lambda: {
+            "Qwen/Qwen2.5-Omni-3B": 12_000_000_000,
+            "Qwen/Qwen2.5-Omni-7B": 22_400_000_000,
+        }
+    )
     #: Parts of a checkpoint that speak.
     unused_weights: tuple[str, ...] = ("talker.", "token2wav.")
+    recommended: Mapping[str, Recommended] = field(
+        default_factory=lambda: {
+            "demo": Recommended(
+                method="omnidrop-auto",
+                budget=0.3,
+                source="measured on AVSynth: 94.8 % right, 96.5 % unpruned",
+            ),
+            "Qwen/Qwen2.5-Omni-3B": _paper("3b"),
+            "Qwen/Qwen2.5-Omni-7B": _paper(
+                "7b", ": WorldSense 46.6, AVUT 64.0; 46.9 and 65.2 unpruned"
+            ),
+        }
+    )
 
     def missing_part(self, config: Mapping[str, Any]) -> str | None:
         thinker = thinker_config(config)
@@ -107,7 +138,13 @@ class QwenOmni:
         from omnidrop.models.from_transformers import load
         from omnidrop.models.qwen2_5_omni.adapter import THINKER, QwenOmniAdapter
 
-        thinker, tokenizer = load(THINKER, _parsed(request.config), request, self.unused_weights)
+        thinker, tokenizer = load(
+            THINKER,
+            _parsed(request.config),
+            request,
+            self.unused_weights,
+            quantised=self.quantised,
+        )
         return QwenOmniAdapter(
             thinker,
             tokenizer,

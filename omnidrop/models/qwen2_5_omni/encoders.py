@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from omnidrop.models import fused
 from omnidrop.models.attention import attend
+from omnidrop.models.encoding import attention_received, batch_size
 from omnidrop.models.joining import Product, join, padded, widen
-from omnidrop.models.memory import device_memory_free
 from omnidrop.models.uploading import Upload
 from omnidrop.models.windows import Windows, attend_by_length, varlen_attention, window_bounds
 from omnidrop.shapes import VISION_BATCH, VISION_BATCH_GPU
@@ -25,57 +25,8 @@ from omnidrop.shapes import VISION_BATCH, VISION_BATCH_GPU
 AUDIO_BATCH = 64
 #: The same on a GPU.
 AUDIO_BATCH_GPU = 256
-#: Share of a GPU's free memory that a batch may take.
-BATCH_SHARE = 0.25
 #: Frame sizes whose window plan is cached.
 PLANS = 4
-
-
-def attention_received(query: Tensor, key: Tensor, scaling: float) -> Tensor:
-    """Return the attention each token of a window receives: mean over heads, sum over queries.
-
-    Parameters
-    ----------
-    query, key : Tensor, (b, n, heads, head_dim)
-    scaling : float
-
-    Returns
-    -------
-    Tensor, (b, n) float32
-    """
-    heads = query.shape[2]
-    # One head at a time: attention weights of all heads would be the largest tensor here.
-    total = torch.zeros(query.shape[:2], dtype=torch.float32, device=query.device)
-    for head in range(heads):
-        scores = query[:, :, head].float() @ key[:, :, head].float().transpose(1, 2)
-        total += (scores * scaling).softmax(-1).sum(1)
-    return total / heads
-
-
-def batch_size(device: torch.device, usual: int, on_gpu: int, size: int) -> int:
-    """Return the batch size of an encoder.
-
-    Parameters
-    ----------
-    device : torch.device
-    usual : int
-        Batch size on a device without its own memory.
-    on_gpu : int
-        Largest batch size on a device with its own memory.
-    size : int
-        Bytes that an item takes there.
-
-    Returns
-    -------
-    int
-        At least 1.
-    """
-    free = device_memory_free(device)
-    if free is None:
-        return usual
-    # Memory that PyTorch has reserved but does not use is free, too.
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return max(1, min(on_gpu, int(BATCH_SHARE * free) // size))
 
 
 class Products(NamedTuple):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from omnidrop.clip.specs import AudioSpec, VideoSpec
-from omnidrop.errors import ModelError
+from omnidrop.models.preprocessors import read_specs
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 
 NAME = "Qwen2.5-Omni"
@@ -68,70 +67,16 @@ def audio_shape(config: Any) -> AudioShape:
 def media_specs(folder: Path | None, config: Any) -> tuple[VideoSpec, AudioSpec]:
     """Return the encoders' requirements on frames and audio.
 
-    Limits on pixels come from a file about *video*: `video_preprocessor_config.json`, or the
-    `video_processor` part of `processor_config.json`, or a `preprocessor_config.json` that does not
-    describe an image processor. The hub's `preprocessor_config.json` describes one, so its limits
-    are for images, and the reference replaces them by 128·28² and 768·28² for video. Limits larger
-    than these are taken as limits for images in any file.
-
     Parameters
     ----------
     folder : Path or None
+        The checkpoint's, for `omnidrop.models.preprocessors.read_specs`.
     config : Qwen2_5OmniThinkerConfig
-
-    Returns
-    -------
-    VideoSpec, AudioSpec
     """
-    vision, files = config.vision_config, _preprocessors(folder)
-    video, general = files["video"], files["general"]
-    both = {**general, **video}
-    size = video.get("size") or {}
-    defaults = VideoSpec()
-    lower = size.get("shortest_edge") or video.get("min_pixels") or defaults.min_pixels
-    upper = size.get("longest_edge") or video.get("max_pixels") or defaults.max_pixels
-    if int(upper) > defaults.max_pixels:
-        lower, upper = defaults.min_pixels, defaults.max_pixels
-    frames = VideoSpec(
+    vision = config.vision_config
+    usual = VideoSpec(
         patch_size=int(vision.patch_size),
         temporal_patch_size=int(vision.temporal_patch_size),
         merge_size=int(vision.spatial_merge_size),
-        min_pixels=int(lower),
-        max_pixels=int(upper),
-        mean=tuple(both.get("image_mean") or defaults.mean),
-        std=tuple(both.get("image_std") or defaults.std),
     )
-    usual = AudioSpec()
-    audio = AudioSpec(
-        sampling_rate=int(general.get("sampling_rate") or usual.sampling_rate),
-        n_fft=int(general.get("n_fft") or usual.n_fft),
-        hop=int(general.get("hop_length") or usual.hop),
-        n_mels=int(config.audio_config.num_mel_bins),
-        padded_seconds=int(general.get("chunk_length") or usual.padded_seconds),
-    )
-    return frames, audio
-
-
-def _preprocessors(folder: Path | None) -> dict[str, dict[str, Any]]:
-    """Return the settings for video and the general settings of a checkpoint's files."""
-    if folder is None:
-        return {"video": {}, "general": {}}
-    whole = _json(folder / "processor_config.json")
-    general = {
-        **_json(folder / "preprocessor_config.json"),
-        **(whole.get("feature_extractor") or {}),
-    }
-    video = _json(folder / "video_preprocessor_config.json") or whole.get("video_processor") or {}
-    if not video and "image_processor_type" not in general:
-        video = general
-    return {"video": video, "general": general}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ModelError(f"This file cannot be read as JSON: {error}.", path=path) from error
-    return value if isinstance(value, dict) else {}
+    return read_specs(folder, usual, AudioSpec(n_mels=int(config.audio_config.num_mel_bins)))

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from omnidrop.models.tiny_weights import TinyTokenizer, randomise, write_shards
+
 SPECIALS = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -33,72 +35,21 @@ SPECIALS = (
     "<|VIDEO|>",
 )
 
-CORPUS = (
-    "You are a helpful assistant. system user assistant",
-    "What instrument plays first? Who is on screen then? What is heard when the red square moves?",
-    "the a of and to in is you that it he was for on are as with his they I at be this have from",
-)
+
+def _tokenizer() -> TinyTokenizer:
+    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+
+    return TinyTokenizer(SPECIALS, "Qwen2Tokenizer", PRETOKENIZE_REGEX)
 
 
 def token_ids() -> dict[str, int]:
     """Ids of the special tokens: they follow the byte-level vocabulary."""
-    base = _bpe().get_vocab_size(with_added_tokens=False)
-    return {token: base + i for i, token in enumerate(SPECIALS)}
-
-
-def _bpe() -> Any:
-    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
-    from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.normalizer = normalizers.NFC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=340,
-        show_progress=False,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-    )
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    return tokenizer
+    return _tokenizer().ids()
 
 
 def write_tokenizer(folder: Path) -> None:
     """Write tokenizer.json, vocab.json, merges.txt and tokenizer_config.json."""
-    from tokenizers import AddedToken
-
-    tokenizer = _bpe()
-    tokenizer.model.save(str(folder))
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIALS])
-    tokenizer.save(str(folder / "tokenizer.json"))
-    ids = token_ids()
-    config = {
-        "tokenizer_class": "Qwen2Tokenizer",
-        "added_tokens_decoder": {
-            str(i): {
-                "content": token,
-                "lstrip": False,
-                "normalized": False,
-                "rstrip": False,
-                "single_word": False,
-                "special": True,
-            }
-            for token, i in ids.items()
-        },
-        "additional_special_tokens": list(SPECIALS[1:]),
-        "add_prefix_space": False,
-        "bos_token": None,
-        "eos_token": "<|im_end|>",
-        "pad_token": "<|endoftext|>",
-        "unk_token": None,
-        "model_max_length": 32768,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1))
+    _tokenizer().write(folder)
 
 
 def thinker_config(
@@ -188,19 +139,7 @@ def _model(config: dict[str, Any], seed: int) -> Any:
     )
 
     model = Qwen2_5OmniThinkerForConditionalGeneration(Qwen2_5OmniThinkerConfig.from_dict(config))
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            noise = torch.randn(weight.shape, generator=generator)
-            if weight.ndim > 1:
-                # Larger query and key weights make attention select tokens instead of averaging.
-                fan_in = weight[0].numel() if "embed_tokens" not in name else 1
-                gain = 2.0 if ".q" in name or ".k" in name else 1.0
-                weight.copy_(noise * gain * fan_in**-0.5)
-            elif name.endswith("bias"):
-                weight.copy_(0.1 * noise)
-            else:
-                weight.copy_(1.0 + 0.1 * noise)
+    randomise(model, seed)
     return model.eval()
 
 
@@ -226,14 +165,6 @@ def write_preprocessor(folder: Path, **changes: Any) -> None:
     }
     values.update(changes)
     (folder / "preprocessor_config.json").write_text(json.dumps(values, indent=1))
-
-
-def _write_generation_config(folder: Path) -> None:
-    ids = token_ids()
-    eos = [ids["<|im_end|>"], ids["<|endoftext|>"]]
-    (folder / "generation_config.json").write_text(
-        json.dumps({"eos_token_id": eos, "pad_token_id": ids["<|endoftext|>"]})
-    )
 
 
 def tiny_thinker(
@@ -272,7 +203,7 @@ def tiny_thinker(
     model.to(dtype).save_pretrained(folder)
     write_tokenizer(folder)
     write_preprocessor(folder)
-    _write_generation_config(folder)
+    _tokenizer().write_generation_config(folder)
     return folder
 
 
@@ -299,8 +230,6 @@ def hub_layout(
     shards: int = 3,
 ) -> Path:
     """Write a tiny checkpoint in the exact layout of the hub; parameters as `tiny_thinker`."""
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     name = str(dtype).removeprefix("torch.")
@@ -309,17 +238,7 @@ def hub_layout(
     for i in range(3):
         state[f"talker.model.layers.{i}.mlp.up_proj.weight"] = torch.ones(8, 8, dtype=dtype)
         state[f"token2wav.code2wav_dit_model.blocks.{i}.weight"] = torch.ones(8, dtype=dtype)
-    weight_map = {}
-    parts: list[dict[str, torch.Tensor]] = [{} for _ in range(shards)]
-    for i, key in enumerate(sorted(state)):
-        parts[i * shards // len(state)][key] = state[key]
-    for i, part in enumerate(parts, 1):
-        file = f"model-{i:05d}-of-{shards:05d}.safetensors"
-        save_file(part, folder / file, metadata={"format": "pt"})
-        weight_map.update(dict.fromkeys(part, file))
-    size = sum(v.numel() * v.element_size() for v in state.values())
-    index = {"metadata": {"total_size": size}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    write_shards(folder, state, shards)
     whole = {
         "model_type": "qwen2_5_omni",
         "architectures": ["Qwen2_5OmniModel"],

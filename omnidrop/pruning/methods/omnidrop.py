@@ -215,6 +215,11 @@ class OmniDrop(LayerMethod):
                 f"The paper gives no schedule for {model} at {budget}.",
                 hint=f"It has {known}; OmniDrop(budget={budget}) solves any other.",
             )
+        return cls._as_given(budget, constants)
+
+    @classmethod
+    def _as_given(cls, budget: float, constants: tuple[float, float, float, int]) -> OmniDrop:
+        """Return a schedule with given constants and nothing solved."""
         p_init, p_final, t_mid, start = constants
         return cls(
             budget=budget,
@@ -229,8 +234,18 @@ class OmniDrop(LayerMethod):
 
     @classmethod
     def presets(cls) -> dict[str, OmniDrop]:
-        """Return the paper's schedules by name: paper-7b-30, paper-7b-20, paper-3b-30, …"""
-        return {f"paper-{m.lower()}-{round(100 * b)}": cls.paper(m, b) for m, b in _PAPER}
+        """Return fixed schedules by name.
+
+        The paper's are paper-7b-30, paper-7b-20, paper-3b-30, …; scaled-30b-30 and scaled-30b-20
+        are ours, for 48 layers: those of the 7B, with the last rate lowered until as many tokens
+        remain on average.
+        """
+        paper = {f"paper-{m.lower()}-{round(100 * b)}": cls.paper(m, b) for m, b in _PAPER}
+        scaled = {
+            f"scaled-30b-{round(100 * budget)}": cls._as_given(budget, constants)
+            for budget, constants in _SCALED.items()
+        }
+        return {**paper, **scaled}
 
     def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
@@ -473,4 +488,10 @@ _PAPER: dict[tuple[str, float], tuple[float, float, float, int]] = {
     ("7B", 0.2): (0.02, 0.50, 0.5, 14),
     ("3B", 0.3): (0.0, 0.15, 0.5, 19),
     ("3B", 0.2): (0.02, 0.50, 0.55, 19),
+}
+
+#: Budget → the same for 48 layers (ours).
+_SCALED: dict[float, tuple[float, float, float, int]] = {
+    0.3: (0.0, 0.11, 0.5, 24),
+    0.2: (0.02, 0.14, 0.5, 24),
 }

@@ -38,6 +38,9 @@ PAIRS = ((0.0, 0.0), (0.06, 0.35), (0.10, 0.45), (0.20, 0.55), (0.30, 0.65), (1.
 #: Layers → after which of them tokens are dropped, and how many see any (published, 1-based).
 DEPTHS = {28: ((16, 18, 20), 23), 48: ((27, 31, 35), 39)}
 
+#: Layers → temperature over the windows (public code); that of 28 for others.
+TEMPERATURES = {28: 0.1, 48: 0.3}
+
 
 @dataclass(frozen=True)
 class Seats(LayerMethod):
@@ -75,8 +78,9 @@ class Seats(LayerMethod):
         Steps that fall on one layer are one drop.
     late : int or float, optional
         Layers that see any AV token (published: 23 of 28, 39 of 48), or their share.
-    temperature : float, default 0.1
-        Of the softmax over the windows' mean scores (published).
+    temperature : float, optional
+        Of the softmax over the windows' mean scores. Published for 28 layers (0.1) and 48 (0.3),
+        the 28's for others (ours).
     split : {"demand", "mass"}, default "demand"
         What divides a window between video and audio: each modality's weight of the window times
         its share of what is kept (public code), or the sums of the scores (ours).
@@ -102,7 +106,7 @@ class Seats(LayerMethod):
     grids: int = 2
     after: tuple[int | float, ...] | None = None
     late: int | float | None = None
-    temperature: float = 0.1
+    temperature: float | None = None
     split: Literal["demand", "mass"] = "demand"
 
     def __post_init__(self) -> None:
@@ -125,7 +129,8 @@ class Seats(LayerMethod):
                 checks.whole("after and late (layers)", place, low=1)
         checks.number("scale", self.scale, low=1)
         checks.whole("grids", self.grids, low=1)
-        checks.number("temperature", self.temperature, low=1e-4)
+        if self.temperature is not None:
+            checks.number("temperature", self.temperature, low=1e-4)
 
     @classmethod
     def presets(cls) -> dict[str, Seats]:
@@ -236,15 +241,21 @@ class Seats(LayerMethod):
         filled = int((sizes > 0).sum())
         if count < filled:  # ours: not one each; the best tokens of as many as there is room for
             return order[rank[order] == 0][:count].sort().values
-        quota = self._quota(scores.float(), cell, sizes.view(-1, 2), count).flatten()
+        heat = self.temperature or TEMPERATURES.get(view.layers, TEMPERATURES[28])
+        quota = self._quota(scores.float(), cell, sizes.view(-1, 2), count, heat).flatten()
         return (rank < quota[cell]).nonzero().flatten()
 
     def _quota(
-        self, scores: torch.Tensor, cell: torch.Tensor, sizes: torch.Tensor, count: int
+        self,
+        scores: torch.Tensor,
+        cell: torch.Tensor,
+        sizes: torch.Tensor,
+        count: int,
+        temperature: float,
     ) -> torch.Tensor:
         """Return how many each window keeps of its video and of its audio, (windows, 2)."""
         mass = torch.zeros(sizes.numel()).index_add_(0, cell, scores).view(-1, 2)
-        weights = torch.softmax(mass / sizes.clamp_min(1) / self.temperature, dim=0)
+        weights = torch.softmax(mass / sizes.clamp_min(1) / temperature, dim=0)
         alive = sizes.sum(0)
         some = (sizes > 0).long()
         budget = level(
