@@ -7,6 +7,8 @@ layouts, fused experts and shapes are judged by the code that will load them, in
 from __future__ import annotations
 
 import copy
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +20,12 @@ from omnidrop.errors import ModelError, OmniDropError
 from omnidrop.models.codec import Codec
 from omnidrop.models.folder_checks import BELONGS, refuse_missing, refuse_other_shapes
 from omnidrop.models.from_transformers import quiet
-from omnidrop.models.locations import weights
+from omnidrop.models.locations import Weight, weights
 from omnidrop.models.pinned import TYPES
+
+
+#: Names of experts' tensors: layer, number, part.
+_EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(.+)")
 
 
 @contextmanager
@@ -77,6 +83,45 @@ def check_weights(kind: Any, config: Any, folder: Path, unused: Sequence[str] = 
         )
     refuse_other_shapes(report["mismatched_keys"], folder)
     refuse_missing(report["missing_keys"], folder)
+
+
+def check_experts(folder: Path, count: int, unused: Sequence[str] = ()) -> None:
+    """Check experts that are one tensor each in the files; nothing else is checked.
+
+    Joined by transformers, a bad one would not be named.
+
+    Parameters
+    ----------
+    folder : Path
+    count : int
+        Experts per layer.
+    unused : sequence of str
+        Prefixes of tensors that are not loaded.
+
+    Raises
+    ------
+    ModelError
+        If one is missing or has another shape than most; names it.
+    """
+    found: dict[tuple[str, int, str], Weight] = {}
+    for weight in weights(folder, unused):
+        if named := _EXPERT.fullmatch(weight.name):
+            found[named[1], int(named[2]), named[3]] = weight
+    layers, parts = {layer for layer, _, _ in found}, {part for _, _, part in found}
+    usual = {
+        part: Counter(w.shape for (_, _, p), w in found.items() if p == part).most_common(1)[0][0]
+        for part in parts
+    }
+    wanted = {(layer, i, part) for layer in layers for i in range(count) for part in parts}
+    refuse_missing([f"{layer}.{i}.{part}" for layer, i, part in wanted - found.keys()], folder)
+    refuse_other_shapes(
+        [
+            (weight.name, weight.shape, usual[part])
+            for (_, _, part), weight in found.items()
+            if weight.shape != usual[part]
+        ],
+        folder,
+    )
 
 
 def check_vocabulary(codec: Codec | None, rows: int, folder: Path) -> None:

@@ -274,3 +274,38 @@ def test_a_good_checkpoint_passes(folder, monkeypatch):
     location = resolve(options(folder))
     location.family.check(location.folder, location.config)
     assert describe(options(folder)).here
+
+
+class TestExperts:
+    """A family whose experts are one tensor each in the files, and joined in the model."""
+
+    EXPERT = "thinker.model.layers.1.mlp.experts.2.up_proj.weight"
+
+    @pytest.fixture
+    def experts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        from omnidrop.models.qwen3_omni.tiny import hub_layout
+
+        def refuse(*_: object) -> None:
+            raise AssertionError("weights were read")
+
+        monkeypatch.setattr(from_transformers, "_from_disk", refuse)
+        return hub_layout(tmp_path / "experts")
+
+    def test_a_good_one_passes(self, experts):
+        assert self.EXPERT in {weight.name for weight in weights(experts)}
+        assert describe(options(experts)).here
+
+    @pytest.mark.parametrize("quantize", [None, "4bit"])
+    def test_a_missing_expert_is_named(self, experts, quantize):
+        change_weight(experts, self.EXPERT, lambda _: None)
+        settings = {"quantize": quantize} if quantize else {}
+        refused(experts, r"layers\.1\.mlp\.experts", **settings)
+
+    def test_an_expert_of_another_shape_is_named(self, experts):
+        change_weight(experts, self.EXPERT, lambda weight: weight[:-1].contiguous())
+        refused(experts, r"layers\.1\.mlp\.experts")
+
+    def test_mrope_sections(self, experts):
+        scaling = {"mrope_section": [1, 1, 1], "type": "default"}
+        change(experts, "text_config", rope_scaling=scaling)
+        refused(experts, "mrope_section")

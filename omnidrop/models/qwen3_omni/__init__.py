@@ -131,12 +131,19 @@ class Qwen3Omni:
         return tiny_thinker(folder)
 
     def check(self, folder: Path, config: Mapping[str, Any]) -> None:
-        from omnidrop.models.checking import check_sections, check_vocabulary, check_weights
+        from omnidrop.models.checking import (
+            check_experts,
+            check_sections,
+            check_vocabulary,
+            check_weights,
+        )
         from omnidrop.models.qwen3_omni.adapter import THINKER
 
         parsed, text = _parsed(config), self.shapes(config).text
         rope = parsed.text_config.rope_parameters or {}
         check_sections(rope.get("mrope_section"), text.head_dim, folder)
+        if text.experts is not None:
+            check_experts(folder, text.experts.count, self.unused_weights)
         check_weights(THINKER, parsed, folder, self.unused_weights)
         check_vocabulary(self.codec(folder), text.vocab, folder)
 
