@@ -23,7 +23,6 @@ from omnidrop.models.from_transformers import quiet
 from omnidrop.models.locations import Weight, weights
 from omnidrop.models.pinned import TYPES
 
-
 #: Names of experts' tensors: layer, number, part.
 _EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(.+)")
 

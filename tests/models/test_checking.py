@@ -240,7 +240,7 @@ def speaking_apart(folder: Path) -> Path:
     speaking, last = {}, folder / "model-00004-of-00004.safetensors"
     for file in folder.glob("*.safetensors"):
         state = load_file(file)
-        apart = [name for name in state if name.startswith(("talker.", "token2wav."))]
+        apart = [name for name in state if name.startswith(("talker.", "token2wav.", "code2wav."))]
         speaking |= {name: state.pop(name) for name in apart}
         save_file(state, file)
     save_file(speaking, last)
@@ -304,6 +304,21 @@ class TestExperts:
     def test_an_expert_of_another_shape_is_named(self, experts):
         change_weight(experts, self.EXPERT, lambda weight: weight[:-1].contiguous())
         refused(experts, r"layers\.1\.mlp\.experts")
+
+    @pytest.mark.parametrize("quantize", [None, "4bit"])
+    def test_files_of_the_unused_parts_need_not_be_here(self, experts, monkeypatch, quantize):
+        monkeypatch.undo()
+        settings = {"quantize": quantize} if quantize else {}
+        whole = load_adapter(options(experts, dtype="float32", **settings))
+        speaking_apart(experts).unlink()
+        without = load_adapter(options(experts, dtype="float32", **settings))
+        hidden = torch.randn(1, 3, 64, generator=torch.Generator().manual_seed(0))
+        for adapter in (whole, without):
+            assert adapter.info.quantization == quantize
+        assert torch.equal(whole.logits(hidden[:, :1]), without.logits(hidden[:, :1]))
+        states = [dict(a._thinker.state_dict()) for a in (whole, without)]
+        assert states[0].keys() == states[1].keys()
+        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
     def test_mrope_sections(self, experts):
         scaling = {"mrope_section": [1, 1, 1], "type": "default"}
