@@ -534,11 +534,12 @@ def _known_model(
     alias: str, name: str, folder: Path | None, recommended: Recommended
 ) -> KnownModel:
     if folder is not None:
-        size, place = _size(folder), printable(folder)
-        return KnownModel(alias, name, "on this machine", size, place, recommended)
-    held = hub.held(name)
-    state, size = (PARTLY, _bytes(held)) if held else ("not on this machine", None)
-    return KnownModel(alias, name, state, size, recommended=recommended)
+        held, state, place = _size(folder), "on this machine", printable(folder)
+        return KnownModel(alias, name, state, held, place, recommended)
+    part = hub.held(name)
+    if part:
+        return KnownModel(alias, name, PARTLY, _bytes(part), recommended=recommended)
+    return KnownModel(alias, name, "not on this machine", recommended=recommended)
 
 
 def _size(folder: Path) -> str:
