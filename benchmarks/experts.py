@@ -29,7 +29,7 @@ from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import (
 
 import omnidrop
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.models.experts import SmallExperts, with_small_experts
 from omnidrop.models.qwen3_omni import tiny
 from omnidrop.models.qwen3_omni.adapter import BLOCK, THINKER, Qwen3OmniAdapter

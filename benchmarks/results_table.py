@@ -1,14 +1,17 @@
-"""Write the tables of methods in `docs/results.md` and `README.md` from the measured comparison.
+"""Write the tables of `docs/results.md` and `README.md` from what was measured.
 
     python benchmarks/results_table.py
 
-The text between the comments `<!-- methods -->` and `<!-- /methods -->` is replaced. Numbers come
-from `comparison/methods/summary.csv`. The README gets five of the rows.
+The text between comments like `<!-- methods -->` and `<!-- /methods -->` is replaced, and so are
+those called reliability, choices and evidence. Numbers come from
+`comparison/methods/summary.csv`, `results/reliability.json` and
+`results/avx512-bf16/evidence.json`. The README gets five of the rows of methods.
 """
 
 from __future__ import annotations
 
 import csv
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -16,7 +19,8 @@ HERE = Path(__file__).resolve().parent
 SUMMARY = HERE / "comparison" / "methods" / "summary.csv"
 RESULTS = HERE.parent / "docs" / "results.md"
 README = HERE.parent / "README.md"
-BEGIN, END = "<!-- methods -->\n", "<!-- /methods -->\n"
+RELIABILITY = HERE / "results" / "reliability.json"
+EVIDENCE = HERE / "results" / "avx512-bf16" / "evidence.json"
 BUDGETS = ("0.5", "0.3", "0.2", "0.1", "0.05")
 CONTROL = "unpruned"
 SHORT = ("omnidrop-auto", "seats", "omnidrop-even", "omnidrop", "random")
@@ -90,17 +94,76 @@ def short_table(cells: Cells) -> str:
     return "\n".join(rows) + "\n"
 
 
-def written(text: str, rows: str) -> str:
-    """Return a document with its table replaced by `rows`."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{rows}\n{END}{rest.split(END)[1]}"
+def reliability_tables(path: Path = RELIABILITY) -> str:
+    """Return the tables of probabilities: bins, and scores of the curves."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    head = ("", "probability shown", "answers", "mean probability, %", "right, %")
+    rows = [f"| {' | '.join(head)} |", "|---|---|---|---|---|"]
+    for kind, said in (("answers", "generated"), ("choices", "choices")):
+        for name in ("the model's own", "Platt"):
+            shown = "calibrated" if name == "Platt" else name
+            for one in found[kind]["bins"][name]:
+                span = f"{100 * one['low']:g} to {100 * one['high']:g} %"
+                rows.append(
+                    f"| {said}, {shown} | {span} | {one['count']} | "
+                    f"{100 * one['probability']:.1f} | {100 * one['right']:.1f} |"
+                )
+    rows += ["", "| | calibration error, % | Brier score | log loss |", "|---|---|---|---|"]
+    for kind, said in (("answers", "generated"), ("choices", "choices")):
+        for name, one in found[kind]["scores"].items():
+            rows.append(
+                f"| {said}, {name} | {100 * one['error']:.1f} | {one['brier']:.4f} | "
+                f"{one['log_loss']:.3f} |"
+            )
+    return "\n".join(rows) + "\n"
+
+
+def choices_table(path: Path = RELIABILITY) -> str:
+    """Return how often it is said that no choice fits, of choices that do and that do not."""
+    below = json.loads(path.read_text(encoding="utf-8"))["choice_mass"]["below"]["held out"]
+    rows = ["| choices, clips of odd number | said that none fits |", "|---|---|"]
+    for name, said in (
+        ("fitting", "the question's own"),
+        ("other kind", "of another kind (colours where an instrument is asked for)"),
+        ("outside", "outside the model's world (Obama, Merkel, Macron)"),
+    ):
+        rows.append(f"| {said} | {below[name]['count']} of {below[name]['of']} |")
+    return "\n".join(rows) + "\n"
+
+
+def evidence_table(path: Path = EVIDENCE) -> str:
+    """Return how often the strongest moment met the evidence, by method and budget."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    head = ("method", "budget", "evidence met, %", "95 % interval", "chance, %", "half met, %")
+    rows = [f"| {' | '.join(head)} |", "|---|---|---|---|---|---|"]
+    for rate, half in zip(found["rates"], found["half_met"], strict=True):
+        name = "unpruned" if rate["method"] == "none" else rate["method"]
+        met = 100 * rate["hits"] / rate["questions"]
+        rows.append(
+            f"| {name} | {100 * rate['budget']:g} % | {met:.1f} | "
+            f"{100 * rate['low']:.1f} to {100 * rate['high']:.1f} | {100 * rate['chance']:.1f} | "
+            f"{100 * half:.1f} |"
+        )
+    return "\n".join(rows) + "\n"
+
+
+def written(text: str, rows: str, name: str = "methods") -> str:
+    """Return a document with its table of a name replaced by `rows`."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    before, rest = text.split(begin)
+    return f"{before}{begin}\n{rows}\n{end}{rest.split(end)[1]}"
 
 
 def documents() -> dict[Path, str]:
     """Return the wanted text of each document that holds a table."""
     cells, methods = read()
-    tables = {RESULTS: table(cells, methods), README: short_table(cells)}
-    return {path: written(path.read_text(encoding="utf-8"), rows) for path, rows in tables.items()}
+    results = written(RESULTS.read_text(encoding="utf-8"), table(cells, methods))
+    results = written(results, reliability_tables(), "reliability")
+    results = written(results, evidence_table(), "evidence")
+    return {
+        RESULTS: written(results, choices_table(), "choices"),
+        README: written(README.read_text(encoding="utf-8"), short_table(cells)),
+    }
 
 
 if __name__ == "__main__":

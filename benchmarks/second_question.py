@@ -30,7 +30,8 @@ from common import adapter_of, finish, in_turns, made_features, median, random_t
 import omnidrop
 from omnidrop.engine import prefill
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.engine.session import Model, Session
+from omnidrop.engine.model import Model
+from omnidrop.engine.session import Session
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import Answer
 
@@ -65,7 +66,7 @@ class Subject:
     def ask(self, method: Method, *questions: str) -> list[Answer]:
         """Ask one question in a session."""
         with self.open() as session:
-            return [session.ask(q, method=method, options=OPTIONS) for q in questions]
+            return [session.ask(q, method=method, options=OPTIONS, anyway=True) for q in questions]
 
 
 def subject(options: argparse.Namespace) -> Subject:

@@ -78,7 +78,7 @@ def own(model: omnidrop.Model, clip: Path, length: int = 1) -> list[int]:
     """Return the first tokens of OmniDrop's unpruned answer."""
     greedy = GenerateOptions(max_new_tokens=length)
     with model.open(clip) as session:
-        answer = session.ask(QUESTION, method=omnidrop.Method(), options=greedy)
+        answer = session.ask(QUESTION, method=omnidrop.Method(), options=greedy, anyway=True)
     return list(answer.token_ids)
 
 

@@ -21,13 +21,20 @@ from omnidrop_cli.options.groups import variable
 PAGE = Path(__file__).with_name("cli.md")
 
 INTRODUCTION = """
-This page is made from the commands' own help (`omnidrop COMMAND --help`) by `docs/make_cli.py`.
+This page is made from the commands' own help (`omnidrop COMMAND --help-all`) by `docs/make_cli.py`.
+`--help` shows the ten options or so that people need.
 
 Every option can be set by an environment variable: the value of `--max-pixels` by
-`OMNIDROP_MAX_PIXELS`. What is typed goes before the environment. The variable of an option that can
-be repeated, marked with *, holds one value per line. `1` sets an option without a value.
+`OMNIDROP_MAX_PIXELS`. The variable of an option that can be repeated, marked with *, holds one
+value per line. `1` sets an option without a value. Values that are to hold for every call stand in
+a config file: [omnidrop config](#omnidrop-config). What is typed goes before the environment, the
+environment before the file, the file before the defaults. An error says where a value came from
+that was not typed.
 
-`omnidrop --install-completion` makes the shell complete commands and options.
+A share, as of `--budget`, can be written in percent: `0.3` or `30%`.
+
+`omnidrop --install-completion` makes bash, zsh or fish complete commands, options, clips, and the
+names of models, methods, presets and devices.
 """
 
 

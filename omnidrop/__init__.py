@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "load": "omnidrop.engine.session",
-    "Model": "omnidrop.engine.session",
+    "load": "omnidrop.engine.model",
+    "Model": "omnidrop.engine.model",
     "Session": "omnidrop.engine.session",
+    "Conversation": "omnidrop.engine.conversation",
     "LoadOptions": "omnidrop.options",
     "GenerateOptions": "omnidrop.options",
     "ClipOptions": "omnidrop.clip.options",
@@ -29,6 +30,7 @@ _HOME = {
     "Limits": "omnidrop.profiling.limits",
     "Trace": "omnidrop.report.trace",
     "Method": "omnidrop.pruning.method",
+    "Recommended": "omnidrop.recommended",
     "get_method": "omnidrop.pruning.registry",
     "methods": "omnidrop.pruning.registry",
     "OmniDrop": "omnidrop.pruning.methods.omnidrop",
@@ -37,6 +39,7 @@ _HOME = {
     "Random": "omnidrop.pruning.methods.random",
     "Uniform": "omnidrop.pruning.methods.uniform",
     "OmniDropError": "omnidrop.errors",
+    "OutsideError": "omnidrop.errors",
     "BudgetError": "omnidrop.errors",
     "MediaError": "omnidrop.errors",
     "MemoryShortError": "omnidrop.errors",
@@ -48,6 +51,7 @@ __all__ = [
     "Answer",
     "BudgetError",
     "ClipOptions",
+    "Conversation",
     "FastV",
     "GenerateOptions",
     "Limits",
@@ -60,7 +64,9 @@ __all__ = [
     "OmniDrop",
     "OmniDropAuto",
     "OmniDropError",
+    "OutsideError",
     "Random",
+    "Recommended",
     "Session",
     "Trace",
     "Uniform",
@@ -88,13 +94,16 @@ if TYPE_CHECKING:
     from omnidrop.clip.clip import open_clip
     from omnidrop.clip.options import ClipOptions
     from omnidrop.clip.probe import probe
-    from omnidrop.engine.session import Model, Session, load
+    from omnidrop.engine.conversation import Conversation
+    from omnidrop.engine.model import Model, load
+    from omnidrop.engine.session import Session
     from omnidrop.errors import (
         BudgetError,
         MediaError,
         MemoryShortError,
         ModelError,
         OmniDropError,
+        OutsideError,
         UsageError,
     )
     from omnidrop.options import GenerateOptions, LoadOptions
@@ -106,4 +115,5 @@ if TYPE_CHECKING:
     from omnidrop.pruning.methods.random import Random
     from omnidrop.pruning.methods.uniform import Uniform
     from omnidrop.pruning.registry import get_method, methods
+    from omnidrop.recommended import Recommended
     from omnidrop.report.trace import Answer, Trace

@@ -23,7 +23,6 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any
 
@@ -170,6 +169,8 @@ def _lost(path: Path, note: _Note) -> MediaError:
 
 def _key(path: Path, span: tuple[float | None, ...]) -> str:
     """Return a name for a clip's contents as they are read by these versions."""
+    from importlib.metadata import version  # imports email and more
+
     with suppress(OSError, ValueError):
         status = path.stat()
         return json.dumps(

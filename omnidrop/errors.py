@@ -7,6 +7,7 @@ Each error has the cause, the file or option, the remedy, and the exit code of t
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 
 def printable(path: object) -> str:
@@ -25,6 +26,29 @@ def printable(path: object) -> str:
     text = os.fsdecode(path) if isinstance(path, (bytes, os.PathLike)) else str(path)
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def did_you_mean(word: str, known: Iterable[str], *, cutoff: float = 0.5) -> str:
+    """Return "Did you mean …? " with the one or two known words nearest to a wrong one.
+
+    Parameters
+    ----------
+    word : str
+        What was given; case does not matter.
+    known : iterable of str
+    cutoff : float
+        Least likeness, from 0 to 1 (difflib's ratio).
+
+    Returns
+    -------
+    str
+        Ends in a space, so that a sentence can follow; empty if no known word is near.
+    """
+    from difflib import get_close_matches
+
+    by_lower = {name.lower(): name for name in known}
+    near = get_close_matches(word.lower(), list(by_lower), n=2, cutoff=cutoff)
+    return f"Did you mean {' or '.join(by_lower[name] for name in near)}? " if near else ""
 
 
 class OmniDropError(Exception):
@@ -91,6 +115,40 @@ class ModelError(OmniDropError):
     """A model that cannot be used, or an environment that cannot run it (exit code 4)."""
 
     exit_code = 4
+
+
+class OutsideError(ModelError):
+    """A question or clip outside of what the model knows (exit code 4).
+
+    Parameters
+    ----------
+    what : str
+        One sentence: what is outside, and what the model knows.
+    hint : str, optional
+        One sentence: what to do.
+    words : tuple of str
+        Words of the question and its choices that the model does not know.
+    seconds : float, optional
+        Length of what was asked about, if that is too long.
+
+    Attributes
+    ----------
+    command : str or None
+        What to type instead, as one line for a shell; set by the command line.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        hint: str | None = None,
+        words: tuple[str, ...] = (),
+        seconds: float | None = None,
+    ) -> None:
+        self.words = words
+        self.seconds = seconds
+        self.command: str | None = None
+        super().__init__(what, hint=hint)
 
 
 class MemoryShortError(OmniDropError):

@@ -30,8 +30,23 @@ def share(value: float | None, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f} %"
 
 
+def percent(value: float) -> str:
+    """Return a probability in whole percent, `92 %`; `over 99 %` and `under 1 %` at the ends."""
+    if value >= 0.995:
+        return "over 99 %"
+    return "under 1 %" if value < 0.005 else share(value, 0)
+
+
+def certainty(probability: float) -> str:
+    """Return how sure an answer of this probability is, in a word and in percent."""
+    bounds = ((0.9, "very"), (0.7, "fairly"), (0.5, "not very"))
+    word = next((word for least, word in bounds if probability >= least), "hardly")
+    text = percent(probability)
+    return f"{word}, {text}" if text[0] in "ou" else f"{word}, about {text}"
+
+
 def duration(seconds: float) -> str:
-    """Return `12 ms`, `1.24 s` or `2 min 03 s`."""
+    """Return `12 ms`, `1.24 s`, `2 min 03 s`, `1 h 02 min` or `3 days 4 h`."""
     if not math.isfinite(seconds):
         return "–"
     if seconds < 0.0995:
@@ -39,7 +54,13 @@ def duration(seconds: float) -> str:
     if seconds < 119.5:
         return f"{seconds:.2f} s" if seconds < 9.995 else f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minute = divmod(round(seconds / 60), 60)
+    if hours < 48:
+        return f"{hours} h {minute:02d} min"
+    days, hour = divmod(round(seconds / 3600), 24)
+    return f"{days:,} days {hour} h"
 
 
 def rounded_duration(seconds: float) -> str:

@@ -6,7 +6,6 @@ torch is imported. Options of sampling a clip are in `omnidrop.clip.options`.
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 
@@ -22,7 +21,25 @@ QUANTIZE = ("4bit", "8bit")
 #: Implementations of attention.
 ATTENTION = ("sdpa", "eager", "flash", "flash_attention_2")
 
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+#: Largest whole number that an option takes, a seed excepted: more overflows somewhere.
+LARGEST = 2**31 - 1
+
+#: Lowest temperature above 0: logits divided by less overflow in float32. And the highest.
+TEMPERATURES = (1e-6, 1e6)
+
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,2})?", re.ASCII)
+
+
+def check_size(name: str, value: float, largest: float = LARGEST) -> None:
+    """Refuse a value that is larger than anything could use, and would overflow.
+
+    Raises
+    ------
+    UsageError
+        Names the option and the largest value.
+    """
+    if value > largest:
+        raise UsageError(f"{name} is too large.", hint=f"Give at most {largest:,}.")
 
 
 @dataclass(frozen=True)
@@ -32,8 +49,9 @@ class LoadOptions:
     Parameters
     ----------
     model : str or None
-        A folder, a hub name or an alias ("3b", "7b", "demo"); None takes a model of a known family
-        from the hub's cache, or else the demo model.
+        A folder, a hub name or an alias ("3b", "7b", "demo"), the latter two also with @REVISION: a
+        branch, a tag or a commit. None takes a model of a known family from the hub's cache, or
+        else the demo model.
     device : str
         "auto" (a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
     dtype : str
@@ -121,11 +139,15 @@ class GenerateOptions:
                 f"max_new_tokens must be 1 or more, not {self.max_new_tokens}.",
                 hint=f"The default is {GenerateOptions.max_new_tokens}.",
             )
-        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+        check_size("max_new_tokens", self.max_new_tokens)
+        if not self.temperature >= 0:
             raise UsageError(
-                f"temperature must be 0 or more, not {self.temperature:g}.",
+                "temperature must be 0 or more.",
                 hint="Use 0 for greedy decoding or a positive number such as 0.7.",
             )
+        lowest, highest = TEMPERATURES
+        if self.temperature and not lowest <= self.temperature <= highest:
+            raise UsageError(f"temperature must be 0, or between {lowest:f} and {highest:.0f}.")
         if not 0 < self.top_p <= 1:
             raise UsageError(
                 f"top_p must be above 0 and up to 1, not {self.top_p:g}.", hint="Try 0.9."

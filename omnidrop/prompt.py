@@ -6,11 +6,29 @@ encodes the text and joins the parts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 
 from omnidrop.errors import UsageError
 from omnidrop.models.family import Template
 from omnidrop.tokens import Asked, ClipTokens, Kind, Media, Piece, Prompt, TextEncoder, TokenMap
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An earlier question of a conversation and its answer.
+
+    Attributes
+    ----------
+    question : str
+    answer : tuple of int
+        Ids of the answer as they were generated, the stop token excluded.
+    """
+
+    question: str
+    answer: tuple[int, ...]
 
 
 def build_prompt(
@@ -20,8 +38,12 @@ def build_prompt(
     media: Media,
     *,
     system: str | None = None,
+    earlier: Sequence[Turn] = (),
 ) -> Prompt:
     """Build the prompt of one question about one clip.
+
+    The clip stands in the first turn of a conversation. Only the words of the last question count
+    as the question (`Kind.QUESTION`), so that the selection of tokens follows the last question.
 
     Parameters
     ----------
@@ -35,6 +57,8 @@ def build_prompt(
         Sizes of the clip's video and audio; `Media()` for no clip.
     system : str, optional
         System prompt; the family's own if None.
+    earlier : sequence of Turn
+        Earlier turns of the conversation, the oldest first.
 
     Returns
     -------
@@ -49,7 +73,7 @@ def build_prompt(
         raise UsageError("The question is empty.", hint="Ask something about the clip.")
     _check_text(question, "question")
     _check_text(system or "", "system prompt")
-    before, after = template.chat(question, system, media=bool(media))
+    before, after = _conversation(template, question, system, earlier, bool(media))
     head, head_kinds = encode_pieces(encoder, before)
     tail, tail_kinds = encode_pieces(encoder, after)
     clip = template.clip(media, len(head)) if media else _nothing(len(head), template)
@@ -67,6 +91,28 @@ def build_prompt(
         tokens=_joined(_text_map(head_kinds), clip.tokens, _text_map(tail_kinds)),
         next_position=template.next_position(positions),
     )
+
+
+def _conversation(
+    template: Template,
+    question: str,
+    system: str | None,
+    earlier: Sequence[Turn],
+    media: bool,
+) -> tuple[list[Piece], list[Piece]]:
+    """Return the pieces before and after the clip."""
+    if not earlier:
+        return template.chat(question, system, media=media)
+    first, *later = [turn.question for turn in earlier]
+    before, after = map(_as_text, template.chat(first, system, media=media))
+    for turn, following in zip(earlier, later, strict=False):
+        after += [*turn.answer, *_as_text(template.follow_up(following))]
+    return before, [*after, *earlier[-1].answer, *template.follow_up(question)]
+
+
+def _as_text(pieces: list[Piece]) -> list[Piece]:
+    """Return pieces in which no words are the question."""
+    return [piece.text if isinstance(piece, Asked) else piece for piece in pieces]
 
 
 def encode_pieces(encoder: TextEncoder, pieces: list[Piece]) -> tuple[list[int], list[int]]:

@@ -481,6 +481,40 @@ class Shapes:
         text = self.text.linear_weights * width + self.text.table_weights * bytes_per_weight
         return round(text + encoders * bytes_per_weight)
 
+    def peak_bytes(
+        self,
+        lengths: Sequence[int],
+        bytes_per_value: float,
+        *,
+        rows: int,
+        video: int,
+        grid: tuple[int, int, int] | None,
+        gpu: bool = False,
+    ) -> int:
+        """Return the most bytes held at once beside the weights: embeddings, encoder or prefill.
+
+        Kernel buffers and allocator waste come on top: up to a tenth, by
+        `benchmarks/prefill_memory.py`.
+
+        Parameters
+        ----------
+        lengths : sequence of int, length L
+            Tokens entering each layer, text included; empty for the encoders alone.
+        bytes_per_value : float
+            For hidden states, keys and values.
+        rows, video : int
+            Tokens of the whole prompt, and those of video among them.
+        grid : tuple of int or None
+            (t, h, w) in patches; None without video, or if it is encoded already.
+        gpu : bool
+            Batches are larger on a GPU.
+        """
+        # Every plane of the video embeddings is held until it has been added.
+        held = (rows + (self.vision.planes - 1) * video) * self.text.hidden * bytes_per_value
+        encoder = self.vision.peak_bytes(grid, bytes_per_value, gpu=gpu)
+        prefill = self.text.peak_bytes(lengths, bytes_per_value, gpu=gpu) if lengths else 0.0
+        return round(held + max(encoder, prefill))
+
 
 def described(value: Any) -> dict[str, Any]:
     """Return a dataclass as plain values for a report.

@@ -12,6 +12,7 @@ from enum import StrEnum
 class StageName(StrEnum):
     """One stage of answering a question, in the order of work."""
 
+    LOAD = "load"  #: loading the model, once before all questions: not part of a TTFT
     OPEN = "open"
     SOUND = "sound"  #: decoding the audio stream
     LOG_MEL = "log-mel"  #: part of `SOUND`

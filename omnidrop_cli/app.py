@@ -10,7 +10,9 @@ from omnidrop_cli.commands import (
     ask,
     batch,
     calibrate,
+    chat,
     chunks,
+    config,
     doctor,
     estimate,
     eval,
@@ -19,17 +21,23 @@ from omnidrop_cli.commands import (
     train_a2v,
 )
 from omnidrop_cli.errors import EXIT_CODES
-from omnidrop_cli.options.help import PlainCommand, PlainGroup
+from omnidrop_cli.options.help import HELP_ALL, PlainCommand, PlainGroup
 
 HELP = """Ask questions about local video, audio included. Audio and video tokens are pruned layer
 by layer, guided by the question, which saves memory and time.
 
 \b
 Examples:
-  omnidrop ask clip.mp4 "What instrument plays first?"
-  omnidrop ask clip.mp4 -q "Who speaks?" -q "Where are they?" --json
-  omnidrop ask *.mp4 "Is there music?" --choices yes,no --jsonl > a.jsonl
+  omnidrop ask samples/duet.mp4 "What instrument plays first?"
+  omnidrop ask samples/p*.mp4 "Is there a piano?" --choices yes,no --jsonl
+  omnidrop ask talk.mp4 "Who speaks, and about what?" --model 3b
   omnidrop doctor
+
+Words that name no command are for ask: omnidrop samples/duet.mp4 "What plays first?" A command's
+name goes before a file of that name.
+
+The demo model, which comes with the package, knows instruments, shapes and colours. For clips of
+your own, --model 3b downloads a real one (12 GB).
 
 Nothing is uploaded. The answer goes to stdout; report, progress and notices go to stderr.
 """
@@ -44,7 +52,7 @@ app = typer.Typer(
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help", HELP_ALL], "max_content_width": 100},
 )
 
 
@@ -60,12 +68,16 @@ def _version(asked: bool) -> None:
 def start(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", "-V", callback=_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 
 
-for module in (ask, profile, estimate, eval, calibrate, batch, chunks, models, doctor, train_a2v):
+COMMANDS = (
+    ask, chat, profile, estimate, eval, calibrate, batch, chunks, models, doctor, config, train_a2v,
+)  # fmt: skip
+for module in COMMANDS:
     app.command(name=module.NAME, cls=PlainCommand, help=module.HELP)(module.command)

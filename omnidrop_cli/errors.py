@@ -6,12 +6,12 @@ The codes are those of the library's errors (`omnidrop.errors`); `EXIT_CODES` li
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
 import traceback
 from contextlib import suppress
-from importlib.metadata import entry_points
 
 from omnidrop.errors import (
     BatchError,
@@ -19,10 +19,12 @@ from omnidrop.errors import (
     MemoryShortError,
     ModelError,
     OmniDropError,
+    OutsideError,
     UsageError,
     printable,
 )
 from omnidrop_cli.interrupts import INTERRUPTED
+from omnidrop_cli.terminal import spinner
 from omnidrop_cli.terminal.console import is_terminal, plain_terminal
 
 OK, BUG_CODE = 0, 1
@@ -47,6 +49,9 @@ BUG = (
 #: Entry points by which other packages add methods and model families.
 ADDED = ("omnidrop.methods", "omnidrop.families")
 
+#: A command that ends a paragraph.
+_COMMAND = re.compile(r"(?<=: )(omnidrop|curl|yt-dlp|hf|pip) .+$")
+
 _show_traceback = False
 
 
@@ -56,12 +61,26 @@ def complain(paragraph: str, label: str = "error") -> None:
     line = f"omnidrop: {label}: {text}"
     if is_terminal(sys.stderr):
         width = max(shutil.get_terminal_size().columns, 20)
-        line = textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+        line = _wrapped(line, width)
+        if label == "interrupted":
+            line = f"\n{line}"  # the terminal has written ^C
     if not plain_terminal():
         colour = "31" if label == "error" else "33"
         line = line.replace(f"{label}:", f"\x1b[1;{colour}m{label}:\x1b[0m", 1)
     with suppress(OSError, ValueError):
-        print(line, file=sys.stderr, flush=True)
+        if label == "notice":
+            spinner.print_above(line)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+
+def _wrapped(line: str, width: int) -> str:
+    """Wrap a line; a command at its end stays whole, on a line of its own, to be copied."""
+    found = _COMMAND.search(line)
+    command = ""
+    if found is not None and len(line) > width:
+        line, command = line[: found.start()].rstrip(), f"\n  {found[0]}"
+    return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False) + command
 
 
 def describe(problem: BaseException) -> tuple[str, int]:
@@ -85,6 +104,8 @@ def describe(problem: BaseException) -> tuple[str, int]:
 
 def _added_package(problem: BaseException) -> str | None:
     """Return the package of a method or a model family that an exception passed through."""
+    from importlib.metadata import entry_points  # not needed unless something fails
+
     points = [point for group in ADDED for point in entry_points(group=group)]
     added = {point.module.partition(".")[0] for point in points} - {"omnidrop"}
     frames = [frame for frame, _ in traceback.walk_tb(problem.__traceback__)]
@@ -98,6 +119,10 @@ def report(problem: BaseException) -> int:
         traceback.print_exception(problem, file=sys.stderr)
     text, code = describe(problem)
     complain(text)
+    if isinstance(problem, OutsideError) and problem.command is not None:
+        # On a line of its own and not wrapped, so that it can be copied.
+        with suppress(OSError, ValueError):
+            print(f"  {problem.command}", file=sys.stderr, flush=True)
     return code
 
 

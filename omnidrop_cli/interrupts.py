@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 INTERRUPTED = 130
 
 _received: list[int] = []
+_second: list[Callable[[], None]] = []
 
 
 def watch_interrupts() -> None:
@@ -19,20 +21,48 @@ def watch_interrupts() -> None:
 
 
 def _interrupt(number: int, frame: object) -> None:
-    """Raise KeyboardInterrupt at the first Ctrl-C, end the process at the second.
+    """Raise KeyboardInterrupt at the first Ctrl-C, end the process at the second (or third).
 
     Libraries swallow a KeyboardInterrupt here and there, above all while they are imported. So it
     is also written down: whatever they raise in its place counts as an interrupt.
     """
-    if _received:
+    if len(_received) > len(_second):
         os._exit(INTERRUPTED)
     _received.append(number)
-    raise KeyboardInterrupt
+    if len(_received) == 1:
+        raise KeyboardInterrupt
+    _second[-1]()
+
+
+@contextmanager
+def keep_session(second: Callable[[], None]) -> Iterator[None]:
+    """Call `second` at the second Ctrl-C, and end the process at the third: for a session that a
+    hasty second Ctrl-C must not end.
+    """
+    _second.append(second)
+    try:
+        yield
+    finally:
+        _second.pop()
 
 
 def interrupted() -> bool:
     """Return whether Ctrl-C was pressed since `forget_interrupts`."""
     return bool(_received)
+
+
+@contextmanager
+def telling(what_was_kept: Callable[[], None]) -> Iterator[None]:
+    """Call `what_was_kept` if Ctrl-C ends the block, whatever a library has made of it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        what_was_kept()
+        raise
+    except Exception:
+        if interrupted():
+            what_was_kept()
+        raise
 
 
 def forget_interrupts() -> None:

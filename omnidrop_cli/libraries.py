@@ -1,10 +1,15 @@
-"""Other libraries' warnings and download bars, kept off stderr."""
+"""What other libraries would write, kept off stderr; and downloads, as they are shown."""
 
 from __future__ import annotations
 
 import logging
 import os
 import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omnidrop_cli.terminal.progress import Progress
 
 
 def silence_warnings(debug: bool) -> None:
@@ -17,6 +22,28 @@ def silence_warnings(debug: bool) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def hide_download_bars() -> None:
-    """Show no download bars: stderr is not a terminal, or --quiet was given."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+def downloads(bar: Progress, *, quiet: bool) -> Callable[[str, float, float | None], None]:
+    """Return how the library tells of a download: in a bar, or in one line where none is shown.
+
+    Parameters
+    ----------
+    bar : Progress
+        Its stage is "load the model" again after the download.
+    quiet : bool
+        Whether the line is left out.
+    """
+    from omnidrop.format import size
+    from omnidrop_cli.errors import complain
+
+    told: list[str] = []
+
+    def tell(stage: str, done: float, total: float | None) -> None:
+        if total and done >= total:
+            bar("load the model", 0, None)
+        else:
+            bar(stage, done, total)
+        if not told and not bar.shown and not quiet:
+            complain(f"{stage}: {size((total or 0) - done)} to come.", "notice")
+        told.append(stage)
+
+    return tell

@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     """
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        if words == ["--version"]:
+        if words in (["--version"], ["-V"]):
             from omnidrop import __version__
 
             print(f"omnidrop {__version__}", flush=True)
@@ -43,8 +43,23 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(words: list[str]) -> int:
     """Run the application on these arguments and return the exit code."""
+    from omnidrop_cli.terminal import spinner
+
+    if COMPLETION not in os.environ:
+        spinner.start(words)
+    try:
+        return _run(words)
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        spinner.stop()
+
+
+def _run(words: list[str]) -> int:
+    """Run the application, with a spinner that may turn."""
     from omnidrop_cli.errors import report, watch_debug
     from omnidrop_cli.interrupts import INTERRUPTED, forget_interrupts, interrupted
+    from omnidrop_cli.terminal import spinner
 
     watch_debug(words)
     forget_interrupts()
@@ -53,6 +68,7 @@ def run(words: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         code = _invoke(words)
+        spinner.stop()
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -93,7 +109,10 @@ def _invoke(words: list[str]) -> int:
         text = problem.format_message().rstrip(".")  # type: ignore[attr-defined]
         text = text.replace("Value error, ", "")  # pydantic's, under typer
         stop = "" if text.endswith(("?", "!")) else "."
-        complain(f"{text}{stop} Type '{path} --help' for help.")
+        from omnidrop_cli.config import source_note
+
+        note = source_note(where, text) if where is not None else ""
+        complain(f"{text}{stop} {note} Type '{path} --help' for help.")
         return UsageError.exit_code
     except click_error as problem:
         complain(problem.format_message())  # type: ignore[attr-defined]

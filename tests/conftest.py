@@ -17,9 +17,10 @@ from omnidrop.testing import made_up_family
 
 if TYPE_CHECKING:
     from omnidrop.engine.encode import Features
-    from omnidrop.engine.session import Model
+    from omnidrop.engine.model import Model
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMNIDROP_CONFIG"] = os.devnull  # values of one's own are no part of a test
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Under nohup or in the background SIGINT is ignored, and child processes would inherit that.

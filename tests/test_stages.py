@@ -30,8 +30,8 @@ def test_no_stage_is_named_by_a_literal(path: Path) -> None:
 def test_every_stage_has_a_line_in_a_profile() -> None:
     counted = [stage for stages in LINES.values() for stage in stages]
     assert len(counted) == len(set(counted))
-    # A profile generates its answers and is given its methods.
-    assert set(StageName) - set(counted) == {StageName.CHOICES, StageName.FIT}
+    # A profile generates its answers, is given its methods, and begins with a loaded model.
+    assert set(StageName) - set(counted) == {StageName.CHOICES, StageName.FIT, StageName.LOAD}
 
 
 def test_names_are_plain_text() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model, load
+from omnidrop.engine.model import Model, load
 from omnidrop.options import LoadOptions
 
 

@@ -20,8 +20,8 @@ from benchmarks.gpu_parts import peer
 from omnidrop.engine.decode import GenerateOptions, step
 from omnidrop.engine.device_prompt import mapped
 from omnidrop.engine.encode import Features
+from omnidrop.engine.model import Model
 from omnidrop.engine.prefill import Prefilled
-from omnidrop.engine.session import Model
 from omnidrop.pruning.method import (
     Entry,
     EntryView,

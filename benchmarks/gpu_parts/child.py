@@ -97,7 +97,7 @@ def _load_theirs(options: argparse.Namespace, torch: object) -> object:
 def _ours(options: argparse.Namespace, torch, marks: Marks) -> None:  # type: ignore[no-untyped-def]
     """Load the model and answer three times from precomputed features."""
     import omnidrop
-    import omnidrop.engine.session
+    import omnidrop.engine.model
     import omnidrop.pruning.methods.omnidrop
     from omnidrop.engine.encode import Features
 
@@ -131,7 +131,9 @@ def _ours(options: argparse.Namespace, torch, marks: Marks) -> None:  # type: ig
     greedy = omnidrop.GenerateOptions(max_new_tokens=options.new)
     for name in ("first question", "second question", "third question"):
         with model.features(features) as session:
-            trace = session.ask(QUESTION, options=greedy, reuse=False).trace
+            trace = session.ask(
+                QUESTION, method=omnidrop.OmniDrop(budget=0.3), options=greedy, reuse=False
+            ).trace
         marks.add(name, ttft=trace.ttft, tokens_per_second=trace.tokens_per_second)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.engine.timing import synchronize
 from omnidrop.prompt import build_prompt
 from omnidrop.tokens import Media

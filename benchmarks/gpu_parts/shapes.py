@@ -18,7 +18,7 @@ from transformers import (
 )
 
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
 
 ROOT = Path(__file__).resolve().parents[2]

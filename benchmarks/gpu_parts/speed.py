@@ -15,7 +15,7 @@ from benchmarks.gpu_parts.bench import Bench, Cell, Reading
 from benchmarks.gpu_parts.shapes import Shape, build, make_features, model_of, twin, weight_bytes
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.engine.timing import device_peak, reset_device_peak, synchronize
 from omnidrop.pruning.registry import method_names
 

@@ -83,6 +83,8 @@ class Clip:
         None without video.
     has_video, has_audio : bool
         Whether there is any, within start and end.
+    silent : bool
+        Whether the audio that was read is silent all through.
     start, duration : float
         Seconds; of the selected span.
     notices : list of str
@@ -107,6 +109,7 @@ class Clip:
         self.info: MediaInfo = self._probed(known)
         self.notices: list[str] = list(self.info.notices)
         self._closed = False
+        self.silent = False
         self.gate = Gate()
         self.resizing, self.transforming, self.waiting = Stopwatch(), Stopwatch(), Stopwatch()
         self._audio_info: MediaInfo | None = self._audio_source(known)
@@ -291,7 +294,15 @@ class Clip:
                     "The video's pixels are not square; it is shown as "
                     f"{width}x{height} (--square-pixels)."
                 )
-        return sampling_plan(options, self.spec.video, seconds, height, width)
+        plan = sampling_plan(options, self.spec.video, seconds, height, width)
+        rate = options.fps or self.spec.video.fps
+        wanted = rate * seconds
+        if len(plan.times) < wanted - self.spec.video.temporal_patch_size:
+            self._note(
+                f"{rate:g} frames a second would be {wanted:,.0f} frames; at most "
+                f"{len(plan.times)} are taken (--max-frames), one every {1 / plan.fps:.3g} s."
+            )
+        return plan
 
     def _audio_is_long_enough(self) -> bool:
         track = self._track
@@ -412,6 +423,7 @@ class Clip:
             raise MediaError(
                 "No audio can be decoded.", path=info.path, hint="The file may be damaged."
             )
+        self.silent = total > 0 and loudest < notice_texts.SILENCE
         end, announced = self.start + total / self.spec.audio.sampling_rate, None
         if track.duration is not None:
             announced = min(track.start - info.start + track.duration, self.start + self.duration)

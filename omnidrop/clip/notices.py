@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from omnidrop.clip.frames.packets import Damage
 
 _SHORTFALL = 1.0  # seconds by which audio may miss its announced end without a notice
-_SILENCE = 1e-4  # peak amplitude below which a track counts as silent
+SILENCE = 1e-4  # peak amplitude below which a track counts as silent
 _GAPS = 3  # most gaps that are listed
 
 
@@ -62,7 +62,7 @@ def audio_notices(
     if not decoded:
         yield "The audio cannot be decoded, and is left out."
         return
-    if loudest < _SILENCE:
+    if loudest < SILENCE:
         yield "The audio track is silent."
     if announced is not None and end < announced - _SHORTFALL:
         yield f"The audio ends at {end:.2f} s, before its announced end."

@@ -11,12 +11,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omnidrop.errors import UsageError
+from omnidrop.options import check_size
 
 if TYPE_CHECKING:  # the command line reads defaults before torch is imported
     import numpy as np
     from torch import Tensor
 
     from omnidrop.clip.specs import VideoSpec
+
+#: Frames per second that are sampled, lowest and highest.
+SLOWEST, FASTEST = 1e-6, 10_000
+
+#: Options that count something.
+_COUNTS = ("min_frames", "max_frames", "min_pixels", "max_pixels", "video_track", "audio_track")
+
+#: Latest second of a clip: about thirty years.
+LONGEST = 10**9
 
 __all__ = ["ClipOptions", "FrameChunk", "SamplingPlan", "Stopwatch"]
 
@@ -76,12 +86,15 @@ class ClipOptions:
     def __post_init__(self) -> None:
         for name in ("start", "end", "fps"):
             value = getattr(self, name)
-            if value is not None and not math.isfinite(value):
+            if value is not None and not -math.inf < value < math.inf:
                 raise UsageError(f"{name} must be a number, not {value}.")
+            check_size(name, value or 0, FASTEST if name == "fps" else LONGEST)
         if self.fps is not None and self.fps <= 0:
             raise UsageError(
                 f"fps must be above 0, not {self.fps:g}.", hint="Without it, the model's is used."
             )
+        if self.fps is not None and self.fps < SLOWEST:
+            raise UsageError("fps is too small.", hint=f"Give at least {SLOWEST:g}.")
         if self.start is not None and self.start < 0:
             raise UsageError(f"start must not be negative, but is {self.start:g} s.")
         if self.end is not None and self.end <= (self.start or 0.0):
@@ -89,6 +102,8 @@ class ClipOptions:
                 f"end ({self.end:g} s) must come after start ({self.start or 0:g} s).",
                 hint="Both count from the beginning of the clip.",
             )
+        for name in _COUNTS:
+            check_size(name, getattr(self, name) or 0)
         for name in ("max_frames", "min_frames", "min_pixels", "max_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:

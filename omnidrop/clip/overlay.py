@@ -35,7 +35,7 @@ _BT709, _LIMITED = 1, 1  # libav's numbers for HD colour primaries and limited r
 
 
 def write_changed(clip: Clip, target: Path, change: Change, *, force: bool = False) -> None:
-    """Write the span of a clip at its own size and rate, with every frame changed.
+    """Write the span of a clip at its own rate, with every frame changed.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def write_changed(clip: Clip, target: Path, change: Change, *, force: bool = Fal
     target : Path
         Its suffix names the container: .mp4, .mkv, .mov.
     change : callable
-        Receives each frame and its time; must return a frame of the same size.
+        Receives each frame and its time; returns frames of one size, its own or another.
     force : bool
         Replace an existing file.
 
@@ -63,45 +63,77 @@ def write_changed(clip: Clip, target: Path, change: Change, *, force: bool = Fal
 
 def _write(clip: Clip, draft: Path, change: Change) -> None:
     with av.open(str(draft), "w") as out:
-        frames = _frames(clip, change)
-        rate, first = next(frames)
-        video = _video_stream(out, first[1].shape, rate)
-        audio = _AudioCopy(clip, out) if clip.has_audio else None
-        for time, image in _chained(first, frames):
-            frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(
-                format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
-            )
-            frame.time_base, frame.pts = _MICRO, round(time / _MICRO)
-            out.mux(video.encode(frame))
-            if audio is not None:
-                audio.up_to(time)
-        out.mux(video.encode(None))
+        writer = Writer(out, clip)
+        writer.write(clip, change)
+        writer.finish()
+
+
+class Writer:
+    """Writes clips one after the other into an open container, as H.264 and AAC.
+
+    Parameters
+    ----------
+    out : av container
+        Open for writing.
+    first : Clip
+        Its frame size, frame rate and audio track are those of the whole file.
+    """
+
+    def __init__(self, out: Any, first: Clip) -> None:
+        self._out = out
+        self._video: Any = None
+        self._audio = AudioWriter(out, first) if first.has_audio else None
+        self._seconds = 0.0
+
+    def write(self, clip: Clip, change: Change | None = None) -> None:
+        """Write the span of a clip; with `change`, every frame up to the last sampled one."""
+        audio = self._audio.of(clip) if self._audio is not None and clip.has_audio else None
+        if clip.plan is not None:
+            for rate, time, image in _frames(clip, change):
+                self._put(rate, self._seconds + time, image)
+                if audio is not None:
+                    audio.up_to(time)
         if audio is not None:
             audio.finish()
+        self._seconds += clip.duration
+
+    def finish(self) -> None:
+        """Write what the encoders still hold."""
+        if self._video is not None:
+            self._out.mux(self._video.encode(None))
+        if self._audio is not None:
+            self._audio.finish()
+
+    def _put(self, rate: Fraction, time: float, image: np.ndarray) -> None:
+        if self._video is None:
+            self._video = _video_stream(self._out, image.shape, rate)
+        frame = av.VideoFrame.from_ndarray(image, "rgb24").reformat(
+            format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG"
+        )
+        frame.time_base, frame.pts = _MICRO, round(time / _MICRO)
+        self._out.mux(self._video.encode(frame))
 
 
-def _chained(first: Any, rest: Iterator[Any]) -> Iterator[tuple[float, np.ndarray]]:
-    yield first
-    for _, item in rest:
-        yield item
-
-
-def _frames(clip: Clip, change: Change) -> Iterator[tuple[Fraction, tuple[float, np.ndarray]]]:
-    """Yield the rate, and time and image of each frame; the size is even, as H.264 requires."""
+def _frames(clip: Clip, change: Change | None) -> Iterator[tuple[Fraction, float, np.ndarray]]:
+    """Yield rate, time and image of each frame; the size is even, as H.264 requires."""
     video, plan = clip.info.video, clip.plan
     assert video is not None
     assert plan is not None
     fps = min(video.average_fps or 25.0, MOST_FPS)
     rate = Fraction(fps).limit_denominator(1001)
-    end = float(plan.times[-1]) + 1 / plan.fps
-    times = np.arange(max(1, round(min(clip.duration, end) * fps))) / fps
+    end = clip.duration
+    if change is not None:
+        end = min(end, float(plan.times[-1]) + 1 / plan.fps)
+    times = np.arange(max(1, round(end * fps))) / fps
     clock = clip.info.start + clip.start
     reader = FrameReader(clip.path, video, Damage())
     for number, image in reader.frames((times + clock).tolist()):
         time = float(times[number])
-        changed = change(image.permute(1, 2, 0).numpy().copy(), time)
+        changed = image.permute(1, 2, 0).numpy().copy()
+        if change is not None:
+            changed = change(changed, time)
         height, width = changed.shape[0] // 2 * 2, changed.shape[1] // 2 * 2
-        yield rate, (time, np.ascontiguousarray(changed[:height, :width]))
+        yield rate, time, np.ascontiguousarray(changed[:height, :width])
 
 
 def _video_stream(out: Any, shape: tuple[int, ...], rate: Fraction) -> Any:
@@ -117,16 +149,47 @@ def _video_stream(out: Any, shape: tuple[int, ...], rate: Fraction) -> Any:
     return stream
 
 
-class _AudioCopy:
-    """Re-encodes a clip's audio track, from the clip's start to its end."""
+class AudioWriter:
+    """Encodes the audio of clips one after the other as AAC.
 
-    def __init__(self, clip: Clip, out: Any) -> None:
-        info, track = clip.audio_source
+    Parameters
+    ----------
+    out : av container
+        Open for writing.
+    first : Clip
+        Its track's rate and layout are those of all.
+    """
+
+    def __init__(self, out: Any, first: Clip) -> None:
+        track = first.audio_source[1]
+        self.rate = track.rate if track.rate in _AAC_RATES else _AAC_RATES[0]
+        self.layout = "mono" if track.channels == 1 else "stereo"
         self._out = out
-        self._rate = track.rate if track.rate in _AAC_RATES else _AAC_RATES[0]
-        layout = "mono" if track.channels == 1 else "stereo"
-        self._stream = out.add_stream("aac", rate=self._rate, layout=layout)
-        self._resampler = av.AudioResampler("fltp", layout, self._rate)
+        self._stream = out.add_stream("aac", rate=self.rate, layout=self.layout)
+        self._before = 0
+
+    def of(self, clip: Clip) -> _AudioCopy:
+        """Return what writes the audio of the next clip."""
+        copy = _AudioCopy(clip, self, self._before)
+        self._before += round(clip.duration * self.rate)
+        return copy
+
+    def put(self, frame: Any) -> None:
+        """Encode a frame, whose position is that in the whole file."""
+        self._out.mux(self._stream.encode(frame))
+
+    def finish(self) -> None:
+        """Write what the encoder still holds."""
+        self._out.mux(self._stream.encode(None))
+
+
+class _AudioCopy:
+    """Reads a clip's audio track from the clip's start to its end, and has it encoded."""
+
+    def __init__(self, clip: Clip, writer: AudioWriter, before: int) -> None:
+        info, track = clip.audio_source
+        self._writer, self._rate, self._before = writer, writer.rate, before
+        self._resampler = av.AudioResampler("fltp", writer.layout, self._rate)
         self._origin = info.start + clip.start
         self._samples = round(clip.duration * self._rate)
         self._frames = self._decoded(info.path, track)
@@ -143,14 +206,13 @@ class _AudioCopy:
         while self._place < self._samples and self._next():
             pass
         self._frames.close()
-        self._out.mux(self._stream.encode(None))
 
     def _next(self) -> bool:
         frame = next(self._frames, None)
         if frame is None:
             self._samples = self._place
             return False
-        self._out.mux(self._stream.encode(frame))
+        self._writer.put(frame)
         return True
 
     def _decoded(self, path: Path, track: Any) -> Any:
@@ -179,6 +241,6 @@ class _AudioCopy:
             np.ascontiguousarray(samples), "fltp", self._resampler.layout.name
         )
         frame.sample_rate, frame.time_base = self._rate, Fraction(1, self._rate)
-        frame.pts = place + first
+        frame.pts = self._before + place + first
         self._place = place + first + samples.shape[1]
         yield frame

@@ -37,10 +37,10 @@ _CAPTURING = threading.Lock()
 
 @dataclass(frozen=True)
 class Chosen:
-    """A token of the answer; `logprob` is its log-probability, 0 if it was not requested."""
+    """A token of the answer, and its log-probability at temperature 1."""
 
     token: int
-    logprob: float = 0.0
+    logprob: float
 
 
 def obstacle(adapter: Adapter) -> str | None:
@@ -120,7 +120,8 @@ class _Buffers:
 class FixedStep:
     """One decode step over buffers of fixed size; it feeds a token and selects the next.
 
-    It never synchronises with the host. The first step after the buffers were allocated runs
+    The log-probability of the selected token is computed on the device, and read with the token. It
+    never synchronises with the host. The first step after the buffers were allocated runs
     eagerly; the second is captured, and it and all later ones are replayed. If capturing fails,
     `failed` holds the reason and all steps run eagerly.
 
@@ -128,12 +129,10 @@ class FixedStep:
     ----------
     adapter : Adapter
     picker : Picker
-    logprobs : bool
-        Also return the log-probability of each selected token.
     """
 
-    def __init__(self, adapter: Adapter, picker: Picker, *, logprobs: bool) -> None:
-        self.picker, self.logprobs = picker, logprobs
+    def __init__(self, adapter: Adapter, picker: Picker) -> None:
+        self.picker = picker
         self.failed = not_capturable(adapter)
         self._adapter, self._device = adapter, adapter.device
         self._layers = adapter.info.text.layers
@@ -281,8 +280,7 @@ class FixedStep:
         token = self.picker(logits, self._draws.index_select(0, self._at))
         self._token.copy_(token)
         self._output[:1].copy_(token)
-        if self.logprobs:
-            self._output[1:].copy_(logits.log_softmax(-1).index_select(0, token))
+        self._output[1:].copy_(logits.log_softmax(-1).index_select(0, token))
         buffers.places += 1
         self._position += 1
         self._at += 1
@@ -344,15 +342,13 @@ class Steps:
     def __init__(self) -> None:
         self._kept: list[FixedStep] = []
 
-    def take(self, adapter: Adapter, picker: Picker, *, logprobs: bool) -> FixedStep:
-        """Return the kept step if its settings are the same, or a new one."""
+    def take(self, adapter: Adapter, picker: Picker) -> FixedStep:
+        """Return the kept step if it selects tokens in the same way, or a new one."""
         try:
             step = self._kept.pop()
         except IndexError:
-            return FixedStep(adapter, picker, logprobs=logprobs)
-        if (step.picker, step.logprobs) == (picker, logprobs):
-            return step
-        return FixedStep(adapter, picker, logprobs=logprobs)
+            return FixedStep(adapter, picker)
+        return step if step.picker == picker else FixedStep(adapter, picker)
 
     def keep(self, step: FixedStep) -> None:
         """Keep a step if its buffers are small enough."""

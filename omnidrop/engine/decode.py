@@ -45,6 +45,9 @@ class Generated:
         "stop token" or "max new tokens".
     logprobs : tuple of float
         One per id, if requested.
+    logprob : float or None
+        Log-probability of the whole answer at temperature 1, the stop token included; None if it
+        was cut off before its end.
     loop : str
         How the steps ran: "captured" as a CUDA graph, or "plain: " and why not; "" if nothing was
         generated.
@@ -59,6 +62,7 @@ class Generated:
     stop: str
     logprobs: tuple[float, ...]
     loop: str = ""
+    logprob: float | None = None
     thinking: str = ""
     notices: tuple[str, ...] = ()
 
@@ -95,17 +99,17 @@ def generate(
     loop = _Loop(adapter, prefilled, options, stage, steps if steps is not None else Steps())
     ids: list[int] = []
     logprobs: list[float] = []
+    whole: float | None = None
     stop = "max new tokens"
     with closing(loop.tokens()) as tokens:
         for chosen in tokens:
             if on_token is not None:
                 on_token()
             if chosen.token in adapter.stop_ids:
-                stop = "stop token"
+                stop, whole = "stop token", sum(logprobs) + chosen.logprob
                 break
             ids.append(chosen.token)
-            if options.logprobs:
-                logprobs.append(chosen.logprob)
+            logprobs.append(chosen.logprob)
             with stage(StageName.DETOKENISE):
                 stream.push(chosen.token)
     with stage(StageName.DETOKENISE):
@@ -115,8 +119,9 @@ def generate(
         tuple(ids),
         text,
         stop,
-        tuple(logprobs),
+        tuple(logprobs) if options.logprobs else (),
         loop.mode,
+        whole,
         thinking=thoughts,
         notices=(STILL_THINKING,) if stream.inside else (),
     )
@@ -176,19 +181,20 @@ class _Loop:
 
     def _chosen(self, logits: torch.Tensor, index: int) -> Chosen:
         if self._options.temperature == 0:
-            token = int(logits.argmax())
+            token = logits.argmax(-1, keepdim=True)
         else:
-            token = int(self._picker(logits.cpu(), self._draws(index)))
-        if not self._options.logprobs:
-            return Chosen(token)
-        return Chosen(token, float(logits.log_softmax(-1)[token]))
+            token = self._picker(logits.cpu(), self._draws(index)).to(logits.device)
+        logprob = logits.log_softmax(-1).index_select(0, token)
+        # Both in one transfer: a second one would wait for the device again.
+        found, value = torch.cat([token.double(), logprob.double()]).tolist()
+        return Chosen(int(found), value)
 
     def _first_step(self, first: Chosen, left: int) -> FixedStep | None:
         """Launch the first step over fixed buffers; return None if that fails."""
         cache, position = self._prefilled.cache, self._prefilled.next_position
         lengths = cache.lengths
         try:
-            fixed = self._steps.take(self._adapter, self._picker, logprobs=self._options.logprobs)
+            fixed = self._steps.take(self._adapter, self._picker)
             fixed.begin(cache, first.token, position, self._draws, 1, left)
             with self._stage(StageName.DECODE):
                 fixed.advance()

@@ -75,6 +75,19 @@ class DevicePrompt:
             return None
         return self.text_before(int(self._av[0])) if len(self._av) else 0
 
+    @cached_property
+    def after_clip(self) -> int | None:
+        """Prompt index of the first token after the clip; None if that is the question or the end.
+
+        Its attention is the same for every question.
+        """
+        if not len(self._av):
+            return None
+        place = int(self._av[-1]) + 1
+        tokens = self.on_host.tokens
+        known = place < len(self) - 1 and not bool(tokens.question[: place + 1].any())
+        return place if known else None
+
     def text_before(self, end: int) -> int:
         """Return how many tokens before prompt index `end` are text."""
         return int((self._text < end).sum())

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -32,6 +32,7 @@ from omnidrop.engine.frame_stream import (
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter, Embeds
+from omnidrop.report.trace import Used
 from omnidrop.stages import StageName
 from omnidrop.tokens import Media
 from omnidrop.transfers import to_device
@@ -88,6 +89,8 @@ class Encoded:
         The same for video tokens and the vision encoder, if it was requested.
     repeated_grids : int
         Temporal grids that were not encoded because they repeat earlier ones.
+    used : Used
+        Frames, and seconds of video and audio, that the embeddings stand for.
     """
 
     media: Media
@@ -96,6 +99,7 @@ class Encoded:
     audio_attention: torch.Tensor | None
     video_attention: torch.Tensor | None = None
     repeated_grids: int = 0
+    used: Used = field(default_factory=Used)
 
     @property
     def video(self) -> torch.Tensor | None:
@@ -187,15 +191,20 @@ def encode_clip(
     media = Media(
         grid=video.grid if video else None,
         second_per_grid=depth / fps if video and fps else None,
-        audio_tokens=len(audio.planes[0]) if audio else 0,
+        audio_tokens=len(audio.embeds.planes[0]) if audio else 0,
     )
     return Encoded(
         media=media,
         planes=video.embeds.planes if video else (),
-        audio=audio.planes[0] if audio else None,
-        audio_attention=audio.received if audio else None,
+        audio=audio.embeds.planes[0] if audio else None,
+        audio_attention=audio.embeds.received if audio else None,
         video_attention=video.embeds.received if video else None,
         repeated_grids=video.repeated if video else 0,
+        used=Used(
+            frames=video.frames if video else 0,
+            video_seconds=min(video.frames / fps, clip.duration) if video and fps else 0.0,
+            audio_seconds=min(audio.seconds, clip.duration) if audio else 0.0,
+        ),
     )
 
 
@@ -210,6 +219,7 @@ def encode_features(
     if features.mel is not None and _audio_tokens(adapter, features.mel) > 0:
         with meter.stage(StageName.AUDIO_TOWER):
             audio = adapter.encode_audio(features.mel, attention=True)
+    grids = features.grid[0] if video and features.grid else 0
     media = Media(
         grid=features.grid,
         second_per_grid=features.second_per_grid,
@@ -221,6 +231,11 @@ def encode_features(
         audio=audio.planes[0] if audio else None,
         audio_attention=audio.received if audio else None,
         video_attention=video.received if video else None,
+        used=Used(
+            frames=grids * adapter.video_spec.temporal_patch_size,
+            video_seconds=grids * (features.second_per_grid or 0.0),
+            audio_seconds=_seconds(adapter, features.mel) if audio else 0.0,
+        ),
     )
 
 
@@ -261,7 +276,17 @@ def _shortest(adapter: Adapter) -> float:
     return float(adapter.template.mel_per_token) * spec.hop / spec.sampling_rate
 
 
-def _audio(adapter: Adapter, meter: Meter, report: Progress, sound: AudioPrefetch) -> Embeds | None:
+def _seconds(adapter: Adapter, mel: torch.Tensor | None) -> float:
+    """Return the seconds of audio that a log-mel covers."""
+    return mel.shape[1] / adapter.audio_spec.frames_per_second if mel is not None else 0.0
+
+
+class _Audio(NamedTuple):
+    embeds: Embeds
+    seconds: float
+
+
+def _audio(adapter: Adapter, meter: Meter, report: Progress, sound: AudioPrefetch) -> _Audio | None:
     report(StageName.SOUND, 0.0, None)
     with meter.stage(StageName.WAITING_FOR_SOUND):
         mel = sound.result()
@@ -269,13 +294,14 @@ def _audio(adapter: Adapter, meter: Meter, report: Progress, sound: AudioPrefetc
         return None
     report(StageName.AUDIO_TOWER, 0.0, None)
     with meter.stage(StageName.AUDIO_TOWER):
-        return adapter.encode_audio(mel, attention=True)
+        return _Audio(adapter.encode_audio(mel, attention=True), _seconds(adapter, mel))
 
 
 class _Video(NamedTuple):
     embeds: Embeds
     grid: tuple[int, int, int]
     repeated: int
+    frames: int
 
 
 def _video(
@@ -343,6 +369,7 @@ def _embedded(
         ),
         grid=(len(places), height, width),
         repeated=len(places) - 1 - max(places),
+        frames=done,
     )
 
 

@@ -14,7 +14,12 @@ from omnidrop.engine.sequence import Block, Rows, Split, Whole
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import MethodState
 from omnidrop.pruning.method import Rows as QueryRows
-from omnidrop.pruning.parts.relevance import BLOCK_ELEMENTS, relevance, row_relevance
+from omnidrop.pruning.parts.relevance import (
+    BLOCK_ELEMENTS,
+    head_relevance,
+    relevance,
+    row_relevance,
+)
 from omnidrop.tokens import TokenMap
 
 
@@ -54,6 +59,23 @@ class LayerAttention:
     def each(self, asking: QueryRows) -> torch.Tensor:
         """Return the mean over heads for each row, (r, m) float32."""
         return self._compute(row_relevance, asking)
+
+    def heads(self, asking: QueryRows) -> torch.Tensor:
+        """Return the mean over rows for each head, (H, m) float32."""
+        return self._compute(head_relevance, asking)
+
+    def heads_of_row(self, row: int) -> torch.Tensor:
+        """Return the attention of each head of one prompt row after the clip, (H, m) float32."""
+        back = len(self.prompt) - row
+        at = len(self.entered) - back
+        queries = self.entered.run(at, at + 1)
+        return head_relevance(
+            self.adapter.queries(self.layer, queries.hidden, queries.rotary),
+            self.cache.keys(self.layer)[0],
+            rows=torch.tensor([len(self.rows) - back]),
+            columns=self.rows.columns,
+            scaling=self.adapter.scaling,
+        )
 
     def queries(self, asking: QueryRows) -> torch.Tensor:
         """Return the prompt indices of the rows whose queries score, (r,) int64."""

@@ -20,10 +20,13 @@ import torch
 from omnidrop.engine.cache import KVCache
 from omnidrop.engine.device_prompt import DevicePrompt
 from omnidrop.engine.encode import Encoded
+from omnidrop.engine.evidence import Attended, prompt_shares
 from omnidrop.engine.layer_view import DecoderLayerView, LayerAttention
 from omnidrop.engine.prefix import Handover, Key, Prefix, Prefixes, PrefixRecorder, Resumed
 from omnidrop.engine.sequence import Block, Rows, Split, Whole, taken
 from omnidrop.engine.timing import Meter
+from omnidrop.errors import ModelError
+from omnidrop.evidence import EvidenceReading
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodState, Plan
 from omnidrop.stages import StageName, prefix_stage
@@ -48,8 +51,12 @@ class Prefilled:
         The method's plan: how many AV tokens enter each layer.
     device_survivors : tuple of Tensor, length L
         Prompt indices of the AV tokens entering each layer, int64 on the model's device.
-    device_relevance : Tensor or None, (n,) float32
-        Attention of the question's rows to the AV tokens alive at layer L // 2, on the device.
+    reading : EvidenceReading
+        Which attention `attended` is.
+    attended : tuple of Attended
+        That attention, of each layer of the reading that AV tokens entered, on the device.
+    prompt_tokens : int
+        Tokens of the prompt, N.
     next_position : int or float
         Position of the first generated token.
     reused : int
@@ -60,7 +67,9 @@ class Prefilled:
     logits: torch.Tensor
     plan: Plan
     device_survivors: tuple[torch.Tensor, ...]
-    device_relevance: torch.Tensor | None
+    reading: EvidenceReading
+    attended: tuple[Attended, ...]
+    prompt_tokens: int
     next_position: int | float
     reused: int = 0
 
@@ -72,15 +81,11 @@ class Prefilled:
 
     @cached_property
     def relevance(self) -> torch.Tensor | None:
-        """`device_relevance` on the CPU."""
-        return None if self.device_relevance is None else self.device_relevance.cpu()
+        """Share of each prompt token in the attention read, (N,) float32 on the CPU.
 
-    @property
-    def relevance_tokens(self) -> torch.Tensor | None:
-        """Prompt indices of the tokens of `relevance`, (n,) int64 on the CPU."""
-        if self.device_relevance is None:
-            return None
-        return self.survivors[len(self.survivors) // 2]
+        0 for text, and for tokens dropped before the layers of the reading; None if all were.
+        """
+        return prompt_shares(self.attended, self.survivors, self.reading.heads, self.prompt_tokens)
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class _Task:
     method: Method
     plan: Plan
     meter: Meter
+    reading: EvidenceReading
 
     @property
     def layers(self) -> int:
@@ -101,11 +107,6 @@ class _Task:
         """Return an empty cache."""
         even = not self.plan.adaptive and len(set(self.plan.counts)) == 1
         return KVCache(self.layers, even=even)
-
-    @property
-    def middle(self) -> int:
-        """The layer whose attention from the question goes into the report."""
-        return self.layers // 2
 
     def block(self, rows: torch.Tensor, hidden: torch.Tensor) -> Block:
         """Return prompt rows `rows` ((n,) int64) with states `hidden` ((n, D)) as a block."""
@@ -122,6 +123,7 @@ def prefill(
     *,
     seed: int = 0,
     prefixes: Prefixes | None = None,
+    reading: EvidenceReading | None = None,
 ) -> Prefilled:
     """Run a prompt through the decoder under a method.
 
@@ -144,15 +146,22 @@ def prefill(
         does not depend on it, with one exception: without it, a prompt that drops nothing is
         computed in one block, as in the reference's `generate`, which may round differently in 16
         bits.
+    reading : EvidenceReading, optional
+        Which attention goes into `Prefilled.relevance`; it changes nothing else. Default: that of
+        the question at half depth.
 
     Raises
     ------
     BudgetError
         If the method cannot reach its budget on this prompt.
+    ModelError
+        If the logits are not finite.
     """
     on_device = DevicePrompt(prompt, adapter.device)
-    plan = method.plan(on_device.av_on_host, adapter.info.text.layers)
-    task = _Task(adapter, on_device, method, plan, meter)
+    layers = adapter.info.text.layers
+    plan = method.plan(on_device.av_on_host, layers)
+    reading = reading or EvidenceReading.usual(layers)
+    task = _Task(adapter, on_device, method, plan, meter, reading)
     end = task.prompt.clip_end()
     kept = prefixes if end else None
     key = Key(method, plan, seed, tuple(prompt.ids[:end].tolist())) if kept is not None else None
@@ -166,6 +175,7 @@ def prefill(
             loop = _entered(task, encoded, seed, split_at, record=kept is not None)
     with meter.stage(StageName.PREFILL):
         logits = loop.run()
+    _check_finite(logits, adapter)
     if kept is not None and key is not None and loop.prefix is not None:
         kept.add(key, loop.prefix)
     return Prefilled(
@@ -173,9 +183,29 @@ def prefill(
         logits=logits,
         plan=plan,
         device_survivors=tuple(loop.survivors),
-        device_relevance=loop.relevance,
+        reading=reading,
+        attended=tuple(loop.attended),
+        prompt_tokens=len(prompt),
         next_position=prompt.next_position,
         reused=known.layers if known is not None else 0,
+    )
+
+
+def _check_finite(logits: torch.Tensor, adapter: Adapter) -> None:
+    """Refuse logits with NaN or infinities: their highest is token 0, whatever was asked.
+
+    This waits for the device, as choosing the first token does right after.
+    """
+    if bool(logits.isfinite().all()):
+        return
+    narrow = adapter.info.dtype == "float16"
+    raise ModelError(
+        f"The model's logits are not numbers (NaN or infinity), as computed in "
+        f"{adapter.info.dtype} on {adapter.info.device}.",
+        path=adapter.info.name,
+        hint="float16 is too narrow for some models: use --dtype float32, or bfloat16 on a GPU."
+        if narrow
+        else "Its weights are damaged: download them again.",
     )
 
 
@@ -267,8 +297,8 @@ class _LayerLoop:
         The prefix that was collected.
     survivors : list of Tensor
         Prompt indices of the AV tokens that entered each layer so far.
-    relevance : Tensor or None
-        `Prefilled.device_relevance`.
+    attended : list of Attended
+        `Prefilled.attended` so far.
     """
 
     task: _Task
@@ -279,7 +309,7 @@ class _LayerLoop:
     recorder: PrefixRecorder | None = None
     prefix: Prefix | None = None
     survivors: list[torch.Tensor] = field(default_factory=list)
-    relevance: torch.Tensor | None = None
+    attended: list[Attended] = field(default_factory=list)
 
     def run(self) -> torch.Tensor:
         """Run all layers; return the logits of the first answer token, (V,) float32."""
@@ -305,8 +335,7 @@ class _LayerLoop:
             if len(block):
                 adapter.cache_kv(layer, block.hidden, block.rotary, self.cache)
         answer = self._layer(layer, question.last())
-        if layer == self.task.middle:
-            self._measure(self._attention(layer, question))
+        self._measure(self._attention(layer, question))
         self._record(layer)
         self._close_prefix(None)
         return adapter.logits(answer.hidden)
@@ -315,8 +344,7 @@ class _LayerLoop:
         """Select the AV tokens that enter the next layer, or reuse an earlier selection."""
         rows, method, plan = self.sequence.rows, self.task.method, self.task.plan
         attention = self._attention(layer, entered)
-        if layer == self.task.middle:
-            self._measure(attention)
+        self._measure(attention)
         if isinstance(self.sequence, Resumed) and self.sequence.knows(layer + 1):
             self.sequence = self.sequence.follow(layer + 1)
             self._cut_caches(layer, rows)
@@ -335,9 +363,19 @@ class _LayerLoop:
         return LayerAttention(task.adapter, self.cache, layer, task.prompt, entered, rows)
 
     def _measure(self, attention: LayerAttention) -> None:
-        if len(attention.rows.av):
-            with self.task.meter.stage(StageName.SELECTION):
-                self.relevance = attention.mean("question")
+        """Note the attention of a layer that the evidence is read from."""
+        reading, prompt = self.task.reading, self.task.prompt
+        if attention.layer not in reading.layers or not len(attention.rows.av):
+            return
+        with self.task.meter.stage(StageName.SELECTION):
+            if reading.heads:
+                weights = attention.heads(reading.rows)
+            else:
+                weights = attention.mean(reading.rows)[None]  # the method may have asked for it
+            neutral = None
+            if reading.correction == "neutral" and prompt.after_clip is not None:
+                neutral = attention.heads_of_row(prompt.after_clip)
+            self.attended.append(Attended(attention.layer, weights, neutral))
 
     def _selectable(self) -> Whole | Split:
         """Return the rows to select from; joined if the question takes part."""

@@ -8,30 +8,41 @@ with model.open("clip.mp4") as clip:
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from omnidrop.clip.options import ClipOptions
+from omnidrop.engine.asked_about import what_is_missing
 from omnidrop.engine.captured import Steps
+from omnidrop.engine.conversation import Conversation, Written, write_prompt
 from omnidrop.engine.decode import Generated, generate, score_choices
-from omnidrop.engine.encode import Encoded, Features, Progress, encode_clip, encode_features
+from omnidrop.engine.default import Chosen, choose, method_of
+from omnidrop.engine.encode import (
+    Encoded,
+    Features,
+    Progress,
+    encode_clip,
+    encode_features,
+    media_of,
+)
+from omnidrop.engine.leave_out import Asked, proven
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
+from omnidrop.engine.room import check_room, surely_fits
+from omnidrop.engine.sureness import judge
 from omnidrop.engine.timing import Meter, reset_device_peak
 from omnidrop.engine.trace_builder import Account, build_trace
-from omnidrop.errors import MemoryShortError, UsageError
+from omnidrop.errors import MemoryShortError, OutsideError
+from omnidrop.evidence import EvidenceReading
 from omnidrop.models.adapter import Adapter, ModelInfo
-from omnidrop.models.loading import load_adapter
 from omnidrop.models.memory import out_of_memory
-from omnidrop.options import DEFAULT_BUDGET, GenerateOptions, LoadOptions
+from omnidrop.options import GenerateOptions
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method, Need
-from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.report.trace import Answer, Choice
 from omnidrop.stages import StageName
 from omnidrop.tokens import Prompt
@@ -81,104 +92,6 @@ class _Reply(NamedTuple):
     ticks: tuple[float, ...]
 
 
-def load(model: str | LoadOptions | None = None, **settings: object) -> Model:
-    """Load a model once, for any number of clips.
-
-    Parameters
-    ----------
-    model : str or LoadOptions, optional
-        A folder, a hub name, an alias ("3b", "7b", "demo") or complete options. None takes a
-        cached model of a known family, else the demo model.
-    **settings
-        Fields of `LoadOptions`: device, dtype, quantize, attention, offline, positions.
-
-    Raises
-    ------
-    ModelError
-        If it cannot be found, is incomplete, or this machine cannot run it.
-    MemoryShortError
-        If the weights would not fit.
-    UsageError
-        If a setting is unknown.
-    """
-    if isinstance(model, LoadOptions):
-        options = replace(model, **settings) if settings else model  # type: ignore[arg-type]
-    else:
-        try:
-            options = LoadOptions(model=model, **settings)  # type: ignore[arg-type]
-        except TypeError as error:
-            known = ", ".join(LoadOptions.__dataclass_fields__)
-            raise UsageError(f"{error}.", hint=f"load() takes: {known}.") from None
-    return Model(load_adapter(options))
-
-
-class Model:
-    """A loaded model.
-
-    Parameters
-    ----------
-    adapter : Adapter
-        What the engine needs of it.
-    """
-
-    def __init__(self, adapter: Adapter) -> None:
-        self.adapter = adapter
-        self._steps = Steps()
-
-    @property
-    def info(self) -> ModelInfo:
-        """Name, family, shapes, dtype and device."""
-        return self.adapter.info
-
-    def open(
-        self,
-        source: str | os.PathLike[str] | Clip,
-        options: ClipOptions | None = None,
-        *,
-        notices: Sequence[str] = (),
-        **settings: object,
-    ) -> Session:
-        """Open a clip to ask about.
-
-        Parameters
-        ----------
-        source : path-like or Clip
-            A local media file, or a clip of it that `omnidrop.open_clip` opened. The clip is not
-            probed again; it may be closed.
-        options : ClipOptions, optional
-            Span, rates and limits; default those of the clip, or of `ClipOptions`.
-        notices : sequence of str
-            More notices for every answer's Trace, such as how the sampling was chosen.
-        **settings
-            Fields of `ClipOptions`: start, end, fps, max_frames, max_pixels, audio, …
-
-        Raises
-        ------
-        MediaError
-            If it cannot be read.
-        UsageError
-            If an option is not valid.
-        """
-        from omnidrop.clip.clip import Clip, open_clip
-
-        base = options or (source.options if isinstance(source, Clip) else ClipOptions())
-        try:
-            chosen = replace(base, **settings)  # type: ignore[arg-type]
-        except TypeError as error:
-            known = ", ".join(ClipOptions.__dataclass_fields__)
-            raise UsageError(f"{error}.", hint=f"open() takes: {known}.") from None
-        spec = self.adapter.media_spec
-        if isinstance(source, Clip):
-            clip = source.replanned(chosen, spec)
-        else:
-            clip = open_clip(source, chosen, spec)
-        return Session(self.adapter, clip=clip, notices=notices, steps=self._steps)
-
-    def features(self, features: Features) -> Session:
-        """Open precomputed features instead of a file; no media library is needed."""
-        return Session(self.adapter, features=features, steps=self._steps)
-
-
 class Session:
     """One clip (or precomputed features) and a model; a context manager.
 
@@ -196,6 +109,8 @@ class Session:
         More notices for every answer's Trace.
     steps : Steps, optional
         Keeps the captured decode step; shared by the sessions of a model.
+    reading : EvidenceReading, optional
+        Which attention tells where an answer came from; default `EvidenceReading.usual`.
 
     Attributes
     ----------
@@ -213,8 +128,10 @@ class Session:
         features: Features | None = None,
         notices: Sequence[str] = (),
         steps: Steps | None = None,
+        reading: EvidenceReading | None = None,
     ) -> None:
         self.adapter = adapter
+        self.reading = reading or EvidenceReading.usual(adapter.info.text.layers)
         self.clip = clip
         self.prompt: Prompt | None = None
         self._decoding = steps if steps is not None else Steps()
@@ -242,6 +159,16 @@ class Session:
         self.prefixes.clear()
         if self.clip is not None:
             self.clip.close()
+
+    def conversation(self, turns: Sequence[Answer] = ()) -> Conversation:
+        """Start a conversation about the clip, whose questions see the earlier turns.
+
+        Parameters
+        ----------
+        turns : sequence of Answer
+            Turns to go on from, the oldest first.
+        """
+        return Conversation(self, turns)
 
     def encode(self, progress: Progress | None = None, *, video_attention: bool = False) -> Encoded:
         """Run the encoders now, or return their earlier result.
@@ -286,6 +213,7 @@ class Session:
         self,
         question: str,
         *,
+        earlier: Sequence[Answer] = (),
         method: Method | None = None,
         choices: Sequence[str] = (),
         options: GenerateOptions | None = None,
@@ -295,6 +223,9 @@ class Session:
         on_prefill: Callable[[Prefilled], None] | None = None,
         reuse: bool = True,
         limits: BudgetChooser | None = None,
+        check: bool = False,
+        anyway: bool = False,
+        evidence: bool = False,
     ) -> Answer:
         """Ask one question.
 
@@ -302,8 +233,11 @@ class Session:
         ----------
         question : str
             The user's words.
+        earlier : sequence of Answer
+            Earlier turns that the question follows, the oldest first; see `conversation`.
         method : Method, optional
-            Default `OmniDrop(budget=0.3)`.
+            Default the one that the model recommends (`Model.recommended`); none where that would
+            save less than a tenth of the time to the first token.
         choices : sequence of str
             If given, the answer is the most probable of them and nothing is generated.
         options : GenerateOptions, optional
@@ -320,6 +254,13 @@ class Session:
             the answer is the same.
         limits : Limits, optional
             Limits of time and memory that choose the method's budget; its own is ignored.
+        check : bool
+            Also ask with every token kept, and give `Answer.unpruned_text`. Where memory is too
+            short for that, a notice says so.
+        anyway : bool
+            Ask also what lies outside of what the model knows; a notice says so.
+        evidence : bool
+            Also leave the moments out one by one and ask again; gives `Answer.left_out`.
 
         Returns
         -------
@@ -328,17 +269,30 @@ class Session:
 
         Raises
         ------
+        OutsideError
+            If the model's files say what it knows, and the question or the clip lies outside of it.
         UsageError, BudgetError, MediaError, MemoryShortError
             Each names the cause and the remedy.
         """
-        method = method or OmniDrop(budget=DEFAULT_BUDGET)
+        outside = self.outside(question, choices)
+        if outside is not None and not anyway:
+            raise outside
         options = options or GenerateOptions()
         meter = Meter(self.adapter.device)
         reset_device_peak(self.adapter.device)
-        encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in method.wants)
+        wanted = method or method_of(self.adapter.recommended, exact=limits is None)
+        self._check_room(question, wanted, system, limits)
+        encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in wanted.wants)
         with out_of_memory(TOO_BIG):
-            prompt = self._build_prompt(question, encoded, system, meter)
-            method, limit_notice = self._choose_budget(limits, prompt, method, meter)
+            written = self._build_prompt(
+                question, encoded, system, meter, earlier, options.max_new_tokens
+            )
+            prompt = written.prompt
+            if method is None and limits is None:
+                chosen = choose(self.adapter, prompt, encoded, read=self.clip is not None)
+            else:
+                chosen = self._choose_budget(limits, prompt, wanted, meter)
+            method = chosen.method
             if progress:
                 progress(StageName.PREFILL, 0.0, None)
             prefilled = self._prefill(
@@ -351,18 +305,27 @@ class Session:
                 reply = self._choose_answer(prefilled, choices, on_text, meter)
             else:
                 reply = self._generate(prefilled, options, on_text, meter)
+        # Curves are fitted on greedy answers; drawn ones of equal probability are right less often.
+        drawn = options.temperature > 0 and not choices
+        sure = judge(reply.made, reply.choices, None if drawn else self.adapter.calibration)
         account = Account(
-            prompt=prompt,
+            written=written,
             prefilled=prefilled,
             method=method,
             options=options,
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
-            notices=(*self._notices(prompt, prefilled, limit_notice), *reply.made.notices),
+            notices=(
+                *self._notices(prompt, prefilled, chosen.notice, outside),
+                *self._missing(question, encoded),
+                *sure.notices,
+                *reply.made.notices,
+            ),
+            default=chosen.default,
             decode_loop=reply.made.loop,
         )
         trace = build_trace(self.adapter, self.clip, encoded, account, meter, question, system)
-        return Answer(
+        answer = Answer(
             text=reply.made.text,
             token_ids=reply.made.ids,
             stop=reply.made.stop,
@@ -370,26 +333,100 @@ class Session:
             question=question,
             choices=reply.choices,
             logprobs=reply.made.logprobs,
+            probability=sure.probability,
+            probability_source=sure.source,
+            choice_mass=sure.choice_mass,
             thinking=reply.made.thinking,
         )
+        if evidence:
+            asked = Asked(self.adapter, prompt, encoded, method, options, tuple(choices))
+            with out_of_memory(TOO_BIG):
+                answer = proven(answer, asked, self._decoding)
+        if not check:
+            return answer
+        again = partial(
+            self.ask,
+            earlier=earlier,
+            choices=choices,
+            options=options,
+            system=system,
+            reuse=reuse,
+            anyway=anyway,
+        )
+        return self._checked(answer, again)
+
+    def _checked(self, answer: Answer, ask: Callable[..., Answer]) -> Answer:
+        """Return the answer with the unpruned model's beside it."""
+        if not answer.trace.drops:
+            return replace(answer, unpruned_text=answer.text)
+        try:
+            return replace(answer, unpruned_text=ask(answer.question, method=Method()).text)
+        except MemoryShortError as error:
+            notice = f"With every token it could not be asked: {error.what}"
+            notices = (*answer.trace.notices, notice)
+            return replace(answer, trace=replace(answer.trace, notices=notices))
+
+    def _check_room(
+        self, question: str, method: Method, system: str | None, limits: BudgetChooser | None
+    ) -> None:
+        """Refuse a clip that cannot be answered about, before it is decoded."""
+        if self.clip is None or self._encoded is not None:
+            return
+        media = media_of(self.clip)
+        if surely_fits(self.adapter, media):
+            return
+        prompt = build_prompt(
+            self.adapter.text, self.adapter.template, question, media, system=system
+        )
+        counts: tuple[int, ...] = ()
+        if limits is None:  # they choose the budget by the memory that is left
+            tokens = prompt.tokens.select(prompt.tokens.av)
+            counts = method.plan(tokens, self.info.text.layers).counts
+        check_room(self.adapter, media, prompt, counts, TOO_BIG)
+
+    def _seconds(self) -> float | None:
+        """Return the length of the part of the clip that is asked about, if it is known."""
+        seconds = self.clip.duration if self.clip is not None else math.inf
+        return seconds if math.isfinite(seconds) else None
+
+    def outside(self, question: str, choices: Sequence[str] = ()) -> OutsideError | None:
+        """Return what lies outside of what the model's files say it knows, or None.
+
+        Parameters
+        ----------
+        question : str
+        choices : sequence of str
+        """
+        world = self.adapter.world
+        if world is None or not question.strip():  # an empty question is refused as such
+            return None
+        return world.check(self.info.name, question, choices, self._seconds())
 
     def _build_prompt(
-        self, question: str, encoded: Encoded, system: str | None, meter: Meter
-    ) -> Prompt:
+        self,
+        question: str,
+        encoded: Encoded,
+        system: str | None,
+        meter: Meter,
+        earlier: Sequence[Answer],
+        room: int,
+    ) -> Written:
         with meter.stage(StageName.PROMPT):
-            self.prompt = build_prompt(
-                self.adapter.text, self.adapter.template, question, encoded.media, system=system
+            written = write_prompt(
+                self.adapter, question, encoded.media, system=system, earlier=earlier, room=room
             )
-        return self.prompt
+        self.prompt = written.prompt
+        return written
 
     def _choose_budget(
         self, limits: BudgetChooser | None, prompt: Prompt, method: Method, meter: Meter
-    ) -> tuple[Method, str | None]:
+    ) -> Chosen:
         """Return the method to run, and a notice if limits chose its budget."""
         if limits is None:
-            return method, None
+            return Chosen(method)
         with meter.stage(StageName.FIT):
-            return limits.choose(self.adapter, prompt, method, meter.since_start_done)
+            found, notice = limits.choose(self.adapter, prompt, method, meter.since_start_done)
+        return Chosen(found, notice=notice)
 
     def _choose_answer(
         self,
@@ -423,21 +460,45 @@ class Session:
         return _Reply(made, (), tuple(ticks))
 
     def _notices(
-        self, prompt: Prompt, prefilled: Prefilled, limit_notice: str | None
+        self,
+        prompt: Prompt,
+        prefilled: Prefilled,
+        method_notice: str | None,
+        outside: OutsideError | None,
     ) -> tuple[str, ...]:
         """Return the notices about this answer, in the order they are shown."""
         found = [DEMO_NOTICE] if self.info.demo else []
+        if outside is not None:
+            found.append(f"{outside.what} The answer is a guess.")
+        elif self.adapter.world is not None and (
+            long := self.adapter.world.long_notice(self._seconds())
+        ):
+            found.append(long)
         found += self.clip.notices if self.clip is not None else []
         found += [
             str(notice)
             for notice in (
                 long_position_notice(prompt, self.adapter.template),
                 prefilled.plan.settings.get("note"),
-                limit_notice,
+                method_notice,
             )
             if notice
         ]
         return (*found, *self._further_notices)
+
+    def _missing(self, question: str, encoded: Encoded) -> Iterator[str]:
+        """Yield notices about sound or picture that is asked about and is not there."""
+        sound = picture = None
+        options = self.clip.options if self.clip is not None else None
+        if not encoded.used.audio_seconds:
+            left_out = options is not None and not options.audio
+            sound = "it is left out (--no-audio)" if left_out else "there is none"
+        elif self.clip is not None and self.clip.silent:
+            sound = "the clip is silent all through"
+        if not encoded.used.frames:
+            left_out = options is not None and not options.video
+            picture = "it is left out (--no-video)" if left_out else "there is none"
+        return what_is_missing(question, sound, picture)
 
     def _prefill(
         self,
@@ -449,7 +510,9 @@ class Session:
         reuse: bool,
     ) -> Prefilled:
         """Prefill; if memory runs out, free what earlier questions left and try once more."""
-        run = partial(prefill, self.adapter, prompt, encoded, method, meter, seed=seed)
+        run = partial(
+            prefill, self.adapter, prompt, encoded, method, meter, seed=seed, reading=self.reading
+        )
         if reuse:
             run = partial(run, prefixes=self.prefixes)
         if len(self._decoding) or (reuse and len(self.prefixes)):

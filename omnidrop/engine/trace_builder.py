@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import omnidrop
+from omnidrop.engine.conversation import Written
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Encoded
+from omnidrop.engine.evidence import chunk_shares, moments
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.timing import Meter, device_peak, host_peak
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Method
-from omnidrop.report.trace import ChunkTrace, Memory, Trace
+from omnidrop.pruning.schedules import TOLERANCE
+from omnidrop.report.trace import ChunkTrace, Memory, Moment, Trace
 from omnidrop.shapes import described
 from omnidrop.tokens import Prompt, TokenMap
 
@@ -30,7 +33,8 @@ class Account:
 
     Attributes
     ----------
-    prompt : Prompt
+    written : Written
+        The prompt, and the earlier turns in it.
     prefilled : Prefilled
     method : Method
     options : GenerateOptions
@@ -41,9 +45,11 @@ class Account:
     notices : tuple of str
     decode_loop : str
         `Generated.loop`.
+    default : dict or None
+        `Chosen.default`.
     """
 
-    prompt: Prompt
+    written: Written
     prefilled: Prefilled
     method: Method
     options: GenerateOptions
@@ -51,6 +57,12 @@ class Account:
     ticks: tuple[float, ...]
     notices: tuple[str, ...]
     decode_loop: str = ""
+    default: dict[str, Any] | None = None
+
+    @property
+    def prompt(self) -> Prompt:
+        """The prompt."""
+        return self.written.prompt
 
 
 def build_trace(
@@ -71,21 +83,32 @@ def build_trace(
     total = int(tokens.av.sum())
     layers = len(survivors)
     kept = tuple(len(index) for index in survivors)
+    realised = sum(kept) / (layers * total) if total else 1.0
     shape = adapter.info.text
     element = torch.empty(0, dtype=adapter.dtype).element_size()
     ticks = account.ticks
+    chunks = _chunks(tokens, account.prefilled, adapter.template.chunk_seconds, clip)
+    reading = account.prefilled.reading
+    # An adaptive method may keep less than its budget; then what it kept counts.
+    budget = min(float(account.method.budget), realised + TOLERANCE)
+    rate = reading.rate(account.method.name, budget)
     speed = (len(ticks) - 1) / (ticks[-1] - ticks[0]) if len(ticks) > 1 else None
     return Trace(
         method={
             "name": account.method.name,
             **account.method.settings(),
             "plan": dict(account.prefilled.plan.settings),
+            **({"default": account.default} if account.default is not None else {}),
         },
         model=described(adapter.info),
         clip=_describe(clip, encoded),
         settings={
             "question": question,
             "system": adapter.template.system if system is None else system,
+            "earlier": [
+                {"question": turn.question, "answer": turn.text, "token_ids": turn.token_ids}
+                for turn in account.written.seen
+            ],
             **asdict(account.options),
             "versions": versions(),
         },
@@ -93,11 +116,11 @@ def build_trace(
         audio_tokens=total - int(video.sum()),
         video_tokens=int(video.sum()),
         asked_budget=float(account.method.budget),
-        realised_budget=sum(kept) / (layers * total) if total else 1.0,
+        realised_budget=realised,
         planned=account.prefilled.plan.counts,
         kept_audio=kept_audio,
         kept_video=kept_video,
-        chunks=_chunks(tokens, account.prefilled, adapter.template.chunk_seconds, clip),
+        chunks=chunks,
         stages=meter.stages(),
         ttft=ticks[0] if ticks else meter.since_start(),
         tokens_per_second=speed,
@@ -109,12 +132,29 @@ def build_trace(
         ),
         flops_prefill=shape.prefill_flops(text, kept),
         flops_prefill_unpruned=shape.prefill_flops(text, (total,) * layers),
-        notices=account.notices,
+        notices=(*account.notices, *account.written.notices),
         decode_loop=account.decode_loop,
+        load_seconds=adapter.load_seconds,
         survivors=(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()
         ),
+        used=encoded.used,
+        moments=() if rate is None or not rate.above_chance else _moments(chunks),
+        evidence={
+            "layers": reading.layers,
+            "rows": reading.rows,
+            "heads": reading.heads,
+            "correction": reading.correction,
+            "source": reading.source,
+            "rate": None if rate is None else asdict(rate),
+        },
     )
+
+
+def _moments(chunks: tuple[ChunkTrace, ...]) -> tuple[Moment, ...]:
+    """Return where the answer came from, by the chunks' relevance."""
+    shares = [chunk.relevance for chunk in chunks if chunk.relevance is not None]
+    return moments([(chunk.start, chunk.end) for chunk in chunks], shares)
 
 
 def versions() -> dict[str, str]:
@@ -132,7 +172,10 @@ def _versions() -> tuple[tuple[str, str], ...]:
 
 
 def _chunks(
-    tokens: TokenMap, prefilled: Prefilled, seconds: float, clip: Clip | None
+    tokens: TokenMap,
+    prefilled: Prefilled,
+    seconds: float,
+    clip: Clip | None,
 ) -> tuple[ChunkTrace, ...]:
     count = tokens.chunks
     if not count:
@@ -148,27 +191,39 @@ def _chunks(
         (per_chunk(index[video[index]]), per_chunk(index[~video[index]]))
         for index in prefilled.survivors
     ]
-    relevance: list[float] | None = None
-    if prefilled.relevance is not None and prefilled.relevance_tokens is not None:
-        mass = torch.zeros(count, dtype=torch.float64)
-        chunk = tokens.chunk[prefilled.relevance_tokens].long()
-        mass.index_add_(0, chunk, prefilled.relevance.double())
-        if float(mass.sum()) > 0:
-            relevance = (mass / mass.sum()).tolist()
-    start = clip.start if clip is not None else 0.0
-    end = start + clip.duration if clip is not None else None
+    relevance: tuple[float, ...] | None = None
+    if prefilled.relevance is not None:
+        per_token = prefilled.reading.correction == "per token"
+        relevance = chunk_shares(prefilled.relevance, tokens.chunk, count, per_token=per_token)
     return tuple(
         ChunkTrace(
-            start=start + i * seconds,
-            end=min(start + (i + 1) * seconds, end) if end else start + (i + 1) * seconds,
+            start=start,
+            end=end,
             audio=tuple(audio[i] for _, audio in by_layer),
             video=tuple(video[i] for video, _ in by_layer),
             audio_total=audio_total[i],
             video_total=video_total[i],
             relevance=None if relevance is None else relevance[i],
         )
-        for i in range(count)
+        for i, (start, end) in enumerate(chunk_spans(count, seconds, clip))
     )
+
+
+def chunk_spans(count: int, seconds: float, clip: Clip | None) -> list[tuple[float, float]]:
+    """Return start and end of each chunk, in seconds from the start of the file.
+
+    Parameters
+    ----------
+    count : int
+        Chunks.
+    seconds : float
+        Length of a chunk.
+    clip : Clip or None
+        The last chunk ends with it. None for precomputed features.
+    """
+    start = clip.start if clip is not None else 0.0
+    end = start + clip.duration if clip is not None else float("inf")
+    return [(start + i * seconds, min(start + (i + 1) * seconds, end)) for i in range(count)]
 
 
 def _describe(clip: Clip | None, encoded: Encoded) -> dict[str, Any]:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from omnidrop.clip.options import ClipOptions
 from omnidrop.errors import MediaError, UsageError, printable
-
-#: How a question with choices is asked: as it is, or with lettered choices and an instruction.
-Style = Literal["plain", "letters"]
+from omnidrop.models.world import Style
 
 #: Letters of the choices, in order.
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -39,6 +37,8 @@ class Item:
         Span of the clip in seconds.
     groups : mapping of str to str
         Further labels that summaries split by, such as {"evidence": "sparse"}.
+    evidence : tuple of (float, float)
+        When the answer can be seen or heard, in seconds of the file; empty if that is not known.
     extra : mapping
         Everything else the set says about the question.
     """
@@ -52,6 +52,7 @@ class Item:
     start: float | None = None
     end: float | None = None
     groups: Mapping[str, str] = field(default_factory=dict)
+    evidence: tuple[tuple[float, float], ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def clip_options(self, base: ClipOptions) -> ClipOptions:
@@ -74,8 +75,8 @@ class QuestionSet:
         The file the questions came from.
     note : str
         What a reader of results should know; may be empty.
-    style : {"plain", "letters"}
-        How this set's questions are meant to be asked.
+    style : {"plain", "words", "letters"} or None
+        How this set's questions are meant to be put; None leaves it to the model.
     apart : tuple of (str, str)
         Groups, as (name, label), that results also show separately.
     """
@@ -84,7 +85,7 @@ class QuestionSet:
     items: tuple[Item, ...]
     source: Path
     note: str = ""
-    style: Style = "letters"
+    style: Style | None = None
     apart: tuple[tuple[str, str], ...] = ()
 
     @property

@@ -4,7 +4,8 @@
      "choices": ["piano", "flute"], "answer": "piano", "category": "sound"}
 
 `choices`, `category`, `start` and `end` (seconds) are optional, and so is `groups`, an object of
-further labels that a summary splits by. Any other field is kept in `Item.extra`.
+further labels that a summary splits by. `evidence`, a list of [start, end] in seconds, says when
+the answer can be seen or heard. Any other field is kept in `Item.extra`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,18 @@ from omnidrop.errors import UsageError
 from omnidrop.evaluation.items import LETTERS, Item, chosen_answer, read_text
 
 #: Fields with a meaning; all others go to `Item.extra`.
-FIELDS = ("id", "video", "question", "choices", "answer", "category", "start", "end", "groups")
+FIELDS = (
+    "id",
+    "video",
+    "question",
+    "choices",
+    "answer",
+    "category",
+    "start",
+    "end",
+    "groups",
+    "evidence",
+)
 
 
 def rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -134,6 +146,22 @@ class _Row:
             raise self.error("groups", "is not an object of texts")
         return groups
 
+    def evidence(self) -> tuple[tuple[float, float], ...]:
+        """Return the spans of the evidence."""
+        given = self.values.get("evidence") or ()
+        if not isinstance(given, (list, tuple)):
+            raise self.error("evidence", "is not a list of [start, end]")
+        spans = []
+        for span in given:
+            try:
+                start, end = map(float, span)
+            except (TypeError, ValueError):
+                raise self.error("evidence", "is not a list of [start, end]") from None
+            if not (math.isfinite(end) and 0 <= start < end):
+                raise self.error("evidence", f"holds {start:g} to {end:g}, which is no time span")
+            spans.append((start, end))
+        return tuple(spans)
+
     def extra(self) -> dict[str, Any]:
         return {name: value for name, value in self.values.items() if name not in FIELDS}
 
@@ -152,5 +180,6 @@ def _item(row: _Row, base: Path) -> Item:
         start=start,
         end=end,
         groups=row.groups(),
+        evidence=row.evidence(),
         extra=row.extra(),
     )

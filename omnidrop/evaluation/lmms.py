@@ -89,7 +89,7 @@ class Asker:
         **fields: Any,
     ) -> None:
         from omnidrop.clip.clip import ClipOptions
-        from omnidrop.engine.session import load
+        from omnidrop.engine.model import load
         from omnidrop.pruning.registry import get_method
 
         if method != "none":

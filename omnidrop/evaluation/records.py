@@ -143,7 +143,7 @@ def merge(folders: Iterable[Path]) -> tuple[dict[str, Any], list[Record], int]:
     """
     setup: dict[str, Any] | None = None
     first: Path | None = None
-    by_question: dict[tuple[str, float, str], Record] = {}
+    by_question: dict[tuple[str, float, str, int], Record] = {}
     settings: dict[tuple[str, float], Record] = {}
     damaged = 0
     for path in folders:
@@ -166,7 +166,7 @@ def merge(folders: Iterable[Path]) -> tuple[dict[str, Any], list[Record], int]:
                     f"{cell[0]!r} at {cell[1]:g} stands for different settings in these folders.",
                     hint="Run one of them again under a label of its own, with --variant.",
                 )
-            name = (*cell, record["id"])
+            name = (*cell, record["id"], record.get("draw", 0))
             if record["status"] != FAILED or name not in by_question:
                 by_question[name] = record
     return setup or {}, list(by_question.values()), damaged

@@ -20,7 +20,8 @@ import torch
 from omnidrop.begun import Begun
 from omnidrop.clip.clip import ClipOptions
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.engine.session import Model, Session
+from omnidrop.engine.model import Model
+from omnidrop.engine.session import Session
 from omnidrop.errors import BudgetError, OmniDropError, UsageError
 from omnidrop.evaluation.items import Item, QuestionSet, Style
 from omnidrop.evaluation.records import (
@@ -33,6 +34,7 @@ from omnidrop.evaluation.records import (
     key_of,
 )
 from omnidrop.evaluation.scoring import Score, answer_options, ask_text, read_choice, read_reply
+from omnidrop.models.world import STYLES
 from omnidrop.pruning.method import Method, Need
 from omnidrop.pruning.registry import get_method
 from omnidrop.report.trace import Answer
@@ -76,14 +78,18 @@ class RunOptions:
     seed : int
         Each question gets its own seed, derived from this one and its id, the same for all methods.
     score : {"text", "logits"}
-    style : {"plain", "letters"} or None
-        Default the set's own.
+    style : {"plain", "words", "letters"} or None
+        How questions with choices are put; see `style_of` for the default.
     max_new_tokens : int
         Length limit of a reply.
     system : str or None
         System prompt; default the model family's own.
     clip : ClipOptions
         Sampling; a question's own span takes precedence.
+    anyway : bool
+        Ask also what lies outside of what the model knows; else it is recorded as an error.
+    seeds : int
+        How often methods that draw at random answer each question, with a seed of its own each.
     """
 
     seed: int = 0
@@ -92,12 +98,26 @@ class RunOptions:
     max_new_tokens: int = 16
     system: str | None = None
     clip: ClipOptions = field(default_factory=ClipOptions)
+    anyway: bool = False
+    seeds: int = 1
 
     def __post_init__(self) -> None:
         if self.score not in ("text", "logits"):
             raise UsageError(f"Unknown score {self.score!r}.", hint="Use text or logits.")
-        if self.style not in (None, "plain", "letters"):
-            raise UsageError(f"Unknown style {self.style!r}.", hint="Use plain or letters.")
+        if self.style not in (None, *STYLES):
+            raise UsageError(f"Unknown style {self.style!r}.", hint=f"Use {' or '.join(STYLES)}.")
+        if self.seeds < 1:
+            raise UsageError(f"seeds must be 1 or more, not {self.seeds}.", hint="Try 3.")
+
+
+def style_of(options: RunOptions, questions: QuestionSet, model: Model) -> Style:
+    """Return how questions with choices are put.
+
+    As asked for, else as the set says, else as the model has learned it, else with letters.
+    """
+    world = model.adapter.world
+    learned: Style = world.choices if world is not None else "letters"
+    return options.style or questions.style or learned
 
 
 @dataclass
@@ -177,6 +197,11 @@ def cells(
 _LATER = ("square_pixels", "video_track")
 
 
+def draws(entrants: Sequence[Cell], seeds: int) -> list[tuple[Cell, int]]:
+    """Return every cell with the number of its draw; those that do not draw run once."""
+    return [(cell, draw) for cell in entrants for draw in range(seeds if cell.method.draws else 1)]
+
+
 def setup_of(questions: QuestionSet, model: Model, options: RunOptions) -> dict[str, Any]:
     """Return what all records of a run have in common."""
     info = model.info
@@ -189,7 +214,7 @@ def setup_of(questions: QuestionSet, model: Model, options: RunOptions) -> dict[
     return {
         "set": questions.name,
         "note": questions.note,
-        "style": options.style or questions.style,
+        "style": style_of(options, questions, model),
         "score": options.score,
         "seed": options.seed,
         "max_new_tokens": options.max_new_tokens,
@@ -276,6 +301,7 @@ class _Ask:
     cell: Cell
     key: str
     seed: int
+    draw: int = 0
 
 
 @dataclass
@@ -290,7 +316,7 @@ class _Job:
     begun: Begun
 
     def __post_init__(self) -> None:
-        self.style: Style = self.options.style or self.questions.style
+        self.style: Style = style_of(self.options, self.questions, self.model)
         self.common = key_of(self.setup)
 
     def records(self, tally: Tally) -> Iterator[Record | None]:
@@ -324,13 +350,13 @@ class _Job:
     def _asks(self, items: Sequence[Item], identity: str) -> list[_Ask]:
         """Return the clip's questions by every cell, cell by cell."""
         found = []
-        for cell in self.cells:
+        for cell, draw in draws(self.cells, self.options.seeds):
             for item in items:
-                seed = seed_of(item, self.options.seed)
+                seed = seed_of(item, self.options.seed + draw)
                 what = (item.id, item.question, item.choices, item.answer)
-                clip = identity or str(item.video)
-                key = key_of(self.common, cell.label, cell.settings, what, clip)
-                found.append(_Ask(item, cell, key, seed))
+                parts = (cell.label, cell.settings, what, identity or str(item.video))
+                key = key_of(self.common, *parts, *([draw] if draw else []))
+                found.append(_Ask(item, cell, key, seed, draw))
         return found
 
     def _write(self, made: Iterable[Record], tally: Tally) -> Iterator[Record]:
@@ -365,6 +391,10 @@ class _Job:
                 yield self._failed(ask, problem)
 
     def _ask(self, session: Session, ask: _Ask) -> Answer:
+        # Asked about the question alone: the words around it are ours.
+        outside = session.outside(ask.item.question, ask.item.choices)
+        if outside is not None and not self.options.anyway:
+            raise outside
         return session.ask(
             ask_text(ask.item, self.style),
             method=ask.cell.method,
@@ -372,6 +402,7 @@ class _Job:
             options=GenerateOptions(max_new_tokens=self.options.max_new_tokens, seed=ask.seed),
             system=self.options.system,
             reuse=False,  # every prefill is timed in full
+            anyway=True,
         )
 
     def _stop(self) -> None:
@@ -390,10 +421,12 @@ class _Job:
             "source": self._source(item.video),
             "category": item.category,
             "groups": dict(item.groups),
+            "question": item.question,
             "label": ask.cell.label,
             "asked": ask.cell.budget,
             "method": method,
             "seed": ask.seed,
+            "draw": ask.draw,
         }
 
     def _source(self, video: Path) -> str:
@@ -424,9 +457,11 @@ class _Job:
             "reply": answer.text,
             "said": reading.said,
             "answer": item.answer,
+            "chance": 1 / len(item.choices) if item.choices else 0.0,
             "right": reading.right,
             "probability": answer.choices[0].probability if answer.choices else None,
             "realised": round(trace.realised_budget, 6),
+            "kept": {"audio": trace.kept_audio, "video": trace.kept_video},
             "tokens": {
                 "text": trace.text_tokens,
                 "audio": trace.audio_tokens,

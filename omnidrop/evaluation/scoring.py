@@ -8,7 +8,8 @@ A question with choices is asked in one fixed form:
     Answer with the letter of the right choice and nothing else.
 
 A question without choices is followed by "Answer with one word or a short phrase and nothing else."
-In the plain style both are asked as they stand in the set. A reply is right only if it names
+In the style "words" the choices follow on the same line ("What plays? Choices: piano, flute"), and
+in the style "plain" a question is asked as it stands in the set. A reply is right only if it names
 exactly one answer and that is the right one: a letter in one of the ways models write it, or the
 choice word for word. Nothing is searched for inside longer text, so nonsense stays wrong.
 """
@@ -68,6 +69,9 @@ def ask_text(item: Item, style: Style) -> str:
     """Return the text that the model is asked."""
     if style == "plain":
         return item.question
+    if style == "words":
+        listed = not item.choices or "choices:" in item.question.lower()
+        return item.question if listed else f"{item.question} Choices: {', '.join(item.choices)}"
     if not item.choices:
         return f"{item.question}\n{SHORT}"
     lines = [f"{letter}. {text}" for letter, text in zip(LETTERS, item.choices, strict=False)]
@@ -91,7 +95,7 @@ def read_reply(reply: str, item: Item, style: Style) -> Reading:
 
 def read_choice(chosen_text: str, item: Item, style: Style) -> Reading:
     """Return what the most probable of the `answer_options` says, and whether it is right."""
-    if style == "plain":
+    if style != "letters":
         return read_reply(chosen_text, item, style)
     said = item.choices[LETTERS.index(chosen_text)]
     return Reading(said, said == item.answer)

@@ -49,7 +49,7 @@ class Paired:
     p: float
 
 
-def wilson(right: int, total: int, z: float = Z95) -> tuple[float, float]:
+def wilson(right: float, total: int, z: float = Z95) -> tuple[float, float]:
     """Return Wilson's interval of a share; (0, 1) if nothing was counted.
 
     Source: Wilson, 1927, "Probable inference, the law of succession, and statistical inference".

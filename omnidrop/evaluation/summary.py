@@ -13,8 +13,18 @@ from typing import Any
 
 from omnidrop.errors import UsageError
 from omnidrop.evaluation.records import ANSWERED, FAILED, REFUSED, Record, merge
+from omnidrop.evaluation.replies import (
+    Cells,
+    Change,
+    KeptRow,
+    Unread,
+    changed_of,
+    kept_of,
+    unread_of,
+    unread_warning,
+)
 from omnidrop.evaluation.runner import UNPRUNED
-from omnidrop.evaluation.stats import holm, paired, wilson
+from omnidrop.evaluation.stats import bootstrap, holm, paired, wilson
 
 SCHEMA = "omnidrop.eval-summary/1"
 
@@ -35,8 +45,10 @@ class CellRow:
         As asked.
     axis, group : str
         Which questions: ("all", "all"), ("category", …) or a further label of the set.
-    answered, right, failed, refused, unread : int
+    answered, failed, refused, unread : int
         Questions; `unread` are replies that named no choice; they count as wrong.
+    right : float
+        Questions answered rightly; the mean over the seeds.
     accuracy, low, high : float or None
         Share of right answers, with Wilson's 95 % interval; None if none was answered.
     realised : float or None
@@ -49,6 +61,12 @@ class CellRow:
         Medians; the first token's excludes opening and encoding the clip.
     reachable : tuple of float or None
         Range that all refusing clips could reach: highest low end, lowest high end.
+    chance : float or None
+        Share that a guess among the choices gets right; None if not every record says so.
+    seeds : int
+        How often each question was answered, with another seed each time.
+    spread : float or None
+        Standard deviation of the accuracy from seed to seed; None with one seed.
     """
 
     label: str
@@ -57,7 +75,7 @@ class CellRow:
     axis: str
     group: str
     answered: int
-    right: int
+    right: float
     failed: int
     refused: int
     unread: int
@@ -71,6 +89,14 @@ class CellRow:
     selection_seconds: float | None
     first_token_seconds: float | None
     reachable: tuple[float, float] | None
+    chance: float | None = None
+    seeds: int = 1
+    spread: float | None = None
+
+    @property
+    def guessing(self) -> bool:
+        """Whether chance lies within the accuracy's interval, or above it."""
+        return self.low is not None and self.chance is not None and self.low <= self.chance
 
 
 @dataclass(frozen=True)
@@ -87,8 +113,10 @@ class PairRow:
     axis, group : str
     questions, clips, only_first, only_second : int
         `only_first`: right in the cell, wrong in the baseline.
+        With several seeds, these and p are of the first.
     difference, low, high : float
-        Accuracy minus the baseline's, with a 95 % interval (bootstrap over clips).
+        Accuracy minus the baseline's, with a 95 % interval (bootstrap over clips); of the means
+        over the seeds.
     p, p_holm : float
         McNemar's exact p, and the same with Holm's correction for all pairs of the group.
     """
@@ -131,6 +159,12 @@ class Summary:
         Damaged lines of the records.
     versions : tuple of mapping
         Each distinct set of library versions.
+    unread : tuple of Unread
+        Replies that named no choice, most frequent first.
+    changed : tuple of Change
+        Answers that differ from the unpruned model's, of the first seed.
+    kept : tuple of KeptRow
+        Tokens that enter each layer; only of records that say so.
     """
 
     setup: Mapping[str, Any]
@@ -141,6 +175,27 @@ class Summary:
     errors: tuple[tuple[str, int], ...]
     damaged: int
     versions: tuple[Mapping[str, str], ...]
+    unread: tuple[Unread, ...] = ()
+    changed: tuple[Change, ...] = ()
+    kept: tuple[KeptRow, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what a reader must know before any number of the summary."""
+        found = []
+        control = self.row(UNPRUNED, 1.0)
+        if control is not None and control.guessing and control.accuracy is not None:
+            chance = 100 * (control.chance or 0.0)
+            found.append(
+                f"THE UNPRUNED MODEL IS NOT ABOVE CHANCE: {100 * control.accuracy:.1f} % right "
+                f"({100 * (control.low or 0):.1f} to {100 * (control.high or 0):.1f}) of "
+                f"{control.answered} questions, and guessing gets {chance:.1f} %. Comparing "
+                "methods says nothing here. Ask more questions, put them in another style "
+                "(--style), or take a model that can answer them."
+            )
+        if self.unread:
+            found.append(unread_warning(self.unread))
+        return tuple(found)
 
     def row(self, label: str, budget: float, group: tuple[str, str] = ALL) -> CellRow | None:
         """Return one cell's row of a group, or None."""
@@ -156,7 +211,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Return nested plain values, `schema` first."""
-        return {"schema": SCHEMA, **asdict(self)}
+        return {"schema": SCHEMA, **asdict(self), "warnings": self.warnings}
 
 
 def summarise(
@@ -191,7 +246,8 @@ def summarise(
         records = [record for record in records if record["id"] in wanted]
     if not records:
         raise UsageError("There are no records yet.", path=paths[0] if paths else None)
-    by_cell = _by_cell(records)
+    by_cell = _by_cell([record for record in records if not record.get("draw")])
+    again = _again(records)
     labels = list(dict.fromkeys(label for label, _ in by_cell))
     if baselines is None:
         baselines = [name for name in (UNPRUNED, "random") if name in labels]
@@ -202,7 +258,7 @@ def summarise(
     failures = [_short(record) for record in records if record["status"] == FAILED]
     errors = sorted(((t, failures.count(t)) for t in set(failures)), key=lambda e: (-e[1], e[0]))
     cells = tuple(
-        _cell_row(label, budget, group, inside)
+        _cell_row(label, budget, group, inside, again.get((label, budget), []))
         for (label, budget), own in by_cell.items()
         for group in groups
         if (inside := [r for r in own.values() if _inside(r, group)])
@@ -211,21 +267,53 @@ def summarise(
     return Summary(
         setup=setup,
         cells=cells,
-        pairs=_pairs(by_cell, cells, groups, baselines, seed),
+        pairs=_pairs(by_cell, cells, groups, baselines, seed, again),
         apart=tuple((axis, group) for axis, group in setup.get("apart", [])),
         failed=len(failures),
         errors=tuple(errors),
         damaged=damaged,
         versions=tuple(versions.values()),
+        unread=unread_of(records),
+        changed=changed_of(by_cell, UNPRUNED),
+        kept=kept_of(by_cell),
     )
 
 
-_Cells = dict[tuple[str, float], dict[str, Record]]
+#: Records of the draws after the first, by cell.
+_Again = dict[tuple[str, float], list[Record]]
 
 
-def _by_cell(records: list[Record]) -> _Cells:
+def _again(records: list[Record]) -> _Again:
+    found: _Again = {}
+    for record in records:
+        if record.get("draw"):
+            found.setdefault((record["label"], record["asked"]), []).append(record)
+    return found
+
+
+def _rates(records: Iterable[Record]) -> dict[str, list[bool]]:
+    """Return the marks of each question, over the draws."""
+    found: dict[str, list[bool]] = {}
+    for record in records:
+        if record["status"] == ANSWERED:
+            found.setdefault(record["id"], []).append(record["right"])
+    return found
+
+
+def _spread(first: list[Record], again: list[Record]) -> tuple[int, float | None]:
+    """Return the number of draws of a group's questions, and the accuracy's deviation over them."""
+    by_draw: dict[int, list[bool]] = {}
+    names = {r["id"] for r in first}
+    for record in (*first, *(r for r in again if r["id"] in names)):
+        if record["status"] == ANSWERED:
+            by_draw.setdefault(record.get("draw", 0), []).append(record["right"])
+    shares = [statistics.fmean(marks) for marks in by_draw.values()]
+    return max(len(shares), 1), statistics.stdev(shares) if len(shares) > 1 else None
+
+
+def _by_cell(records: list[Record]) -> Cells:
     """Return the records by cell and id: control first, budgets descending."""
-    found: _Cells = {}
+    found: Cells = {}
     for record in records:
         found.setdefault((record["label"], record["asked"]), {})[record["id"]] = record
     order = [UNPRUNED, *dict.fromkeys(label for label, _ in found)]
@@ -247,10 +335,20 @@ def _inside(record: Record, group: tuple[str, str]) -> bool:
     return bool(value == label)
 
 
-def _cell_row(label: str, budget: float, group: tuple[str, str], records: list[Record]) -> CellRow:
+def _cell_row(
+    label: str,
+    budget: float,
+    group: tuple[str, str],
+    records: list[Record],
+    again: list[Record],
+) -> CellRow:
     done = [r for r in records if r["status"] == ANSWERED]
-    right = sum(r["right"] for r in done)
+    names = {r["id"] for r in done}
+    marks = _rates([*done, *(r for r in again if r["id"] in names)])
+    right = sum(map(statistics.fmean, marks.values()))
+    seeds, spread = _spread(done, again)
     low, high = wilson(right, len(done))
+    known = all("chance" in r for r in done)
     ranges = [r["reachable"] for r in records if r["status"] == REFUSED and r.get("reachable")]
 
     def mean(value: Callable[[Record], float]) -> float | None:
@@ -284,15 +382,19 @@ def _cell_row(label: str, budget: float, group: tuple[str, str], records: list[R
         selection_seconds=median("selection"),
         first_token_seconds=median("first_token"),
         reachable=(max(r[0] for r in ranges), min(r[1] for r in ranges)) if ranges else None,
+        chance=mean(lambda r: r["chance"]) if known else None,
+        seeds=seeds,
+        spread=spread,
     )
 
 
 def _pairs(
-    by_cell: _Cells,
+    by_cell: Cells,
     cells: tuple[CellRow, ...],
     groups: list[tuple[str, str]],
     baselines: Sequence[str],
     seed: int,
+    again: _Again,
 ) -> tuple[PairRow, ...]:
     """Compare every cell with each baseline, on all questions and every group except categories."""
     costs = {(c.label, c.budget): c.flops for c in cells if (c.axis, c.group) == ALL}
@@ -310,7 +412,7 @@ def _pairs(
         rows = [
             row
             for cell, other, how in matches
-            if (row := _pair(cell, other, how, group, by_cell, seed)) is not None
+            if (row := _pair(cell, other, how, group, by_cell, seed, again)) is not None
         ]
         corrected = holm([row.p for row in rows])
         found += [replace(row, p_holm=p) for row, p in zip(rows, corrected, strict=True)]
@@ -320,7 +422,7 @@ def _pairs(
 def _matched(
     cell: tuple[str, float],
     baseline: str,
-    by_cell: _Cells,
+    by_cell: Cells,
     costs: Mapping[tuple[str, float], float | None],
 ) -> list[tuple[tuple[str, float], str]]:
     """Return the baseline's cell to compare with, and how it was matched; empty if none."""
@@ -341,8 +443,9 @@ def _pair(
     other: tuple[str, float],
     matched: str,
     group: tuple[str, str],
-    by_cell: _Cells,
+    by_cell: Cells,
     seed: int,
+    again: _Again,
 ) -> PairRow | None:
     both = [
         (record, by_cell[other][name])
@@ -353,12 +456,17 @@ def _pair(
     ]
     if not both:
         return None
-    found = paired(
-        [a["right"] for a, _ in both],
-        [b["right"] for _, b in both],
-        [a.get("source", a["clip"]) for a, _ in both],
-        seed=seed,
-    )
+    clips = [a.get("source", a["clip"]) for a, _ in both]
+    found = paired([a["right"] for a, _ in both], [b["right"] for _, b in both], clips, seed=seed)
+    if cell in again or other in again:
+        ones, others = (
+            _rates([*by_cell[key].values(), *again.get(key, ())]) for key in (cell, other)
+        )
+        apart = [
+            statistics.fmean(ones[a["id"]]) - statistics.fmean(others[b["id"]]) for a, b in both
+        ]
+        low, high = bootstrap(apart, clips, seed=seed)
+        found = replace(found, difference=statistics.fmean(apart), low=low, high=high)
     return PairRow(*cell, *other, matched, *group, **asdict(found))
 
 

@@ -1,15 +1,20 @@
-"""A summary as tables of text, for terminals, Markdown and CSV."""
+"""A summary as tables of text, for terminals, Markdown, LaTeX and CSV."""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
+from omnidrop.evaluation.replies import Change, KeptRow
 from omnidrop.evaluation.summary import ALL, CellRow, PairRow, Summary
 
 DASH = "–"
+
+#: Changed answers that a report lists; their file has all.
+MOST_CHANGES = 50
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,8 @@ def overview(summary: Summary, *, compact: bool = False) -> Table:
         *((f"{group[1]}, %", _part(summary, group, digits)) for group in summary.apart),
         ("FLOPs, %", lambda c: percent(c.flops)),
     ]
+    if any(cell.seeds > 1 for cell in summary.cells):
+        columns.insert(5, ("± seeds", _spread))
     columns += [("KV cache, %", lambda c: percent(c.kv))] if wide else []
     columns += [("prefill, ms", _milliseconds)] if wide else []
     columns += [("errors", lambda c: str(c.failed or ""))] if summary.failed else []
@@ -50,6 +57,12 @@ def overview(summary: Summary, *, compact: bool = False) -> Table:
         "a share of the unpruned one's; median time of a prefill; a dash is a budget that cannot "
         "be reached.",
     ]
+    most = max((cell.seeds for cell in cells), default=1)
+    if most > 1:
+        notes.append(
+            f"Methods that draw at random answered with {most} seeds: mean, and standard deviation "
+            "from seed to seed."
+        )
     partly = [cell for cell in cells if cell.refused and cell.answered]
     if partly:
         named = ", ".join(f"{c.label} at {share(c.budget)} ({c.refused})" for c in partly)
@@ -70,6 +83,10 @@ def _part(summary: Summary, group: tuple[str, str], digits: int) -> Callable[[Ce
         return DASH if part is None else interval(part, digits)
 
     return show
+
+
+def _spread(cell: CellRow) -> str:
+    return DASH if cell.spread is None else f"{100 * cell.spread:.1f}"
 
 
 def _milliseconds(cell: CellRow) -> str:
@@ -127,6 +144,39 @@ def against(pair: PairRow) -> str:
     return pair.baseline
 
 
+def changes(summary: Summary, most: int | None = None) -> Table:
+    """Return one row per answer that pruning changed; the first `most`, evenly over the cells."""
+    found = list(summary.changed)
+    shown = found if most is None else found[:: max(1, -(-len(found) // most))]
+    rows = [
+        (
+            change.label,
+            share(change.budget),
+            change.id,
+            change.question,
+            f"{_one_line(change.unpruned)} {_mark(change.unpruned_right)}",
+            f"{_one_line(change.pruned)} {_mark(change.pruned_right)}",
+        )
+        for change in shown
+    ]
+    spoilt = sum(change.unpruned_right and not change.pruned_right for change in found)
+    mended = sum(change.pruned_right and not change.unpruned_right for change in found)
+    note = f"{len(found)} answers differ: {spoilt} are wrong only pruned, {mended} only unpruned."
+    if len(rows) < len(found):
+        note += f" {len(rows)} of them are shown; changed.csv has all."
+    header = ("method", "budget", "id", "question", "unpruned", "pruned")
+    return Table("Changed answers", header, tuple(rows), note)
+
+
+def _one_line(text: str, most: int = 40) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= most else line[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _mark(right: bool) -> str:
+    return "(right)" if right else "(wrong)"
+
+
 def percent(value: float | None, digits: int = 1) -> str:
     """Return a share as a percentage; a dash for None."""
     return DASH if value is None else f"{100 * value:.{digits}f}"
@@ -182,8 +232,11 @@ def to_markdown(summary: Summary, figure: str | None = None) -> str:
         f"scored by {setup.get('score')}. {cell_text(str(setup.get('note') or ''))}".rstrip(),
         "",
     ]
+    for warning in summary.warnings:
+        lines += [f"**{cell_text(warning)}**", ""]
     lines += [f"![Accuracy over FLOPs]({figure})", ""] if figure else []
-    for table in all_tables(summary):
+    listed = [changes(summary, MOST_CHANGES)] if summary.changed else []
+    for table in [*all_tables(summary), *listed]:
         lines += [f"## {table.title}", "", *_markdown(table), ""]
         if table.note:
             lines += [table.note, ""]
@@ -211,6 +264,51 @@ def _markdown(table: Table) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in (rows[0], marks, *rows[1:])]
 
 
+def to_latex(summary: Summary) -> str:
+    """Return the tables of accuracy, cost and paired differences as LaTeX (booktabs)."""
+    parts = ["% \\usepackage{booktabs}"]
+    for table in (overview(summary), differences(summary)):
+        if not table.rows:
+            continue
+        parts += [
+            "\\begin{table}",
+            "\\centering",
+            f"\\caption{{{_tex(f'{table.title}. {table.note}')}}}",
+            f"\\begin{{tabular}}{{l{'r' * (len(table.header) - 1)}}}",
+            "\\toprule",
+            " & ".join(map(_tex, table.header)) + " \\\\",
+            "\\midrule",
+            *(" & ".join(map(_tex, row)) + " \\\\" for row in table.rows),
+            "\\bottomrule",
+            "\\end{tabular}",
+            "\\end{table}",
+        ]
+    return "\n".join(parts) + "\n"
+
+
+#: Characters that LaTeX takes as commands, or that its usual fonts lack.
+TEX = {
+    "\\": r"\textbackslash{}",
+    **{mark: f"\\{mark}" for mark in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "[": "{[}",  # after \\ it would be an argument
+    "]": "{]}",
+    "≥": r"$\geq$",
+    "×": r"$\times$",
+    "±": r"$\pm$",
+    "−": "$-$",
+    DASH: "--",
+}
+
+
+def _tex(text: str) -> str:
+    signed = re.sub(r"(?<![\w.])-(?=\d)", "−", " ".join(text.split()))
+    return "".join(TEX.get(mark, mark) for mark in signed)
+
+
 def to_csv(summary: Summary) -> str:
     """Return every cell of every group as CSV at full precision."""
     return _csv([field.name for field in fields(CellRow)], summary.cells)
@@ -221,7 +319,20 @@ def pairs_csv(summary: Summary) -> str:
     return _csv([field.name for field in fields(PairRow)], summary.pairs)
 
 
-def _csv(names: Sequence[str], rows: Sequence[CellRow] | Sequence[PairRow]) -> str:
+def changed_csv(summary: Summary) -> str:
+    """Return every answer that pruning changed as CSV."""
+    return _csv([field.name for field in fields(Change)], summary.changed)
+
+
+def kept_csv(summary: Summary) -> str:
+    """Return the tokens that enter each layer of every cell as CSV: means over the questions."""
+    return _csv([field.name for field in fields(KeptRow)], summary.kept)
+
+
+def _csv(
+    names: Sequence[str],
+    rows: Sequence[CellRow] | Sequence[PairRow] | Sequence[Change] | Sequence[KeptRow],
+) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(names)

@@ -15,8 +15,11 @@ from typing import NamedTuple, Protocol
 import torch
 
 from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
+from omnidrop.models.calibration import Calibration
 from omnidrop.models.family import Template
 from omnidrop.models.kernels import Filled
+from omnidrop.models.world import World
+from omnidrop.recommended import SAFE, Recommended
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 from omnidrop.tokens import TextEncoder
 
@@ -163,6 +166,15 @@ class Adapter(ABC):
         The checkpoint's folder, if it was loaded from one.
     fingerprint : str or None
         Identifies the encoders: models with equal fingerprints embed audio and video alike.
+    load_seconds : float
+        Seconds that loading took, a download left out.
+    calibration : Calibration or None
+        What the model's probabilities mean, if the checkpoint comes with that; set when it is
+        loaded.
+    recommended : Recommended
+        The method and budget of questions that name none; set when it is loaded.
+    world : World or None
+        What the model knows, if its files say so; questions outside of it are refused.
     thinking : Thinking or None
         The marks around thoughts, which are no part of an answer; None for models without any.
     """
@@ -178,6 +190,10 @@ class Adapter(ABC):
     scaling: float
     folder: Path | None = None
     fingerprint: str | None = None
+    load_seconds: float = 0.0
+    calibration: Calibration | None = None
+    recommended: Recommended = SAFE
+    world: World | None = None
     thinking: Thinking | None = None
 
     @property

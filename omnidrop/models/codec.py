@@ -26,6 +26,11 @@ class Codec:
         # Special tokens written in a text are plain text; `prompt` inserts the ids of real ones.
         self._backend.encode_special_tokens = True
 
+    @property
+    def size(self) -> int:
+        """Number of ids, special tokens and gaps between ids included."""
+        return 1 + max(self._backend.get_vocab(with_added_tokens=True).values(), default=-1)
+
     def encode(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Return ids and character offsets; see `TextEncoder.encode`."""
         encoding = self._backend.encode(text, add_special_tokens=False)
@@ -61,4 +66,8 @@ def read_codec(folder: Path) -> Codec | None:
     try:
         return Codec(SimpleNamespace(backend_tokenizer=Tokenizer.from_file(str(path))))
     except Exception as error:  # the library raises a bare Exception
-        raise ModelError(f"The tokenizer cannot be read: {error}.", path=path) from error
+        raise ModelError(
+            f"The tokenizer cannot be read: {error}.",
+            path=path,
+            hint="Take it from where the weights are from.",
+        ) from error

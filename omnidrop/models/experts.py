@@ -441,7 +441,7 @@ def fill(model: Any, folder: Path, dtype: torch.dtype, unused: tuple[str, ...] =
             layers[int(re.findall(r"\.layers\.(\d+)\.", name)[-1])] = part
             part.allocate(model.device, dtype)
     with _reader(folder, model.device) as read:
-        for file in shards(folder):
+        for file in shards(folder, unused):
             for weight in header(file):
                 if is_expert(weight.name) and not weight.name.startswith(unused):
                     _put(layers, weight, read(file, weight))

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from omnidrop.errors import ModelError
+from omnidrop.recommended import SAFE, Recommended
 
 if TYPE_CHECKING:
     import torch
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 
 #: Entry points of families in other packages.
 GROUP = "omnidrop.families"
+
+#: In `Family.recommended`: the models that are not listed by name.
+OTHERS = "*"
 
 
 class Template(Protocol):
@@ -165,10 +169,15 @@ class Family(Protocol):
         Short names and the hub names they stand for, the smallest model first.
     published : mapping of str to Shapes
         Sizes by hub name, so that an estimate needs no files.
+    downloads : mapping of str to int
+        Bytes of the files on the hub by hub name, about; may be empty.
     unused_weights : sequence of str
         Prefixes of the weights that are not loaded.
     conventions : sequence of str
         Names of the ways to count positions, the default first; empty if there is only one.
+    recommended : mapping of str to Recommended
+        Method and budget of questions that name none, by hub name; under "*" those of the family's
+        other models. Of a model that is not listed it is `omnidrop.recommended.SAFE`.
     """
 
     @property
@@ -180,9 +189,13 @@ class Family(Protocol):
     @property
     def published(self) -> Mapping[str, Shapes]: ...
     @property
+    def downloads(self) -> Mapping[str, int]: ...
+    @property
     def unused_weights(self) -> Sequence[str]: ...
     @property
     def conventions(self) -> Sequence[str]: ...
+    @property
+    def recommended(self) -> Mapping[str, Recommended]: ...
 
     def missing_part(self, config: Mapping[str, Any]) -> str | None:
         """Return the part that a config lacks, or None if it is complete."""
@@ -248,6 +261,21 @@ class Family(Protocol):
         """
         ...
 
+    def check(self, folder: Path, config: Mapping[str, Any]) -> None:
+        """Check a checkpoint from its config and the headers of its files; no weight is read.
+
+        Before loading, and before estimates. `omnidrop.models.checking` has the checks that most
+        families need.
+
+        Raises
+        ------
+        ModelError
+            If weights are missing or have other shapes, the tokenizer has more ids than the
+            vocabulary, or values of the config contradict each other. The caller turns any other
+            error into one.
+        """
+        ...
+
     def load(self, request: LoadRequest) -> Adapter:
         """Load a checkpoint.
 
@@ -301,6 +329,23 @@ def published(name: str) -> tuple[Family, Shapes] | None:
         if name in family.published:
             return family, family.published[name]
     return None
+
+
+def recommended_for(name: str, family: Family) -> Recommended:
+    """Return the method and budget of questions that name none.
+
+    Parameters
+    ----------
+    name : str
+        A hub name, or that of a folder: a folder called like a model is taken for it.
+    family : Family
+        The model's.
+    """
+    # A family of another package may be older than this attribute.
+    listed: Mapping[str, Recommended] = getattr(family, "recommended", {})
+    by_folder = {known.rpartition("/")[2].lower(): found for known, found in listed.items()}
+    found = listed.get(name) or by_folder.get(name.lower())
+    return found or listed.get(OTHERS, SAFE)
 
 
 def named(ids: Mapping[str, int | None], tokens: Mapping[str, str], name: str) -> dict[str, int]:

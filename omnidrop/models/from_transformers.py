@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from omnidrop.errors import ModelError
 from omnidrop.models import experts as experts_module
 from omnidrop.models import pinned
 from omnidrop.models.family import LoadRequest
+from omnidrop.models.folder_checks import refuse_missing, refuse_other_shapes
+from omnidrop.models.locations import all_shards, shards
 from omnidrop.models.quantising import check_quantised, quantisation
 
 
@@ -52,7 +53,7 @@ def load(
     """
     if request.quantize is not None and experts is not None:
         kind = experts_module.with_small_experts(kind, experts, request.quantize)
-    with _quiet():
+    with quiet():
         model, report, tokenizer = _from_disk(kind, config, request, unused)
         _check_report(report, request.folder)
         if request.quantize is not None and experts is not None:
@@ -87,6 +88,8 @@ def _from_disk(
     loaded: Any = None
     if pinned.reads_pinned(request.device):
         loaded = _read_pinned(kind, request, settings, unused)
+    if loaded is None and not all_shards(folder):
+        loaded = _read_used(kind, request, settings, unused)
     if loaded is None:
         loaded = kind.from_pretrained(folder, **settings)
     tokenizer = AutoTokenizer.from_pretrained(
@@ -99,8 +102,6 @@ def _read_pinned(
     kind: Any, request: LoadRequest, settings: dict[str, Any], unused: Sequence[str]
 ) -> Any:
     """Load with weights read by `omnidrop.models.pinned`; None if that is not possible."""
-    from transformers import GenerationConfig
-
     folder = request.folder
     try:
         reader = pinned.PinnedReader(request.device)
@@ -110,32 +111,57 @@ def _read_pinned(
         unread = reader.lazy(folder, request.dtype, unused)
         if unread is None:
             return None
-        if request.quantize is not None:  # experts that are quantised are read later, one by one
-            unread = {k: v for k, v in unread.items() if not experts_module.is_expert(k)}
-        loaded: Any = kind.from_pretrained(None, state_dict=unread, **settings)
+        loaded: Any = kind.from_pretrained(
+            None, state_dict=_without_experts(unread, request), **settings
+        )
+    _add_generation_config(loaded[0], folder)
+    return loaded
+
+
+def _read_used(
+    kind: Any, request: LoadRequest, settings: dict[str, Any], unused: Sequence[str]
+) -> Any:
+    """Load from the files that hold used weights; transformers asks for all in the index."""
+    from safetensors import safe_open
+
+    unread: dict[str, Any] = {}
+    with ExitStack() as files:
+        for path in shards(request.folder, unused):
+            file = files.enter_context(safe_open(path, framework="pt"))
+            names = [name for name in file.keys() if not name.startswith(tuple(unused))]  # noqa: SIM118
+            unread |= {name: file.get_slice(name) for name in names}
+        loaded: Any = kind.from_pretrained(
+            None, state_dict=_without_experts(unread, request), **settings
+        )
+    _add_generation_config(loaded[0], request.folder)
+    return loaded
+
+
+def _without_experts(unread: dict[str, Any], request: LoadRequest) -> dict[str, Any]:
+    """Leave out experts that are quantised: they are read later, one by one."""
+    if request.quantize is None:
+        return unread
+    return {k: v for k, v in unread.items() if not experts_module.is_expert(k)}
+
+
+def _add_generation_config(model: Any, folder: Path) -> None:
+    """Read the settings of generation, which transformers reads only along with its own files."""
+    from transformers import GenerationConfig
+
     where: dict[str, Any] = {"local_files_only": True}
     if not (folder / "generation_config.json").is_file():  # the config has these settings, too
         where |= {"config_file_name": "config.json", "_from_model_config": True}
-    loaded[0].generation_config = GenerationConfig.from_pretrained(folder, **where)
-    return loaded
+    model.generation_config = GenerationConfig.from_pretrained(folder, **where)
 
 
 def _check_report(report: Any, folder: Path) -> None:
     """Raise an error if any weight was not loaded and so stayed random."""
-    lost = sorted(map(str, report["missing_keys"]))
-    lost += [
-        str(item[0] if isinstance(item, tuple) else item) for item in report["mismatched_keys"]
-    ]
-    if lost:
-        raise ModelError(
-            f"The checkpoint lacks {len(lost)} of the model's weights, such as {lost[0]}.",
-            path=folder,
-            hint="Download it again, or name another model with --model.",
-        )
+    refuse_other_shapes(report["mismatched_keys"], folder)
+    refuse_missing(report["missing_keys"], folder)
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Stop libraries from printing and from using the network while files are loaded.
 
     On some CPUs bitsandbytes would download a compiled kernel when it is imported.

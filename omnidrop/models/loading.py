@@ -6,12 +6,17 @@ it does not use. Weights are read from safetensors, and code in a checkpoint is 
 
 from __future__ import annotations
 
+import time
+
 import torch
 
-from omnidrop.errors import MemoryShortError, ModelError, OmniDropError, UsageError
+from omnidrop.errors import MemoryShortError, ModelError, UsageError
 from omnidrop.host_memory import host_memory_free
 from omnidrop.models.adapter import Adapter
+from omnidrop.models.calibration import read_calibration
+from omnidrop.models.checking import readable
 from omnidrop.models.family import LoadRequest
+from omnidrop.models.hub import Progress
 from omnidrop.models.locations import (
     KnownModel,
     Location,
@@ -26,6 +31,8 @@ from omnidrop.models.memory import (
     out_of_memory,
 )
 from omnidrop.models.quantising import QUANTISED
+from omnidrop.models.unneeded import keep_out_torchvision
+from omnidrop.models.world import read_world
 from omnidrop.options import LoadOptions
 
 __all__ = [
@@ -58,9 +65,9 @@ ATTENTION = {
 LOWER = "Use --4bit or --8bit, a smaller model (--model 3b), or free some memory."
 
 
-def resolve(options: LoadOptions) -> Location:
+def resolve(options: LoadOptions, progress: Progress | None = None) -> Location:
     """Find the model of `options`; see `omnidrop.models.locations.find`."""
-    return find(options.model, offline=options.offline)
+    return find(options.model, offline=options.offline, progress=progress)
 
 
 def pick_device(name: str) -> torch.device:
@@ -90,12 +97,30 @@ def pick_device(name: str) -> torch.device:
 
 def pick_dtype(options: LoadOptions, location: Location, device: torch.device) -> torch.dtype:
     """Return the dtype to compute in; see `LoadOptions.dtype` for the rule."""
+    stored = location.family.stored_dtype(location.config)
+    return dtype_for(options, stored, device, demo=location.demo)
+
+
+def dtype_for(
+    options: LoadOptions, stored: str | None, device: torch.device, *, demo: bool = False
+) -> torch.dtype:
+    """Return the dtype to compute in with weights that are stored as `stored`.
+
+    Parameters
+    ----------
+    options : LoadOptions
+    stored : str or None
+        As a config names it; None for bfloat16, which published checkpoints are stored as.
+    device : torch.device
+    demo : bool
+        Whether it is the demo model.
+    """
     asked = DTYPES[options.dtype]
     if asked is not None:
         return asked
-    own = DTYPES.get(str(location.family.stored_dtype(location.config))) or torch.bfloat16
+    own = DTYPES.get(str(stored)) or torch.bfloat16
     if device.type == "cpu":
-        return torch.float32 if location.demo or not quick_bfloat16() else own
+        return torch.float32 if demo or not quick_bfloat16() else own
     if device.type == "cuda" and own == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         return torch.float16
     return own
@@ -163,8 +188,14 @@ def estimate(location: Location, options: LoadOptions) -> MemoryEstimate:
     )
 
 
-def load_adapter(options: LoadOptions) -> Adapter:
+def load_adapter(options: LoadOptions, progress: Progress | None = None) -> Adapter:
     """Load a model.
+
+    Parameters
+    ----------
+    options : LoadOptions
+    progress : callable, optional
+        Called with stage, bytes and bytes in all while files are downloaded.
 
     Raises
     ------
@@ -173,15 +204,32 @@ def load_adapter(options: LoadOptions) -> Adapter:
     MemoryShortError
         If the weights do not fit, as estimated or while loading.
     """
-    location = resolve(options)
+    location = resolve(options, progress)
+    began = time.perf_counter()
     device = pick_device(options.device)
     dtype = pick_dtype(options, location, device)
     _check_attention(ATTENTION[options.attention], device, dtype)
     positions = pick_positions(options, location)
+    check(location)
     need = estimate(location, options)
     if not need.fits:
         raise MemoryShortError(f"{location.name} does not fit: {need.detail}.", hint=LOWER)
-    return _load(location, options, device, dtype, positions, need.parameters)
+    adapter = _load(location, options, device, dtype, positions, need.parameters)
+    adapter.load_seconds = time.perf_counter() - began
+    return adapter
+
+
+def check(location: Location) -> None:
+    """Check a model's config and the headers of its files; no weight is read.
+
+    Raises
+    ------
+    ModelError
+        If it could not be loaded; names the tensor or the field.
+    """
+    keep_out_torchvision()
+    with readable(location.folder):
+        location.family.check(location.folder, location.config)
 
 
 def _check_attention(name: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -218,15 +266,9 @@ def _load(
         parameters=parameters,
         positions=positions,
     )
-    try:
-        with out_of_memory(LOWER):
-            return location.family.load(request)
-    except OmniDropError:
-        raise
-    except Exception as error:  # libraries raise any type for damaged files
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(
-            f"This model cannot be loaded ({type(error).__name__}: {reason}).",
-            path=location.folder,
-            hint="Check its files, or name another model with --model.",
-        ) from error
+    with readable(location.folder), out_of_memory(LOWER):
+        adapter = location.family.load(request)
+        adapter.calibration = read_calibration(location.folder)
+        adapter.recommended = location.recommended
+        adapter.world = read_world(location.folder)
+        return adapter

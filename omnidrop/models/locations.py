@@ -9,22 +9,26 @@ import json
 import math
 import os
 import re
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from omnidrop.errors import ModelError, printable
-from omnidrop.models.family import Family, aliases, families, family_of
+from omnidrop.errors import ModelError, did_you_mean, printable
+from omnidrop.models import hub
+from omnidrop.models.family import Family, aliases, families, family_of, recommended_for
+from omnidrop.models.folder_checks import AGAIN, check_file, check_files, check_numbers
+from omnidrop.recommended import SAFE, Recommended
 
 DEMO = "demo"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 
+#: State of a model whose download is not complete.
+PARTLY = "partly on this machine"
+
 #: Files to download from the hub: no code, no other formats of the weights.
 WANTED = ("*.json", "*.txt", "*.safetensors")
-
-AGAIN = "Download it again, or name another model with --model."
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
@@ -52,6 +56,13 @@ class Location:
     config: dict[str, Any]
     family: Family
 
+    @property
+    def recommended(self) -> Recommended:
+        """The method and budget of questions that name none."""
+        # A folder that is only called "demo" is another model.
+        name = DEMO if self.demo else "" if self.name == DEMO else self.name
+        return recommended_for(name, self.family)
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -76,11 +87,14 @@ class KnownModel:
     alias, name : str
         The short name, and the hub name it stands for.
     state : str
-        "on this machine" or "not on this machine".
+        "on this machine", "partly on this machine" (a download that is not complete) or "not on
+        this machine".
     size : str or None
         Size of its files on this machine.
     folder : str or None
         Its folder; None if it is not on this machine.
+    recommended : Recommended
+        The method and budget of questions that name none.
     """
 
     alias: str
@@ -88,6 +102,7 @@ class KnownModel:
     state: str
     size: str | None = None
     folder: str | None = None
+    recommended: Recommended = SAFE
 
 
 def demo_folder() -> Path:
@@ -97,29 +112,45 @@ def demo_folder() -> Path:
     return shipped if shipped.is_dir() else package.parent / "samples" / "demo-model"
 
 
-def cached(repository: str) -> Path | None:
-    """Folder of a complete checkpoint in the hub's cache, or None; uses no network."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+def cached(model: str) -> Path | None:
+    """Folder of a complete checkpoint in the hub's cache, or None; uses no network.
 
+    Parameters
+    ----------
+    model : str
+        A hub name, or NAME@REVISION.
+    """
+    folder = hub.snapshot(*hub.split_revision(model))
+    if folder is None:
+        return None
     try:
-        folder = Path(snapshot_download(repository, local_files_only=True))
         inspect(folder)
-    except (LocalEntryNotFoundError, HFValidationError, ModelError, OSError, ValueError):
+    except (ModelError, OSError, ValueError):
         return None
     return folder
 
 
-def find(model: str | None, *, offline: bool = False) -> Location:
+def long_name(model: str) -> str:
+    """Return a name with its alias replaced: "3b@main" is HUB/NAME@main."""
+    name, at, revision = model.partition("@")
+    return aliases().get(name.lower(), name) + at + revision
+
+
+def find(
+    model: str | None, *, offline: bool = False, progress: hub.Progress | None = None
+) -> Location:
     """Find a model; download it if needed and allowed.
 
     Parameters
     ----------
     model : str or None
         A folder, a hub name, an alias ("3b", "7b", "demo"), or None: a model with an alias that is
-        in the hub's cache, smaller ones first, else the demo model.
+        in the hub's cache, smaller ones first, else the demo model. A hub name or an alias may end
+        in @REVISION: a branch, a tag or a commit.
     offline : bool
         Never use the network.
+    progress : callable, optional
+        Called with stage, bytes and bytes in all while files are downloaded.
 
     Raises
     ------
@@ -127,14 +158,30 @@ def find(model: str | None, *, offline: bool = False) -> Location:
         If it does not exist, is incomplete, or is of no known family.
     """
     try:
-        return _find(model, offline)
+        return _find(model, offline, progress)
     except (OSError, RuntimeError) as error:  # names and folders that the system rejects
         raise ModelError(
             f"This model cannot be opened: {error}.", path=model, hint=_known()
         ) from error
 
 
-def _find(model: str | None, offline: bool) -> Location:
+def recommended_by_name(model: str | None) -> Recommended:
+    """Return a model's method and budget of questions that name none; downloads nothing.
+
+    Parameters
+    ----------
+    model : str or None
+        As `find` takes it. Of a model that is not on this machine, only its name is known.
+    """
+    try:
+        return find(model, offline=True).recommended
+    except ModelError:
+        name = hub.split_revision(long_name(model or ""))[0]
+        family = next((f for f in families() if name in getattr(f, "recommended", {})), None)
+        return SAFE if family is None else recommended_for(name, family)
+
+
+def _find(model: str | None, offline: bool, progress: hub.Progress | None) -> Location:
     if model is None:
         for repository in aliases().values():
             folder = cached(repository)
@@ -145,7 +192,7 @@ def _find(model: str | None, offline: bool) -> Location:
         raise ModelError("The model's name is empty.", hint=_known())
     if model.lower() == DEMO:
         return _located(DEMO, demo_folder(), demo=True)
-    repository = aliases().get(model.lower(), model)
+    repository = long_name(model)
     path = Path(model).expanduser()
     if repository == model and path.is_dir():
         return _located(path.resolve().name, path, demo=_same(path, demo_folder()))
@@ -153,16 +200,22 @@ def _find(model: str | None, offline: bool) -> Location:
         raise ModelError(
             "A model is a folder; this is a file.", path=model, hint="Give its folder."
         )
-    if not _REPOSITORY.fullmatch(repository):
-        raise ModelError(f"There is no model {model!r}.", hint=_known())
+    if not _REPOSITORY.fullmatch(hub.split_revision(repository)[0]):
+        raise ModelError(f"There is no model {model!r}.", hint=_known(model))
     folder = cached(repository)
     if folder is None:
         if offline:
-            raise ModelError(
-                f"{repository} is not on this machine, and --offline forbids downloads.",
-                hint=f"Run once without --offline, or: hf download {repository}",
+            name, revision = hub.split_revision(repository)
+            held = 0 if revision else hub.held(name)
+            where = (
+                f"only partly on this machine ({_bytes(held)})" if held else "not on this machine"
             )
-        folder = _download(repository)
+            raise ModelError(
+                f"{repository} is {where}, and --offline forbids downloads.",
+                hint=f"{_meant(name)}Run once without --offline, or: omnidrop models get "
+                f"{repository}",
+            )
+        folder = download(repository, progress=progress)
     return _located(repository, folder)
 
 
@@ -170,10 +223,26 @@ def _same(a: Path, b: Path) -> bool:
     return b.is_dir() and a.samefile(b)
 
 
-def _known() -> str:
+def _known(given: str = "") -> str:
+    """Say what was meant by a name that is not known, and what there is."""
     known = aliases()
     names = ", ".join([*known, DEMO])
-    return f"Give a folder, a hub name such as {next(iter(known.values()))}, or one of: {names}."
+    return (
+        f"{_meant(given)}Give a folder, a hub name such as {next(iter(known.values()))}, or one "
+        f"of: {names}."
+    )
+
+
+def _meant(given: str) -> str:
+    """Suggest a short name, or a hub name that differs in little."""
+    known = aliases()
+    if given in known.values():
+        return ""
+    by_size = [alias for alias in known if alias in given.lower()]
+    if by_size and "/" not in given:  # like "omni-7b"
+        return f"Did you mean {by_size[0]}? "
+    names = [*known.values()] if "/" in given else [*known, DEMO]
+    return did_you_mean(given, names, cutoff=0.7 if "/" in given else 0.5)
 
 
 def _located(name: str, folder: Path, *, demo: bool = False) -> Location:
@@ -188,47 +257,74 @@ def _located(name: str, folder: Path, *, demo: bool = False) -> Location:
     return Location(name=name, folder=folder, demo=demo, config=config, family=family)
 
 
-def _download(repository: str) -> Path:
-    """Download a model from the hub, without telemetry; show progress only on a terminal."""
-    from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, OfflineModeIsEnabled, RepositoryNotFoundError
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+def get_model(model: str, *, progress: hub.Progress | None = None) -> Location:
+    """Download a model, or what its copy in the hub's cache lacks, and check it.
 
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-    quiet = sys.stderr is None or not sys.stderr.isatty()
-    if quiet:
-        disable_progress_bars()
+    Parameters
+    ----------
+    model : str
+        A hub name or an alias, with or without @REVISION.
+    progress : callable, optional
+        Called with stage, bytes and bytes in all.
+
+    Raises
+    ------
+    ModelError
+        If it is not a name on the hub, or cannot be downloaded; names the cause.
+    """
+    repository = long_name(model)
+    if not _REPOSITORY.fullmatch(hub.split_revision(repository)[0]):
+        raise ModelError(
+            f"{model!r} is not a name on the hub.",
+            hint=f"Give one such as {next(iter(aliases().values()))}, or {' or '.join(aliases())}.",
+        )
+    return _located(repository, download(repository, progress=progress))
+
+
+def download(model: str, *, progress: hub.Progress | None = None) -> Path:
+    """Download a model from the hub, or what its copy in the cache lacks; without telemetry.
+
+    Parameters
+    ----------
+    model : str
+        A hub name, or NAME@REVISION.
+    progress : callable, optional
+        Called with stage, bytes and bytes in all.
+
+    Returns
+    -------
+    Path
+        Its folder in the hub's cache, without files that hold nothing but unused parts.
+
+    Raises
+    ------
+    ModelError
+        If it cannot be downloaded; names the cause. What has come is kept for the next time.
+    """
+    name, revision = hub.split_revision(model)
     try:
-        return Path(snapshot_download(repository, allow_patterns=list(WANTED)))
-    except RepositoryNotFoundError as error:
-        what = "it needs a permission" if isinstance(error, GatedRepoError) else "no such model"
-        raise ModelError(f"{repository} cannot be downloaded: {what}.", hint=_known()) from error
-    except OfflineModeIsEnabled as error:
-        raise ModelError(
-            f"{repository} is not on this machine, and HF_HUB_OFFLINE is set.",
-            hint=f"Unset it once, or: hf download {repository}",
-        ) from error
-    except OSError as error:
-        if error.errno is None:  # raised by the library, not by the system
-            raise _unreachable(repository, error) from error
-        raise ModelError(
-            f"{repository} cannot be saved: {error.strerror}.",
-            path=constants.HF_HUB_CACHE,
-            hint="Free some disk space, or set HF_HOME to another folder.",
-        ) from error
-    except Exception as error:  # whatever its HTTP library raises
-        raise _unreachable(repository, error) from error
-    finally:
-        if quiet:
-            enable_progress_bars()
+        remote = hub.Remote.open(name, revision)
+    except ModelError as error:
+        hint = f"{_meant(name)}{error.hint}"
+        raise ModelError(error.what, path=error.path, hint=hint) from error
+    first = [name for name in ("config.json", INDEX) if name in remote.files]
+    remote.fetch(first)
+    folder = remote.folder
+    config = read_json(folder / "config.json")
+    unused = _family(config, folder / "config.json").unused_weights
+    remote.fetch(_wanted(list(remote.files), folder, unused), progress)
+    remote.finish()
+    return folder
 
 
-def _unreachable(repository: str, error: Exception) -> ModelError:
-    return ModelError(
-        f"{repository} is not on this machine and the hub cannot be reached "
-        f"({type(error).__name__}).",
-        hint="Check the network, or use a model that is here: omnidrop models",
-    )
+def _wanted(names: list[str], folder: Path, unused: Sequence[str]) -> list[str]:
+    """Return the files to download: those of the weights as the index lists them."""
+    found = [name for name in names if any(fnmatch(name, pattern) for pattern in WANTED)]
+    if not (folder / INDEX).is_file():
+        return found
+    table = read_json(folder / INDEX).get("weight_map")
+    needed = used_shards(table, unused) if isinstance(table, dict) else []
+    return [name for name in found if not name.endswith(".safetensors") or name in needed]
 
 
 def inspect(folder: Path) -> dict[str, Any]:
@@ -240,6 +336,7 @@ def inspect(folder: Path) -> dict[str, Any]:
         If it is not; names the file that is missing or invalid.
     """
     path = folder / "config.json"
+    check_files(folder)
     config = read_json(path)
     family = _family(config, path)
     if part := family.missing_part(config):
@@ -255,7 +352,8 @@ def inspect(folder: Path) -> dict[str, Any]:
         (folder / name).is_file() for name in ("vocab.json", "merges.txt")
     ):
         raise ModelError("The tokenizer is missing.", path=folder / "tokenizer.json", hint=AGAIN)
-    weights(folder)
+    unused = family.unused_weights
+    check_numbers(config, len(weights(folder, unused)), path, unused)
     return config
 
 
@@ -273,8 +371,15 @@ def _family(config: dict[str, Any], path: Path) -> Family:
     return family
 
 
-def shards(folder: Path) -> list[Path]:
-    """Files of the weights.
+def shards(folder: Path, unused: Sequence[str] = ()) -> list[Path]:
+    """List the files of the weights.
+
+    Parameters
+    ----------
+    folder : Path
+    unused : sequence of str
+        Prefixes of tensors that are not loaded; files that hold nothing else are left out, and need
+        not exist.
 
     Raises
     ------
@@ -290,7 +395,7 @@ def shards(folder: Path) -> list[Path]:
             raise ModelError(
                 "The index lists files outside the model's folder.", path=folder / INDEX, hint=AGAIN
             )
-        files = [folder / name for name in names]
+        files = [folder / name for name in used_shards(table, unused)]
     else:
         files = [folder / SINGLE]
     for file in files:
@@ -304,6 +409,27 @@ def shards(folder: Path) -> list[Path]:
                 hint=AGAIN,
             )
     return files
+
+
+def all_shards(folder: Path) -> bool:
+    """Whether the files that hold nothing but unused tensors are here as well."""
+    if not (folder / INDEX).is_file():
+        return True
+    names = {str(name) for name in read_json(folder / INDEX)["weight_map"].values()}
+    return all((folder / name).is_file() for name in names)
+
+
+def used_shards(table: Mapping[str, object], unused: Sequence[str]) -> list[str]:
+    """Return the names of the files that hold more than unused tensors.
+
+    Parameters
+    ----------
+    table : mapping
+        The index's `weight_map`: tensor to file name.
+    unused : sequence of str
+        Prefixes of tensors that are not loaded.
+    """
+    return sorted({str(file) for name, file in table.items() if not name.startswith(tuple(unused))})
 
 
 def weights(folder: Path, unused: Sequence[str] = ()) -> list[Weight]:
@@ -322,7 +448,7 @@ def weights(folder: Path, unused: Sequence[str] = ()) -> list[Weight]:
     """
     return [
         weight
-        for file in shards(folder)
+        for file in shards(folder, unused)
         for weight in header(file)
         if not weight.name.startswith(tuple(unused))
     ]
@@ -365,6 +491,7 @@ def read_json(path: Path) -> dict[str, Any]:
     ModelError
         If the file is missing or holds something else.
     """
+    check_file(path)
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -387,16 +514,37 @@ def known_models() -> list[KnownModel]:
         The demo model, then the hub's by size.
     """
     demo = demo_folder()
-    found = [(DEMO, "small model that comes with OmniDrop", demo if demo.is_dir() else None)]
-    found += [(alias, name, cached(name)) for alias, name in aliases().items()]
-    return [
-        KnownModel(alias, name, "not on this machine")
-        if folder is None
-        else KnownModel(alias, name, "on this machine", _size(folder), printable(folder))
-        for alias, name, folder in found
+    found = [
+        (
+            DEMO,
+            "small model that comes with OmniDrop",
+            demo if demo.is_dir() else None,
+            find(DEMO, offline=True).recommended if demo.is_dir() else SAFE,
+        )
     ]
+    found += [
+        (alias, name, cached(name), recommended_for(name, family))
+        for family in families()
+        for alias, name in family.aliases.items()
+    ]
+    return [_known_model(*entry) for entry in found]
+
+
+def _known_model(
+    alias: str, name: str, folder: Path | None, recommended: Recommended
+) -> KnownModel:
+    if folder is not None:
+        held, state, place = _size(folder), "on this machine", printable(folder)
+        return KnownModel(alias, name, state, held, place, recommended)
+    part = hub.held(name)
+    if part:
+        return KnownModel(alias, name, PARTLY, _bytes(part), recommended=recommended)
+    return KnownModel(alias, name, "not on this machine", recommended=recommended)
 
 
 def _size(folder: Path) -> str:
-    count = sum(os.stat(file).st_size for file in folder.rglob("*") if file.is_file())
+    return _bytes(sum(os.stat(file).st_size for file in folder.rglob("*") if file.is_file()))
+
+
+def _bytes(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -157,7 +157,7 @@ class PinnedReader:
         """
         found = {
             weight.name: Unread(self, file, weight, at)
-            for file in shards(folder)
+            for file in shards(folder, unused)
             for weight, at in _placed(file)
             if not weight.name.startswith(tuple(unused))
         }

@@ -13,17 +13,20 @@ import torch
 
 from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.errors import ModelError
+from omnidrop.models.checking import readable
 from omnidrop.models.family import Family, Template, aliases, published
+from omnidrop.models.hub import split_revision
 from omnidrop.models.loading import (
-    DTYPES,
     LoadOptions,
     Location,
+    check,
+    dtype_for,
     estimate,
     pick_device,
     pick_dtype,
     resolve,
 )
-from omnidrop.models.locations import cached
+from omnidrop.models.locations import cached, long_name
 from omnidrop.models.quantising import QUANTISED
 from omnidrop.shapes import Shapes
 from omnidrop.tokens import TextEncoder
@@ -104,8 +107,8 @@ def describe(options: LoadOptions) -> Unloaded:
         If it is not on this machine and its family does not state its sizes.
     """
     known = aliases()
-    name = known.get((options.model or "").lower(), options.model or "")
-    found = published(name)
+    name = long_name(options.model or "")
+    found = published(split_revision(name)[0])
     if found is not None and cached(name) is None:
         return _published(name, *found, options)
     offline = LoadOptions(**{**vars(options), "offline": True})
@@ -121,6 +124,13 @@ def describe(options: LoadOptions) -> Unloaded:
 
 
 def _local(location: Location, options: LoadOptions) -> Unloaded:
+    check(location)
+    with readable(location.folder):
+        return _read(location, options)
+
+
+def _read(location: Location, options: LoadOptions) -> Unloaded:
+    """Return what the files of a checkpoint say."""
     family, config = location.family, location.config
     device = pick_device(options.device)
     need = estimate(location, options)
@@ -143,7 +153,8 @@ def _local(location: Location, options: LoadOptions) -> Unloaded:
 
 
 def _published(name: str, family: Family, shapes: Shapes, options: LoadOptions) -> Unloaded:
-    dtype = DTYPES[options.dtype] or torch.bfloat16
+    device = pick_device(options.device)
+    dtype = dtype_for(options, None, device)
     size = torch.empty(0, dtype=dtype).element_size()
     width = QUANTISED[options.quantize] if options.quantize is not None else None
     video_spec, audio_spec = family.media(None, None)
@@ -155,7 +166,7 @@ def _published(name: str, family: Family, shapes: Shapes, options: LoadOptions) 
         audio_spec=audio_spec,
         template=family.template(None, None),
         encoder=RoughEncoder(),
-        device=str(pick_device(options.device)),
+        device=str(device),
         dtype=str(dtype).removeprefix("torch."),
         quantization=options.quantize,
         parameters=shapes.parameters,

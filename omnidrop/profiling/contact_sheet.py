@@ -1,4 +1,8 @@
-"""The contact sheet: each chunk's frame and log-mel, survivors bright and the rest dimmed."""
+"""The contact sheet: each chunk's frame and log-mel, survivors bright and the rest dimmed.
+
+Its heading names question and answer; each chunk says how much of the attention it has, and the
+moments that the answer came from are framed.
+"""
 
 from __future__ import annotations
 
@@ -7,49 +11,38 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from omnidrop.format import clock
-from omnidrop.profiling.figure_style import AUDIO, CONTROL, VIDEO, new_figure, styled
+from omnidrop.format import clock, share
+from omnidrop.profiling.figure_style import (
+    AUDIO,
+    CONTROL,
+    FAINT,
+    RELEVANCE,
+    VIDEO,
+    new_figure,
+    styled,
+)
+from omnidrop.profiling.marking import dimmed, wrapped
 from omnidrop.profiling.survivors import Replay, ReplayedChunk
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Brightness of dropped tokens, as a share of their own.
-DIM = 0.5
 #: Width of the sheet, in inches.
 WIDTH = 14.0
 #: Space between cells, in inches.
 GAP = 0.14
-#: Height of the heading, in inches.
-HEAD = 0.66
-#: Height of a caption, in inches.
-CAPTION = 0.26
+#: Height of the heading without its question, and of each line of that, in inches.
+HEAD, HEAD_LINE = 0.94, 0.27
+#: Characters of the question in an inch of the heading.
+IN_AN_INCH = 9.5
+#: Height of a caption, in inches: of times and counts, and with the attention.
+CAPTION, WITH_ATTENTION = 0.26, 0.5
 #: Height of the log-mel with its marks, in inches.
 STRIP = 0.72
 #: Height of the marks below a log-mel, in inches.
 MARK = 0.09
 #: Widest cell, in inches.
 MAX_CELL = 3.4
-
-
-def dimmed(frame: np.ndarray, kept: np.ndarray, dim: float = DIM) -> np.ndarray:
-    """Return a frame with the dropped tokens dark and grey.
-
-    Parameters
-    ----------
-    frame : ndarray, (H, W, 3) uint8
-    kept : ndarray, (h, w) bool
-        One value per token; cells need not divide the frame evenly.
-    dim : float
-        Share of the brightness that dropped tokens keep.
-    """
-    height, width = frame.shape[:2]
-    rows = np.arange(height) * kept.shape[0] // height
-    columns = np.arange(width) * kept.shape[1] // width
-    lit = kept[rows[:, None], columns[None, :]]
-    grey = frame.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
-    dark = (grey * dim).astype(np.uint8)[..., None]
-    return np.where(lit[..., None], frame, dark)
 
 
 def contact_sheet(replay: Replay) -> Figure:
@@ -61,14 +54,30 @@ def contact_sheet(replay: Replay) -> Figure:
     down = math.ceil(len(replay.chunks) / across)
     cell = min((WIDTH - GAP) / across - GAP, MAX_CELL)
     image, strip = cell * aspect, STRIP if mels else 0.0
-    step = CAPTION + image + strip + GAP
-    width, height = max(across * (cell + GAP) + GAP, 6.5), HEAD + down * step + GAP
+    most = max((c.relevance or 0.0 for c in replay.chunks), default=0.0)
+    caption = WITH_ATTENTION if most else CAPTION
+    step = caption + image + strip + GAP
+    width = max(across * (cell + GAP) + GAP, 6.5)
+    room = round(width * IN_AN_INCH)
+    heading = wrapped(replay.question, lambda line: len(line) <= room) if replay.question else []
+    head = HEAD + HEAD_LINE * len(heading)
+    height = head + down * step + GAP
     range_ = _loudness(mels)
     with styled():
         figure = new_figure(width, height, layout=None)
-        figure.text(GAP / width, 1 - 0.22 / height, _title(replay), fontsize=12, va="center")
-        figure.text(GAP / width, 1 - 0.46 / height, _legend(replay), fontsize=8.5, va="center",
-                    color=CONTROL)  # fmt: skip
+
+        def write(text: str, top: float, left: float = GAP, **look: Any) -> None:
+            """Write a line, placed in inches from the upper left corner."""
+            figure.text(left / width, 1 - top / height, text, va="center", **look)
+
+        for number, line in enumerate(heading):
+            write(line, 0.22 + HEAD_LINE * number, fontsize=12.5, weight="bold")
+        top = 0.22 + HEAD_LINE * len(heading)
+        if replay.question:
+            write(_answer(replay), top, fontsize=11)
+            top += 0.27
+        write(_title(replay), top, fontsize=9.5)
+        write(_legend(replay), top + 0.21, fontsize=8.5, color=CONTROL)
 
         def place(left: float, top: float, tall: float) -> Any:
             """Add axes of one cell's width, measured in inches from the upper left corner."""
@@ -83,13 +92,20 @@ def contact_sheet(replay: Replay) -> Figure:
 
         for number, chunk in enumerate(replay.chunks):
             row, column = divmod(number, across)
-            left, top = GAP + column * (cell + GAP), HEAD + row * step
-            figure.text(left / width, 1 - (top + 0.13) / height, _caption(chunk),
-                        fontsize=min(8.5, 3.4 * cell), va="center")  # fmt: skip
+            left, top = GAP + column * (cell + GAP), head + row * step
+            size = min(8.5, 3.4 * cell)
+            moment = replay.moment(chunk)
+            if moment is not None:
+                frame = (-GAP * 0.4, -0.01, cell + GAP * 0.8, step - 0.02)
+                _frame_moment(figure, left, top, frame, width, height)
+            write(_caption(chunk), top + 0.13, left, fontsize=size)
+            if most:
+                _draw_attention(place(left, top + 0.40, 0.06), (chunk.relevance or 0.0) / most)
+                write(_attention(chunk, moment), top + 0.30, left, fontsize=size, color=RELEVANCE)
             if image:
-                _draw_frame(place(left, top + CAPTION, image), chunk)
+                _draw_frame(place(left, top + caption, image), chunk)
             if strip:
-                _draw_mel(place(left, top + CAPTION + image + MARK / 2, strip - 2 * MARK), chunk,
+                _draw_mel(place(left, top + caption + image + MARK / 2, strip - 2 * MARK), chunk,
                           range_)  # fmt: skip
     return figure
 
@@ -102,10 +118,50 @@ def _across(count: int, aspect: float) -> int:
 def _legend(replay: Replay) -> str:
     parts = []
     if any(c.frame is not None for c in replay.chunks):
-        parts.append("bright patches are kept, grey ones were dropped")
+        parts.append("bright patches are kept, dark and pale ones were dropped")
     if any(c.mel is not None for c in replay.chunks):
         parts.append("coloured and marked audio tokens of the log-mel are kept")
+    if replay.moments:
+        parts.append("framed: moments that the answer came from")
     return "; ".join(parts)
+
+
+def _answer(replay: Replay) -> str:
+    answer = " ".join(replay.answer.split()) or "no words"
+    return wrapped(f"Answer: {answer}", lambda line: len(line) <= 90, most=1)[0]
+
+
+def _attention(chunk: ReplayedChunk, moment: float | None) -> str:
+    said = f"attention {share(chunk.relevance, 0)}"
+    return said if moment is None else f"{said} · moment"
+
+
+def _frame_moment(
+    figure: Figure,
+    left: float,
+    top: float,
+    frame: tuple[float, float, float, float],
+    width: float,
+    height: float,
+) -> None:
+    """Draw a frame around a chunk: left, top, width and height in inches, from the chunk's own."""
+    from matplotlib.patches import Rectangle
+
+    x, y, wide, tall = frame
+    figure.add_artist(
+        Rectangle(
+            ((left + x) / width, 1 - (top + y + tall) / height), wide / width, tall / height,
+            fill=False, ec=RELEVANCE, lw=2.0, transform=figure.transFigure,
+        )
+    )  # fmt: skip
+
+
+def _draw_attention(axis: Any, value: float) -> None:
+    """Draw a bar: `value` 1 for the chunk that has most."""
+    axis.barh([0], [1], color=FAINT)
+    axis.barh([0], [value], color=RELEVANCE)
+    axis.set_xlim(0, 1)
+    axis.set_ylim(-0.4, 0.4)
 
 
 def _title(replay: Replay) -> str:

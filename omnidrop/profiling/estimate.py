@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any
 
 import torch
 
-from omnidrop.clip.clip import ClipOptions, open_clip
+from omnidrop.clip.clip import Clip, ClipOptions, open_clip
 from omnidrop.engine.encode import media_of
 from omnidrop.errors import BudgetError
 from omnidrop.host_memory import host_memory_free
 from omnidrop.models.loading import LoadOptions
 from omnidrop.models.memory import device_memory_free
 from omnidrop.models.unloaded import RoughEncoder, Unloaded, describe
+from omnidrop.profiling.card import Room, Setup, Start, room
 from omnidrop.profiling.machine import device_name, matmul_speed
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
@@ -111,6 +113,8 @@ class Estimate:
     control : RunEstimate
     runs : tuple of RunEstimate
     notices : tuple of str
+    room : Room or None
+        Whether a card of a given memory takes the first run.
     """
 
     clip: str
@@ -124,6 +128,7 @@ class Estimate:
     control: RunEstimate
     runs: tuple[RunEstimate, ...]
     notices: tuple[str, ...] = ()
+    room: Room | None = None
 
     @property
     def all(self) -> tuple[RunEstimate, ...]:
@@ -203,10 +208,9 @@ def run_estimate(
 
 
 def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
-    """Return the most bytes held at once: weights, and the larger of encoder and prefill.
+    """Return the most bytes held at once: weights, embeddings, and encoder or prefill.
 
-    `TextShape.peak_bytes` and `VisionShape.peak_bytes` say what is held. Kernel buffers and
-    allocator waste come on top: up to a tenth, by `benchmarks/prefill_memory.py`.
+    `Shapes.peak_bytes` says what is held.
 
     Parameters
     ----------
@@ -215,13 +219,15 @@ def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
     lengths : sequence of int, length L
         Tokens entering each layer, text included.
     """
-    text, vision, width = sizes.shapes.text, sizes.shapes.vision, sizes.width
-    # Every plane of the video embeddings is held until it has been added.
-    rows = tokens.av + tokens.text + (vision.planes - 1) * tokens.video
-    embeddings = rows * text.hidden * width
-    encoder = vision.peak_bytes(tokens.grid, width, gpu=sizes.gpu)
-    held = max(text.peak_bytes(lengths, width, gpu=sizes.gpu), encoder)
-    return sizes.weights + embeddings + round(held)
+    held = sizes.shapes.peak_bytes(
+        lengths,
+        sizes.width,
+        rows=tokens.av + tokens.text,
+        video=tokens.video,
+        grid=tokens.grid,
+        gpu=sizes.gpu,
+    )
+    return sizes.weights + held
 
 
 def estimate(
@@ -234,6 +240,7 @@ def estimate(
     clip: ClipOptions | None = None,
     system: str | None = None,
     tflops: float | None = None,
+    memory: float | None = None,
 ) -> Estimate:
     """Estimate tokens, operations, memory and time of the control and of every method.
 
@@ -251,6 +258,8 @@ def estimate(
     system : str, optional
     tflops : float, optional
         Speed of the machine in TFLOP/s; by default that of a large matrix product on this one.
+    memory : float, optional
+        Bytes of a GPU: says whether it would take the first method's run, and what would make it.
 
     Returns
     -------
@@ -261,7 +270,8 @@ def estimate(
     MediaError, UsageError, ModelError, BudgetError
         As opening, loading and planning would.
     """
-    known = describe(model or LoadOptions())
+    options = model or LoadOptions()
+    known = describe(options)
     with open_clip(path, clip or ClipOptions(), known.media_spec) as opened:
         media = media_of(opened)
         notices = list(opened.notices)
@@ -295,8 +305,13 @@ def estimate(
             notices.append(f"{label} cannot be run: {error}")
     if note := long_position_notice(prompt, known.template):
         notices.append(note)
-    if tflops is None:
-        notices += _room(known, control)
+    if tflops is None and memory is None:
+        notices += _shortage(known, control)
+    found = None
+    if memory is not None:
+        found = _room(
+            memory, opened, question, methods[0] if methods else Method(), options, system
+        )
     vision, audio = encoder_flops(sizes, tokens)
     return Estimate(
         clip=os.fspath(path),
@@ -319,6 +334,7 @@ def estimate(
         control=control,
         runs=tuple(runs),
         notices=tuple(notices),
+        room=found,
     )
 
 
@@ -330,7 +346,7 @@ def _speed(known: Unloaded, tflops: float | None) -> tuple[float, str]:
     return speed, f"a large {known.dtype} matrix product on this machine ({device_name(device)})"
 
 
-def _room(known: Unloaded, control: RunEstimate) -> list[str]:
+def _shortage(known: Unloaded, control: RunEstimate) -> list[str]:
     """Return a notice if the unpruned run would not fit here."""
     device = torch.device(known.device)
     free = device_memory_free(device) if device.type == "cuda" else host_memory_free()
@@ -340,3 +356,51 @@ def _room(known: Unloaded, control: RunEstimate) -> list[str]:
         f"Unpruned it needs about {control.peak / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
         f"on {known.device}."
     ]
+
+
+def _room(
+    memory: float,
+    clip: Clip,
+    question: str,
+    method: Method,
+    options: LoadOptions,
+    system: str | None,
+) -> Room:
+    """Return whether a GPU of so much memory takes a run, and with what it would."""
+    dtype = "bfloat16" if options.dtype == "auto" else options.dtype
+
+    @cache
+    def model(quantize: str | None) -> Unloaded:
+        chosen = quantize or options.quantize
+        return describe(replace(options, device="cpu", dtype=dtype, quantize=chosen))
+
+    def peak_of(setup: Setup) -> int:
+        known = model(setup.quantize)
+        changes: dict[str, Any] = {}
+        if setup.max_pixels is not None:
+            changes["max_pixels"] = setup.max_pixels
+        if setup.fps is not None:
+            changes["fps"] = setup.fps
+        if setup.seconds is not None:
+            changes["end"] = clip.start + setup.seconds
+        media = media_of(clip.replanned(replace(clip.options, **changes), known.media_spec))
+        prompt = build_prompt(known.encoder, known.template, question, media, system=system)
+        av = prompt.tokens.select(prompt.tokens.av)
+        run = method if setup.budget is None else replace(method, budget=setup.budget)
+        counts = run.plan(av, known.shapes.text.layers).counts
+        video = int(av.video.sum())
+        text = len(prompt) - len(av)
+        tokens = Tokens(text, len(av) - video, video, media.grid, True)
+        sizes = Sizes(known.shapes, known.weights, known.bytes_per_value, gpu=True)
+        return peak_bytes(sizes, tokens, [text + count for count in counts])
+
+    start = Start(
+        quantize=options.quantize,
+        budget=float(method.budget),
+        area=clip.plan.size[0] * clip.plan.size[1] if clip.plan is not None else None,
+        least_area=clip.options.min_pixels or clip.spec.video.min_pixels,
+        fps=clip.plan.fps if clip.plan is not None else None,
+        start=clip.start,
+        seconds=clip.duration,
+    )
+    return room(memory, start, peak_of)

@@ -28,6 +28,8 @@ CONTROL_LIGHT = "#666666"
 #: Colours of the modalities.
 AUDIO = "#e69f00"
 VIDEO = "#56b4e9"
+#: Colour of what the question's attention goes to.
+RELEVANCE = "#cc79a7"
 #: Distinguishable by colour-blind readers (Okabe and Ito, 2008), for the dark background.
 COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#f0e442", "#d55e00", "#0072b2", "#ffffff")
 #: The same palette for a white background, without the pale yellow.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import statistics
 import time
 from typing import Any
 
@@ -41,17 +40,19 @@ def matmul_speed(device: torch.device, dtype: torch.dtype, seconds: float = 0.3)
     Returns
     -------
     float
-        FLOP/s: the median of several products.
+        FLOP/s: the best of several products. The first of each size is not counted: it also loads
+        the kernel and starts the threads.
     """
-    size, took = 256, 0.0
+    size = 256
     while True:
         a = torch.ones(size, size, dtype=dtype, device=device)
+        _matmul_seconds(a)
         took = _matmul_seconds(a)
         if took > seconds / 20 or size >= 8192:
             break
         size *= 2
     rounds = max(3, min(50, int(seconds / max(took, 1e-6))))
-    return 2 * size**3 / statistics.median(_matmul_seconds(a) for _ in range(rounds))
+    return 2 * size**3 / min(took, *(_matmul_seconds(a) for _ in range(rounds)))
 
 
 def _matmul_seconds(a: torch.Tensor) -> float:

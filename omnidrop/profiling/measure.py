@@ -21,8 +21,8 @@ from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.patches import patches
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.frame_stream import add_audio_times, add_video_times
+from omnidrop.engine.model import Model
 from omnidrop.engine.prefill import Prefilled
-from omnidrop.engine.session import Model
 from omnidrop.engine.timing import MemoryWatch, Meter, StageMemory
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.models.adapter import ModelInfo
@@ -209,6 +209,7 @@ class _Task:
                 on_text=lambda piece: None,
                 on_prefill=on_prefill,
                 reuse=False,  # no further question follows
+                anyway=True,  # the costs are the same, and a notice says what the answer is worth
             )
             return answer, time.perf_counter() - start
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from omnidrop.clip.clip import Clip, ClipOptions, open_clip
 from omnidrop.clip.overlay import write_changed
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import UsageError
-from omnidrop.profiling.contact_sheet import dimmed
+from omnidrop.format import share
+from omnidrop.profiling.marking import caption, dimmed, enlargement, outlined
 from omnidrop.profiling.result import RunProfile
 from omnidrop.profiling.survivors import (
     Replay,
@@ -112,9 +113,19 @@ def replay(
                 mel=spectrum_part,
                 audio=audio if audio is not None and len(audio) else None,
                 lit=lit,
+                relevance=counts.relevance,
             )
         )
-    return Replay(run.label, alive.layer, trace.layers, tuple(chunks), count - len(chunks))
+    return Replay(
+        run.label,
+        alive.layer,
+        trace.layers,
+        tuple(chunks),
+        count - len(chunks),
+        question=str(trace.settings.get("question", "")),
+        answer=run.answer,
+        moments=trace.moments,
+    )
 
 
 def overlay(
@@ -128,6 +139,9 @@ def overlay(
     force: bool = False,
 ) -> None:
     """Write the clip with the tokens that a run had dropped by a layer dimmed, and its audio.
+
+    A caption below the picture has question, answer, and what was kept. Pictures too small for it
+    are enlarged by a whole factor.
 
     Parameters
     ----------
@@ -149,11 +163,31 @@ def overlay(
         raise UsageError("There is no video to write.", path=path, hint="Take a video.")
     step = float(run.trace.clip["second_per_grid"])
 
+    below: dict[int, np.ndarray] = {}  # the caption, by the picture's width
+
     def change(frame: np.ndarray, time: float) -> np.ndarray:
-        return dimmed(frame, kept[min(int(time / step), len(kept) - 1)])
+        cells = kept[min(int(time / step), len(kept) - 1)]
+        factor = enlargement(frame.shape[1])
+        picture = frame.repeat(factor, axis=0).repeat(factor, axis=1)
+        marked = outlined(dimmed(picture, cells), cells)
+        width = picture.shape[1]
+        if width not in below:
+            below[width] = caption(width, _said(run, alive.layer))
+        return np.concatenate([marked, below[width]])
 
     with open_clip(path, clip or ClipOptions(), model.adapter.media_spec) as opened:
         write_changed(opened, target, change, force=force)
+
+
+def _said(run: RunProfile, layer: int) -> list[tuple[str, bool]]:
+    """Return the paragraphs of an overlay's caption, and which stand out."""
+    question = str(run.trace.settings.get("question", ""))
+    budget = f"{run.label}, keeps {share(run.realised, 0)} of all tokens"
+    return [
+        (question, False),
+        (run.answer or "no words", True),
+        (f"{budget}. Bright: kept up to layer {layer} of {run.trace.layers}", False),
+    ]
 
 
 def _frames(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from omnidrop.report.trace import Moment
 from omnidrop.tokens import TokenMap
 
 
@@ -55,6 +56,8 @@ class ReplayedChunk:
         Which audio tokens survived.
     lit : ndarray, (F,) bool, or None
         The same per log-mel frame: whether the token that covers it survived.
+    relevance : float or None
+        As in `ChunkTrace`.
     """
 
     start: float
@@ -66,6 +69,7 @@ class ReplayedChunk:
     mel: np.ndarray | None
     audio: np.ndarray | None
     lit: np.ndarray | None
+    relevance: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +84,9 @@ class Replay:
     chunks : tuple of ReplayedChunk
     left_out : int
         Chunks left out because there were too many.
+    question, answer : str
+    moments : tuple of Moment
+        Where the answer came from.
     """
 
     label: str
@@ -87,6 +94,21 @@ class Replay:
     layers: int
     chunks: tuple[ReplayedChunk, ...]
     left_out: int = 0
+    question: str = ""
+    answer: str = ""
+    moments: tuple[Moment, ...] = ()
+
+    def moment(self, chunk: ReplayedChunk) -> float | None:
+        """Return the share of the moment that a chunk lies in; None if it lies in none.
+
+        A chunk that a moment only touches, by less than a tenth of either, lies outside.
+        """
+        for moment in self.moments:
+            shared = min(moment.end, chunk.end) - max(moment.start, chunk.start)
+            shorter = min(moment.end - moment.start, chunk.end - chunk.start)
+            if shared > 0 and shared >= 0.1 * shorter:
+                return moment.share
+        return None
 
 
 def first_halved_layer(kept_per_layer: Sequence[int]) -> int:

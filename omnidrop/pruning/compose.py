@@ -137,6 +137,11 @@ class Compose(Method):
         return self.entry.wants
 
     @property
+    def draws(self) -> bool:  # type: ignore[override]
+        """Whether one of the parts draws at random."""
+        return self.entry.draws or self.layers.draws
+
+    @property
     def question_free(self) -> bool:  # type: ignore[override]
         """Whether the choice inside the layers asks nothing of the text."""
         return self.layers.question_free

@@ -304,6 +304,8 @@ class Method:
     #: `keep` asks nothing of the text, so every question about a clip finds the same tokens chosen,
     #: and the clip's keys and values are computed only once.
     question_free: ClassVar[bool] = False
+    #: It draws at random, so that results differ from seed to seed.
+    draws: ClassVar[bool] = False
     #: The schedule lets every token in; a composition may then let fewer in.
     enters_all: ClassVar[bool] = False
     #: Setting that fixes which share of the tokens enters layer 0, where there is one.

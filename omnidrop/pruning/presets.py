@@ -5,7 +5,8 @@
 
 `fields` holds what differs from the method's defaults; `budgets` are those it was made for, the
 first of them the one it stands for when nobody says another; `made` says where it came from and is
-not read.
+not read. `evidence`, where there is one, says how the model's attention tells where an answer came
+from (`omnidrop.evidence`).
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from omnidrop.errors import UsageError, printable
+from omnidrop.evidence import EvidenceReading, reading_of
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.registry import get_method
 
 SCHEMA = "omnidrop.preset/1"
 
-_KEYS = ("schema", "method", "budgets", "fields", "made")
+_KEYS = ("schema", "method", "budgets", "fields", "made", "evidence")
 _LARGEST = 1 << 20  # bytes; a preset has a few hundred
 
 
@@ -40,12 +42,15 @@ class Preset:
         Settings that differ from the defaults; never the budget.
     made : mapping
         Where they came from.
+    evidence : EvidenceReading or None
+        Of the model that the preset was made for.
     """
 
     method: str
     budgets: tuple[float, ...]
     fields: Mapping[str, Any]
     made: Mapping[str, Any] = field(default_factory=dict)
+    evidence: EvidenceReading | None = None
 
     def at(self, budget: float | None = None, **changes: Any) -> Method:
         """Return the method at a budget; None takes the preset's first."""
@@ -54,12 +59,14 @@ class Preset:
 
     def document(self) -> dict[str, Any]:
         """Return what a preset file holds."""
+        reading = {} if self.evidence is None else {"evidence": self.evidence.document()}
         return {
             "schema": SCHEMA,
             "method": self.method,
             "budgets": list(self.budgets),
             "fields": dict(self.fields),
             "made": dict(self.made),
+            **reading,
         }
 
 
@@ -109,8 +116,11 @@ def read_preset(path: Path) -> Preset:
             hint="Budgets stand in `budgets`.",
         )
     made = found.get("made")
-    preset = Preset(method, tuple(budgets), fields, made if isinstance(made, dict) else {})
     try:
+        reading = None if found.get("evidence") is None else reading_of(found["evidence"])
+        preset = Preset(
+            method, tuple(budgets), fields, made if isinstance(made, dict) else {}, reading
+        )
         for budget in budgets:
             preset.at(budget)
     except UsageError as problem:

@@ -3,7 +3,8 @@
 "uniform+omnidrop" is a composition: the entry choice of one method, the layers of another; see
 `compose.Compose`.
 
-To add a method here, add one line to `_OURS`. Another package adds its own through an entry point:
+To add a method here, add one line to `names.BUILT_IN`. Another package adds its own through an
+entry point:
 
     [project.entry-points."omnidrop.methods"]
     mine = "my_package.mine:Mine"
@@ -11,40 +12,14 @@ To add a method here, add one line to `_OURS`. Another package adds its own thro
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from omnidrop.errors import UsageError
+from omnidrop.errors import UsageError, did_you_mean
 from omnidrop.pruning.method import Method
-
-GROUP = "omnidrop.methods"
-
-_OURS = {
-    "contextguard": "omnidrop.pruning.methods.contextguard:ContextGuard",
-    "dash": "omnidrop.pruning.methods.dash:Dash",
-    "divprune": "omnidrop.pruning.methods.divprune:DivPrune",
-    "dycoke": "omnidrop.pruning.methods.dycoke:DyCoke",
-    "fastv": "omnidrop.pruning.methods.fastv:FastV",
-    "none": "omnidrop.pruning.method:Method",
-    "omnidrop": "omnidrop.pruning.methods.omnidrop:OmniDrop",
-    "omnidrop-auto": "omnidrop.pruning.methods.auto:OmniDropAuto",
-    "omnizip": "omnidrop.pruning.methods.omnizip:OmniZip",
-    "pyramiddrop": "omnidrop.pruning.methods.pyramiddrop:PyramidDrop",
-    "random": "omnidrop.pruning.methods.random:Random",
-    "seats": "omnidrop.pruning.methods.seats:Seats",
-    "sparsevlm": "omnidrop.pruning.methods.sparsevlm:SparseVLM",
-    "uniform": "omnidrop.pruning.methods.uniform:Uniform",
-    "visionzip": "omnidrop.pruning.methods.visionzip:VisionZip",
-}
-
-
-def method_names() -> list[str]:
-    """Return every known name, sorted; imports no method."""
-    return sorted(_OURS | _theirs())
+from omnidrop.pruning.names import BUILT_IN, added, method_names
 
 
 def methods() -> dict[str, type[Method]]:
@@ -96,7 +71,7 @@ def describe(kind: type[Method]) -> str:
 
 def _kind(name: str) -> type[Method]:
     """Return a method's class, or raise a `UsageError` that says what was meant."""
-    if name not in _OURS and name not in _theirs():
+    if name not in BUILT_IN and name not in added():
         raise UsageError(f"There is no method {name!r}.", hint=_closest(name, method_names()))
     return _load(name)
 
@@ -190,18 +165,13 @@ def _not_there(
     return UsageError(f"Method {name!r} has no setting {key!r}.", hint=_closest(key, known))
 
 
-def _theirs() -> dict[str, EntryPoint]:
-    """Return the methods that installed packages offer; a name of ours stays ours."""
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in _OURS}
-
-
 def _load(name: str) -> type[Method]:
     """Import a method's class."""
-    if name in _OURS:
-        module, _, attribute = _OURS[name].partition(":")
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
         kind: Any = getattr(import_module(module), attribute)
         return kind
-    point = _theirs()[name]
+    point = added()[name]
     try:
         kind = point.load()
     except Exception as error:  # another package's code: anything may come out of it
@@ -216,6 +186,7 @@ def _load(name: str) -> type[Method]:
 
 def _closest(word: str, known: list[str]) -> str:
     """Suggest what was meant, then list what there is."""
-    near = difflib.get_close_matches(word, known, n=2, cutoff=0.5)
-    meant = f"Did you mean {' or '.join(near)}? " if near else ""
-    return f"{meant}Known: {', '.join(known)}."
+    return f"{did_you_mean(word, known)}Known: {', '.join(known)}."
+
+
+__all__ = ["describe", "get_method", "get_preset", "method_names", "methods", "presets"]

@@ -10,6 +10,9 @@ from typing import Any
 
 SCHEMA = "omnidrop.answer/1"
 
+#: The notice of an answer without a word.
+EMPTY = "The model answered with nothing."
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -50,8 +53,9 @@ class ChunkTrace:
     audio_total, video_total : int
         Tokens before pruning.
     relevance : float or None
-        Share of the question's attention that goes to this chunk's surviving tokens at layer
-        L // 2; the shares of all chunks sum to 1. None if it was not measured.
+        Share of this chunk's surviving tokens in the attention that the evidence is read from
+        (`omnidrop.evidence`), without a calibrated reading the question's at layer L // 2; the
+        shares of all chunks sum to 1. None if it was not measured.
     """
 
     start: float
@@ -78,6 +82,31 @@ class Moment:
     start: float
     end: float
     share: float
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """The same question with a moment of the clip left out.
+
+    Attributes
+    ----------
+    moment : Moment
+        What was left out: its audio and video tokens; all others kept their positions.
+    text : str
+        The answer without it.
+    changed : bool
+        Whether it is another answer.
+    probability : float
+        Of the first answer, word for word, without the moment; of choices, its share among them.
+    whole : float
+        The same with nothing left out.
+    """
+
+    moment: Moment
+    text: str
+    changed: bool
+    probability: float
+    whole: float
 
 
 @dataclass(frozen=True)
@@ -128,7 +157,9 @@ class Trace:
     Attributes
     ----------
     method : dict
-        Name and every field of the method, and what its solver chose (`plan`).
+        Name and every field of the method, and what its solver chose (`plan`). Where nobody asked
+        for a method, `default` has the model's recommended method and budget, the source of that
+        choice, and the share of the time to the first token that dropping saves by arithmetic.
     model : dict
         Name, family, layers, shapes, dtype, device, attention, quantisation, demo (bool).
     clip : dict
@@ -161,7 +192,14 @@ class Trace:
     moments : tuple of Moment
         Where the answer came from, the strongest first; empty if that is not known better than by
         chance.
+    evidence : dict
+        Which attention the moments and `ChunkTrace.relevance` are read from: layers, rows, heads,
+        correction, and `source`; and `rate`, how often it meets the evidence with this method and
+        budget, beside chance, as measured (`omnidrop.evidence.Rate`); None if not measured.
     used : Used
+    load_seconds : float
+        Seconds that loading the model took, a download left out: once, before the first question.
+        Not part of `stages` and `ttft`.
     """
 
     method: dict[str, Any]
@@ -187,7 +225,9 @@ class Trace:
     decode_loop: str = ""
     survivors: tuple[tuple[int, ...], ...] = field(default=(), repr=False)
     moments: tuple[Moment, ...] = ()
+    evidence: dict[str, Any] = field(default_factory=dict)
     used: Used = Used()
+    load_seconds: float = 0.0
 
     @property
     def layers(self) -> int:
@@ -198,6 +238,11 @@ class Trace:
     def av_tokens(self) -> int:
         """AV tokens before pruning, N."""
         return self.audio_tokens + self.video_tokens
+
+    @property
+    def drops(self) -> bool:
+        """Whether any AV token was dropped."""
+        return min(self.kept_per_layer, default=self.av_tokens) < self.av_tokens
 
     @property
     def kept_per_layer(self) -> tuple[int, ...]:
@@ -254,6 +299,8 @@ class Answer:
         Probability of all given choices together as whole answers; None without choices.
     unpruned_text : str or None
         The answer with every token kept, if it was asked for as a check.
+    left_out : tuple of LeftOut
+        The question asked again without each of the moments, if that was asked for as a proof.
     thinking : str
         What a thinking model thought before it answered.
     """
@@ -269,7 +316,28 @@ class Answer:
     probability_source: str = ""
     choice_mass: float | None = None
     unpruned_text: str | None = None
+    left_out: tuple[LeftOut, ...] = ()
     thinking: str = ""
+
+    @property
+    def hangs_on(self) -> LeftOut | None:
+        """The moment that the answer hangs on, by the proof of `left_out`; None if on none alone.
+
+        Without it the answer is another, or less than half as probable; of several such moments it
+        is the one without which the answer is least probable.
+        """
+        telling = [one for one in self.left_out if one.changed or one.probability < one.whole / 2]
+        return min(telling, key=lambda one: one.probability, default=None)
+
+    @property
+    def checked(self) -> str | None:
+        """Whether the unpruned model gives the same answer, as a sentence; None if not asked."""
+        if self.unpruned_text is None:
+            return None
+        if self.unpruned_text.strip() == self.text.strip():
+            return "Same answer with every token: yes."
+        other = self.unpruned_text.strip() or "nothing"
+        return f"Same answer with every token: no (it is: {other})."
 
     def to_dict(self) -> dict[str, Any]:
         """Return the answer as one JSON document, `schema` first."""

@@ -31,8 +31,11 @@ from omnidrop.errors import ModelError
 from omnidrop.models import kernels
 from omnidrop.models.adapter import Adapter, Embeds, LayerCache, ModelInfo, Rotary, TextCodec
 from omnidrop.models.codec import Codec, read_codec
-from omnidrop.models.family import LoadRequest, Template
+from omnidrop.models.family import OTHERS, LoadRequest, Template
+from omnidrop.models.folder_checks import refuse_missing, refuse_other_shapes
+from omnidrop.models.locations import weights
 from omnidrop.models.mrope import after_highest, clip_map, video_cells
+from omnidrop.recommended import Recommended
 from omnidrop.shapes import AudioShape, Projections, Shapes, TextShape, VisionShape
 from omnidrop.testing.made_up_model import MadeUpConfig, MadeUpOmni, angles
 from omnidrop.tokens import Asked, ClipTokens, Media, Piece
@@ -245,8 +248,12 @@ class MadeUpFamily:
     model_types: tuple[str, ...] = (MODEL_TYPE,)
     aliases: Mapping[str, str] = field(default_factory=dict)
     published: Mapping[str, Shapes] = field(default_factory=dict)
+    downloads: Mapping[str, int] = field(default_factory=dict)
     unused_weights: tuple[str, ...] = ("speaker.",)
     conventions: tuple[str, ...] = ()
+    recommended: Mapping[str, Recommended] = field(
+        default_factory=lambda: {OTHERS: Recommended("uniform", 0.5, "made up, like the model")}
+    )
 
     def missing_part(self, config: Mapping[str, Any]) -> str | None:
         return next((item.name for item in fields(MadeUpConfig) if item.name not in config), None)
@@ -328,6 +335,20 @@ class MadeUpFamily:
 
     def write_tiny(self, folder: Path) -> Path:
         return write_checkpoint(folder)
+
+    def check(self, folder: Path, config: Mapping[str, Any]) -> None:
+        with torch.device("meta"):
+            wanted = MadeUpOmni(_parsed(config)).state_dict()
+        found = {weight.name: weight.shape for weight in weights(folder, self.unused_weights)}
+        refuse_missing(wanted.keys() - found.keys(), folder)
+        refuse_other_shapes(
+            [
+                (name, found[name], weight.shape)
+                for name, weight in wanted.items()
+                if found[name] != tuple(weight.shape)
+            ],
+            folder,
+        )
 
     def load(self, request: LoadRequest) -> Adapter:
         if request.quantize is not None:

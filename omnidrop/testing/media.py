@@ -449,8 +449,8 @@ def combined(path: Path, *sources: Path, default: Collection[int] | None = None)
             for stream in old.streams:
                 copies[stream.index] = copy = new.add_stream_from_template(stream)
                 if default is not None:
-                    mark: Any = av.stream.Disposition.default.value
-                    copy.disposition = mark if count in default else 0
+                    mark: Any = av.stream.Disposition.default.value if count in default else 0
+                    copy.disposition = mark
                 count += 1
             for packet in old.demux():
                 if packet.dts is not None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.begun import Begun
-from omnidrop.errors import MediaError, printable
+from omnidrop.errors import MediaError, OutsideError, printable
 from omnidrop.stages import StageName
 from omnidrop_cli.errors import describe
 from omnidrop_cli.interrupts import stop_if_interrupted
+from omnidrop_cli.options.clips import is_url, no_such_file, url_error
 from omnidrop_cli.options.common import AnswerFlags, ReadFlags, SpanFlags
 from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.terminal.progress import Progress
@@ -56,13 +57,16 @@ class Outcome:
     def failure(self) -> dict[str, Any]:
         """Return the problem as one JSON document."""
         text, code = describe(self.problem or Exception("no answer"))
-        return {
+        found = {
             "schema": "omnidrop.error/1",
             "clip": printable(self.question.clip),
             "question": self.question.text,
             "error": text,
             "exit_code": code,
         }
+        if isinstance(self.problem, OutsideError):
+            found["unknown"] = list(self.problem.words)
+        return found
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class Job:
     Attributes
     ----------
     model : Model
-    method : Method
+    method : Method or None
+        None leaves it to the model.
     read : ReadFlags
         How clips are sampled.
     flags : AnswerFlags
@@ -85,10 +90,14 @@ class Job:
         Clips that were opened before the model was loaded; they are not probed again.
     begun : Begun
         Notes which clip is being read.
+    check : bool
+        Also ask with every token kept.
+    evidence : bool
+        Leave the moments out one by one and ask again.
     """
 
     model: Model
-    method: Method
+    method: Method | None
     read: ReadFlags
     flags: AnswerFlags
     progress: Progress
@@ -96,14 +105,25 @@ class Job:
     fit: FitFlags = field(default_factory=FitFlags)
     opened: dict[tuple[Path, SpanFlags], Clip] = field(default_factory=dict)
     begun: Begun = field(default_factory=lambda: Begun(None))
+    check: bool = False
+    evidence: bool = False
+
+    @property
+    def fitted(self) -> Method:
+        """The method whose budget limits choose."""
+        from omnidrop.engine.default import method_of
+
+        return self.method or method_of(self.model.recommended, exact=False)
 
 
 def check_file(path: Path) -> None:
-    """Raise MediaError if there is nothing at `path` that could be a clip."""
+    """Raise MediaError if there is nothing at `path` that could be a clip, UsageError for a URL."""
+    if is_url(str(path)):
+        raise url_error(str(path))
     if not os.path.exists(path):  # unlike Path.exists, also False for a name too long to be one
-        raise MediaError("There is no such file.", path=path, hint="Check the path.")
+        raise no_such_file(path)
     if os.path.isdir(path):
-        raise MediaError("This is a folder.", path=path, hint="Name the clips in it, like *.mp4.")
+        raise MediaError("This is a folder.", path=path, hint="Name a clip in it.")
 
 
 def open_clip(path: Path, span: SpanFlags, read: ReadFlags) -> Clip:
@@ -127,17 +147,13 @@ def answers(questions: Iterable[Question], job: Job) -> Iterator[Outcome]:
     by_clip: dict[tuple[Path, SpanFlags], list[Question]] = {}
     for question in questions:
         by_clip.setdefault((question.clip, question.span), []).append(question)
-    if job.fit.fit_latency is not None:
-        from omnidrop.profiling.prefill_speed import prefill_speed
-
-        job.progress("measure the speed", 0, None)
-        prefill_speed(job.model.adapter, job.method)
+    measure_speed(job)
     for (clip, span), group in by_clip.items():
         with ExitStack() as stack:
             try:
                 job.progress(StageName.OPEN, 0, None)
                 stack.enter_context(job.begun.reading(clip, span.start, span.end))
-                session = stack.enter_context(_open(group[0], job))
+                session = stack.enter_context(open_session(group[0], job))
             except Exception as problem:
                 stop_if_interrupted()
                 yield from (Outcome(question, problem=problem) for question in group)
@@ -146,10 +162,19 @@ def answers(questions: Iterable[Question], job: Job) -> Iterator[Outcome]:
                 job.progress.finish()
             session.reuse = len(group) > 1
             for question in group:
-                yield _answer(session, question, job)
+                yield answer_question(session, question, job)
 
 
-def _open(first: Question, job: Job) -> Session:
+def measure_speed(job: Job) -> None:
+    """Measure the method's prefill on this machine, if a limit of time asks for it."""
+    if job.fit.fit_latency is not None:
+        from omnidrop.profiling.prefill_speed import prefill_speed
+
+        job.progress("measure the speed", 0, None)
+        prefill_speed(job.model.adapter, job.fitted)
+
+
+def open_session(first: Question, job: Job) -> Session:
     """Open the clip of a question; limits may lower its sampling."""
     source = job.opened.get((first.clip, first.span), first.clip)
     options = job.read.clip_options(first.span)
@@ -161,7 +186,7 @@ def _open(first: Question, job: Job) -> Session:
             job.model.adapter,
             source,
             first.text,
-            job.method,
+            job.fitted,
             limits,
             clip=options,
             pixels=job.fit.fit_pixels,
@@ -173,10 +198,14 @@ def _open(first: Question, job: Job) -> Session:
     return job.model.open(source, options)
 
 
-def _answer(session: Session, question: Question, job: Job) -> Outcome:
+def answer_question(
+    session: Session, question: Question, job: Job, earlier: Sequence[Answer] = ()
+) -> Outcome:
+    """Answer a question about a session's clip, after the earlier turns of a conversation."""
     try:
         answer = session.ask(
             question.text,
+            earlier=earlier,
             method=job.method,
             choices=question.choices,
             options=job.flags.generate(),
@@ -184,6 +213,9 @@ def _answer(session: Session, question: Question, job: Job) -> Outcome:
             on_text=job.on_text(question) or _counter(job),
             progress=job.progress,
             limits=job.fit.limits(),
+            check=job.check,
+            anyway=job.flags.anyway,
+            evidence=job.evidence,
         )
         return Outcome(question, answer=answer)
     except BrokenPipeError:

@@ -9,17 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from omnidrop.begun import Begun, state_folder
-from omnidrop.errors import OmniDropError, printable
+from omnidrop.errors import OmniDropError, OutsideError, printable
+from omnidrop_cli.completion import clips as clip_names
+from omnidrop_cli.options.check import CheckFlags
 from omnidrop_cli.options.common import (
     AnswerFlags,
     ModelFlags,
     OutputFlags,
     ReadFlags,
-    Report,
+    Recursive,
     SpanFlags,
 )
+from omnidrop_cli.options.evidence import EvidenceFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.limits import FitFlags
+from omnidrop_cli.options.page import PageFlags
 from omnidrop_cli.options.pruning import DropFlags
 
 if TYPE_CHECKING:
@@ -31,24 +35,37 @@ HELP = """Answer questions about local clips, audio included.
 
 \b
 Examples:
-  omnidrop ask clip.mp4 "What instrument plays first?"
-  omnidrop ask talk.mkv "What is on the slide?" --start 12:30 --end 13:00
-  omnidrop ask clip.mp4 "Is it day or night?" --choices day,night
-  omnidrop ask a.mp4 b.mp4 -q "Who speaks?" -q "Is there music?" --jsonl
-  omnidrop ask clip.mp4 "What happens?" --budget 0.15 --save report.html
-  omnidrop ask clip.mp4 "What happens?" --fit-latency 2s
-  ls *.mp4 | omnidrop ask - "Is there a dog?"
+  omnidrop ask samples/duet.mp4 "What instrument plays first?"
+  omnidrop ask samples/duet.mp4 "Is there a piano?" --choices yes,no
+  omnidrop ask samples/long.mp4 "Which shape comes last?" --start 10 --end 20
+  omnidrop ask samples/p*.mp4 -q "Is there a piano?" -q "Is there a pause?"
+  omnidrop ask samples/flash.mp4 "Which digit flashes?" -b .2 --save a.html
+  omnidrop ask samples/duet.mp4 "What color is the star?" --fit-latency 30s
+  ls samples/p*.mp4 | omnidrop ask - "What shape appears first?"
+  omnidrop ask talk.mp4 "Who speaks, and about what?" --model 3b
 
-The last word is the question, unless -q gives questions; then every word is a clip. - reads a
-question, or a list of clips one per line, from stdin.
+The last word is the question, unless -q gives questions; then every word is a clip. A folder stands
+for the media files in it, with --recursive for those below it too. - reads a question, or a list of
+clips one per line, from stdin. A clip is a local file: of a URL nothing is fetched, and the error
+(exit code 2) shows the command that does.
 
-One answer is written to stdout as it is. Several are shown under their clip and question on a
-terminal, and written as one line each to a pipe: clip, question and answer, separated by tabs, with
-\\n for a line break. A clip that fails does not stop the others; the exit code is then 6. If a clip
-ends the whole process, the next call with several clips leaves it out and goes on.
+One answer is written to stdout as it is. Several are a list on a terminal, and one line each in a
+pipe: clip, question and answer, separated by tabs, with \\n for a line break. A clip that fails
+does not stop the others; the exit code is then 6. If a clip ends the whole process, the next call
+with several clips leaves it out and goes on. An answer without a word is shown as (nothing) on a
+terminal, and ends with exit code 4. After Ctrl-C (exit code 130) what was answered is written and
+saved.
 
-Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS. Those of
-repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET) hold one value per line.
+On a terminal a summary follows: how sure the answer is, the moments it came from, what it cost;
+--report full shows all that was measured. Where answers go to a pipe or are JSON, stderr holds
+errors alone, unless --report asks for more; JSON has the notices, such as that a file is cut.
+
+A model that comes with a list of what it knows, as the demo does, refuses other questions and far
+longer clips (exit code 4), and names a model and the command that may answer; --anyway asks it.
+
+Every option can be set by an environment variable, --max-pixels by OMNIDROP_MAX_PIXELS, or in the
+config file; see omnidrop config. Variables of repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET)
+hold one value per line.
 """
 
 
@@ -56,7 +73,9 @@ repeatable options (OMNIDROP_QUESTION, OMNIDROP_SET) hold one value per line.
 def command(
     words: Annotated[
         list[str] | None,
-        typer.Argument(metavar="CLIP... QUESTION", help="Clips, then a question."),
+        typer.Argument(
+            metavar="CLIP... QUESTION", help="Clips, then a question.", autocompletion=clip_names
+        ),
     ] = None,
     question: Annotated[
         list[str] | None,
@@ -69,26 +88,49 @@ def command(
             help="A question; repeatable. All arguments are then clips.",
         ),
     ] = None,
+    recursive: Recursive = False,
     *,
     span: SpanFlags,
     read: ReadFlags,
     drop: DropFlags,
+    check: CheckFlags,
     fit: FitFlags,
     model: ModelFlags,
     flags: AnswerFlags,
+    evidence: EvidenceFlags,
     output: OutputFlags,
+    page: PageFlags,
 ) -> int:
     """Answer questions about local clips."""
     from omnidrop_cli.commands.answering import Question
     from omnidrop_cli.libraries import silence_warnings
-    from omnidrop_cli.options.parsing import clips_and_questions, parse_choices
+    from omnidrop_cli.options.clips import expand_folders
+    from omnidrop_cli.options.parsing import parse_choices
+    from omnidrop_cli.options.words import read_words
 
     fit.check(drop)
-    clips, texts = clips_and_questions(list(words or []), tuple(question or ()))
+    said = read_words(words or (), question or ())
+    clips, notices = expand_folders(said.clips, recursive=recursive)
+    page.check(output.targets, clips)
     silence_warnings(output.debug)
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
-    questions = [Question(clip, text, choices, span) for clip in clips for text in texts]
-    run = Run(questions, read, drop, model, flags, output, several_clips=len(clips) > 1, fit=fit)
+    questions = [Question(clip, text, choices, span) for clip in clips for text in said.questions]
+    evidence.check(questions, read, output.force)
+    run = Run(
+        questions,
+        read,
+        drop,
+        model,
+        flags,
+        output,
+        several_clips=len(clips) > 1,
+        fit=fit,
+        check=check,
+        evidence=evidence,
+        page=page,
+    )
+    for notice in filter(None, (said.notice, *notices)):
+        run.reporter.tell(notice)
     return run.go()
 
 
@@ -106,43 +148,55 @@ class Run:
         *,
         several_clips: bool,
         fit: FitFlags,
+        check: CheckFlags,
+        evidence: EvidenceFlags,
+        page: PageFlags,
     ) -> None:
+        from omnidrop_cli.files.stderr import Reporter
         from omnidrop_cli.files.stdout import Printer
         from omnidrop_cli.terminal.console import is_terminal
         from omnidrop_cli.terminal.progress import Progress
 
         self.questions, self.read, self.drop, self.model = questions, read, drop, model
         self.flags, self.output, self.several_clips = flags, output, several_clips
-        self.fit = fit
+        self.fit, self.check, self.evidence = fit, check, evidence
         self.terminal = is_terminal(sys.stderr)
         self.progress = Progress(self.terminal and not output.quiet)
         form = "json" if output.json else "jsonl" if output.jsonl else "text"
-        self.printer = Printer(form, len(questions) == 1, self.progress)
+        texts = tuple(question.text for question in questions)
+        self.printer = Printer(form, len(questions) == 1, self.progress, texts)
+        self.reporter = Reporter(
+            output.report, output.quiet, self.printer, several_clips, self.terminal
+        )
         self.outcomes: list[Outcome] = []
-        self.noticed: set[tuple[Path | None, str]] = set()
+        self.page = page
+        self.advised = False
 
     def go(self) -> int:
         """Answer every question; return the exit code."""
         from omnidrop_cli.commands.answering import Job, answers
-        from omnidrop_cli.libraries import hide_download_bars
+        from omnidrop_cli.interrupts import telling
+        from omnidrop_cli.libraries import downloads
 
-        if not self.progress.shown:
-            hide_download_bars()
         # A single clip may end the process: there is nothing to go on with.
         notes = Begun(state_folder() if self.several_clips else None, "ask", keep=True)
-        with self.progress, notes as begun:
+        with telling(self._tell_kept), self.progress, notes as begun:
             opened = self._open(begun)
             left = [question for question in self.questions if _place(question) in opened]
             if left:
-                method = self.drop.pruning()
+                self.drop.early()
                 self.progress("load the model", 0, None)
                 import omnidrop
 
-                model = omnidrop.load(self.model.load_options())
+                loaded = omnidrop.load(
+                    self.model.load_options(),
+                    progress=downloads(self.progress, quiet=self.output.quiet),
+                )
+                model = self.drop.reading(loaded)
                 self.progress.finish()
                 job = Job(
                     model,
-                    method,
+                    self.drop.for_model(model.recommended),
                     self.read,
                     self.flags,
                     self.progress,
@@ -150,12 +204,37 @@ class Run:
                     self.fit,
                     opened,
                     begun,
+                    check=self.check.check,
+                    evidence=self.evidence.evidence,
                 )
                 for outcome in answers(left, job):
                     self._take(outcome)
         self.printer.close()
+        self.reporter.close()
         self._save()
+        self._cut()
         return self._code()
+
+    def _tell_kept(self) -> None:
+        """After Ctrl-C: write what waits for the last answer, and say what was answered."""
+        from omnidrop_cli.errors import complain
+
+        self.printer.end_line()
+        done = sum(outcome.answer is not None for outcome in self.outcomes)
+        left = [q for q in self.questions if q not in {o.question for o in self.outcomes}]
+        if not done or not left:
+            return
+        self.printer.close()
+        self._save()
+        if not self.output.quiet:
+            names = " and ".join(printable(path) for path in self.output.targets)
+            complain(
+                f"{done} of {len(self.questions)} questions were answered"
+                f"{f', and are in {names}' if names else ''}. The next would have been "
+                f"{printable(left[0].clip)}: {left[0].text} For a series that goes on where it "
+                "was stopped: omnidrop batch",
+                "interrupted",
+            )
 
     def _open(self, begun: Begun) -> dict[tuple[Path, SpanFlags], Clip]:
         """Open the clips that can be read; report at once what is wrong with the others."""
@@ -179,76 +258,63 @@ class Run:
     def _take(self, outcome: Outcome) -> None:
         from omnidrop_cli.errors import report
 
+        if isinstance(outcome.problem, OutsideError) and not self.advised:
+            from omnidrop_cli.commands.outside import advise
+
+            self.advised = True
+            advise(outcome.problem, outcome.question, self.read, self.flags, self.model.device)
         if outcome.problem is not None and len(self.questions) == 1:
             raise outcome.problem
         repeated = any(o.problem is outcome.problem for o in self.outcomes)
         self.outcomes.append(outcome)
+        if outcome.problem is not None and not repeated:
+            report(_with_clip(outcome.problem, outcome.question.clip))
         self.printer.put(outcome)
-        if outcome.problem is not None:
-            if not repeated:
-                report(_with_clip(outcome.problem, outcome.question.clip))
-        elif not self.output.quiet:
-            self._show(outcome)
-
-    def _show(self, outcome: Outcome) -> None:
-        """Show the report of an answer on stderr, or at least its notices."""
-        from omnidrop_cli.errors import complain
-
-        answer = outcome.answer
-        assert answer is not None
-        kind = self.output.report
-        if kind is None:
-            kind = Report.none
-            if self.terminal:
-                kind = Report.full if len(self.questions) == 1 else Report.brief
-        notices = self._new_notices(outcome)
-        if kind is Report.none:
-            for notice in notices:
-                complain(notice, "notice")
-            return
-        from omnidrop_cli.terminal.answer import brief, full
-        from omnidrop_cli.terminal.console import terminal
-
-        if kind is Report.brief:
-            terminal().print(brief(answer, notices))
-        else:
-            again = self.terminal and self.printer.live and self.printer.form == "text"
-            terminal().print(full(answer, again=again))
-
-    def _new_notices(self, outcome: Outcome) -> list[str]:
-        """Return the notices not shown yet: of the model once, of a clip once per clip."""
-        assert outcome.answer is not None
-        trace, clip = outcome.answer.trace, outcome.question.clip
-        found = []
-        for notice in trace.notices:
-            general = bool(trace.model.get("demo")) and "demo model" in notice
-            key = (None if general else clip, notice)
-            if key not in self.noticed:
-                self.noticed.add(key)
-                named = self.several_clips and not general
-                found.append(f"{printable(clip)}: {notice}" if named else notice)
-        return found
+        self.reporter.show(outcome)
 
     def _save(self) -> None:
-        if self.output.save is None:
-            return
-        if not any(o.answer for o in self.outcomes):
+        if not self.output.targets or not any(o.answer for o in self.outcomes):
             return
         from omnidrop_cli.files.answers import save
 
         alone = len(self.questions) == 1
-        save(self.output.save, self.outcomes, alone=alone, force=self.output.force)
+        for target in self.output.targets:
+            save(
+                target,
+                self.outcomes,
+                alone=alone,
+                force=self.output.force,
+                embed=self.page.embed,
+                notify=self.reporter.tell,
+            )
+
+    def _cut(self) -> None:
+        """Write the moments as a clip of their own."""
+        answer = self.outcomes[0].answer if self.outcomes else None
+        if self.evidence.cut is None or answer is None:
+            return
+        from omnidrop_cli.files.cut import cut
+
+        cut(answer, self.questions[0], self.read, self.evidence.cut, self.output)
 
     def _code(self) -> int:
-        """Return 0, 6, or the one code that all questions about one clip failed with."""
+        """Return 0, 6, or the one code that all questions about one clip failed with.
+
+        An answer without a word is the model's failure (4), so that no script goes on with it.
+        """
+        from omnidrop.errors import ModelError
         from omnidrop_cli.errors import batch_code, describe
+
+        empty = [o for o in self.outcomes if o.answer is not None and not o.answer.text.strip()]
+        if empty and len(empty) == len(self.outcomes):
+            return ModelError.exit_code
 
         problems = [o.problem for o in self.outcomes if o.problem is not None]
         if problems and not self.several_clips and len(problems) == len(self.outcomes):
             codes = {describe(problem)[1] for problem in problems}
             if len(codes) == 1:
                 return codes.pop()
-        return batch_code(len(problems))
+        return batch_code(len(problems) + len(empty))
 
 
 def _place(question: Question) -> tuple[Path, SpanFlags]:

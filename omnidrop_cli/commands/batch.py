@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from omnidrop.errors import printable
 from omnidrop_cli.options.common import AnswerFlags, Debug, ModelFlags, ReadFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.limits import FitFlags
@@ -18,9 +19,10 @@ HELP = """Answer the questions of a manifest; write one line of JSON each.
 
 \b
 Examples:
-  omnidrop batch questions.jsonl --out answers.jsonl
-  omnidrop batch questions.csv --out answers.jsonl --model 3b --4bit
-  omnidrop batch questions.jsonl --out answers.jsonl --retry
+  omnidrop batch samples/batch.jsonl --out answers.jsonl
+  omnidrop batch samples/batch.csv --out more.jsonl --budget 0.2
+  omnidrop batch samples/batch.jsonl --out answers.jsonl --retry
+  omnidrop batch my-questions.csv --out mine.jsonl --model 3b --4bit
 
 \b
 A manifest is JSONL or CSV (.csv, with a header line); one question a row:
@@ -32,8 +34,9 @@ A manifest is JSONL or CSV (.csv, with a header line); one question a row:
 
 Rows whose id is in the output already are skipped, so a call that was stopped continues. A row that
 fails is written with its error and does not stop the others; --retry asks it again. If a clip ends
-the whole process, the next call writes that clip's rows as failed and goes on. The exit code is 6
-if any row of the manifest has failed.
+the whole process, the next call writes that clip's rows as failed and goes on. A question that the
+model is known not to understand has failed, unless --anyway is given. The exit code is 6 if any row
+of the manifest has failed.
 """
 
 
@@ -66,10 +69,12 @@ def command(
 ) -> int:
     """Answer the questions of a manifest."""
     from omnidrop.begun import Begun
+    from omnidrop.report.trace import EMPTY
     from omnidrop_cli.commands.answering import Job, Question, answers
     from omnidrop_cli.errors import batch_code, complain, describe
     from omnidrop_cli.files.manifest import done_before, open_output, read_manifest
-    from omnidrop_cli.libraries import hide_download_bars, silence_warnings
+    from omnidrop_cli.interrupts import telling
+    from omnidrop_cli.libraries import downloads, silence_warnings
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
@@ -85,27 +90,38 @@ def command(
         elif not earlier[question.id]:
             old_failures += 1
     progress = Progress(is_terminal(sys.stderr) and not quiet)
-    if not progress.shown:
-        hide_download_bars()
-    failed = 0
+    failed = number = 0
+
+    def tell_kept() -> None:
+        if not quiet and number:
+            complain(
+                f"{number} of {len(left)} rows are in {printable(out)}. The same command goes on "
+                "with the rest.",
+                "interrupted",
+            )
+
     notes = Begun(out.parent, f".{out.name}.begun")
-    with progress, open_output(out) as write, notes as begun:
+    with telling(tell_kept), progress, open_output(out) as write, notes as begun:
         if left:
-            method = drop.pruning()
+            drop.early()
             progress("load the model", 0, None)
             import omnidrop
 
-            loaded = omnidrop.load(model.load_options())
+            loaded = omnidrop.load(model.load_options(), progress=downloads(progress, quiet=quiet))
             progress.finish()
+            method = drop.for_model(loaded.recommended)
             job = Job(loaded, method, read, flags, progress, fit=fit, begun=begun)
-            for number, outcome in enumerate(answers(left, job), 1):
+            for outcome in answers(left, job):
                 failed += outcome.answer is None
                 write(outcome)
+                number += 1
                 name = outcome.question.id
                 if outcome.problem is not None:
                     complain(f"{name}: {describe(outcome.problem)[0]}")
                 elif not quiet:
                     print(f"{number}/{len(left)} {name}", file=sys.stderr, flush=True)
+                    if outcome.answer is not None and not outcome.answer.text.strip():
+                        complain(f"{name}: {EMPTY}", "notice")
     if not quiet:
         counts = f"{len(left) - failed} answered, {failed} failed"
         if len(questions) > len(left):

@@ -7,30 +7,39 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnidrop.errors import UsageError
+from omnidrop.errors import UsageError, printable
 from omnidrop_cli.options.calibrate import AskFlags, PresetFlags, TryFlags
 from omnidrop_cli.options.common import ModelFlags, ReadFlags
 from omnidrop_cli.options.groups import grouped
 
 if TYPE_CHECKING:
-    from omnidrop.evaluation.calibrate.search import Calibration, Side
+    from omnidrop.evaluation.calibrate.search import Calibration, Gain, Side
 
 NAME = "calibrate"
 HELP = """Find the settings of a method that keep most accuracy at a budget, for one model.
 
 \b
 Examples:
-  omnidrop calibrate questions.jsonl --budget 0.2 --out mine.json
-  omnidrop calibrate avsynth --videos clips --budget .3,.1 --out demo.json
-  omnidrop calibrate q.jsonl --method fastv --try after=1,2,3 --out fastv.json
-  omnidrop calibrate questions.jsonl --dry-run
-  omnidrop ask clip.mp4 "Who speaks?" --preset mine.json
+  omnidrop calibrate samples/questions.jsonl --dry-run
+  omnidrop calibrate samples/questions.jsonl --candidates 4 --out mine.json
+  omnidrop ask samples/duet.mp4 "Is there a violin?" --preset mine.json
+  omnidrop calibrate samples/questions.jsonl --method fastv --budget .5 \\
+      --try after=1,2,3 --only --candidates 4 --out fastv.json
+  omnidrop calibrate my-questions.jsonl --model 7b -b .3,.1 --out 7b.json
+  omnidrop calibrate my-questions.jsonl --model 7b --evidence --out 7b.json
 
 The clips are split in two. Settings are compared on the first part, on the same questions; the best
-is then compared with the defaults on the other part. Where it is no better there, the preset holds
-the defaults. A question with choices counts by the probability of the right one.
+is then compared with the defaults on the other part. Unless it is better there beyond doubt (95 %
+interval above 0, at least 20 questions about 6 clips), the preset holds the defaults. A question
+with choices counts by the probability of the right one.
+
+With --evidence the questions of SET say when their evidence is in the clip, in seconds:
+"evidence": [[3.5, 6.0]]. The attention (layer, rows, heads) whose strongest moment meets it most
+often is chosen on every other clip, and the others tell how often it is right. `omnidrop ask
+--preset FILE` then names the moments, unless that is no better than chance.
 
 SET is what `omnidrop eval` takes. A few dozen clips with choices are enough to begin with.
+Questions that the model is known not to understand are left out, unless --anyway is given.
 """
 
 
@@ -46,10 +55,13 @@ def command(
 ) -> int:
     """Find settings of a method."""
     from omnidrop.evaluation.calibrate.grid import ranges_of
-    from omnidrop.evaluation.calibrate.search import calibrate, most_asks, split
+    from omnidrop.evaluation.calibrate.search import calibrate, most_asks, split, too_few
     from omnidrop.evaluation.sets import read_set
     from omnidrop.files import to_json, write_whole
-    from omnidrop_cli.libraries import hide_download_bars, silence_warnings
+    from omnidrop.models.locations import recommended_by_name
+    from omnidrop_cli.errors import complain
+    from omnidrop_cli.interrupts import telling
+    from omnidrop_cli.libraries import downloads, silence_warnings
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
@@ -58,38 +70,51 @@ def command(
         raise UsageError("--out is missing.", hint="Say where the preset goes: --out mine.json")
     if read.audio_file is not None:
         raise UsageError("--audio would give every clip the same audio.", hint="Drop it.")
-    wanted = search.search(questions.seed)
+    if search.evidence:
+        from omnidrop_cli.commands.calibrate_evidence import calibrate_evidence
+
+        return calibrate_evidence(source, search, questions, output, read, model)
+    method, budgets = search.for_model(recommended_by_name(model.model))
+    wanted = search.search(budgets, questions.seed)
     options = questions.run_options(read.clip_options())
-    ranges = ranges_of(search.method, search.ranges(), only=search.only)
+    ranges = ranges_of(method, search.ranges(), only=search.only)
     found = read_set(source, videos=questions.videos, limit=questions.limit)
     train, held = split(found, wanted)
     most = most_asks(ranges, len(train), len(held), wanted)
     if not output.quiet:
         _announce(ranges, len(train), len(held), most)
+        if reason := too_few((len(held), len({item.video for item in held}))):
+            complain(f"{reason}: the preset will hold the defaults.", "notice")
     if output.dry_run or output.out is None:
         return 0
     progress = Progress(is_terminal(sys.stderr) and not output.quiet)
-    if not progress.shown:
-        hide_download_bars()
     asked = 0
+    trials = output.out.with_name(output.out.name + ".trials.jsonl")
 
     def on_ask() -> None:
         nonlocal asked
         asked += 1
         progress("questions", asked, most)
 
-    with progress:
+    def tell_kept() -> None:
+        if asked and not output.quiet:
+            complain(
+                f"What was asked is in {printable(trials)}. The same command goes on from there.",
+                "interrupted",
+            )
+
+    with telling(tell_kept), progress:
         progress("load the model", 0, None)
         import omnidrop
 
         result = calibrate(
-            omnidrop.load(model.load_options()),
+            omnidrop.load(model.load_options(), progress=downloads(progress, quiet=output.quiet)),
             found,
-            search.method,
+            method,
             wanted,
             ranges=ranges,
             options=options,
-            trials=output.out.with_name(output.out.name + ".trials.jsonl"),
+            trials=trials,
             on_ask=on_ask,
         )
         progress.finish()
@@ -136,6 +161,19 @@ def _report(result: Calibration) -> str:
         "",
         _verdict(result),
     ]
+    if result.train.guessing:
+        lines += [
+            "",
+            f"! EVEN THE BEST SETTING IS NOT ABOVE CHANCE ({100 * result.train.chance:.1f} %): "
+            "this calibration says nothing. Ask more questions, put them in another style "
+            "(--style), or take a model that can answer them.",
+        ]
+    if result.outside:
+        lines += [
+            "",
+            f"{result.outside} questions are outside of what the model knows and were left out; "
+            "--anyway asks them too.",
+        ]
     return "\n".join(lines)
 
 
@@ -161,8 +199,23 @@ def _verdict(result: Calibration) -> str:
         f"({gain.score_low:+.3f} to {gain.score_high:+.3f})"
     )
     if not result.better:
-        return f"Held out, it is no better than the defaults: {points}. The preset holds them."
+        return f"{_doubt(result.held_out, gain)}: {points}. The preset holds the defaults."
     return f"Held out, against the defaults: {points}."
+
+
+def _doubt(held: Side, gain: Gain) -> str:
+    """Return why what was found is not preferred, and how many questions it would take."""
+    from omnidrop.evaluation.calibrate.search import too_few
+
+    needed = gain.questions_needed(held.questions)
+    take = (
+        "" if needed is None else f"; a gain of this size needs about {needed} held-out questions"
+    )
+    if reason := too_few(held):
+        return f"Too few questions to prefer anything ({reason}{take})"
+    if needed is None:
+        return "Held out, it is no better than the defaults"
+    return f"Held out, it may be no better than the defaults: the interval holds 0{take}"
 
 
 __all__ = ["HELP", "NAME", "command"]

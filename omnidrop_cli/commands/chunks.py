@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from omnidrop_cli.completion import clips
 from omnidrop_cli.options.common import Debug, ReadFlags, SpanFlags
 from omnidrop_cli.options.groups import grouped, option
 
@@ -16,8 +17,8 @@ HELP = """Write a clip's temporal chunks as frames (PNG) and audio (WAV). No mod
 
 \b
 Examples:
-  omnidrop chunks clip.mp4 --out chunks
-  omnidrop chunks clip.mp4 --out chunks --start 1:00 --end 1:20 --fps 4
+  omnidrop chunks samples/duet.mp4 --out chunks
+  omnidrop chunks samples/long.mp4 --out part --start 0:50 --end 1:00 --fps 4
 
 The paths written go to stdout, one per line.
 """
@@ -25,7 +26,9 @@ The paths written go to stdout, one per line.
 
 @grouped
 def command(
-    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A local media file.")],
+    clip: Annotated[
+        Path, typer.Argument(metavar="CLIP", help="A local media file.", autocompletion=clips)
+    ],
     out: Annotated[
         Path,
         option("--out", "-o", panel="Output", metavar="DIR", help="Folder to write; made if new."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import typer
+
 from omnidrop.errors import ModelError
 from omnidrop_cli.options.common import Debug, Json
 from omnidrop_cli.options.groups import grouped
@@ -19,17 +21,19 @@ The exit code is 4 if something that omnidrop needs is missing, else 0. Nothing 
 
 
 @grouped
-def command(json: Json = False, debug: Debug = False) -> int:
+def command(context: typer.Context, json: Json = False, debug: Debug = False) -> int:
     """Check this machine."""
     from dataclasses import asdict
 
-    from omnidrop_cli.commands.doctor_checks import WRONG, checkup
+    from omnidrop_cli.commands.doctor_checks import WRONG, checkup, config_findings
     from omnidrop_cli.errors import OK, debugging
     from omnidrop_cli.libraries import silence_warnings
     from omnidrop_cli.terminal.columns import table
 
     silence_warnings(debug or debugging())
     findings = checkup()
+    if context.parent is not None:
+        findings += config_findings(context.parent.command.commands)  # type: ignore[attr-defined]
     wrong = sum(f.mark == WRONG for f in findings)
     if json:
         from omnidrop.files import to_json

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import platform
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 from omnidrop.format import duration, size
 
@@ -51,7 +53,17 @@ class Finding:
 def checkup() -> list[Finding]:
     """Return every finding; a check that fails is itself a finding."""
     found: list[Finding] = []
-    for check in (_versions, _processor, _devices, _memory, _quantising, _codecs, _cache, _screen):
+    for check in (
+        _versions,
+        _model_code,
+        _processor,
+        _devices,
+        _memory,
+        _quantising,
+        _codecs,
+        _cache,
+        _screen,
+    ):
         try:
             found += list(check())
         except Exception as problem:
@@ -86,6 +98,35 @@ def _versions() -> Iterator[Finding]:
             yield Finding(
                 NOTE, package, f"{installed}, not a version tested", "pip install -U omnidrop"
             )
+
+
+def _model_code() -> Iterator[Finding]:
+    """Import what `ask` imports: an installed package need not be one that can be imported."""
+    from omnidrop.models import FAMILIES
+    from omnidrop.models.unneeded import keep_out_torchvision
+
+    broken = keep_out_torchvision()
+    if broken is not None:
+        yield Finding(
+            NOTE,
+            "torchvision",
+            f"cannot be imported, and is left out ({broken})",
+            "Nothing here needs it: pip uninstall torchvision, or install the one for this torch.",
+        )
+    for module in ("omnidrop.engine.session", "omnidrop.clip.clip", *map(_adapter, FAMILIES)):
+        try:
+            importlib.import_module(module)
+        except Exception as problem:
+            reason = " ".join(f"{type(problem).__name__}: {problem}".split())
+            yield Finding(WRONG, "imports", f"{module}: {reason}", "pip install -U omnidrop")
+            return
+    yield Finding(OK, "imports", "the code of every model")
+
+
+def _adapter(family: str) -> str:
+    """Return the module that runs a family's model; it imports transformers' own."""
+    adapter = f"{family}.adapter"
+    return adapter if importlib.util.find_spec(adapter) is not None else family
 
 
 def _tested_ranges() -> dict[str, Callable[[str], bool]]:
@@ -220,11 +261,12 @@ def _codecs() -> Iterator[Finding]:
 
 
 def _cache() -> Iterator[Finding]:
-    from omnidrop.models.locations import DEMO, known_models
+    from omnidrop.models.locations import DEMO, PARTLY, known_models
 
     home = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
     hub = Path(os.environ.get("HF_HUB_CACHE", home / "hub"))
-    models = [m.name for m in known_models() if m.folder is not None and m.alias != DEMO]
+    known = [model for model in known_models() if model.alias != DEMO]
+    models = [model.name for model in known if model.folder is not None]
     place = next((p for p in (hub, *hub.parents) if p.exists()), Path("/"))
     free = shutil.disk_usage(place).free
     yield Finding(
@@ -232,10 +274,35 @@ def _cache() -> Iterator[Finding]:
         "cache",
         f"{hub}, {size(free)} free; "
         + (f"holds {', '.join(models)}" if models else "holds no model that has a short name"),
-        "" if models else "omnidrop ask --model 3b … downloads one; the demo model needs none.",
+        "" if models else "omnidrop models get 3b downloads one; the demo model needs none.",
     )
+    for model in known:
+        if model.state == PARTLY:
+            yield Finding(
+                NOTE,
+                "download",
+                f"{model.name} is {PARTLY}: {model.size}",
+                f"omnidrop models get {model.alias} goes on where it ended.",
+            )
     if os.environ.get("HF_HUB_OFFLINE", "0") not in ("", "0"):
         yield Finding(NOTE, "network", "HF_HUB_OFFLINE is set: nothing is downloaded")
+
+
+def config_findings(commands: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield the config file in use, checked against the options of all commands."""
+    from omnidrop.errors import UsageError
+    from omnidrop_cli.config import VARIABLE, check_config, config_path
+
+    path = config_path()
+    named = f", from {VARIABLE}" if os.environ.get(VARIABLE) else ""
+    try:
+        count = check_config(commands)
+    except UsageError as problem:
+        yield Finding(WRONG, "config", f"{path}{named}: {problem.what}", problem.hint or "")
+        return
+    values = "1 value" if count == 1 else f"{count} values"
+    there = f": {values}" if path.exists() else ", which does not exist: nothing is set"
+    yield Finding(OK, "config", f"{path}{named}{there}")
 
 
 def _screen() -> Iterator[Finding]:

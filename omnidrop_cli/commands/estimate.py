@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from omnidrop_cli.completion import clips
 from omnidrop_cli.options.common import Debug, Json, ModelFlags, ReadFlags, SpanFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.profile import QUESTION, CompareFlags, EstimateFlags, labels_of
@@ -18,16 +19,16 @@ if TYPE_CHECKING:
 
     from omnidrop.clip.options import ClipOptions
     from omnidrop.profiling.estimate import Estimate, RunEstimate
-    from omnidrop_cli.options.pruning import DropFlags
 
 NAME = "estimate"
 HELP = """Estimate tokens, FLOPs, memory and time of a question; no weights are loaded.
 
 \b
 Examples:
-  omnidrop estimate clip.mp4 --budget .5,.2
-  omnidrop estimate clip.mp4 --model 7b --4bit --max-pixels 100352
-  omnidrop estimate clip.mp4 --model 7b --tflops 400 --json
+  omnidrop estimate samples/duet.mp4 --budget .5,.2
+  omnidrop estimate samples/long.mp4 --model 7b --4bit --max-pixels 100352
+  omnidrop estimate samples/long.mp4 --model 7b --memory 24GB
+  omnidrop estimate samples/long.mp4 --model 7b --tflops 400 --json
 
 3b and 7b need not be downloaded. Times are FLOPs over the speed of a large matrix product, timed
 here or given by --tflops: a lower bound, without reading the file and without decoding the answer.
@@ -36,7 +37,9 @@ here or given by --tflops: a lower bound, without reading the file and without d
 
 @grouped
 def command(
-    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A local media file.")],
+    clip: Annotated[
+        Path, typer.Argument(metavar="CLIP", help="A local media file.", autocompletion=clips)
+    ],
     question: Annotated[
         str, typer.Argument(metavar="[QUESTION]", help=f"What is asked ({QUESTION!r}).")
     ] = QUESTION,
@@ -62,40 +65,41 @@ def command(
     from omnidrop_cli.libraries import silence_warnings
 
     silence_warnings(debug)
-    drops = compare.drops()
     options = read.clip_options(span)
-    show(
-        estimated(clip, question, drops, model, options, system=system, tflops=estimate.tflops),
-        json,
-    )
+    found = estimated(clip, question, compare, model, options, system=system, flags=estimate)
+    show(found, json)
     return 0
 
 
 def estimated(
     clip: Path,
     question: str,
-    drops: Sequence[DropFlags],
+    compare: CompareFlags,
     model: ModelFlags,
     options: ClipOptions,
     *,
     system: str | None,
-    tflops: float | None,
+    flags: EstimateFlags,
 ) -> Estimate:
     """Return the library's estimate of every run."""
     from omnidrop_cli.commands.answering import check_file
 
     check_file(clip)
+    from omnidrop.models.locations import recommended_by_name
     from omnidrop.profiling.estimate import estimate
 
+    recommended = recommended_by_name(model.model)
+    drops = compare.drops(recommended)
     return estimate(
         clip,
         question,
-        [drop.pruning() for drop in drops],
-        labels=labels_of(drops),
+        [drop.pruning(recommended) for drop in drops],
+        labels=labels_of(drops, recommended),
         model=model.load_options(),
         clip=options,
         system=system,
-        tflops=tflops,
+        tflops=flags.tflops,
+        memory=flags.memory,
     )
 
 
@@ -116,6 +120,7 @@ def _report(found: Estimate, width: int) -> Iterator[Text]:
     from rich.text import Text
 
     from omnidrop import format as fmt
+    from omnidrop.profiling.card import described
     from omnidrop_cli.terminal import sections
     from omnidrop_cli.terminal.profile import columns
 
@@ -134,6 +139,8 @@ def _report(found: Estimate, width: int) -> Iterator[Text]:
     encoders = f"vision {fmt.flops(found.flops_vision)} · audio {fmt.flops(found.flops_audio)}"
     yield from sections.field("encoders", encoders, width)
     yield from sections.field("speed", f"{fmt.flops(found.speed)}/s, {found.speed_of}", width)
+    for line in described(found.room) if found.room is not None else ():
+        yield from sections.field("memory", line, width, "bold")
     for notice in found.notices:
         yield from sections.field("! notice", notice, width, "bold")
     yield Text()

@@ -20,13 +20,14 @@ HELP = """Compare methods on a question set: accuracy, cost, and paired differen
 
 \b
 Examples:
-  omnidrop eval questions.jsonl --out results
-  omnidrop eval avsynth --videos clips --method omnidrop,fastv -b .3 --out r
-  omnidrop eval worldsense:/data/WorldSense --model 7b --limit 200 --out r
-  omnidrop eval q.jsonl --out r --set omnidrop.diversity=0
-  omnidrop eval q.jsonl --out r --method omnidrop,uniform+omnidrop -b .2
-  omnidrop eval q.jsonl --out r --variant "even=uniform+omnidrop:diversity=0"
-  omnidrop eval --summary results more-results --out all
+  omnidrop eval samples/questions.jsonl --out results --budget .5,.2
+  omnidrop eval samples/questions.jsonl --out more -b .2 --method uniform
+  omnidrop eval --summary results more --out all --latex tables.tex
+  omnidrop eval samples/questions.jsonl --out draws --method random --seeds 3
+  omnidrop eval samples/questions.jsonl --out even -b .2 --method omnidrop \\
+      --variant "even=uniform+omnidrop:diversity=0" --set omnidrop.diversity=0
+  omnidrop eval avsynth --videos clips --method omnidrop,fastv -b .3 --out av
+  omnidrop eval worldsense:/data/WorldSense --model 7b --limit 200 --out ws
 
 \b
 A SET is a JSONL file, avsynth (built in), or a benchmark as FORMAT:FOLDER:
@@ -37,9 +38,13 @@ One line of JSONL is one question:
   category, start, end, groups  optional
 
 Every clip is encoded once. The unpruned model always runs as the control. --out gets records.jsonl
-(one line per question, method and budget), summary.json, .md and .csv, pairs.csv, and the figure
-accuracy.png and .svg; a call that was stopped continues, and errors are tried again. Several
-processes may fill one folder. The exit code is 6 if any question ended in an error.
+(one line per question, method and budget), summary.json, .md, .tex and .csv, pairs.csv, changed.csv
+(answers that pruning changed), kept.csv (tokens that enter each layer), and the figure accuracy.png
+and .svg; a call that was stopped continues, and errors are tried again. Several processes may fill
+one folder. A question that the model is known not to understand is an error, unless --anyway is
+given. The exit code is 6 if any question ended in an error.
+
+The clips of avsynth are made by `python samples/make_clips.py --out clips`.
 """
 
 
@@ -83,6 +88,11 @@ def command(
         summary = _summarise([result.out], entrants)
     if result.out is not None:
         write_files(summary, result.out)
+    if result.latex is not None:
+        from omnidrop.evaluation.tables import to_latex
+        from omnidrop.files import write_whole
+
+        write_whole(result.latex, to_latex(summary), result.force)
     show(summary, as_json=result.json)
     return batch_code(summary.failed)
 
@@ -103,27 +113,28 @@ def _run(
     model: ModelFlags,
 ) -> None:
     """Ask what is not in the folder yet."""
-    from omnidrop.evaluation.runner import Tally, cells, run
+    from omnidrop.evaluation.runner import Tally, cells, draws, run
     from omnidrop.evaluation.sets import read_set
     from omnidrop.pruning.registry import method_names
     from omnidrop_cli.files.evaluation import Watch
-    from omnidrop_cli.interrupts import stop_if_interrupted
-    from omnidrop_cli.libraries import hide_download_bars
+    from omnidrop_cli.interrupts import stop_if_interrupted, telling
+    from omnidrop_cli.libraries import downloads
 
     options = flags.run_options(read.clip_options())
     found = read_set(source, videos=flags.videos, limit=flags.limit)
     names = tuple(method_names()) if entrants.every else entrants.names
     chosen = cells(names, entrants.shares, settings=entrants.fields(), variants=entrants.labelled())
     _check_baselines(entrants, {cell.label for cell in chosen}, out)
-    watch = Watch(len(found.items) * len(chosen), quiet=result.quiet)
-    if not watch.bar.shown:
-        hide_download_bars()
+    each = len(draws(chosen, options.seeds))
+    watch = Watch(len(found.items) * each, quiet=result.quiet)
     tally = Tally()
-    with watch.bar:
+    with telling(lambda: watch.tell_kept(out)), watch.bar:
         watch.bar("load the model", 0, None)
         import omnidrop
 
-        loaded = omnidrop.load(model.load_options())
+        loaded = omnidrop.load(
+            model.load_options(), progress=downloads(watch.bar, quiet=result.quiet)
+        )
         tally = run(
             loaded,
             found,

@@ -10,6 +10,7 @@ import typer
 
 from omnidrop.errors import UsageError, printable
 from omnidrop.files import check_target
+from omnidrop_cli.completion import clips
 from omnidrop_cli.options.common import ModelFlags, ReadFlags, SpanFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.profile import (
@@ -30,11 +31,12 @@ HELP = """Measure every stage of answering, unpruned and pruned, on the same cli
 
 \b
 Examples:
-  omnidrop profile clip.mp4 --budget 0.2
-  omnidrop profile clip.mp4 "Who speaks?" --method omnidrop,fastv -b .5,.2
-  omnidrop profile clip.mp4 --sweep --save sweep.html --save sweep.png
-  omnidrop profile clip.mp4 --overlay kept.mp4
-  omnidrop profile clip.mp4 --model 7b --dry-run
+  omnidrop profile samples/duet.mp4 --budget 0.2
+  omnidrop profile samples/duet.mp4 "Is there a piano?" -b .5 \\
+      --method omnidrop,fastv
+  omnidrop profile samples/duet.mp4 --sweep --save sweep.html --save sweep.png
+  omnidrop profile samples/flash.mp4 --overlay kept.mp4
+  omnidrop profile samples/long.mp4 --model 7b --dry-run
 
 The unpruned control and each method at each budget run in turns, after a warm-up, from opening the
 file to the last token. The report goes to stdout, the names of files written to stderr.
@@ -50,7 +52,9 @@ the run that keeps the fewest tokens.
 
 @grouped
 def command(
-    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A local media file.")],
+    clip: Annotated[
+        Path, typer.Argument(metavar="CLIP", help="A local media file.", autocompletion=clips)
+    ],
     question: Annotated[
         str, typer.Argument(metavar="[QUESTION]", help=f"What is asked ({QUESTION!r}).")
     ] = QUESTION,
@@ -69,16 +73,16 @@ def command(
     model: ModelFlags,
 ) -> int:
     """Measure every stage of answering."""
+    from omnidrop.models.locations import recommended_by_name
     from omnidrop_cli.commands.answering import open_clip
     from omnidrop_cli.errors import complain
     from omnidrop_cli.files import profile as files_written
-    from omnidrop_cli.libraries import hide_download_bars, silence_warnings
+    from omnidrop_cli.libraries import downloads, silence_warnings
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
     silence_warnings(files.debug)
-    drops, options = compare.drops(), read.clip_options(span)
-    labels = labels_of(drops)
+    options = read.clip_options(span)
     if dry_run:
         from omnidrop_cli.commands.estimate import estimated, show
 
@@ -87,14 +91,18 @@ def command(
                 "--dry-run measures nothing that --save or --overlay could show.",
                 hint="Use --json for the estimate.",
             )
-        system, tflops = rounds.system, estimate.tflops
         show(
-            estimated(clip, question, drops, model, options, system=system, tflops=tflops),
+            estimated(
+                clip, question, compare, model, options, system=rounds.system, flags=estimate
+            ),
             files.json,
         )
         return 0
     open_clip(clip, span, read).close()  # refuses a bad clip before a model is loaded
-    methods = [drop.pruning() for drop in drops]
+    recommended = recommended_by_name(model.model)
+    drops = compare.drops(recommended)
+    labels = labels_of(drops, recommended)
+    methods = [drop.pruning(recommended) for drop in drops]
     files_written.check(files.targets, labels, files.force)
     if sight.overlay is not None:
         check_target(sight.overlay, files.force)
@@ -102,10 +110,10 @@ def command(
     from omnidrop.profiling import measure, replay
 
     with Progress(is_terminal(sys.stderr) and not files.quiet) as progress:
-        if not progress.shown:
-            hide_download_bars()
         progress("load the model", 0, None)
-        loaded = omnidrop.load(model.load_options())
+        loaded = omnidrop.load(
+            model.load_options(), progress=downloads(progress, quiet=files.quiet)
+        )
         progress.finish()
         found = measure.profile(
             loaded,

@@ -10,7 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from omnidrop.errors import OmniDropError, UsageError, printable
-from omnidrop_cli.options.common import Debug, Json, ModelFlags, Quiet, ReadFlags
+from omnidrop_cli.completion import clips as clip_names
+from omnidrop_cli.options.clips import expand_folders
+from omnidrop_cli.options.common import Debug, Json, ModelFlags, Quiet, ReadFlags, Recursive
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.training import TrainFlags
 
@@ -19,9 +21,10 @@ HELP = """Train the predictor that --method contextguard needs, for one model.
 
 \b
 Examples:
-  omnidrop train-a2v clips/*.mp4 --model 3b --out a2v-3b
-  omnidrop ask clip.mp4 "Who speaks?" --model 3b --method contextguard \\
-      --set predictor=a2v-3b
+  omnidrop train-a2v samples/*.mp4 --steps 100 --out a2v
+  omnidrop ask samples/duet.mp4 "What instrument plays last?" \\
+      --method contextguard --set predictor=a2v
+  omnidrop train-a2v my-clips/*.mp4 --model 3b --out a2v-3b
 
 The clips need no labels. Those with both audio and video are used, and a share of them is held out
 to measure the loss on. The model is not changed: only its encoders run, once per clip. The folder
@@ -33,7 +36,10 @@ A clip that cannot be read does not stop the others; the exit code is then 6.
 
 @grouped
 def command(
-    clips: Annotated[list[Path], typer.Argument(metavar="CLIP...", help="Local clips.")],
+    clips: Annotated[
+        list[Path],
+        typer.Argument(metavar="CLIP...", help="Local clips.", autocompletion=clip_names),
+    ],
     out: Annotated[
         Path,
         option("--out", "-o", panel="Output", metavar="FOLDER", help="The predictor goes here."),
@@ -41,6 +47,7 @@ def command(
     force: Annotated[
         bool, option("--force", panel="Output", help="Replace a predictor in that folder.")
     ] = False,
+    recursive: Recursive = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -52,7 +59,7 @@ def command(
     """Train a predictor."""
     from omnidrop_cli.commands.answering import check_file
     from omnidrop_cli.errors import batch_code, complain, describe
-    from omnidrop_cli.libraries import hide_download_bars, silence_warnings
+    from omnidrop_cli.libraries import downloads, silence_warnings
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
@@ -60,21 +67,23 @@ def command(
     if read.no_audio or read.no_video:
         raise UsageError("Training needs audio and video.", hint="Drop --no-audio or --no-video.")
     silence_warnings(debug)
+    clips, notices = expand_folders(clips, recursive=recursive)
     for clip in clips:
         check_file(clip)
+    if not quiet:
+        for notice in notices:
+            complain(notice, "notice")
     import omnidrop
     from omnidrop.pruning.parts.a2v import save
     from omnidrop.training.a2v import Pairs, pairs_of, train
 
     options = training.train_options()
     progress = Progress(is_terminal(sys.stderr) and not quiet)
-    if not progress.shown:
-        hide_download_bars()
     pairs: list[Pairs] = []
     failed = 0
     with progress:
         progress("load the model", 0, None)
-        loaded = omnidrop.load(model.load_options())
+        loaded = omnidrop.load(model.load_options(), progress=downloads(progress, quiet=quiet))
         for number, clip in enumerate(clips):
             progress("clips", number, len(clips))
             try:

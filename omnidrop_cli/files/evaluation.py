@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnidrop.errors import UsageError
+from omnidrop.errors import OutsideError, UsageError, printable
 from omnidrop.files import to_json
 from omnidrop_cli.errors import complain
 from omnidrop_cli.terminal.console import AsciiStream, is_terminal
@@ -23,9 +23,25 @@ FIGURE = "accuracy"
 ROOMY = 120
 #: More pairs than this are shown without those against the unpruned model.
 LONG = 40
-FILES = ("summary.json", "summary.md", "summary.csv", "pairs.csv", "accuracy.png", "accuracy.svg")
+FILES = (
+    "summary.json",
+    "summary.md",
+    "summary.tex",
+    "summary.csv",
+    "pairs.csv",
+    "changed.csv",
+    "kept.csv",
+    "accuracy.png",
+    "accuracy.svg",
+)
+#: Columns of words; the others are numbers, but for the first.
+WORDS = ("id", "question", "unpruned", "pruned")
+#: Changed answers that a screen shows.
+CHANGES = 8
 #: Seconds between lines of progress where there is no terminal.
 EVERY = 30.0
+#: Questions outside of what the model knows that are named one by one; the others are counted.
+OUTSIDE_NAMED = 3
 
 
 class Watch:
@@ -37,11 +53,14 @@ class Watch:
         self.bar = Progress(terminal and not quiet)
         self._lines = not terminal and not quiet
         self._written = time.monotonic()
+        self._done = 0
         self._reported: set[str] = set()
+        self._outside: set[str] = set()
 
     def __call__(self, tally: Tally, record: dict[str, Any] | None) -> None:
         if record is not None and record["status"] == "error":
             self._complain(record)
+        self._done = tally.total
         self.bar(self._words(tally), tally.total, self.total)
         if self._lines and time.monotonic() - self._written >= EVERY:
             self._written = time.monotonic()
@@ -50,6 +69,15 @@ class Watch:
     def close(self, tally: Tally) -> None:
         """Remove the bar and write the counts."""
         self.bar.finish()
+        if self._outside:
+            many = (
+                f"{len(self._outside)} questions are" if len(self._outside) > 1 else "1 question is"
+            )
+            complain(
+                f"{many} outside of what the model knows and counted as errors. Take a model that "
+                "may know (--model 3b), or ask this one anyway (--anyway).",
+                "notice",
+            )
         if self.quiet:
             return
         parts = [f"{tally.answered} answered"]
@@ -58,11 +86,24 @@ class Watch:
         parts += [f"{tally.before} done before"] if tally.before else []
         print(f"omnidrop: {', '.join(parts)}", file=sys.stderr, flush=True)
 
+    def tell_kept(self, folder: Path) -> None:
+        """Say after Ctrl-C what is in the folder, and how to go on."""
+        if self._done and not self.quiet:
+            complain(
+                f"{self._done} of {self.total} answers are in {printable(folder)}. The same "
+                "command goes on with the rest; omnidrop eval --summary shows them so far.",
+                "interrupted",
+            )
+
     def _words(self, tally: Tally) -> str:
         return f"questions{_errors(tally)}"
 
     def _complain(self, record: dict[str, Any]) -> None:
         """Report each kind of error once; the records have them all."""
+        if record["error"] == OutsideError.__name__:
+            self._outside.add(record["id"])
+            if len(self._outside) > OUTSIDE_NAMED:
+                return
         if record["message"] not in self._reported:
             self._reported.add(record["message"])
             self.bar.finish()
@@ -112,8 +153,11 @@ def write_files(summary: Summary, folder: Path) -> tuple[Path, ...]:
     texts = {
         "summary.json": to_json(summary.to_dict(), indent=1) + "\n",
         "summary.md": tables.to_markdown(summary, f"{FIGURE}.svg"),
+        "summary.tex": tables.to_latex(summary),
         "summary.csv": tables.to_csv(summary),
         "pairs.csv": tables.pairs_csv(summary),
+        "changed.csv": tables.changed_csv(summary),
+        "kept.csv": tables.kept_csv(summary),
     }
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,7 +188,12 @@ def show(summary: Summary, *, as_json: bool) -> None:
     pairs = tables.differences(summary)
     if len(pairs.rows) > LONG:
         pairs = tables.differences(summary, unpruned=False)
-    for table in (tables.overview(summary, compact=console.width < ROOMY), pairs):
+    for warning in summary.warnings:
+        console.print(f"! {warning}", style="bold red")
+        console.print()
+    shown = [tables.overview(summary, compact=console.width < ROOMY), pairs]
+    shown.append(tables.changes(summary, CHANGES))
+    for table in shown:
         if table.rows:
             console.print(_rich(table))
             console.print(table.note, style="dim")
@@ -164,7 +213,8 @@ def _rich(table: Table) -> Any:
     )
     for number, name in enumerate(table.header):
         whole = number == 0 or name in ("points", "b : c")
-        shown.add_column(name, justify="right" if number else "left", no_wrap=whole)
+        left = number == 0 or name in WORDS
+        shown.add_column(name, justify="left" if left else "right", no_wrap=whole)
     for row in table.rows:
         shown.add_row(*row)
     return shown

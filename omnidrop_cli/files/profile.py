@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omnidrop.files import check_target, plain, to_json, write_whole
-from omnidrop_cli.files.answers import TEXT_WIDTH, page
+from omnidrop.files import check_target, to_json, write_whole
+from omnidrop_cli.files.answers import TEXT_WIDTH
 
 if TYPE_CHECKING:
     from omnidrop.profiling.result import Profile, RunProfile
@@ -20,6 +18,13 @@ FIGURES = ("heatmap", "stages", "sweep", "contact")
 #: Figures of one run each; the others show all runs.
 OF_A_RUN = ("heatmap", "contact")
 DRAWN = (".png", ".svg")
+#: What each figure shows.
+SHOWN = {
+    "heatmap": "Tokens of each part of the clip that enter each layer, kept",
+    "stages": "Time by stage of every run",
+    "sweep": "Time, memory and difference of the answer by budget",
+    "contact": "Frames and log-mel of the clip, with the tokens kept",
+}
 
 #: Returns the tokens that a run kept, on the clip's frames and log-mel.
 Look = Callable[["RunProfile"], "Replay"]
@@ -95,17 +100,14 @@ def _lines(found: Profile) -> Iterator[str]:
 
 
 def _page(found: Profile, look: Look) -> str:
-    from omnidrop_cli.files.svg import to_svg
-    from omnidrop_cli.terminal.console import SAVED_WIDTH, recorder
-    from omnidrop_cli.terminal.profile import report
+    from omnidrop_cli.page.profile import profile_page
 
-    question = plain(found.question)
-    console = recorder(colour=True)
-    lines = console.render_lines(report(found, every=True), pad=False)
-    parts = [f"<h1>{html.escape(question)}</h1>", to_svg(lines, SAVED_WIDTH, question)]
+    return profile_page(found, _figures(found, look))
+
+
+def _figures(found: Profile, look: Look) -> Iterator[tuple[str, bytes]]:
+    """Yield what each figure shows, and its PNG."""
     for figure in FIGURES:
         for run in found.runs if figure in OF_A_RUN else (None,):
-            data = base64.b64encode(draw(figure, found, run, look, "png")).decode()
-            alt = html.escape(f"{figure} of {run.label}" if run is not None else figure)
-            parts.append(f'<img alt="{alt}" src="data:image/png;base64,{data}">')
-    return page(f"{question} · omnidrop profile", parts, to_json(found.to_dict()), "profile")
+            shown = SHOWN[figure] + (f" by {run.label}" if run is not None else "")
+            yield shown, draw(figure, found, run, look, "png")

@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 from omnidrop.errors import UsageError, printable
 from omnidrop.files import check_target
 from omnidrop.options import DEFAULT_BUDGET, GenerateOptions
+from omnidrop.recommended import Recommended
 from omnidrop_cli.options.common import Debug, Json, Quiet
 from omnidrop_cli.options.eval import Limit, Style, System, Videos, check_limit
 from omnidrop_cli.options.groups import build, option
-from omnidrop_cli.options.parsing import parse_budgets, parse_value, setting_name, split_values
+from omnidrop_cli.options.outside import Anyway
+from omnidrop_cli.options.parsing import (
+    parse_budgets,
+    parse_share,
+    parse_value,
+    setting_name,
+    split_values,
+)
 
 if TYPE_CHECKING:
     from omnidrop.clip.options import ClipOptions
@@ -25,15 +33,15 @@ class TryFlags:
     """Which settings are tried, and how many."""
 
     method: Annotated[
-        str,
+        str | None,
         option(
             "--method",
             panel="Search",
             metavar="NAME",
-            help="The method to calibrate (omnidrop); see `omnidrop models`. Also two, like "
-            "uniform+omnidrop.",
+            help="The method to calibrate; see `omnidrop models`. Also two, like "
+            "uniform+omnidrop. Default: the model's own.",
         ),
-    ] = "omnidrop"
+    ] = None
     budgets: Annotated[
         Any,
         option(
@@ -42,10 +50,10 @@ class TryFlags:
             panel="Search",
             metavar="SHARES",
             parser=parse_budgets,
-            help="Share of audio and video tokens kept; of several, one setting for all "
-            f"({DEFAULT_BUDGET}).",
+            help="Share of audio and video tokens kept; of several, one setting for all. Default: "
+            f"the model's own, see `omnidrop models`; with --method {DEFAULT_BUDGET}.",
         ),
-    ] = (DEFAULT_BUDGET,)
+    ] = None
     values: Annotated[
         list[str] | None,
         option(
@@ -71,6 +79,7 @@ class TryFlags:
             "--held-out",
             panel="Search",
             metavar="SHARE",
+            parser=parse_share,
             help="Share of the clips that check the winner and choose nothing (0.4).",
         ),
     ] = 0.4
@@ -84,18 +93,38 @@ class TryFlags:
         ),
     ] = 0.1
 
+    evidence: Annotated[
+        bool,
+        option(
+            "--evidence",
+            panel="Search",
+            help="Search for the attention that tells where answers came from, in place of "
+            "settings: SET then says when the evidence of its questions is.",
+        ),
+    ] = False
+
     def __post_init__(self) -> None:
+        if self.evidence and (self.values or self.only):
+            raise UsageError(
+                "--evidence searches for no settings; --try and --only are about those.",
+                hint="Call calibrate twice.",
+            )
         if self.only and not self.values:
             raise UsageError("--only leaves nothing to try.", hint="Add --try NAME=VALUE,VALUE.")
 
-    def search(self, seed: int) -> Search:
+    def for_model(self, recommended: Recommended) -> tuple[str, tuple[float, ...]]:
+        """Return method and budgets; the model's own where none are named."""
+        usual = recommended.budget if self.method is None else DEFAULT_BUDGET
+        return self.method or recommended.method, tuple(self.budgets or (usual,))
+
+    def search(self, budgets: tuple[float, ...], seed: int) -> Search:
         """Return how the library searches."""
         from omnidrop.evaluation.calibrate.search import Search
 
         return build(
             Search,
             TryFlags,
-            budgets=tuple(self.budgets),
+            budgets=budgets,
             candidates=self.candidates,
             held_out=self.held_out,
             price=self.price,
@@ -134,6 +163,7 @@ class AskFlags:
             help=f"Seed of the split, the draw and the methods ({GenerateOptions.seed}).",
         ),
     ] = GenerateOptions.seed
+    anyway: Anyway = False
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
@@ -144,7 +174,13 @@ class AskFlags:
         from omnidrop.evaluation.runner import RunOptions
 
         return build(
-            RunOptions, AskFlags, seed=self.seed, style=self.style, system=self.system, clip=clip
+            RunOptions,
+            AskFlags,
+            seed=self.seed,
+            style=self.style,
+            system=self.system,
+            clip=clip,
+            anyway=self.anyway,
         )
 
 

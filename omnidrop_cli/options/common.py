@@ -17,12 +17,22 @@ from omnidrop.errors import MediaError, UsageError
 from omnidrop.files import check_target
 from omnidrop.options import GenerateOptions, LoadOptions
 from omnidrop_cli.options.groups import build, option
-from omnidrop_cli.options.parsing import parse_choices, parse_save, parse_time
+from omnidrop_cli.options.outside import Anyway
+from omnidrop_cli.options.parsing import parse_choices, parse_save, parse_share, parse_time
 
 Json = Annotated[bool, option("--json", panel="Output", help="One JSON document on stdout.")]
 Quiet = Annotated[bool, option("--quiet", panel="Output", help="No progress.")]
 Debug = Annotated[
     bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
+]
+Recursive = Annotated[
+    bool,
+    option(
+        "--recursive",
+        "-r",
+        panel="Clip",
+        help="Of a folder, take the clips in the folders below it too.",
+    ),
 ]
 
 
@@ -32,6 +42,7 @@ class Report(StrEnum):
     none = "none"
     brief = "brief"
     full = "full"
+    settings = "settings"
 
 
 @dataclass(frozen=True)
@@ -285,6 +296,7 @@ class AnswerFlags:
             "--top-p",
             panel="Answer",
             metavar="P",
+            parser=parse_share,
             help="Sample from the likeliest tokens that together have this probability "
             f"({GenerateOptions.top_p:g}).",
         ),
@@ -298,6 +310,7 @@ class AnswerFlags:
             help=f"Seed of everything random ({GenerateOptions.seed}).",
         ),
     ] = GenerateOptions.seed
+    anyway: Anyway = False
 
     def __post_init__(self) -> None:
         if self.choices is not None:
@@ -329,22 +342,23 @@ class OutputFlags:
         option(
             "--report",
             panel="Output",
-            metavar="none|brief|full",
-            help="Report on stderr. On a terminal: full for one answer, brief for several; "
-            "elsewhere none.",
+            metavar="LEVEL",
+            help="Report on stderr: none, brief, full, or settings, which is full with every "
+            "setting. brief on a terminal; none where answers go to a pipe or are JSON.",
         ),
     ] = None
     save: Annotated[
-        Path | None,
+        list[Path] | None,
         option(
             "--save",
             panel="Output",
             metavar="FILE",
             parser=parse_save,
-            help="Write answers and full report to FILE.json, .html, .svg or .txt.",
+            repeatable=True,
+            help="Write answers and full report to FILE.json, .html, .svg or .txt; repeatable.",
         ),
     ] = None
-    force: Annotated[bool, option("--force", panel="Output", help="Let --save replace a file.")] = (
+    force: Annotated[bool, option("--force", panel="Output", help="Let --save replace files.")] = (
         False
     )
     quiet: Annotated[
@@ -355,5 +369,10 @@ class OutputFlags:
     def __post_init__(self) -> None:
         if self.json and self.jsonl:
             raise UsageError("--json and --jsonl exclude each other.", hint="Give one of them.")
-        if self.save is not None:
-            check_target(self.save, self.force)
+        for target in self.targets:
+            check_target(target, self.force)
+
+    @property
+    def targets(self) -> tuple[Path, ...]:
+        """Return the files to write, each once."""
+        return tuple(dict.fromkeys(self.save or ()))

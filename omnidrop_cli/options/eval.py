@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from omnidrop.errors import UsageError, printable
+from omnidrop.files import check_target
 from omnidrop.options import GenerateOptions
 from omnidrop_cli.options.common import Debug, Json, Quiet
 from omnidrop_cli.options.groups import build, option
+from omnidrop_cli.options.outside import Anyway
 from omnidrop_cli.options.parsing import (
     parse_budgets,
+    parse_share,
     parse_value,
     setting_name,
     split_values,
@@ -41,8 +44,8 @@ Style = Annotated[
         "--style",
         panel="Questions",
         metavar="HOW",
-        help="letters lists the choices as A, B, …; plain asks the question as it is. Default: "
-        "the set's own.",
+        help="letters lists the choices as A, B, …; words lists them in one line; plain asks the "
+        "question as it is. Default: the set's own, else what the model has learned.",
     ),
 ]
 System = Annotated[
@@ -192,7 +195,8 @@ class EntrantFlags:
                     raise UsageError(
                         f"--variant {printable(label)}: {printable(pair)!r} is not NAME=VALUE."
                     )
-                fields[setting_name(name)] = parse_value(value)
+                key = setting_name(name)
+                fields[key] = parse_share(value) if key == "budget" else parse_value(value)
             found.append((label, method, fields))
         return found
 
@@ -226,10 +230,23 @@ class SetFlags:
             help=f"Seed of everything random ({GenerateOptions.seed}).",
         ),
     ] = GenerateOptions.seed
+    seeds: Annotated[
+        int,
+        option(
+            "--seeds",
+            panel="Questions",
+            metavar="N",
+            help="Seeds that methods which draw at random answer with (1); tables have their mean "
+            "and spread.",
+        ),
+    ] = 1
+    anyway: Anyway = False
 
     def __post_init__(self) -> None:
         check_limit(self.limit)
         build(GenerateOptions, SetFlags, max_new_tokens=self.max_new_tokens, seed=self.seed)
+        if self.seeds < 1:
+            raise UsageError("--seeds must be 1 or more.", hint="Try --seeds 3.")
 
     def run_options(self, clip: ClipOptions) -> RunOptions:
         """Return how the library asks the questions."""
@@ -244,6 +261,8 @@ class SetFlags:
             max_new_tokens=self.max_new_tokens,
             system=self.system,
             clip=clip,
+            anyway=self.anyway,
+            seeds=self.seeds,
         )
 
 
@@ -269,9 +288,25 @@ class ResultFlags:
             help="Ask nothing: summarise the records of the folders named instead of a SET.",
         ),
     ] = False
+    latex: Annotated[
+        Path | None,
+        option(
+            "--latex",
+            panel="Output",
+            metavar="FILE",
+            help="Also write the tables to this .tex file, for booktabs.",
+        ),
+    ] = None
+    force: Annotated[
+        bool, option("--force", panel="Output", help="Let --latex replace a file.")
+    ] = False
     json: Json = False
     quiet: Quiet = False
     debug: Debug = False
+
+    def __post_init__(self) -> None:
+        if self.latex is not None:
+            check_target(self.latex, self.force)
 
 
 def check_limit(limit: int | None) -> None:

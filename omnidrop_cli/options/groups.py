@@ -10,6 +10,7 @@ option may be is written once, in the library.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import re
@@ -20,6 +21,8 @@ from typing import Any, TypeVar, get_type_hints
 import typer
 
 from omnidrop.errors import UsageError
+from omnidrop.options import LARGEST, check_size
+from omnidrop_cli.completion import VALUES
 
 Made = TypeVar("Made")
 
@@ -39,10 +42,28 @@ def option(*names: str, panel: str, repeatable: bool = False, **settings: Any) -
         As `typer.Option` takes them.
     """
     usual: dict[str, Any] = {"show_envvar": False, "show_default": False}
+    if settings.get("parser") is not None:
+        settings["parser"] = _naming(longest(*names), settings["parser"])
     usual["envvar"] = None if repeatable else variable(*names)
+    usual["autocompletion"] = VALUES.get(longest(*names))
     made: Any = typer.Option(*names, rich_help_panel=panel, **(usual | settings))
     made.names, made.repeatable = names, repeatable
     return made
+
+
+def _naming(name: str, parser: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a parser whose complaints name the option."""
+
+    @functools.wraps(parser)
+    def parse(text: Any) -> Any:
+        try:
+            return parser(text)
+        except UsageError as problem:
+            if name in problem.what:
+                raise
+            raise UsageError(f"{name}: {problem.what}", hint=problem.hint) from None
+
+    return parse
 
 
 def longest(*names: str) -> str:
@@ -117,7 +138,7 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
             add(name, kind, parameter.default)
             continue
         groups[name] = kind  # type: ignore[assignment]
-        inner = get_type_hints(kind, include_extras=True)
+        inner = _hints(kind)  # type: ignore[arg-type]
         for f in fields(kind):
             add(f.name, inner[f.name], f.default if f.default is not MISSING else f.default_factory)
 
@@ -127,6 +148,7 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
         for name, annotation in annotations.items():
             if not values.get(name):
                 values[name] = _lines(annotation) or values.get(name)
+            _check_size(annotation, values.get(name))
         given = {
             name: kind(**{f.name: values.pop(f.name) for f in fields(kind)})
             for name, kind in groups.items()
@@ -137,13 +159,28 @@ def grouped(function: Callable[..., Any]) -> Callable[..., Any]:
     command.__doc__ = function.__doc__
     command.__signature__ = inspect.Signature(flat)  # type: ignore[attr-defined]
     command.__annotations__ = annotations
+    command.groups = groups  # type: ignore[attr-defined]
     return command
+
+
+@functools.cache
+def _hints(group: type) -> dict[str, Any]:
+    """Return the types of a group's fields; several commands have the same groups."""
+    return get_type_hints(group, include_extras=True)
 
 
 def _info(annotation: Any) -> Any:
     """Return the typer option in an annotation; None where there is none."""
     marks = getattr(annotation, "__metadata__", ())
     return next((mark for mark in marks if hasattr(mark, "repeatable")), None)
+
+
+def _check_size(annotation: Any, value: Any) -> None:
+    """Refuse a whole number that overflows somewhere; a seed may have 63 bits."""
+    info = _info(annotation)
+    if info is not None and isinstance(value, int):
+        name = longest(*info.names)
+        check_size(name, abs(value), 2**63 - 1 if name == "--seed" else LARGEST)
 
 
 def _lines(annotation: Any) -> list[Any]:

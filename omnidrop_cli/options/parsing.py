@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import re
 import sys
 from pathlib import Path
@@ -35,42 +34,66 @@ def parse_time(text: Any) -> float:
     return sum(n * 60.0**i for i, n in enumerate(reversed(numbers)))
 
 
+def parse_share(text: Any) -> float:
+    """Return the number of `0.3` or of `30%`.
+
+    Raises
+    ------
+    UsageError
+        If it is neither; whether it is in range is for the option to say.
+    """
+    if isinstance(text, (int, float)):
+        return float(text)
+    number, percent, rest = text.strip().partition("%")
+    try:
+        if rest:
+            raise ValueError
+        float(number)  # refuses 3e2e-2
+        return float(f"{number.strip()}e-2") if percent else float(number)
+    except ValueError:
+        raise UsageError(
+            f"{printable(text)!r} is not a share.", hint="Write it like 0.3 or 30%."
+        ) from None
+
+
 def parse_budget(text: Any) -> Any:
-    """Return the number of `0.3`; `auto` stays as it is."""
+    """Return the number of `0.3` or `30%`; `auto` stays as it is."""
     if isinstance(text, str) and text.strip().lower() == "auto":
         return "auto"
     try:
-        return float(text)
-    except ValueError:
+        return parse_share(text)
+    except UsageError:
         raise UsageError(
-            f"--budget {printable(text)!r} is not a number.", hint="Give one like 0.3, or auto."
+            f"--budget {printable(text)!r} is not a number.",
+            hint="Give one like 0.3 or 30%, or auto.",
         ) from None
 
 
 def check_budget(budget: float) -> float:
     """Return a budget, or refuse one that is not above 0 and up to 1."""
     if not 0.0 < budget <= 1.0:
+        percent = f" Did you mean {budget:g}%?" if 1.0 < budget <= 100.0 else ""
         raise UsageError(
             f"--budget {budget:g} is not valid (0 < budget <= 1).",
-            hint="Give the share of audio and video tokens to keep, like 0.3.",
+            hint=f"Give the share of audio and video tokens to keep, like 0.3 or 30%.{percent}",
         )
     return budget
 
 
 def parse_budgets(text: Any) -> tuple[float, ...]:
-    """Return the budgets of `.5,.3,.2`, each once."""
+    """Return the budgets of `.5,.3,.2` or of `50%,20%`, each once."""
     if not isinstance(text, str):
         return tuple(text)
     try:
-        found = tuple(check_budget(float(part)) for part in split_words(text))
-    except ValueError:
+        found = tuple(parse_share(part) for part in split_words(text))
+    except UsageError:
         found = ()
     if not found:
         raise UsageError(
             f"--budget {printable(text)!r} is not a list of budgets.",
-            hint="Separate them by commas, like 0.5,0.3,0.2.",
+            hint="Separate them by commas, like 0.5,0.3,0.2 or 50%,30%,20%.",
         )
-    return tuple(dict.fromkeys(found))
+    return tuple(check_budget(budget) for budget in dict.fromkeys(found))
 
 
 def split_words(text: str) -> tuple[str, ...]:
@@ -181,59 +204,3 @@ def parse_value(text: str) -> Any:
 def read_stdin() -> str:
     """Return all of stdin as text; bytes that are not UTF-8 survive as in file names."""
     return sys.stdin.buffer.read().decode("utf-8", "surrogateescape")
-
-
-def clips_and_questions(
-    words: list[str], asked: tuple[str, ...]
-) -> tuple[tuple[Path, ...], tuple[str, ...]]:
-    """Tell clips from questions.
-
-    Parameters
-    ----------
-    words : list of str
-        Positional arguments: CLIP… QUESTION, or only clips when `asked` holds questions.
-    asked : tuple of str
-        Questions given by -q.
-
-    Returns
-    -------
-    clips, questions : tuple of Path, tuple of str
-        `-` among the clips is replaced by the lines of stdin, `-` as a question by all of stdin.
-
-    Raises
-    ------
-    UsageError
-        If either is missing or empty, or both would be read from stdin.
-    """
-    clips = list(words) if asked else list(words[:-1])
-    questions = list(asked) if asked else list(words[-1:])
-    if not words or (not asked and not clips):
-        if words and not os.path.exists(words[0]) and words[0] != "-":
-            raise UsageError(
-                "A clip is missing.", hint='Type: omnidrop ask clip.mp4 "What happens?"'
-            )
-        raise UsageError(
-            "A question is missing." if words else "A clip and a question are missing.",
-            hint='Type: omnidrop ask clip.mp4 "What happens?"',
-        )
-    if not asked and os.path.isfile(words[-1]) and not any(map(os.path.exists, clips)):
-        raise UsageError(
-            f"{printable(words[-1])!r} is a file, and stands where the question belongs.",
-            hint='Type clips first: omnidrop ask clip.mp4 "What happens?"',
-        )
-    if (clips + questions).count("-") > 1:
-        raise UsageError("Stdin can be read once.", hint="Give - once, as a clip or a question.")
-    if "-" in questions:
-        at = questions.index("-")
-        questions[at] = read_stdin().encode("utf-8", "replace").decode()
-    if "-" in clips:
-        at = clips.index("-")
-        lines = (line.removesuffix("\r") for line in read_stdin().split("\n"))
-        listed = [line for line in lines if line.strip()]
-        if not listed:
-            raise UsageError("Stdin lists no clip.", hint="Send one path per line.")
-        clips[at : at + 1] = listed
-    questions = [q.strip() for q in questions]
-    if not all(questions):
-        raise UsageError("The question is empty.", hint='Ask something, like "What happens?"')
-    return tuple(Path(c) for c in clips), tuple(dict.fromkeys(questions))

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from omnidrop.errors import UsageError, printable
 from omnidrop.options import DEFAULT_BUDGET, GenerateOptions
+from omnidrop.recommended import Recommended
 from omnidrop_cli.options.common import Debug
 from omnidrop_cli.options.groups import build, option
-from omnidrop_cli.options.parsing import parse_budgets, split_words, with_suffix
+from omnidrop_cli.options.parsing import parse_budgets, parse_size, split_words, with_suffix
 from omnidrop_cli.options.pruning import DropFlags
 
 SWEEP = (0.7, 0.5, 0.3, 0.2, 0.1)
@@ -42,8 +43,8 @@ class CompareFlags:
             panel="Token dropping",
             metavar="SHARES",
             parser=parse_budgets,
-            help="Shares of audio and video tokens kept, mean over the layers "
-            f"({DEFAULT_BUDGET}): .5,.3,.2",
+            help="Shares of audio and video tokens kept, mean over the layers: .5,.3,.2. Default: "
+            f"the model's own, see `omnidrop models`; with --method {DEFAULT_BUDGET}.",
         ),
     ] = None
     methods: Annotated[
@@ -52,8 +53,8 @@ class CompareFlags:
             "--method",
             panel="Token dropping",
             metavar="NAMES",
-            help="Methods to measure (omnidrop): omnidrop,fastv; see `omnidrop models`. Two can be "
-            "joined: uniform+omnidrop.",
+            help="Methods to measure: omnidrop,fastv; see `omnidrop models`. Two can be joined: "
+            "uniform+omnidrop. Default: the model's own.",
         ),
     ] = None
     presets: Annotated[
@@ -95,15 +96,16 @@ class CompareFlags:
             )
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Return the methods to measure, each once; presets alone need none."""
+    def names(self) -> tuple[str | None, ...]:
+        """Return the methods to measure, each once; None is the model's own."""
         if self.methods is None:
-            return () if self.presets else ("omnidrop",)
+            return () if self.presets else (None,)
         return split_words(self.methods)
 
-    def drops(self) -> tuple[DropFlags, ...]:
+    def drops(self, recommended: Recommended) -> tuple[DropFlags, ...]:
         """Return the flags of each run: every method at every budget, "none" left out."""
-        budgets = SWEEP if self.sweep else self.budgets or (DEFAULT_BUDGET,)
+        usual = recommended.budget if self.names == (None,) else DEFAULT_BUDGET
+        budgets = SWEEP if self.sweep else self.budgets or (usual,)
         settings = list(self.settings or ()) or None
         found = [
             DropFlags(budget=budget, method=name, settings=settings)
@@ -118,13 +120,14 @@ class CompareFlags:
         return tuple(found)
 
 
-def labels_of(drops: Sequence[DropFlags]) -> list[str]:
+def labels_of(drops: Sequence[DropFlags], recommended: Recommended) -> list[str]:
     """Return the labels of the runs: "omnidrop 0.2", or a preset's name."""
     from omnidrop.profiling.result import unique_labels
 
     found = []
     for drop in drops:
-        name = drop.method if drop.preset is None else Path(drop.preset).name
+        name = drop.method or recommended.method
+        name = name if drop.preset is None else Path(drop.preset).name
         name = str(name).removesuffix(".json")
         found.append(name if drop.budget is None else f"{name} {drop.budget:g}")
     return unique_labels(found)
@@ -189,10 +192,23 @@ class EstimateFlags:
             help="Speed of the machine to estimate for, in TFLOP/s; by default this one is timed.",
         ),
     ] = None
+    memory: Annotated[
+        float | None,
+        option(
+            "--memory",
+            panel="Estimate",
+            metavar="SIZE",
+            parser=parse_size,
+            help="Memory of a GPU, like 24GB: whether it would take this, and what would make it.",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
-        if self.tflops is not None and not 0 < self.tflops < float("inf"):
-            raise UsageError("--tflops must be above 0.", hint="An H100 does about 400 in bf16.")
+        if self.tflops is not None and not 1e-6 <= self.tflops <= 1e9:
+            raise UsageError(
+                "--tflops must be above 0, and at most a billion.",
+                hint="An H100 does about 400 in bf16.",
+            )
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 from omnidrop.errors import UsageError
 from omnidrop.options import DEFAULT_BUDGET
 from omnidrop_cli.options.groups import option
-from omnidrop_cli.options.parsing import check_budget, parse_budget, parse_pairs
+from omnidrop_cli.options.parsing import (
+    check_budget,
+    parse_budget,
+    parse_pairs,
+    parse_share,
+)
 
 if TYPE_CHECKING:
-    from omnidrop import Method
+    from omnidrop import Method, Model
+    from omnidrop.recommended import Recommended
 
 #: What `--budget auto` is, and the share of the question's attention that it keeps.
 AUTO, DEFAULT_MASS = "omnidrop-auto", 0.85
@@ -31,9 +37,9 @@ class DropFlags:
             panel="Token dropping",
             metavar="SHARE",
             parser=parse_budget,
-            help=f"Share of audio and video tokens kept, mean over the layers, above 0 and up "
-            f"to 1 ({DEFAULT_BUDGET}); 1 keeps all. auto: what the question needs, up to "
-            f"{DEFAULT_BUDGET}.",
+            help="Share of audio and video tokens kept, mean over the layers, above 0 and up to 1; "
+            "1 keeps all. Default: the model's own, see `omnidrop models`; with --method "
+            f"{DEFAULT_BUDGET}. auto: what the question needs, up to {DEFAULT_BUDGET}.",
         ),
     ] = None
     keep_mass: Annotated[
@@ -42,6 +48,7 @@ class DropFlags:
             "--keep-mass",
             panel="Token dropping",
             metavar="P",
+            parser=parse_share,
             help=f"With --budget auto: keep the tokens with this share of the question's attention "
             f"({DEFAULT_MASS}); less is cheaper.",
         ),
@@ -52,8 +59,9 @@ class DropFlags:
             "--method",
             panel="Token dropping",
             metavar="NAME",
-            help="omnidrop, or another that `omnidrop models` lists; none keeps all. "
-            "uniform+omnidrop: choose by the first when tokens enter, by the second in the layers.",
+            help="One that `omnidrop models` lists; none keeps all. uniform+omnidrop: choose by "
+            "the first when tokens enter, by the second in the layers. Default: the model's own, "
+            "and none where dropping would save less than a tenth of the time to the first token.",
         ),
     ] = None
     preset: Annotated[
@@ -118,8 +126,38 @@ class DropFlags:
             return None
         return Path(name)
 
-    def pruning(self) -> Method:
+    @property
+    def asks_model(self) -> bool:
+        """Whether the method is left to the model."""
+        auto = self.budget == "auto" or self.keep_mass is not None
+        return self.method is None and self.preset is None and not auto
+
+    def early(self) -> Method | None:
+        """Return the method if it is known without the model; a bad one is refused at once."""
+        return None if self.asks_model else self.pruning()
+
+    def for_model(self, recommended: Recommended) -> Method | None:
+        """Return the method for a model; None where nothing was asked, which leaves it to `ask`."""
+        if self.asks_model and self.budget is None and not self.settings:
+            return None
+        return self.pruning(recommended)
+
+    def reading(self, model: Model) -> Model:
+        """Return the model with the reading of evidence that a preset file holds, if it does."""
+        if self.preset_file is None:
+            return model
+        from omnidrop.pruning.presets import read_preset
+
+        found = read_preset(self.preset_file).evidence
+        return model if found is None else model.with_reading(found)
+
+    def pruning(self, recommended: Recommended | None = None) -> Method:
         """Return the library's pruning method.
+
+        Parameters
+        ----------
+        recommended : Recommended, optional
+            The model's, for flags that name no method.
 
         Raises
         ------
@@ -130,6 +168,13 @@ class DropFlags:
         from omnidrop.pruning.registry import get_method, get_preset
 
         fields = parse_pairs(tuple(self.settings or ()))
+        if self.asks_model and recommended is not None:
+            from omnidrop.engine.default import method_of
+
+            if not fields:
+                return method_of(recommended, self.budget)
+            at = {"budget": recommended.budget if self.budget is None else self.budget}
+            return get_method(recommended.method, **{**recommended.settings, **at, **fields})
         if self.preset_file is not None:
             return read_preset(self.preset_file).at(self.budget, **fields)
         if self.preset is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from omnidrop.options import GenerateOptions
 from omnidrop_cli.options.groups import build, option
+from omnidrop_cli.options.parsing import parse_share
 
 if TYPE_CHECKING:
     from omnidrop.training.a2v import TrainOptions
@@ -28,6 +29,7 @@ class TrainFlags:
             "--held-out",
             panel="Training",
             metavar="SHARE",
+            parser=parse_share,
             help="Share of the clips held out to measure the loss on (0.2).",
         ),
     ] = 0.2

@@ -1,4 +1,4 @@
-"""A Trace as rich renderables: `full` for one answer, `brief` for one among several.
+"""An Answer as rich renderables: `brief` for a small screen, `full` for all that was measured.
 
 Sections are lists of lines of known width, in two columns from 140 cells on and in one below that.
 Without colour every difference is also a difference of glyphs.
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.text import Text
 
-from omnidrop import format as fmt
 from omnidrop.errors import printable
 from omnidrop_cli.terminal import layer_charts, sections
-from omnidrop_cli.terminal.glyphs import Ink, bar
+from omnidrop_cli.terminal.glyphs import Ink
+from omnidrop_cli.terminal.summary import summary, sure, trust
 
 if TYPE_CHECKING:
     from omnidrop.report.trace import Answer, Trace
@@ -33,9 +33,7 @@ class Layout:
     make: Callable[[int, Ink], Iterable[Text]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        system = None if console.no_color else console.color_system
-        ink = Ink(colour=system is not None, shades=system in ("256", "truecolor"))
-        width = options.max_width
+        ink, width = Ink.of(console), options.max_width
         for line in self.make(width, ink):
             line.no_wrap = True
             line.overflow = "crop"
@@ -43,7 +41,9 @@ class Layout:
             yield line
 
 
-def full(answer: Answer, with_answer: bool = False, again: bool = False) -> Layout:
+def full(
+    answer: Answer, with_answer: bool = False, again: bool = False, settings: bool = False
+) -> Layout:
     """Return the whole report.
 
     Parameters
@@ -53,22 +53,27 @@ def full(answer: Answer, with_answer: bool = False, again: bool = False) -> Layo
         Show the answer's text at the head: for files, since a terminal has it on stdout.
     again : bool
         Repeat the answer's text at the foot: a long report moves it off the screen.
+    settings : bool
+        Show every setting.
     """
 
     def make(width: int, ink: Ink) -> Iterator[Text]:
-        yield from _full(answer, with_answer, width, ink)
+        yield from _full(answer, with_answer, settings, width, ink)
         if again:
             yield Text()
             yield sections.title("Answer", width)
             yield from sections.field("", answer.text, width, "bold")
+            yield from sure(answer, width)
 
     return Layout(make)
 
 
-def brief(answer: Answer, notices: Sequence[str] | None = None) -> Layout:
+def brief(
+    answer: Answer, notices: Sequence[str] | None = None, *, with_answer: bool = False
+) -> Layout:
     """Return the report in a few lines, with these notices or else the answer's own."""
     shown = answer.trace.notices if notices is None else notices
-    return Layout(lambda width, ink: _brief(answer, shown, width, ink))
+    return Layout(lambda width, ink: summary(answer, shown, width, with_answer=with_answer))
 
 
 def failed(outcome: Outcome) -> Layout:
@@ -83,19 +88,25 @@ def failed(outcome: Outcome) -> Layout:
     return Layout(make)
 
 
-def _full(answer: Answer, with_answer: bool, width: int, ink: Ink) -> Iterator[Text]:
-    trace = answer.trace
+def _full(
+    answer: Answer, with_answer: bool, settings: bool, width: int, ink: Ink
+) -> Iterator[Text]:
     yield Text()
     yield from sections.header(answer, with_answer, width)
+    yield from trust(answer, width, whole=True)
     if answer.choices:
         yield Text()
         yield from sections.choices(answer, width, ink)
+    yield from _column([sections.moments(answer, width, ink)])
     if width >= WIDE:
-        yield from _wide(trace, width, ink)
+        yield from _wide(answer.trace, width, ink)
     else:
-        yield from _stacked(trace, width, ink)
+        yield from _stacked(answer.trace, width, ink)
+    if settings:
+        yield Text()
+        yield from sections.settings(answer, width)
     yield Text()
-    yield from sections.settings(answer, width)
+    yield from sections.words(width)
 
 
 def _stacked(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
@@ -105,7 +116,6 @@ def _stacked(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
             layer_charts.layers(trace, rows, width, ink),
             sections.shares(trace, width),
             layer_charts.heatmap(trace, rows, width, ink),
-            sections.moments(trace, width, ink),
             sections.stages(trace, width, ink),
             sections.cost(trace, width, ink),
         )
@@ -124,7 +134,6 @@ def _wide(trace: Trace, width: int, ink: Ink) -> Iterator[Text]:
         ),
         (
             layer_charts.heatmap(trace, rows, right, ink),
-            sections.moments(trace, right, ink),
             sections.cost(trace, right, ink),
         ),
     )
@@ -149,37 +158,4 @@ def side_by_side(columns: list[list[Text]], widths: list[int]) -> Iterator[Text]
         yield line
 
 
-def _brief(answer: Answer, notices: Sequence[str], width: int, ink: Ink) -> Iterator[Text]:
-    trace = answer.trace
-    n = trace.av_tokens
-    line = Text("  ")
-    line.append(f"{fmt.number(n)} tokens", style="bold")
-    line.append(
-        f" · {trace.method.get('name', '?')} kept {fmt.share(trace.realised_budget)}"
-        f", {fmt.share(trace.asked_budget)} asked"
-    )
-    yield line
-    rate = f" · {trace.tokens_per_second:.1f} tokens/s" if trace.tokens_per_second else ""
-    yield from sections.note(
-        f"first token {fmt.duration(trace.ttft)}{rate} · prefill "
-        f"{_ratio(trace.flops_prefill, trace.flops_prefill_unpruned)} of the FLOPs · KV cache "
-        f"{_ratio(trace.memory.kv_cache, trace.memory.kv_cache_unpruned)}",
-        width,
-    )
-    best = sections.best_moments(trace, 3)
-    if best:
-        where = ", ".join(f"{fmt.span(a, b)} ({fmt.share(s, 0)})" for a, b, s, _ in best)
-        yield from sections.note(f"most attention at {where}", width)
-    if answer.choices:
-        odds = " · ".join(f"{c.text} {fmt.share(c.probability)}" for c in answer.choices)
-        yield from sections.hanging("  ", Text(printable(odds)), width)
-    for notice in notices:
-        yield from sections.hanging("  ! ", Text(printable(notice), style="bold"), width, "bold")
-    yield Text()
-
-
-def _ratio(part: float, whole: float) -> str:
-    return fmt.share(part / whole) if whole else "–"
-
-
-__all__ = ["Layout", "bar", "brief", "failed", "full", "side_by_side"]
+__all__ = ["Layout", "brief", "failed", "full", "side_by_side"]

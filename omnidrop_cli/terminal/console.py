@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+import unicodedata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,10 +14,13 @@ if TYPE_CHECKING:
 SAVED_WIDTH = 150
 NARROWEST = 40
 
+#: Shown on a terminal in place of an answer without a word; a pipe gets what the model said.
+NOTHING = "(nothing)"
+
 #: For streams that are not UTF-8; every replacement is as wide as what it replaces.
 ASCII = str.maketrans(
-    "█▓▒░▉▊▋▌▍▎▏▁▂▃▄▅▆▇─━·→×–—…╵■",
-    "#%+-###=---.,:;+*%--.>x--~'#",
+    "█▓▒░▉▊▋▌▍▎▏▁▂▃▄▅▆▇─━·→×–—…╵■“”",
+    '#%+-###=---.,:;+*%--.>x--~\'#""',
 )
 
 
@@ -34,6 +38,22 @@ def plain_terminal() -> bool:
         not is_terminal(sys.stderr)
         or bool(os.environ.get("NO_COLOR"))
         or os.environ.get("TERM") in ("dumb", "unknown")
+    )
+
+
+def for_terminal(text: str) -> str:
+    """Return text whose control characters are escaped, since they could steer the terminal.
+
+    Line breaks, tabs, spaces of all kinds and the joiners that some scripts need stay.
+    """
+    return "".join(c if _harmless(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _harmless(character: str) -> bool:
+    return (
+        character.isprintable()
+        or character in "\n\t\u200c\u200d"
+        or unicodedata.category(character) == "Zs"
     )
 
 

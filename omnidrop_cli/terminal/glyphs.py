@@ -8,10 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.text import Text
 
 from omnidrop.format import clock
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 AUDIO, VIDEO, RELEVANCE = "#e69f00", "#56b4e9", "#cc79a7"
 PLAIN = "#8a93a6"
@@ -20,6 +24,18 @@ EIGHTHS = " ▏▎▍▌▋▊▉"
 LEVELS = "▁▂▃▄▅▆▇█"
 RAMP = "·░▒▓█"
 STOPS = ((46, 36, 92), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
+#: The same ramp in a palette of 256 colours: indices of rising lightness, since the nearest ones to
+#: `STOPS` repeat and turn grey.
+NUMBERED_STOPS = (53, 55, 25, 30, 36, 77, 185, 227)
+#: Each colour in a palette of 256, and among the 16 that a terminal's theme sets.
+NUMBERED = {
+    AUDIO: "color(214)",
+    VIDEO: "color(74)",
+    RELEVANCE: "color(175)",
+    PLAIN: "color(245)",
+    TRACK: "color(237)",
+}
+NAMED = {AUDIO: "yellow", VIDEO: "cyan", RELEVANCE: "magenta", PLAIN: "", TRACK: ""}
 STEPS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 36000)
 
 
@@ -33,14 +49,38 @@ class Ink:
         Two colours tell audio from video; otherwise two glyphs.
     shades : bool
         At least 256 colours, enough for a heatmap without glyphs.
+    numbered : bool
+        Of those, only a palette of 256.
     """
 
     colour: bool
     shades: bool
+    numbered: bool = False
 
-    def style(self, colour: str) -> str:
-        """Return `colour`, or no style at all."""
-        return colour if self.colour else ""
+    @classmethod
+    def of(cls, console: Console) -> Ink:
+        """Return what a console shows."""
+        system = None if console.no_color else console.color_system
+        return cls(
+            colour=system is not None,
+            shades=system in ("256", "truecolor"),
+            numbered=system == "256",
+        )
+
+    def style(self, colour: str, ground: str = "") -> str:
+        """Return `colour` (on `ground`) as the console has it, or no style at all."""
+        if not self.colour:
+            return ""
+        known = NUMBERED if self.numbered else {} if self.shades else NAMED
+        parts = [known.get(colour, colour), known.get(ground, ground)]
+        return " on ".join(parts) if all(parts) else parts[0]
+
+    def shade(self, value: float) -> str:
+        """Return the colour of `value` (0 to 1), dark to bright; for consoles with shades."""
+        if not self.numbered:
+            return shade(value)
+        place = int(min(max(value, 0.0), 1.0) * len(NUMBERED_STOPS))
+        return f"color({NUMBERED_STOPS[min(place, len(NUMBERED_STOPS) - 1)]})"
 
 
 def bar(value: float, width: int, ink: Ink, colour: str = PLAIN, *, track: bool = False) -> Text:
@@ -58,7 +98,7 @@ def bar(value: float, width: int, ink: Ink, colour: str = PLAIN, *, track: bool 
         return Text(text.ljust(width), style=ink.style(colour))
     if not ink.shades:
         return Text(text + "░" * (width - len(text)), style=ink.style(colour))
-    return Text(text.ljust(width), style=f"{colour} on {TRACK}")
+    return Text(text.ljust(width), style=ink.style(colour, TRACK))
 
 
 def stacked(audio: float, video: float, width: int, ink: Ink) -> Text:
@@ -77,18 +117,18 @@ def stacked(audio: float, video: float, width: int, ink: Ink) -> Text:
     last = max(last, first + (video > 0))
     text = Text()
     full, rest = divmod(first, 8)
-    text.append("█" * full, style=AUDIO)
+    text.append("█" * full, style=ink.style(AUDIO))
     column = full
     if rest and last >= 8 * (full + 1):
-        text.append(EIGHTHS[rest], style=f"{AUDIO} on {VIDEO}")
+        text.append(EIGHTHS[rest], style=ink.style(AUDIO, VIDEO))
         column += 1
     elif rest:  # both end in this cell, which can show one of them: the larger
         more = AUDIO if rest >= last - first else VIDEO
-        text.append(EIGHTHS[last - 8 * full], style=more)
+        text.append(EIGHTHS[last - 8 * full], style=ink.style(more))
         column += 1
     if last > 8 * column:
         full, rest = divmod(last - 8 * column, 8)
-        text.append("█" * full + (EIGHTHS[rest] if rest else ""), style=VIDEO)
+        text.append("█" * full + (EIGHTHS[rest] if rest else ""), style=ink.style(VIDEO))
         column += full + (1 if rest else 0)
     text.append(" " * (width - column))
     text.truncate(width)
@@ -118,7 +158,7 @@ def heat_cell(value: float, width: int, ink: Ink) -> Text:
     if value <= 0 or not math.isfinite(value):
         return Text(" " * width)
     if ink.shades:
-        return Text(" " * width, style=f"on {shade(value)}")
+        return Text(" " * width, style=f"on {ink.shade(value)}")
     glyph = RAMP[min(int(value * len(RAMP)), len(RAMP) - 1)]
     return Text(glyph * width, style=ink.style(VIDEO))
 

@@ -29,8 +29,18 @@ MOST_ROWS = 40
 
 
 def layer_bins(trace: Trace) -> list[tuple[int, int]]:
-    """Return the ranges of layers that share a row, in both the bars and the heatmap."""
-    return bins(trace.layers, MOST_ROWS)
+    """Return the ranges of layers that share a row, in both the bars and the heatmap.
+
+    Neighbours that hold the same tokens are one row, and so are more if there are too many.
+    """
+    whole = zip(trace.kept_audio, trace.kept_video, strict=True)
+    parts = zip(*(zip(c.audio, c.video, strict=True) for c in trace.chunks), strict=True)
+    held = list(zip(whole, parts, strict=True)) if trace.chunks else list(whole)
+    rows: list[tuple[int, int]] = []
+    for _, run in groupby(range(trace.layers), key=held.__getitem__):
+        layers = list(run)
+        rows.append((layers[0], layers[-1] + 1))
+    return rows if len(rows) <= MOST_ROWS else bins(trace.layers, MOST_ROWS)
 
 
 def _row_name(row: tuple[int, int]) -> str:
@@ -128,7 +138,7 @@ def _strips(trace: Trace, columns: list[tuple[int, int]], cell: int, ink: Ink) -
         strips.append(("video", mean_kept("video"), VIDEO))
     if any(c.relevance is not None for c in chunks):
         relevance = [sum(c.relevance or 0.0 for c in chunks[a:b]) for a, b in columns]
-        strips.append(("relevance", relevance, RELEVANCE))
+        strips.append(("attention", relevance, RELEVANCE))
     lines = []
     for name, values, colour in strips:
         line = Text(" " * INDENT)

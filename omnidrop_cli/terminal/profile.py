@@ -100,8 +100,26 @@ def runs(found: Profile, width: int) -> list[Text]:
         "speedup's share of it. answer: the same tokens or others. KL(unpruned || pruned) of the "
         "first token's distribution, in nats."
     )
-    lines = [sections.title("Runs", width), *columns(rows, width)]
+    lines = [sections.title("Runs", width), *columns(rows, width), *_other_answers(found, width)]
     return lines + sections.note(note, width)
+
+
+def _other_answers(found: Profile, width: int) -> Iterator[Text]:
+    """Yield a line for each answer that pruning changed: the unpruned one, then the other."""
+    usual = _short(found.control.answer)
+    for run in found.runs:
+        if not run.same_answer:
+            other = _short(run.answer)
+            text = f"differs with {run.label}: {usual} → {other}"
+            if other == usual:
+                text += " (the same words in other tokens)"
+            yield from sections.field("! answer", text, width, "bold")
+
+
+def _short(answer: str, most: int = 120) -> str:
+    """Return an answer on one line and not too long; an empty one in words."""
+    line = " ".join(answer.split())
+    return (line if len(line) <= most else line[: most - 1] + "…") or "(empty)"
 
 
 def stages(found: Profile, width: int) -> list[Text]:

@@ -6,6 +6,8 @@ import threading
 from contextlib import suppress
 from typing import Any
 
+from omnidrop_cli.terminal import spinner
+
 PATIENCE = 1.0
 
 
@@ -22,6 +24,8 @@ class Progress:
 
     def __init__(self, shown: bool, patience: float = PATIENCE) -> None:
         self.shown = shown
+        if not shown:
+            spinner.stop()  # a config file or the environment asks for quiet
         self.patience = patience
         self._lock = threading.RLock()
         self._timer: threading.Timer | None = None
@@ -36,6 +40,7 @@ class Progress:
         with self._lock:
             self._state = (done, total)
             if stage != self._stage:
+                spinner.say(stage)
                 self._stage, self._task = stage, None
                 self._arm()
             elif self._bars is not None and self._task is not None:
@@ -75,6 +80,7 @@ class Progress:
                 return
             done, total = self._state
             if self._bars is None:
+                spinner.stop()
                 self._bars = _bars()
                 self._bars.start()
             self._task = self._bars.add_task(stage, total=total, completed=done)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from omnidrop import format as fmt
 from omnidrop.errors import printable
-from omnidrop_cli.terminal.glyphs import (
-    RELEVANCE,
-    Ink,
-    bar,
-)
+from omnidrop.stages import StageName
+from omnidrop_cli.terminal.glyphs import RELEVANCE, Ink, bar
 
 if TYPE_CHECKING:
     from omnidrop.report.trace import Answer, Stage, Trace
 
 LABEL = 10
 INDENT = 2
-#: A moment is listed from this many times an even share on.
-NOTABLE = 1.25
+#: The words of the report that are not everyday ones.
+WORDS = {
+    "token": "a piece of audio, video or text",
+    "layer": "a step of the model",
+    "budget": "share of audio and video tokens kept, averaged over layers",
+    "prefill": "reading the prompt, up to the first token of the answer",
+    "KV cache": "what the model remembers of each token",
+    "FLOP": "one arithmetic operation",
+}
 
 
 def title(text: str, width: int) -> Text:
@@ -51,6 +57,26 @@ def field(name: str, value: str, width: int, style: str = "") -> list[Text]:
     return hanging(head, Text(printable(" ".join(value.split())), style=style), width, "dim")
 
 
+def listed(
+    name: str, parts: Sequence[str], width: int, separator: str = ", ", style: str = ""
+) -> list[Text]:
+    """Return `  name    part, part`, broken between parts only, as long as each fits a line."""
+    room, rows = width - INDENT - LABEL, [""]
+    for i, part in enumerate(parts):
+        text = printable(" ".join(part.split())) + (separator if i + 1 < len(parts) else "")
+        if rows[-1] and cell_len((rows[-1] + text).rstrip()) > room:
+            rows.append("")
+        rows[-1] += text
+    heads = [name, *[""] * (len(rows) - 1)]
+    return [
+        line
+        for head, row in zip(heads, rows, strict=True)
+        for line in hanging(
+            " " * INDENT + head.ljust(LABEL), Text(row.rstrip(), style=style), width, "dim"
+        )
+    ]
+
+
 def header(answer: Answer, with_answer: bool, width: int) -> list[Text]:
     """Return clip, question, model, method and notices."""
     trace = answer.trace
@@ -65,6 +91,9 @@ def header(answer: Answer, with_answer: bool, width: int) -> list[Text]:
     preset = trace.method.get("preset")
     asked = f"{name}{f' {preset}' if preset else ''} · budget {_budget(trace.asked_budget)} asked"
     lines += field("method", f"{asked} → {_budget(trace.realised_budget)} realised", width, "bold")
+    source = (trace.method.get("default") or {}).get("source")
+    if source:
+        lines += field("chosen by", f"the model's default: {source}", width)
     for notice in trace.notices:
         lines += field("! notice", notice, width, "bold")
     return lines
@@ -160,62 +189,27 @@ def shares(trace: Trace, width: int) -> list[Text]:
     return [*lines, line]
 
 
-def best_moments(trace: Trace, most: int) -> list[tuple[float, float, float, float]]:
-    """Return the most relevant moments.
-
-    Returns
-    -------
-    list of (start, end, share, factor)
-        Neighbouring chunks that each hold at least twice an even share are one moment; `factor` is
-        how many times an even share it holds. Most relevant first.
-    """
-    measured = [c for c in trace.chunks if c.relevance is not None]
-    total = sum(c.relevance or 0.0 for c in measured)
-    if len(measured) < 2 or not total > 0:
+def moments(answer: Answer, width: int, ink: Ink) -> list[Text]:
+    """Return the moments that the answer came from, as far as they are known."""
+    found = answer.trace.moments
+    if not found:
         return []
-    even = 1.0 / len(measured)
-    found: list[tuple[float, float, float, float]] = []
-    run: list[Any] = []
-
-    def close() -> None:
-        if run:
-            part = sum(c.relevance for c in run) / total
-            found.append((run[0].start, run[-1].end, part, part / (even * len(run))))
-            run.clear()
-
-    for chunk in measured:
-        high = (chunk.relevance or 0.0) / total >= 2 * even
-        if not high:
-            close()
-            part = (chunk.relevance or 0.0) / total
-            found.append((chunk.start, chunk.end, part, part / even))
-        else:
-            run.append(chunk)
-    close()
-    found.sort(key=lambda m: (-m[2], m[0]))
-    best = found[:1]
-    rest = [m for m in found[1:most] if m[3] >= NOTABLE and m[2] >= 0.05 * best[0][2]]
-    return best + rest
-
-
-def moments(trace: Trace, width: int, ink: Ink) -> list[Text]:
-    """Return the moments most relevant to the question."""
-    best = best_moments(trace, 6)
-    lines = [title("Moments most relevant to the question", width)]
-    if not best:
-        why = "The method did not measure relevance." if len(trace.chunks) > 1 else ""
-        return [*lines, Text(f"  {why}", style="dim")] if why else []
-    room = max(len(fmt.span(a, b)) for a, b, _, _ in best)
-    for start, end, part, factor in best:
+    lines = [title("Moments that the answer came from", width)]
+    room = max(len(fmt.span(m.start, m.end)) for m in found)
+    for moment in found:
         line = Text(" " * INDENT)
-        line.append(f"{fmt.span(start, end):<{room}}")
-        line.append(f"{fmt.share(part):>9}")
-        line.append(f"{f'×{factor:.1f}':>7}  ", style="dim")
-        line.append_text(bar(part / best[0][2], max(width - line.cell_len, 4), ink, RELEVANCE))
+        line.append(f"{fmt.span(moment.start, moment.end):<{room}}")
+        line.append(f"{fmt.share(moment.share):>9}  ")
+        space = max(width - line.cell_len, 4)
+        line.append_text(bar(moment.share, space, ink, RELEVANCE, track=True))
         lines.append(line)
-    return lines + note(
-        "Share of the question's attention; × its ratio to an even share of the moments.", width
-    )
+    for out in answer.left_out:
+        span = fmt.span(out.moment.start, out.moment.end)
+        change = "another answer" if out.changed else "the same answer"
+        odds = f"{fmt.share(out.whole)} with it and {fmt.share(out.probability)} without"
+        text = f"without {span}: {change}, {printable(' '.join(out.text.split())) or 'empty'}"
+        lines += note(f"{text} (the first answer's probability: {odds})", width)
+    return lines
 
 
 def _nested(stages: tuple[Stage, ...]) -> list[tuple[int, Stage]]:
@@ -241,6 +235,12 @@ def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
     longest = max((s.seconds for _, s in placed), default=0.0) or 1.0
     room = max([len(s.name) + 2 * d for d, s in placed] + [len("tokens per second")])
     room = min(room, max(width // 2, 12))
+    if trace.load_seconds:
+        line = Text(" " * INDENT + StageName.LOAD.ljust(room))
+        line.append(f"{fmt.duration(trace.load_seconds):>11}  ")
+        line.append("once, before the first question", style="dim")
+        line.truncate(width)
+        lines.append(line)
     for depth, stage in placed:
         line = Text(" " * INDENT)
         name = Text("  " * depth + stage.name)
@@ -300,7 +300,7 @@ def settings(answer: Answer, width: int) -> list[Text]:
         ("method", trace.method, {"name"}),
         ("model", trace.model, {"name"}),
         ("clip", trace.clip, {"path"}),
-        ("answer", trace.settings, {"question"}),
+        ("answer", trace.settings, {"question", "earlier"}),
     )
     for name, values, shown in groups:
         parts = [f"{k} {fmt.setting(v)}" for k, v in values.items() if k not in shown]
@@ -311,3 +311,8 @@ def settings(answer: Answer, width: int) -> list[Text]:
     if trace.decode_loop:
         lines += field("decoding", trace.decode_loop, width)
     return lines
+
+
+def words(width: int) -> list[Text]:
+    """Return what the words of the report mean."""
+    return note("; ".join(f"{word}: {meaning}" for word, meaning in WORDS.items()) + ".", width)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .evidence import spans
 from .media import fingerprint
 from .questions import Fact, facts_of, word
 from .world import TEST_SEEDS, Clip, WorldOptions, draw_clip
@@ -75,6 +76,7 @@ def build(seeds: list[int] | None = None) -> tuple[list[dict], dict[str, str]]:
                     "sparse": q.sparse,
                     "wording": "seen" if seen else "unseen",
                     "seed": seed,
+                    "evidence": [list(span) for span in spans(clip, fact)],
                 }
             )
     return lines, prints

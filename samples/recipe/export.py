@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 import torch
-from avsynth.world import COLOURS, INSTRUMENTS, SHAPES
+from avsynth.world import COLOURS, DIGITS, INSTRUMENTS, SHAPES
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 
 from .shape import parts
-from .vocab import SPECIAL
+from .vocab import CHAT_WORDS, SPECIAL, all_words
 
 TEMPLATE = """{%- if messages[0]['role'] != 'system' -%}
 <|im_start|>system
@@ -155,7 +155,22 @@ def write_files(tok: Tokenizer, folder: Path) -> None:
             "max_new_tokens": 8,
         },
     )
-    _dump(folder / "world.json", {"instruments": INSTRUMENTS, "shapes": SHAPES, "colours": COLOURS})
+    _dump(folder / "world.json", world())
+
+
+def world() -> dict:
+    """Return what the model knows, as `omnidrop.models.world` reads it.
+
+    Clips are outside from twice the longest of the training.
+    """
+    return {
+        "schema": "omnidrop.world/1",
+        "knows": {"instruments": INSTRUMENTS, "shapes": SHAPES, "colours": COLOURS},
+        "words": sorted({*all_words(), *DIGITS} - CHAT_WORDS),
+        "trained_seconds": [5, 12],
+        "longest_seconds": 24,
+        "choices": "plain",
+    }
 
 
 def export(model: torch.nn.Module, tok: Tokenizer, folder: Path) -> None:

@@ -61,6 +61,8 @@ EXTRA = (
     "background",
     "short",
 )
+#: Words of the chat around a question; no question is about them.
+CHAT_WORDS = frozenset({"system", "user", "assistant", "helpful"})
 SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -41,3 +42,22 @@ def test_a_changed_accuracy_changes_its_row_only(script, tmp_path: Path) -> None
     assert len(changed) == 1
     assert changed[0].startswith("| uniform |")
     assert "43.2 / " in changed[0]
+
+
+def test_a_changed_rate_of_evidence_changes_its_row_only(script, tmp_path: Path) -> None:
+    found = json.loads(script.EVIDENCE.read_text(encoding="utf-8"))
+    place = next(i for i, rate in enumerate(found["rates"]) if rate["method"] == "seats")
+    found["rates"][place] |= {"hits": 27, "questions": 270}
+    other = tmp_path / "evidence.json"
+    other.write_text(json.dumps(found), encoding="utf-8")
+    before, after = script.evidence_table().split("\n"), script.evidence_table(other).split("\n")
+    changed = [b for a, b in zip(before, after, strict=True) if a != b]
+    assert len(changed) == 1
+    assert changed[0].startswith("| seats | 30 % | 10.0 |")
+
+
+def test_the_demo_model_ships_the_measured_reading(script) -> None:
+    shipped = json.loads((ROOT / "samples" / "demo-model" / "evidence.json").read_text("utf-8"))
+    measured = json.loads(script.EVIDENCE.read_text(encoding="utf-8"))
+    for name in ("layers", "rows", "heads", "correction", "rates"):
+        assert shipped[name] == measured[name]

@@ -1,4 +1,4 @@
-"""What the command line's tests share: a short clip, a fake model, and a subprocess."""
+"""What the command line's tests share: a short clip, a fake model, a subprocess, a browser."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import browser
 import pytest
 from fakes import HERE, ROOT, environment
 
@@ -20,6 +21,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
 
 
 @pytest.fixture
@@ -43,6 +45,15 @@ def fake(monkeypatch: pytest.MonkeyPatch):
     import fakes
 
     return fakes.install(monkeypatch.setattr)
+
+
+@pytest.fixture(scope="session")
+def tab() -> Iterator[browser.Browser]:
+    """A tab of Chromium, where there is one."""
+    if browser.chromium() is None:
+        pytest.skip("needs Chromium")
+    with browser.browser() as found:
+        yield found
 
 
 @pytest.fixture

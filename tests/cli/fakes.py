@@ -12,11 +12,13 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import omnidrop
 from omnidrop.errors import MediaError, MemoryShortError
-from omnidrop.report.trace import Answer, Choice, ChunkTrace, Memory, Stage, Trace
+from omnidrop.recommended import SAFE, Recommended
+from omnidrop.report.trace import Answer, Choice, ChunkTrace, Memory, Moment, Stage, Trace, Used
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -157,6 +159,12 @@ def make_trace(
         flops_prefill=31.3e12,
         flops_prefill_unpruned=104.9e12,
         notices=notices,
+        moments=(Moment(22.0, 30.0, 0.71), Moment(4.0, 6.0, 0.08)) if relevance else (),
+        used=Used(
+            frames=4 * chunks if video else 0,
+            video_seconds=2.0 * chunks if video else 0.0,
+            audio_seconds=2.0 * chunks if audio else 0.0,
+        ),
     )
 
 
@@ -167,17 +175,22 @@ class FakeSession:
     path: Path
     asked: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
+    prefixes: list[Any] = field(default_factory=list)
+
+    def close(self) -> None:
+        self.log.append(f"close {self.path.name}")
 
     def __enter__(self) -> FakeSession:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.log.append(f"close {self.path.name}")
+        self.close()
 
     def ask(
         self,
         question: str,
         *,
+        earlier: Any = (),
         method: Any,
         choices: Any,
         options: Any,
@@ -185,8 +198,12 @@ class FakeSession:
         on_text: Any,
         progress: Any,
         limits: Any,
+        check: bool = False,
+        anyway: bool = False,
+        evidence: bool = False,
     ) -> Answer:
-        self.log.append(f"ask {self.path.name} {question}")
+        after = f" after {len(earlier)}" if earlier else ""
+        self.log.append(f"ask {self.path.name} {question}{after}")
         if "memory" in question:
             raise MemoryShortError("Not enough memory.", hint="Lower --max-pixels.")
         if "bug" in question:
@@ -206,7 +223,7 @@ class FakeSession:
         trace = make_trace(
             question,
             path=str(self.path),
-            budget=method.budget,
+            budget=method.budget if method is not None else 0.3,
             reused=bool(self.asked),
             chunks=int(os.environ.get("FAKE_CHUNKS", "30")),
             layers=int(os.environ.get("FAKE_LAYERS", "28")),
@@ -216,6 +233,7 @@ class FakeSession:
         )
         self.asked.append(question)
         odds = [2.0**-i for i in range(len(choices))]
+        other = "A violin." if "other" in question else text
         return Answer(
             text,
             tuple(range(12)),
@@ -226,6 +244,10 @@ class FakeSession:
                 Choice(c, p / sum(odds), -1.0 - i)
                 for i, (c, p) in enumerate(zip(choices, odds, strict=True))
             ),
+            unpruned_text=other if check else None,
+            probability=odds[0] / sum(odds) if choices else 0.923,
+            probability_source="calibrated on 600 questions of AVSynth",
+            choice_mass=0.83 if choices else None,
         )
 
 
@@ -234,12 +256,16 @@ class FakeModel:
     """Opens anything that exists, or that the command has opened already."""
 
     log: list[str] = field(default_factory=list)
+    recommended: Recommended = SAFE
+    spans: list[tuple[float | None, float | None]] = field(default_factory=list)
+    info: Any = field(default_factory=lambda: SimpleNamespace(name="tiny", demo=False))
 
     def open(self, clip: Any, options: Any = None) -> FakeSession:
         path = Path(getattr(clip, "path", clip))
         if not path.exists():
             raise MediaError("There is no such file.", path=path)
         self.log.append(f"open {path.name}")
+        self.spans.append((options.start, options.end) if options is not None else (None, None))
         return FakeSession(path, log=self.log)
 
 
@@ -247,7 +273,7 @@ def install(set_attribute: Any = setattr) -> FakeModel:
     """Put the fake in place of `omnidrop.load`; return it, with a log of what was asked of it."""
     model = FakeModel()
 
-    def load(options: Any) -> FakeModel:
+    def load(options: Any, progress: Any = None) -> FakeModel:
         model.log.append(f"load {options.model}")
         return model
 

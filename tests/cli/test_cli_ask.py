@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import fakes
@@ -27,20 +28,33 @@ def test_one_answer_is_all_of_stdout(run, fake, clip) -> None:
 def test_report_goes_to_stderr(run, fake, clip) -> None:
     code, out, err = run("ask", clip, "What plays?", "--report", "full")
     assert (code, out) == (0, fakes.TEXT + "\n")
-    for part in ("What plays?", "Tokens entering each layer", "0:22–0:30", "Settings", "prefill"):
+    for part in ("What plays?", "Tokens entering each layer", "0:22–0:30", "prefill", "KV cache:"):
         assert part in err
 
 
 def test_brief_report_is_a_few_lines(run, fake, clip) -> None:
     _, _, err = run("ask", clip, "What plays?", "--report", "brief")
-    assert 2 <= len(err.strip().splitlines()) <= 5
-    assert ", 30.0 % asked" in err
+    assert 2 <= len(err.strip().splitlines()) <= 8
+    assert "30 % of tokens kept" in err
+    assert f"answer    {fakes.TEXT}" in err  # stdout is not on the same screen
 
 
-def test_notices_are_seen_without_a_report_and_not_when_quiet(run, fake, clip) -> None:
+def test_settings_are_shown_when_asked_for(run, fake, clip) -> None:
+    assert "max_new_tokens" not in run("ask", clip, "What plays?", "--report", "full")[2]
+    assert "max_new_tokens 128" in run("ask", clip, "What plays?", "--report", "settings")[2]
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--jsonl",)])
+@pytest.mark.parametrize("questions", [("What?",), ("-q", "What?", "-q", "Who?")])
+def test_nothing_but_errors_is_on_stderr_unless_asked_for(run, fake, clip, form, questions) -> None:
     (cut,) = copies(clip, "cut.mp4")
-    assert "omnidrop: notice: The file ends at 0:58" in run("ask", cut, "What?")[2]
-    assert run("ask", cut, "What?", "--quiet")[2] == ""
+    code, out, err = run("ask", cut, *questions, *form)
+    assert (code, err) == (0, "")
+    if form == ("--json",):
+        assert "The file ends at 0:58" in out
+    assert run("ask", cut, *questions, *form, "--report", "none")[2] == ""
+    assert "The file ends at 0:58" in run("ask", cut, *questions, *form, "--report", "brief")[2]
+    assert run("ask", cut, *questions, *form, "--report", "brief", "--quiet")[2] == ""
 
 
 def test_json_is_one_answer(run, fake, clip) -> None:
@@ -182,3 +196,110 @@ def test_json_is_strict_whatever_a_trace_holds(clip) -> None:
     text = to_json({"a": float("nan"), "b": Path("/x"), "c": "\udcff", "d": (1, 2), 3: {4}})
     assert json.loads(text) == {"a": None, "b": "/x", "c": "\\udcff", "d": [1, 2], "3": [4]}
     text.encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("question", "said"),
+    [
+        ("What?", "check: same answer with every token: yes"),
+        ("What other?", "check: same answer with every token: no, it is “A violin.”"),
+    ],
+)
+def test_check(run, fake, clip, question, said) -> None:
+    code, out, err = run("ask", clip, question, "--check")
+    assert code == 0
+    assert f"omnidrop: {said}" in err
+    assert "same answer" not in out
+    assert "same answer" not in run("ask", clip, question)[2]
+    assert run("ask", clip, question, "--check", "--quiet")[2] == ""
+    found = json.loads(run("ask", clip, question, "--check", "--json")[1])
+    assert found["unpruned_text"] == ("A violin." if "other" in question else found["text"])
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ((), None),
+        (("--budget", "0.2"), ("omnidrop", 0.2)),
+        (("--set", "rows=last"), ("omnidrop", 0.4)),
+        (("--method", "fastv"), ("fastv", 0.3)),
+        (("--method", "none"), ("none", 1.0)),
+        (("--budget", "auto"), ("omnidrop-auto", 0.3)),
+        (("--preset", "paper-7b-20"), ("omnidrop", 0.2)),
+    ],
+)
+def test_what_nobody_asked_for_is_left_to_the_model(
+    run, fake, clip, monkeypatch, words, asked
+) -> None:
+    from fakes import FakeSession
+
+    from omnidrop.recommended import Recommended
+
+    fake.recommended = Recommended("omnidrop", 0.4, "a test")
+    seen = []
+    ask = FakeSession.ask
+
+    def watched(self, question: str, **given):
+        seen.append(given["method"])
+        return ask(self, question, **given)
+
+    monkeypatch.setattr(FakeSession, "ask", watched)
+    assert run("ask", clip, "What?", *words)[0] == 0
+    (method,) = seen
+    assert (method and (method.name, method.budget)) == asked
+
+
+def test_an_answer_without_a_word(run, fake, clip, monkeypatch) -> None:
+    import fakes
+
+    monkeypatch.setattr(fakes, "TEXT", "")
+    assert run("ask", clip, "What?")[:2] == (4, "\n")
+    assert run("ask", clip, "-q", "What?", "-q", "Who?")[0] == 4
+    code, out, _ = run("ask", clip, "What?", "--json")
+    assert (code, json.loads(out)["text"]) == (4, "")
+
+
+def test_some_answers_without_a_word(run, fake, clip, monkeypatch) -> None:
+    from fakes import FakeSession
+
+    ask = FakeSession.ask
+
+    def half(self, question: str, **given: object):
+        answer = ask(self, question, **given)
+        return replace(answer, text="") if question == "Who?" else answer
+
+    monkeypatch.setattr(FakeSession, "ask", half)
+    assert run("ask", clip, "-q", "What?", "-q", "Who?")[0] == 6
+
+
+def test_a_terminal_shows_that_an_answer_has_no_word(run, fake, clip, monkeypatch, capsys) -> None:
+    from omnidrop_cli.commands.answering import Outcome, Question
+    from omnidrop_cli.files.stdout import NOTHING, Printer
+    from omnidrop_cli.terminal.progress import Progress
+
+    session = fakes.FakeSession(clip)
+    answer = session.ask(
+        "What?", method=None, choices=(), options=None, system=None, on_text=None, progress=None,
+        limits=None,
+    )  # fmt: skip
+    printer = Printer("text", True, Progress(False), live=True)
+    printer.put(Outcome(Question(clip, "What?"), answer=replace(answer, text="")))
+    assert capsys.readouterr().out == f"{NOTHING}\n"
+
+
+def test_ctrl_c_keeps_what_was_answered(run, fake, clip, tmp_path) -> None:
+    asked = ("-q", "One?", "-q", "memory?", "-q", "interrupt?", "-q", "Four?")
+    code, out, err = run("ask", clip, *asked)
+    assert (code, out) == (130, f"{clip}\tOne?\t{fakes.TEXT}\n")
+    said = "omnidrop: interrupted: 1 of 4 questions were answered. The next would have been "
+    assert f"{said}{clip}: interrupt? " in err
+    target = tmp_path / "r.json"
+    code, out, err = run("ask", clip, *asked, "--json", "--save", target)
+    assert code == 130
+    for text in (out, target.read_text("utf-8")):
+        found = json.loads(text)
+        assert [a["question"] for a in found["answers"]] == ["One?"]
+        assert [e["exit_code"] for e in found["errors"]] == [5]
+    assert f"answered, and are in {target}." in err
+    assert "interrupted" not in run("ask", clip, *asked, "--quiet")[2]
+    assert run("ask", clip, "-q", "interrupt?", "-q", "Two?") == (130, "", "")

@@ -45,6 +45,17 @@ def test_batch(run, fake, manifest, tmp_path) -> None:
     assert [e for e in fake.log if e.startswith("open")] == ["open concert.mp4"] * 2
 
 
+def test_batch_tells_of_an_answer_without_a_word(run, fake, clip, tmp_path, monkeypatch) -> None:
+    import fakes
+
+    monkeypatch.setattr(fakes, "TEXT", "")
+    path = clip.with_name("one.jsonl")
+    path.write_text(json.dumps({"id": "a", "clip": clip.name, "question": "What?"}), "utf-8")
+    code, _, err = run("batch", path, "--out", tmp_path / "answers.jsonl")
+    assert code == 0
+    assert "omnidrop: notice: a: The model answered with nothing." in err
+
+
 def test_batch_goes_on_where_it_was(run, fake, manifest, tmp_path) -> None:
     out = tmp_path / "answers.jsonl"
     run("batch", manifest, "--out", out)
@@ -59,6 +70,22 @@ def test_batch_goes_on_where_it_was(run, fake, manifest, tmp_path) -> None:
     assert code == 0
     assert "1 answered, 0 failed, 3 done before" in err
     assert run("batch", manifest, "--out", out)[0] == 0
+
+
+def test_ctrl_c_says_what_is_kept_and_the_same_command_goes_on(run, fake, clip, tmp_path) -> None:
+    rows = [{"id": q, "clip": clip.name, "question": q} for q in ("One?", "interrupt?", "Three?")]
+    manifest = clip.with_name("q.jsonl")
+    manifest.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    out = tmp_path / "answers.jsonl"
+    code, _, err = run("batch", manifest, "--out", out)
+    assert code == 130
+    assert set(written(out)) == {"One?"}
+    said = f"omnidrop: interrupted: 1 of 3 rows are in {out}. The same command goes on"
+    assert said in err
+    manifest.write_text(manifest.read_text("utf-8").replace('"interrupt?"', '"Two?"'), "utf-8")
+    code, _, err = run("batch", manifest, "--out", out)
+    assert code == 0
+    assert "2 answered, 0 failed, 1 done before" in err
 
 
 def test_a_line_cut_off_by_a_kill_is_asked_again(run, fake, manifest, tmp_path) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from fakes import ROOT
 
 from omnidrop.errors import UsageError
 from omnidrop.models.locations import KnownModel, demo_folder
@@ -47,8 +48,8 @@ def test_doctor_names_what_is_wrong(run, monkeypatch) -> None:
     assert "→ fix b" in out
     assert "1 thing wrong." in out
     monkeypatch.undo()
-    for name in ("_versions", "_processor", "_devices", "_memory", "_quantising", "_codecs",
-                 "_cache", "_screen"):  # fmt: skip
+    for name in ("_versions", "_model_code", "_processor", "_devices", "_memory", "_quantising",
+                 "_codecs", "_cache", "_screen"):  # fmt: skip
         monkeypatch.setattr(checkup, name, broken)
     assert all(f.mark == "wrong" for f in checkup.checkup())
 
@@ -93,6 +94,38 @@ def test_methods_from_flags() -> None:
     ):
         with pytest.raises(UsageError):
             DropFlags(**wrong).pruning()
+
+
+def test_models_shows_each_default_and_its_source(run) -> None:
+    out = run("models")[1]
+    rows = [" ".join(line.split()) for line in out.splitlines()]
+    first = rows.index("Defaults (without --method and --budget)")
+    demo, small, large, others = rows[first + 1 : first + 5]
+    assert demo.startswith("demo omnidrop-auto at 30 % measured on AVSynth: 94.8 % right")
+    assert small.startswith("3b omnidrop at 30 % the paper's schedule (arXiv 2605.14458)")
+    assert large.startswith("7b omnidrop at 30 % the paper's schedule (arXiv 2605.14458)")
+    assert others.startswith("others dash at 50 % this model was not measured")
+    found = json.loads(run("models", "--json")[1])
+    by_alias = {model["alias"]: model["recommended"] for model in found["models"]}
+    assert (by_alias["demo"]["method"], by_alias["demo"]["budget"]) == ("omnidrop-auto", 0.3)
+    assert by_alias["7b"]["presets"] == {"0.3": "paper-7b-30", "0.2": "paper-7b-20"}
+    assert found["other_models"]["recommended"]["method"] == "dash"
+
+
+def test_the_demos_default_states_what_was_measured() -> None:
+    """The source's figures are those of the comparison."""
+    from omnidrop.models.locations import recommended_by_name
+
+    rows = (ROOT / "benchmarks/comparison/methods/summary.csv").read_text("utf-8").splitlines()
+    table = [dict(zip(rows[0].split(","), row.split(","), strict=False)) for row in rows[1:]]
+    found = recommended_by_name("demo")
+    right = {
+        row["label"]: 100 * float(row["accuracy"])
+        for row in table
+        if row["axis"] == "all" and (row["label"], row["budget"]) in
+        {("unpruned", "1.0"), (found.method, str(found.budget))}
+    }  # fmt: skip
+    assert f"{right[found.method]:.1f} % right, {right['unpruned']:.1f} % unpruned" in found.source
 
 
 def test_models_shows_sizes_and_what_the_demo_knows(run) -> None:

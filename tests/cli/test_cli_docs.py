@@ -35,10 +35,11 @@ def test_the_page_has_every_option(maker) -> None:
         assert max(parameter.opts, key=len) in text
 
 
+@pytest.mark.parametrize("page", ["--help", "--help-all"])
 @pytest.mark.parametrize("command", sorted(GROUP.commands))
-def test_help_fits_80_columns_and_breaks_no_name(command, run, monkeypatch) -> None:
+def test_help_fits_80_columns_and_breaks_no_name(command, page, run, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
-    code, text, _ = run(command, "--help")
+    code, text, _ = run(command, page)
     assert code == 0
     lines = text.splitlines()
     assert lines[0].startswith(f"Usage: omnidrop {command} ")

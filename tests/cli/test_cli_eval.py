@@ -28,8 +28,11 @@ FILES = {
     "setup.json",
     "summary.json",
     "summary.md",
+    "summary.tex",
     "summary.csv",
     "pairs.csv",
+    "changed.csv",
+    "kept.csv",
     "accuracy.png",
     "accuracy.svg",
 }
@@ -57,7 +60,7 @@ def questions(tmp_path: Path) -> Path:
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> StubModel:
     stub = StubModel()
-    monkeypatch.setattr(omnidrop, "load", lambda options: stub)
+    monkeypatch.setattr(omnidrop, "load", lambda options, progress=None: stub)
     return stub
 
 
@@ -286,6 +289,58 @@ def test_values_are_numbers_lists_or_words() -> None:
         _ = EntrantFlags(methods=",").names
 
 
+def test_what_the_numbers_cannot_say_is_on_the_screen(
+    run: Run, model, questions: Path, tmp_path: Path
+) -> None:
+    model.rule = lambda question, method, seed: "A" if method.name == "none" else "well"
+    code, said, _ = run("eval", questions, "--out", tmp_path / "out", "--method", "uniform", "-b.5")
+    words = " ".join(said.split())
+    assert code == 0
+    assert "! THE UNPRUNED MODEL IS NOT ABOVE CHANCE: 75.0 % right" in words
+    assert "! 4 replies named none of the choices and count as wrong: “well” (4)." in words
+    assert "Changed answers" in said
+    assert "4 answers differ: 3 are wrong only pruned, 0 only unpruned." in words
+    assert words.index("CHANCE") < words.index("Accuracy and cost")
+
+
+def test_questions_outside_are_named_and_then_counted(
+    run: Run, model, tmp_path: Path, questions: Path
+) -> None:
+    from omnidrop.models.world import World
+
+    rows = [json.loads(line) for line in questions.read_text("utf-8").splitlines()]
+    rows += [rows[0] | {"id": f"w{n}", "question": f"Who{n * 'o'} is it?"} for n in range(5)]
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    words = frozenset(["is", "it", "0", "1", "2", "3", "yes", "no"])
+    model.world = model.adapter.world = World({"numbers": ("0",)}, words, (5, 10), 20, "plain")
+    code, said, err = run(
+        "eval", questions, "--out", tmp_path / "out", "--method", "uniform", "-b.5"
+    )
+    assert code == 6
+    assert [f"“Who{n * 'o'}”" in err for n in range(5)] == [True] * 3 + [False] * 2
+    assert "5 questions are outside of what the model knows and counted as errors." in err
+    assert "10 errors, not counted as answers." in " ".join(said.split())
+
+
+def test_seeds_and_latex(run: Run, model, questions: Path, tmp_path: Path) -> None:
+    model.rule = lambda question, method, seed: "AB"[seed % 2]
+    words = ("eval", questions, "--out", tmp_path / "out", "--method", "random", "-b", ".5")
+    table = tmp_path / "table.tex"
+    code, said, err = run(*words, "--seeds", "3", "--latex", table)
+    assert code == 0
+    assert "16 answered" in err, "four questions, unpruned and with three seeds"
+    assert "± seeds" in said
+    assert table.read_text("utf-8") == (tmp_path / "out" / "summary.tex").read_text("utf-8")
+    assert "\\toprule" in table.read_text("utf-8")
+    asked = model.count("ask")
+    code, _, err = run(*words, "--latex", table)
+    assert code == 2
+    assert "table.tex" in err
+    assert model.count("ask") == asked, "the file is looked at first"
+    assert run(*words, "--latex", table, "--force")[0] == 0
+    assert run(*words, "--seeds", "0")[0] == 2
+
+
 @pytest.mark.slow
 def test_the_demo_model_answers_and_can_be_interrupted(run: Run, tmp_path: Path) -> None:
     """On a real clip: Ctrl-C leaves a folder that the next call goes on with."""
@@ -302,7 +357,7 @@ def test_the_demo_model_answers_and_can_be_interrupted(run: Run, tmp_path: Path)
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     words = [
         "eval", str(path), "--videos", str(ROOT / "samples"), "--model", "demo", "--device", "cpu",
-        "--style", "plain", "--method", "random", "--budget", ".5", "--out", str(out),
+        "--method", "random", "--budget", ".5", "--out", str(out),
     ]  # fmt: skip
     child = subprocess.Popen(
         [sys.executable, "-m", "omnidrop_cli", *words],
@@ -324,3 +379,26 @@ def test_the_demo_model_answers_and_can_be_interrupted(run: Run, tmp_path: Path)
     lines = [json.loads(line) for line in records.read_text(encoding="utf-8").splitlines()]
     assert len({line["key"] for line in lines}) == len(lines)
     assert {line["right"] for line in lines if line["label"] == "unpruned"} == {True}
+
+
+def test_ctrl_c_says_what_is_kept(run, fake, tmp_path, monkeypatch) -> None:
+    from omnidrop.evaluation import runner
+
+    (tmp_path / "q.jsonl").write_text(
+        '{"id": "a", "video": "a.mp4", "question": "What?", "answer": "x", "choices": ["x", "y"]}\n'
+    )
+    (tmp_path / "a.mp4").write_bytes(b"x")
+
+    def stopped(*given, on_record, **more):
+        on_record(runner.Tally(answered=3), None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "run", stopped)
+    words = ("eval", tmp_path / "q.jsonl", "--out", tmp_path / "r")
+    code, _, err = run(*words)
+    assert code == 130
+    said = (
+        f"omnidrop: interrupted: 3 of 13 answers are in {tmp_path / 'r'}. The same command goes on"
+    )
+    assert said in err
+    assert "interrupted" not in run(*words, "--quiet")[2]

@@ -13,6 +13,7 @@ from omnidrop.evaluation.calibrate.search import Search
 from omnidrop.evaluation.runner import RunOptions
 from omnidrop.options import GenerateOptions, LoadOptions
 from omnidrop.profiling.measure import profile
+from omnidrop.recommended import SAFE
 from omnidrop.training.a2v import TrainOptions
 from omnidrop_cli import app as application
 from omnidrop_cli.options.calibrate import TryFlags
@@ -100,8 +101,11 @@ def test_defaults_are_the_librarys() -> None:
     assert ReadFlags().clip_options(SpanFlags()) == ClipOptions()
     assert AnswerFlags().generate() == GenerateOptions()
     assert SetFlags().run_options(ClipOptions()) == RunOptions()
-    assert TryFlags().search(0) == Search()
+    assert TryFlags().search((0.3,), 0) == Search()
     assert TrainFlags().train_options() == TrainOptions()
+    assert TryFlags().for_model(SAFE) == ("dash", (0.5,))
+    assert TryFlags(method="seats").for_model(SAFE) == ("seats", (0.3,))
+    assert TryFlags(budgets=(0.2, 0.1)).for_model(SAFE) == ("dash", (0.2, 0.1))
     usual = profile.__kwdefaults__
     rounds = RoundFlags()
     assert (rounds.repeats, rounds.warmup) == (usual["repeats"], usual["warmup"])
@@ -113,7 +117,7 @@ def test_what_the_library_refuses_is_said_with_the_names_of_options() -> None:
     with pytest.raises(UsageError, match=r"--end \(1 s\) must come after --start \(2 s\)"):
         SpanFlags(start=2.0, end=1.0)
     with pytest.raises(UsageError, match="Holding out 2 of the clips"):
-        TryFlags(held_out=2.0).search(0)
+        TryFlags(held_out=2.0).search((0.3,), 0)
     with pytest.raises(UsageError, match="Unknown --attn 'fast'"):
         ModelFlags(attention="fast")
     with pytest.raises(UsageError, match="--steps must be 1 or more"):

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes import ROOT, make_trace
+from pages import Page
 from rich.cells import cell_len
-from test_cli_save import Page
 
 from omnidrop.profiling import measure, replay
 from omnidrop.profiling.estimate import Estimate, Sizes, Tokens, encoder_flops, run_estimate
@@ -29,6 +29,7 @@ from omnidrop.profiling.result import (
     unique_labels,
 )
 from omnidrop.profiling.survivors import Replay, ReplayedChunk
+from omnidrop.recommended import SAFE
 from omnidrop_cli.options.profile import CompareFlags, labels_of
 
 sys.path.insert(0, str(ROOT))
@@ -63,7 +64,7 @@ def make_run(label: str, budget: float, control: RunProfile | None = None) -> Ru
         ttft=total,
         further=timing(0.02),
         ttft_speedup=control.ttft.median / total.median if control else 1.0,
-        answer="piano",
+        answer="piano" if budget > 0.3 else "the  flute",
         same_answer=budget > 0.3,
         kl=0.4 * (1 - budget),
         trace=trace,
@@ -125,7 +126,7 @@ def measured(monkeypatch: pytest.MonkeyPatch, fake: Any) -> list[dict[str, Any]]
 def test_the_report_fits(run, measured, clip, monkeypatch, width: int, budgets: str) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setenv("NO_COLOR", "1")
-    code, out, err = run("profile", clip, "--budget", budgets)
+    code, out, err = run("profile", clip, "--budget", budgets, "--method", "omnidrop")
     assert (code, err) == (0, "")
     assert "\x1b" not in out
     assert max(map(cell_len, out.splitlines())) <= width
@@ -139,6 +140,8 @@ def test_the_report_fits(run, measured, clip, monkeypatch, width: int, budgets: 
         row = next(line for line in out.splitlines() if re.match(r"  omnidrop 0\.2 +\d", line))
         assert "20 %" in row
         assert "other" in row
+        assert "differs with omnidrop 0.2: piano → the flute" in out
+        assert "differs with omnidrop 0.7" not in out
         assert "0.32" in row
 
 
@@ -169,10 +172,12 @@ def test_runs_are_every_method_at_every_budget(run, measured, clip) -> None:
 def test_labels_tell_runs_apart() -> None:
     drops = CompareFlags(
         budgets=(0.5, 0.2), methods="omnidrop,fastv", presets=["paper-7b-30", "paper-7b-30"]
-    ).drops()
-    assert labels_of(drops) == [
+    ).drops(SAFE)
+    assert labels_of(drops, SAFE) == [
         "omnidrop 0.5", "omnidrop 0.2", "fastv 0.5", "fastv 0.2", "paper-7b-30", "paper-7b-30 (2)",
     ]  # fmt: skip
+    assert labels_of(CompareFlags().drops(SAFE), SAFE) == ["dash 0.5"]
+    assert labels_of(CompareFlags(budgets=(0.2,)).drops(SAFE), SAFE) == ["dash 0.2"]
     assert unique_labels(["none", "a", "none"]) == ["none (2)", "a", "none (3)"]
 
 
@@ -181,14 +186,14 @@ def test_json_is_one_document(run, measured, clip) -> None:
     assert (code, err) == (0, "")
     found = json.loads(out)
     assert found["schema"] == "omnidrop.profile/1"
-    assert [r["label"] for r in found["runs"]] == ["omnidrop 0.3"]
+    assert [r["label"] for r in found["runs"]] == ["omnidrop-auto 0.3"]
 
 
 def test_saved_files(run, measured, clip, tmp_path) -> None:
     words = [w for name in ("p.json", "p.txt", "p.png", "contact.svg")
              for w in ("--save", tmp_path / name)]  # fmt: skip
     words += ["--overlay", tmp_path / "seen.mp4"]
-    code, _, err = run("profile", clip, "--budget", ".5,.2", *words)
+    code, _, err = run("profile", clip, "--method", "omnidrop", "--budget", ".5,.2", *words)
     assert code == 0
     names = {"p.json", "p.txt", "p-stages.png", "p-sweep.png", "seen.mp4"}
     names |= {f"p-{f}-omnidrop-{b}.png" for f in ("heatmap", "contact") for b in ("0.5", "0.2")}
@@ -204,7 +209,7 @@ def test_saved_files(run, measured, clip, tmp_path) -> None:
     assert ElementTree.fromstring(drawn).tag.endswith("svg")
     assert not re.search(r'href="(?!#|data:)', drawn)
     assert "Kept by omnidrop 0.5" in (tmp_path / "p.txt").read_text("utf-8")
-    assert run("profile", clip, "--budget", ".5,.2", *words)[0] == 2
+    assert run("profile", clip, "--method", "omnidrop", "--budget", ".5,.2", *words)[0] == 2
 
 
 def test_the_page_loads_nothing_and_runs_nothing(run, measured, clip, tmp_path) -> None:
@@ -214,8 +219,20 @@ def test_the_page_loads_nothing_and_runs_nothing(run, measured, clip, tmp_path) 
     page.feed(text)
     assert page.tags.count("script") == 1
     assert page.tags.count("img") == 4
-    assert all(reference.startswith("data:image/png;base64,") for reference in page.references)
+    pictures = [r for r in page.references if r.startswith("data:image/png;base64,")]
+    assert len(pictures) == 4
+    (link,) = set(page.references) - set(pictures)
+    assert link.startswith("data:application/json;base64,")
     assert "<script>alert" not in text
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_the_screen(run, measured, clip, tab, tmp_path, width: int) -> None:
+    assert run("profile", clip, "--sweep", "--save", tmp_path / "p.html")[0] == 0
+    tab.open(tmp_path / "p.html", width)
+    tab.value("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    assert tab.value("document.documentElement.scrollWidth") <= width
+    assert tab.said() == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -37,7 +38,8 @@ def ask(run, folder):
 
 
 def test_a_question(ask, film) -> None:
-    code, out, err = ask(film, "What plays?", "--json", "--budget", "0.5", "--report", "full")
+    code, out, err = ask(film, "What plays?", "--json", "--method", "omnidrop", "--budget", "0.5",
+                         "--report", "full")  # fmt: skip
     found = json.loads(out)
     trace = found["trace"]
     assert code == 0
@@ -182,3 +184,17 @@ def test_nothing_but_the_answer_in_a_process_of_its_own(folder, film) -> None:
     assert done.returncode == 0
     assert done.stdout in ("yes\n", "no\n")
     assert done.stderr == ""
+
+
+def test_chat_sees_the_turns_and_the_part(run, folder, film, monkeypatch) -> None:
+    lines = b"What plays?\nAnd then?\n/at 0:02 0:04\nHere?\n/choices yes,no\nSure?\n"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+    code, out, err = run("chat", film, "--model", folder, "--device", "cpu", "--dtype", "float32",
+                         "--offline", "--max-new-tokens", "4", "--jsonl")  # fmt: skip
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert (code, err) == (0, "")
+    earlier = [[turn["answer"] for turn in row["trace"]["settings"]["earlier"]] for row in rows]
+    assert earlier == [[row["text"] for row in rows[:i]] for i in range(4)]
+    assert [row["trace"]["clip"]["start"] for row in rows] == [0.0, 0.0, 2.0, 2.0]
+    assert [any(s["reused"] for s in row["trace"]["stages"]) for row in rows] == [False, True] * 2
+    assert rows[3]["text"] in ("yes", "no")

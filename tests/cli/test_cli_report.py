@@ -70,12 +70,13 @@ def test_colours(colours, width) -> None:
 
 
 def test_what_a_report_says() -> None:
-    text = "\n".join(lines(views.full(answer(notices=("The file is cut.",))), 100))
+    text = "\n".join(lines(views.full(answer(notices=("The file is cut.",)), settings=True), 100))
     for part in (
         "Qwen/Qwen2.5-Omni-7B", "28 layers", "bfloat16", "cuda:0", "budget 0.3 asked → 0.297",
-        "! notice  The file is cut.", "1,500", "5,040", "0:22–0:30", "×4.6", "vision tower",
+        "! notice  The file is cut.", "1,500", "5,040", "0:22–0:30", "71.0 %", "vision tower",
         "    selection", "3.38 s", "29.2", "31.3 TFLOP of", "112 MB of", "2.91 GB host",
         "19.4 GB device", "p_final 0.2031", "max_new_tokens 128", "torch 2.13.0", "meanwhile",
+        "120 frames of video, 60.0 s of audio", "prefill: reading the prompt",
         "120 frames of 448×252", "0:00", "1:00",
     ):  # fmt: skip
         assert part in text
@@ -85,9 +86,20 @@ def test_what_a_report_says() -> None:
 def test_how_tokens_were_made_is_said(loop) -> None:
     found = answer()
     found = replace(found, trace=replace(found.trace, decode_loop=loop))
-    said = [line.split() for line in lines(views.full(found), 100)]
+    said = [line.split() for line in lines(views.full(found, settings=True), 100)]
     told = [words[1:] for words in said if words[:1] == ["decoding"]]
     assert told == ([loop.split()] if loop else [])
+
+
+def test_loading_is_a_row_of_its_own() -> None:
+    found = answer()
+    assert not any(line.split()[:1] == ["load"] for line in lines(views.full(found), 100))
+    loaded = replace(found, trace=replace(found.trace, load_seconds=3.25))
+    row = next(line for line in lines(views.full(loaded), 100) if line.split()[:1] == ["load"])
+    assert row.split()[1:3] == ["3.25", "s"]
+    assert row.endswith("once, before the first question")
+    assert loaded.to_dict()["trace"]["load_seconds"] == 3.25
+    assert all(cell_len(line) <= 40 for line in lines(views.full(loaded), 40))
 
 
 def test_reused_stages_say_so() -> None:
@@ -98,7 +110,7 @@ def test_reused_stages_say_so() -> None:
 def test_choices_are_shown_with_probabilities() -> None:
     given = replace(answer(), choices=(Choice("yes", 0.75, -1.0), Choice("no", 0.25, -2.0)))
     assert any("yes" in x and "75.0 %" in x for x in lines(views.full(given), 80))
-    assert any("yes 75.0 % · no 25.0 %" in x for x in lines(views.brief(given), 80))
+    assert "  choices   yes 75 % · no 25 %" in lines(views.brief(given), 80)
 
 
 def test_two_glyphs_tell_audio_from_video_without_colour() -> None:
@@ -124,13 +136,6 @@ def test_bins_cover_everything_once(count, most) -> None:
     assert [i for a, b in found for i in range(a, b)] == list(range(count))
 
 
-def test_neighbouring_moments_are_one() -> None:
-    best = blocks.best_moments(fakes.make_trace(), 5)
-    assert best[0][:2] == (22.0, 30.0)
-    assert 0.5 < best[0][2] < 0.7
-    assert blocks.best_moments(fakes.make_trace(relevance=False), 5) == []
-
-
 def test_the_axis_says_where_each_time_is() -> None:
     spans = [(2.0 * i, 2.0 * i + 2) for i in range(30)]
     ticks, labels = (t.plain for t in charts.time_axis(spans, 2, 70))
@@ -148,6 +153,9 @@ def test_the_axis_says_where_each_time_is() -> None:
         (words.duration(0.0042), "4.2 ms"),
         (words.duration(0.0996), "0.10 s"),
         (words.duration(125), "2 min 05 s"),
+        (words.duration(3599), "59 min 59 s"),
+        (words.duration(3720), "1 h 02 min"),
+        (words.duration(3 * 86_400 + 4 * 3600), "3 days 4 h"),
         (words.duration(float("nan")), "–"),
         (words.size(999), "999 B"),
         (words.size(1_240_000_000), "1.24 GB"),

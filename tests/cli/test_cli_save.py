@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
 
 import fakes
 import pytest
+from pages import Page
 
 NASTY = '<script>alert("x")</script> & </pre> [red]?'
 
@@ -43,38 +43,14 @@ def test_svg_is_well_formed_and_refers_to_nothing(run, fake, clip, tmp_path) -> 
     assert "url(" not in text
 
 
-class Page(HTMLParser):
-    """Collects tags, references and the embedded data of a page."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.references: list[str] = []
-        self.data = ""
-        self._in_data = False
-
-    def handle_starttag(self, tag, attrs) -> None:
-        self.tags.append(tag)
-        self.references += [v for k, v in attrs if k in ("src", "href", "xlink:href")]
-        self._in_data = ("id", "answers") in attrs
-
-    def handle_data(self, data) -> None:
-        if self._in_data:
-            self.data += data
-
-    def handle_endtag(self, tag) -> None:
-        self._in_data = False
-
-
 def test_html_is_escaped_and_self_contained(run, fake, clip, tmp_path) -> None:
     text = save(run, clip, tmp_path / "r.html")
-    page = Page()
-    page.feed(text)
-    assert page.tags.count("script") == 1
-    assert page.references == []
+    page = Page.read(tmp_path / "r.html")
+    assert page.tags.count("script") == 2  # the data, and the jumps of the player
     assert "@import" not in text
-    assert json.loads(page.data)["question"] == NASTY
+    assert page.value()["question"] == NASTY
     assert "&lt;script&gt;" in text
+    assert "<script>alert" not in text
 
 
 def test_several_answers_and_failures_in_one_file(run, fake, clip, tmp_path) -> None:
@@ -85,6 +61,24 @@ def test_several_answers_and_failures_in_one_file(run, fake, clip, tmp_path) -> 
         assert code == 6
         assert "One?" in text
         assert "Not enough memory." in text
+
+
+def test_several_files_of_one_call(run, fake, clip, tmp_path, monkeypatch) -> None:
+    paths = [tmp_path / f"r.{suffix}" for suffix in ("json", "html", "txt")]
+    words = [word for path in (*paths, paths[0]) for word in ("--save", path)]
+    assert run("ask", clip, "What?", *words)[0] == 0
+    assert json.loads(paths[0].read_text("utf-8"))["question"] == "What?"
+    assert fakes.TEXT in paths[1].read_text("utf-8")
+    assert fakes.TEXT in paths[2].read_text("utf-8")
+    paths[0].unlink()
+    code, _, err = run("ask", clip, "What?", *words)
+    assert code == 2
+    assert "r.html: The file exists." in err
+    assert not paths[0].exists()  # all are checked before anything is asked
+    monkeypatch.setenv("OMNIDROP_SAVE", f"{tmp_path}/a.json\n{tmp_path}/b.svg")
+    assert run("ask", clip, "What?")[0] == 0
+    assert (tmp_path / "a.json").exists()
+    assert (tmp_path / "b.svg").exists()
 
 
 def test_nothing_is_saved_when_nothing_was_answered(run, fake, clip, tmp_path) -> None:

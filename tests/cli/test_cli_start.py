@@ -8,8 +8,11 @@ import resource
 import subprocess
 import sys
 
+import fakes
 import pytest
 from fakes import ROOT, environment
+
+from omnidrop_cli.options.short import SHORT
 
 OPTIONS = """
 --model -m --budget --method --preset --question -q --choices --start --end --fps --max-frames
@@ -20,6 +23,7 @@ OPTIONS = """
 """
 COMMANDS = (
     "ask",
+    "chat",
     "profile",
     "estimate",
     "eval",
@@ -28,6 +32,7 @@ COMMANDS = (
     "chunks",
     "models",
     "doctor",
+    "config",
     "train-a2v",
 )
 HEAVY = "torch,transformers,rich,av,numpy,omnidrop.pruning,omnidrop.engine,omnidrop.clip.probe"
@@ -46,7 +51,10 @@ def test_every_command_has_help_with_examples(run, command) -> None:
 def test_help_of_the_program(run) -> None:
     code, out, err = run("--help")
     assert (code, err) == (0, "")
-    for part in ('omnidrop ask clip.mp4 "What instrument plays first?"', "Exit codes: 0 success"):
+    for part in (
+        'omnidrop ask samples/duet.mp4 "What instrument plays first?"',
+        "Exit codes: 0 success",
+    ):
         assert part in out
     found = re.findall(r"^  (\S+)  ", out.split("Commands:")[1], re.MULTILINE)
     assert tuple(found) == COMMANDS
@@ -54,10 +62,10 @@ def test_help_of_the_program(run) -> None:
 
 
 def test_help_names_every_option_of_ask(run) -> None:
-    out = run("ask", "--help")[1]
+    out = run("ask", "--help-all")[1]
     for name in OPTIONS.split():
         assert f" {name}" in out
-    assert "none|brief|full" in out
+    assert "none, brief, full" in " ".join(out.split())
 
 
 @pytest.mark.parametrize(
@@ -90,7 +98,97 @@ def test_version(child, run) -> None:
 
     done = child("--version")
     assert (done.returncode, done.stdout) == (0, f"omnidrop {omnidrop.__version__}\n")
+    assert child("-V").stdout == done.stdout
+    assert run("-V")[1] == run("--version")[1] == done.stdout
     assert run("ask", "--version")[0] == 2
+
+
+@pytest.mark.parametrize("command", sorted(SHORT))
+def test_the_short_help_has_a_line_for_each_option(run, command) -> None:
+    """Ten options or so, all of them options of the command, on a screen of 80 columns."""
+    out = run(command, "--help")[1]
+    lines = re.split("ptions:\n", out)[1].splitlines()
+    lines = lines[: lines.index("")]
+    assert [line for line in lines if not line.startswith(("  -", "  S", "  M"))] == []
+    assert len(lines) == len(SHORT[command]) <= 12
+    for name, text in SHORT[command].items():
+        assert [line for line in lines if name in line.split(maxsplit=2)[:2] and text in line]
+    assert out.splitlines()[-1].endswith(f"options, and more: omnidrop {command} --help-all")
+    everything = run(command, "--help-all")[1]
+    assert len(everything.splitlines()) > len(out.splitlines())
+    assert {name for name in SHORT[command] if name not in everything} == set()
+
+
+def test_a_command_with_few_options_has_one_help_page(run) -> None:
+    assert run("models", "--help")[1] == run("models", "--help-all")[1]
+
+
+def test_everything_about_every_command(run) -> None:
+    code, out, _ = run("--help-all")
+    assert code == 0
+    assert out.startswith(run("--help")[1].rstrip())
+    for command in COMMANDS:
+        assert run(command, "--help-all")[1].rstrip() in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("CLIP", "What plays?"),
+        ("CLIP", "-q", "What plays?"),
+        ("-q", "What plays?", "CLIP"),
+        ("--budget=30%", "CLIP", "What plays?"),
+        ("-b.3", "CLIP", "What plays?"),
+        ("What plays?", "CLIP"),
+        ("What", "plays?", "CLIP"),
+        ("--", "CLIP", "What plays?"),
+    ],
+)
+def test_a_question_needs_no_command(run, fake, clip, words) -> None:
+    code, out, _ = run(*(clip if word == "CLIP" else word for word in words))
+    assert (code, out) == (0, fakes.TEXT + "\n")
+    assert fake.log[-2] == "ask concert.mp4 What plays?"
+
+
+def test_clips_from_stdin_need_no_command(clip) -> None:
+    done = subprocess.run(
+        [sys.executable, str(fakes.HERE / "fakes.py"), "-", "What plays?"],
+        input=f"{clip}\n", capture_output=True, text=True, env=environment(), cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert done.stdout == fakes.TEXT + "\n"
+
+
+def test_a_command_goes_before_a_file_of_its_name(run, fake, clip, monkeypatch) -> None:
+    monkeypatch.chdir(clip.parent)
+    clip.with_name("models").write_bytes(clip.read_bytes())
+    code, out, _ = run("models")
+    assert code == 0
+    assert out.startswith("Models (--model)")
+    for words in (("ask", "models", "What?"), ("./models", "What?")):
+        assert run(*words) == (0, fakes.TEXT + "\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("aks", "clip.mp4", "What?"), "No such command 'aks'. Did you mean 'ask'?"),
+        (("Profile", "clip.mp4"), "Did you mean 'profile'?"),
+        (("evaluate", "q.jsonl"), "Did you mean 'eval'?"),
+        (("nothing",), "No such command 'nothing'."),
+        (("--verison",), "No such option: --verison"),
+        (("none.mp4",), "none.mp4: There is no such file."),
+        (("clip", "What plays?"), "clip: There is no such file."),
+    ],
+)
+def test_a_wrong_command_is_no_clip(run, fake, words, said) -> None:
+    code, out, err = run(*words)
+    assert (code, out) == (3 if "no such file" in said.lower() else 2, "")
+    assert said in err
+
+
+def test_help_as_a_command(run) -> None:
+    assert run("help") == run("--help")
+    assert run("help", "ask") == run("ask", "--help")
 
 
 def started(*words: str) -> float:

@@ -5,6 +5,7 @@ Every test starts a process that imports torch; those marked slow are left to CI
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import select
@@ -21,9 +22,21 @@ from rich.cells import cell_len
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs a Unix terminal")
 FAKE = [sys.executable, str(HERE / "fakes.py")]
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+#: What a spinner draws, up to where it is taken off the screen.
+SPINNER = re.compile(r"(?:\r[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] [^\r\n]*\x1b\[K)+\r\x1b\[K")
 
 
-def on_terminal(*words: object, width: int = 80, stop_at: str = "", **extra: str):
+def on_terminal(
+    *words: object, width: int = 80, stop_at: str = "", start: list[str] = FAKE, **extra: str
+):
+    """Run on a terminal of its own; returns exit code and everything seen but the spinner."""
+    code, seen = raw_terminal(*words, width=width, stop_at=stop_at, start=start, **extra)
+    return code, SPINNER.sub("", seen)
+
+
+def raw_terminal(
+    *words: object, width: int = 80, stop_at: str = "", start: list[str] = FAKE, **extra: str
+):
     """Run on a terminal of its own; returns exit code and everything seen."""
     import fcntl
     import pty
@@ -33,7 +46,7 @@ def on_terminal(*words: object, width: int = 80, stop_at: str = "", **extra: str
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, width, 0, 0))
     process = subprocess.Popen(
-        [*FAKE, *map(str, words)], stdin=theirs, stdout=theirs, stderr=theirs,
+        [*start, *map(str, words)], stdin=theirs, stdout=theirs, stderr=theirs,
         env=environment(**extra), cwd=ROOT, start_new_session=True,
     )  # fmt: skip
     os.close(theirs)
@@ -59,19 +72,21 @@ def on_terminal(*words: object, width: int = 80, stop_at: str = "", **extra: str
 
 @pytest.mark.parametrize("width", [80, 200])
 def test_full_report_and_answer_on_a_terminal(clip, width) -> None:
-    code, seen = on_terminal("ask", clip, "What?", width=width, COLORTERM="truecolor")
+    flags = ("--report", "full")
+    code, seen = on_terminal("ask", clip, "What?", *flags, width=width, COLORTERM="truecolor")
     assert code == 0
     assert seen.startswith(fakes.TEXT)
     assert "Tokens entering each layer" in seen
     assert "\x1b[48;2;" in seen or ";48;2;" in seen
     assert max(cell_len(line) for line in ESCAPES.sub("", seen).splitlines()) <= width
-    assert seen.rstrip().endswith(fakes.TEXT + "\x1b[0m")
+    foot = ESCAPES.sub("", seen).split()
+    assert " ".join(foot[-16:]).endswith(f"{fakes.TEXT} how sure very, about 92 %")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("plain", [{"NO_COLOR": "1"}, {"TERM": "dumb"}])
 def test_no_colour(clip, plain) -> None:
-    code, seen = on_terminal("ask", clip, "What?", **plain)
+    code, seen = on_terminal("ask", clip, "What?", "--report", "full", **plain)
     assert code == 0
     assert not re.search(r"\x1b\[[0-9;]*(3[0-9]|4[0-9])", seen)
     assert "▒" in seen
@@ -79,13 +94,40 @@ def test_no_colour(clip, plain) -> None:
         assert "\x1b" not in seen
 
 
+SUMMARY = """
+  how sure  very, about 92 %
+  moments   0:22–0:30, 0:04–0:06
+  used      120 frames of video, 60.0 s of audio
+  cost      first token after 3.38 s, 30 % of tokens kept, 19.4 GB on the GPU
+  more: --report full
+"""
+
+
 @pytest.mark.slow
-def test_several_answers_stand_under_their_names(clip) -> None:
-    code, seen = on_terminal("ask", clip, "-q", "One?", "-q", "Two?", NO_COLOR="1")
+@pytest.mark.parametrize("term", ["xterm", "xterm-256color", "dumb"])
+def test_a_summary_follows_one_answer(clip, term) -> None:
+    code, seen = on_terminal("ask", clip, "What?", TERM=term)
     assert code == 0
-    assert f"{clip} — One?\n{fakes.TEXT}" in seen
-    assert ", 30.0 % asked" in seen
-    assert "Settings" not in seen
+    assert ESCAPES.sub("", seen) == f"{fakes.TEXT} \n{SUMMARY}"
+    assert ("\x1b" in seen) == (term != "dumb")
+
+
+@pytest.mark.slow
+def test_several_answers_are_a_list(clip) -> None:
+    code, seen = on_terminal("ask", clip, "-q", "One?", "-q", "And the second?", NO_COLOR="1")
+    assert code == 0
+    name, *rows = seen.splitlines()
+    assert name == str(clip)
+    assert rows == [
+        "  One?             → A piano plays first; the strings come in at       92 % sure",
+        "                     0:24.",
+        "  And the second?  → A piano plays first; the strings come in at       92 % sure",
+        "                     0:24.",
+        "",
+        "  cost      first token after 0.58 to 3.38 s, 30 % of tokens kept,",
+        "            19.4 GB on the GPU",
+        "  more: --report full",
+    ]
 
 
 @pytest.mark.slow
@@ -101,6 +143,19 @@ def test_errors_are_wrapped_to_the_terminal(clip) -> None:
     assert code == 1
     assert len(seen.splitlines()) > 2
     assert max(map(len, seen.splitlines())) <= 50
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("CLIP",), '\n  omnidrop ask CLIP "What happens?"\n'),
+        (("https://youtu.be/x", "What?"), "\n  yt-dlp -S ext -o clip.mp4 https://youtu.be/x\n"),
+    ],
+)
+def test_a_command_in_an_error_can_be_copied(clip, words, said) -> None:
+    code, seen = on_terminal(*(str(clip) if w == "CLIP" else w for w in words), NO_COLOR="1")
+    assert code == 2
+    assert said.replace("CLIP", str(clip)) in seen
 
 
 @pytest.mark.slow
@@ -123,6 +178,95 @@ def test_short_stages_have_none(clip) -> None:
 def test_no_bar_without_a_terminal(child, clip) -> None:
     done = child("ask", clip, "What?", FAKE_PAUSE="1.2")
     assert (done.returncode, done.stdout, done.stderr) == (0, fakes.TEXT + "\n", "")
+
+
+#: The command line, with an import of torch that waits until a spinner has been drawn.
+WAITING = """
+import importlib.abc, sys, time
+from omnidrop_cli.terminal import spinner
+class Wait(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "torch":
+            until = time.monotonic() + 20
+            while spinner._running is None or not spinner._running._is_drawn:
+                assert time.monotonic() < until, "torch is imported before a spinner is drawn"
+                time.sleep(0.01)
+        return None
+sys.meta_path.insert(0, Wait())
+from omnidrop_cli.main import main
+main(sys.argv[1:])
+"""
+
+
+def test_a_spinner_turns_before_torch_is_imported(clip) -> None:
+    code, seen = raw_terminal(
+        "ask", clip, "What plays?", "--model", "demo", "--device", "cpu", "--report", "none",
+        start=[sys.executable, "-c", WAITING],
+    )  # fmt: skip
+    assert code == 0, seen
+    assert seen.startswith("\r⠋ starting\x1b[K\r")
+    assert len(SPINNER.findall(seen)) == 1
+    assert "⠋" not in SPINNER.sub("", seen)  # and never again after the first word
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (["--quiet"], {}),
+        ([], {"OMNIDROP_QUIET": "1"}),
+        ([], {"TERM": "dumb"}),
+        (["--help"], {}),
+    ],
+)
+def test_where_no_spinner_turns(clip, words, extra) -> None:
+    code, seen = raw_terminal("ask", clip, "What?", *words, FAKE_PAUSE="0.8", **extra)
+    assert code == 0
+    assert "starting" not in seen
+    assert "\r" not in seen
+
+
+@pytest.mark.slow
+def test_a_spinner_is_gone_before_a_complaint(clip) -> None:
+    code, seen = raw_terminal("ask", clip, "memory?", FAKE_PAUSE="0.8", NO_COLOR="1")
+    assert code == 5
+    assert SPINNER.sub("", seen).startswith("omnidrop: error: Not enough memory.")
+
+
+@pytest.mark.slow
+def test_a_spinner_goes_on_under_a_notice(clip) -> None:
+    code, seen = raw_terminal(
+        "What plays?", clip, "--model", "demo", "--device", "cpu", "--report", "none",
+        start=[sys.executable, "-c", WAITING],
+    )  # fmt: skip
+    assert code == 0, seen
+    before, _, after = seen.partition("it usually comes last.\n")
+    assert before.count("omnidrop: ") == 1
+    assert re.match(r"\r. starting\x1b\[K", after)
+    assert "starting" not in SPINNER.sub("", after)
+
+
+def test_streams_are_their_own_again_after_the_spinner(monkeypatch) -> None:
+    from omnidrop_cli.terminal import spinner
+
+    out, err = io.StringIO(), io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    for write in (lambda: print("x"), spinner.stop, lambda: print("x", file=sys.stderr)):
+        monkeypatch.setattr(spinner, "is_terminal", lambda stream: True)
+        monkeypatch.setattr(spinner, "PATIENCE", 0.0)
+        spinner.start(["ask", "clip.mp4", "What?"])
+        assert sys.stdout is not out
+        until = time.monotonic() + 10
+        while "starting" not in err.getvalue() and time.monotonic() < until:
+            time.sleep(0.01)
+        assert "starting" in err.getvalue()
+        write()
+        assert (sys.stdout, sys.stderr) == (out, err)
+        assert "\r\x1b[K" in err.getvalue()
+        spinner.stop()
+        err.seek(0)
+        err.truncate()
 
 
 def test_interrupt_is_quiet(clip) -> None:
@@ -162,6 +306,6 @@ def test_a_reader_that_goes_away_is_no_error(clip, form) -> None:
 
 
 def test_control_characters_of_an_answer_do_not_reach_the_terminal() -> None:
-    from omnidrop_cli.files.stdout import for_terminal
+    from omnidrop_cli.terminal.console import for_terminal
 
-    assert for_terminal("a\x1b[2Jb\x07\n\tc é 音") == "a[2Jb\n\tc é 音"
+    assert for_terminal("a\x1b[2Jb\x07\n\tc é 音") == "a\\x1b[2Jb\\x07\n\tc é 音"

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model, load
+from omnidrop.options import LoadOptions
 from omnidrop.testing import tiny_checkpoint
 from tests.tiny import load_tiny, make_features
 
@@ -29,3 +30,15 @@ def model(folder: Path) -> Model:
 @pytest.fixture(scope="session")
 def features(model: Model) -> Features:
     return make_features(model=model)
+
+
+@pytest.fixture(scope="session")
+def demo() -> Model:
+    """The demo model; it reads `samples` as they are."""
+    return load(LoadOptions(model="demo", device="cpu", offline=True))
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """Folder of the sample clips."""
+    return Path(__file__).resolve().parents[2] / "samples"

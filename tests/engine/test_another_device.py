@@ -31,7 +31,7 @@ torch.inference_mode = torch.no_grad
 from transformers import AutoTokenizer, Qwen2_5OmniThinkerConfig
 import omnidrop
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.models.locations import demo_folder
 from omnidrop.models.qwen2_5_omni.adapter import THINKER, QwenOmniAdapter
 from omnidrop.pruning.registry import method_names

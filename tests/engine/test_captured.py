@@ -17,8 +17,8 @@ from omnidrop.engine import captured, decode
 from omnidrop.engine.captured import FixedStep, Steps
 from omnidrop.engine.decode import GenerateOptions, generate
 from omnidrop.engine.encode import Features
+from omnidrop.engine.model import Model
 from omnidrop.engine.prefill import Prefilled
-from omnidrop.engine.session import Model
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import Answer
 

@@ -6,7 +6,7 @@ import pytest
 
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.registry import methods
 from tests.tiny import make_features

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from omnidrop.engine import frame_stream as reading
-from omnidrop.engine.encode import encode_clip
-from omnidrop.engine.session import Encoded, Model
+from omnidrop.engine.encode import Encoded, encode_clip
+from omnidrop.engine.model import Model
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import UsageError
 from omnidrop.testing import media

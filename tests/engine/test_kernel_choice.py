@@ -10,7 +10,7 @@ import torch
 import omnidrop
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.models import kernels
 from omnidrop.models.kernels import Choice
 from omnidrop.pruning.method import Method

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from omnidrop.engine import prefill as prefill_module
 from omnidrop.engine.cache import KVCache
 from omnidrop.engine.encode import Encoded, Features
+from omnidrop.engine.model import Model
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefix, Prefixes
-from omnidrop.engine.session import Model
 from omnidrop.engine.timing import Meter
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import build_prompt

@@ -11,8 +11,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from omnidrop.engine.model import Model
 from omnidrop.engine.prefill import prefill
-from omnidrop.engine.session import Model
 from omnidrop.engine.timing import Meter
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.methods.omnidrop import OmniDrop

@@ -16,8 +16,8 @@ from omnidrop.engine import prefill as prefill_module
 from omnidrop.engine import session as session_module
 from omnidrop.engine.decode import GenerateOptions, generate
 from omnidrop.engine.encode import Features
+from omnidrop.engine.model import Model, load
 from omnidrop.engine.prefill import Prefilled
-from omnidrop.engine.session import Model, load
 from omnidrop.models.family import registered
 from omnidrop.models.loading import LoadOptions
 from omnidrop.pruning.method import Entry, Method, MethodState, Mix, Plan

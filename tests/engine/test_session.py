@@ -7,7 +7,7 @@ import pytest
 import omnidrop
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning.method import Method
 from tests.tiny import make_features
@@ -50,6 +50,15 @@ def test_trace_accounts_for_every_token(model: Model, features: Features, method
         assert list(lower) == sorted(set(lower))
     assert trace.flops_prefill <= trace.flops_prefill_unpruned
     assert trace.memory.kv_cache <= trace.memory.kv_cache_unpruned
+
+
+def test_the_time_of_loading_is_told_and_not_counted(model: Model, features: Features) -> None:
+    assert model.adapter.load_seconds > 0
+    for _ in range(2):
+        with model.features(features) as clip:
+            trace = clip.ask(QUESTION, options=SHORT).trace
+        assert trace.load_seconds == model.adapter.load_seconds
+        assert "load" not in [stage.name for stage in trace.stages]
 
 
 def test_budget_one_equals_unpruned(model: Model, features: Features) -> None:

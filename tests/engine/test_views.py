@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.pruning.method import Entry, Method, MethodState, Mix, Need, Plan
 
 QUESTION = "What instrument plays first?"

@@ -12,7 +12,8 @@ import torch
 
 from omnidrop.clip.clip import ClipOptions
 from omnidrop.clip.specs import VideoSpec
-from omnidrop.errors import BudgetError, MediaError
+from omnidrop.errors import BudgetError, MediaError, OutsideError
+from omnidrop.models.world import World
 from omnidrop.report.trace import Answer, Choice, Memory, Stage, Trace
 
 LAYERS, TOKENS = 4, 100
@@ -63,9 +64,22 @@ class StubSession:
         if "unreadable" in self.path.name:
             raise MediaError("Damaged in the middle.", path=self.path)
 
+    def outside(self, question: str, choices: Any = ()) -> OutsideError | None:
+        world = self.model.adapter.world
+        return None if world is None else world.check("stub", question, choices)
+
     def ask(
-        self, question: str, *, method: Any, choices: Any, options: Any, system: Any, reuse: bool
+        self,
+        question: str,
+        *,
+        method: Any,
+        choices: Any,
+        options: Any,
+        system: Any,
+        reuse: bool,
+        anyway: bool,
     ) -> Answer:
+        assert anyway, "the questions' own words were looked at before"
         self.model.log.append(("ask", self.path.name, question, method.name, method.budget))
         if method.budget < self.model.lowest:
             raise BudgetError("Too low.", reachable=(self.model.lowest, 1.0))
@@ -79,6 +93,7 @@ class StubSession:
 class StubModel:
     rule: Rule = lambda question, method, seed: "yes"
     lowest: float = 0.0
+    world: World | None = None
     log: list[tuple[Any, ...]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -96,7 +111,10 @@ class StubModel:
             text=SimpleNamespace(vocab=4),
         )
         self.adapter = SimpleNamespace(
-            video_spec=VideoSpec(), embed=lambda ids: self.weights[ids], device=torch.device("cpu")
+            video_spec=VideoSpec(),
+            embed=lambda ids: self.weights[ids],
+            device=torch.device("cpu"),
+            world=self.world,
         )
 
     def open(self, path: Path, options: ClipOptions) -> StubSession:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from stub import StubModel, StubSession, make_trace
 
-from omnidrop.errors import BudgetError, UsageError
+from omnidrop.errors import BudgetError, OutsideError, UsageError
 from omnidrop.evaluation.calibrate.grid import Grid, ranges_of, synthetic_clip
 from omnidrop.evaluation.calibrate.search import (
     Search,
@@ -23,11 +23,13 @@ from omnidrop.evaluation.calibrate.search import (
     rungs,
     split,
     standing,
+    too_few,
 )
 from omnidrop.evaluation.calibrate.trials import Mark, Trials
 from omnidrop.evaluation.items import QuestionSet
 from omnidrop.evaluation.runner import RunOptions
 from omnidrop.evaluation.sets import read_set
+from omnidrop.models.world import World
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.pruning.methods.pyramiddrop import PyramidDrop
 from omnidrop.pruning.presets import read_preset
@@ -39,7 +41,7 @@ RANGES = {"beta": (5.0, 10.0, 20.0, 40.0), "diversity": (0.0, 0.2, 0.4)}
 class Session(StubSession):
     """Gives the right choice the probability that the model's rule says."""
 
-    def ask(self, question, *, method, choices, options, system, reuse):
+    def ask(self, question, *, method, choices, options, system, reuse, anyway):
         asked = (self.path.name, question, json.dumps(method.settings(), sort_keys=True))
         self.model.log.append(("ask", *asked))
         share = self.model.score(self.path.name, question, method)
@@ -72,9 +74,9 @@ def near(clip: str, question: str, method: Any) -> float:
 
 @pytest.fixture
 def questions(tmp_path: Path) -> QuestionSet:
-    """Thirty-two questions about eight clips."""
+    """Sixty questions about fifteen clips."""
     rows = []
-    for clip in range(8):
+    for clip in range(15):
         (tmp_path / f"clip{clip}.mp4").write_text(f"clip {clip}")
         rows += [
             {
@@ -103,7 +105,7 @@ def test_the_best_of_a_grid_is_found(questions):
     scores = [one.score for _, one in found.tried]
     assert scores == sorted(scores, reverse=True)
     default = near("", "Is it 0?", OmniDrop(budget=0.3)) + 0.0015
-    for side, clips in ((found.train, 5), (found.held_out, 3)):
+    for side, clips in ((found.train, 9), (found.held_out, 6)):
         assert (side.clips, side.questions) == (clips, 4 * clips)
         assert side.default.score == pytest.approx(default)
         assert side.gain.score == pytest.approx(0.4)
@@ -397,3 +399,84 @@ def test_what_is_no_preset_at_all(tmp_path):
             read_preset(path)
     with pytest.raises(UsageError, match="cannot be read"):
         read_preset(tmp_path / "missing.json")
+
+
+def marks(scores: list[float], flops: float = 0.3) -> list[Mark]:
+    return [Mark(score, score > 0.5, flops, 0.3) for score in scores]
+
+
+def test_a_gain_that_may_be_chance_is_not_preferred(questions):
+    """Held out, it is better by two points on average, and by no means on every clip."""
+    search = Search((0.3,), candidates=2)
+    held_clips = sorted({item.video.name for item in split(questions, search)[1]})
+
+    def score(clip, question, method):
+        if method == OmniDrop(budget=method.budget):
+            return 0.5
+        if clip not in held_clips:
+            return 0.6
+        return 0.52 + (0.3 if held_clips.index(clip) % 2 else -0.3)
+
+    ranges = {"diversity": (0.0, 0.2)}
+    found = calibrate(Model(score), questions, search=search, ranges=ranges)
+    assert found.best == {"diversity": 0.0}
+    held = found.held_out.gain
+    assert held.value_low < 0.0 < held.value_high
+    assert not found.better
+    assert found.preset.fields == {}
+
+
+def test_too_few_questions_prefer_nothing(questions):
+    few = questions.part(questions.items[: 4 * 8])  # of eight clips three are held out
+    found = calibrate(Model(near), few, search=Search((0.3,), candidates=6), ranges=RANGES)
+    assert found.held_out.gain.value_low > 0.0
+    assert "12 questions about 3 clips are held out" in too_few(found.held_out)
+    assert not found.better
+    assert found.preset.made["kept"] == "defaults"
+    assert too_few((20, 6)) is None
+    assert too_few((19, 6)) is not None
+    assert too_few((20, 5)) is not None
+
+
+def test_how_many_questions_a_gain_needs():
+    clips = [f"{i}" for i in range(40)]
+    better = gain(marks([0.9, 0.4] * 20), marks([0.6, 0.6] * 20), clips)
+    assert better.value == pytest.approx(0.05)
+    assert better.value_low < 0.0
+    needed = better.questions_needed(40)
+    assert 80 < needed < 110, "a half-width of about 0.0775 must become 0.05"
+    assert gain(marks([0.5] * 40), marks([0.6] * 40), clips).questions_needed(40) is None
+    assert gain(marks([0.9] * 40), marks([0.6] * 40), clips).questions_needed(40) == 20
+
+
+def test_what_is_cheaper_at_the_same_answers_is_better():
+    clips = [f"{i}" for i in range(40)]
+    cheaper = gain(marks([0.9] * 40, flops=0.2), marks([0.9] * 40, flops=0.4), clips, price=0.1)
+    assert cheaper.value_low == pytest.approx(0.02)
+    assert cheaper.score == 0.0
+
+
+def test_questions_outside_are_left_out(questions):
+    world = World({}, frozenset(["is", "it", "0", "1", "2", "yes", "no"]), (5, 10), 20, "plain")
+    model = Model(near)
+    model.world = model.adapter.world = world
+    found = calibrate(model, questions, search=Search((0.3,), candidates=6), ranges=RANGES)
+    assert found.outside == 15
+    assert not [entry for entry in model.log if entry[0] == "ask" and "3" in entry[2]]
+    every = calibrate(
+        Model(near), questions, search=Search((0.3,), candidates=6), ranges=RANGES,
+        options=RunOptions(anyway=True),
+    )  # fmt: skip
+    assert every.outside == 0
+    model.adapter.world = World({}, frozenset({"nothing"}), (5, 10), 20, "plain")
+    with pytest.raises(OutsideError):
+        calibrate(model, questions, search=Search((0.3,), candidates=6), ranges=RANGES)
+
+
+def test_a_model_that_guesses_is_seen(questions):
+    search = Search((0.3,), candidates=6)
+    assert not calibrate(Model(near), questions, search=search, ranges=RANGES).train.guessing
+    blind = Model(lambda clip, question, method: 0.4 + 0.2 * (int(question[-2]) % 2))
+    found = calibrate(blind, questions, search=search, ranges=RANGES).train
+    assert found.chance == 0.5
+    assert found.guessing

@@ -16,7 +16,7 @@ from transformers import (
 
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.models.qwen2_5_omni import tiny as qwen2_5
 from omnidrop.models.qwen3_omni import tiny as qwen3

@@ -15,10 +15,10 @@ from torch import nn
 from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as reference
 
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import ModelError
 from omnidrop.models import experts as module
-from omnidrop.models import pinned
+from omnidrop.models import loading, pinned
 from omnidrop.models.experts import (
     Packed4,
     Packed8,
@@ -204,14 +204,20 @@ def change(folder: Path, name: str, weight: torch.Tensor | None) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
-def test_a_missing_or_misshapen_expert_is_named(tmp_path):
+@pytest.mark.parametrize("checked", [True, False], ids=["before loading", "while loading"])
+def test_a_missing_or_misshapen_expert_is_named(tmp_path, monkeypatch, checked):
     folder = hub_layout(tmp_path)
     name = "thinker.model.layers.1.mlp.experts.3.up_proj.weight"
+    shape, lack = f"{name} is 8 × 8", f"lacks 1 of the model's weights, such as {name}"
+    if not checked:
+        monkeypatch.setattr(loading, "check", lambda location: None)
+        shape = f"{name} has the shape (8, 8) instead of"
+        lack = "lacks layers.1.mlp.experts.3.up_proj"
     change(folder, name, torch.ones(8, 8))
-    with pytest.raises(ModelError, match=re.escape(f"{name} has the shape (8, 8) instead of")):
+    with pytest.raises(ModelError, match=re.escape(shape)):
         load(folder, "4bit")
     change(folder, name, None)
-    with pytest.raises(ModelError, match=r"lacks layers\.1\.mlp\.experts\.3\.up_proj"):
+    with pytest.raises(ModelError, match=re.escape(lack)):
         load(folder, "4bit")
 
 

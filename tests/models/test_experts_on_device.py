@@ -21,7 +21,7 @@ torch.inference_mode = torch.no_grad
 from transformers import AutoTokenizer
 import omnidrop
 from omnidrop.engine.cache import KVCache
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.models.experts import Packed8, SmallBlock
 from omnidrop.models.qwen3_omni.adapter import BLOCK, THINKER, Qwen3OmniAdapter
 from omnidrop.models.qwen3_omni.tiny import tiny_thinker

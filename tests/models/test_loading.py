@@ -221,7 +221,7 @@ def test_an_invalid_config_is_refused(thinker_folder, tmp_path):
 def test_an_invalid_tokenizer_is_refused(thinker_folder, tmp_path):
     folder = copy(thinker_folder, tmp_path / "m")
     (folder / "tokenizer.json").write_text("{}")
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match="tokenizer cannot be read"):
         load_adapter(options(folder))
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transformers.models.qwen3_omni_moe import modeling_qwen3_omni_moe as reference
 from transformers.models.qwen3_omni_moe import processing_qwen3_omni_moe as processing
 
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import ModelError
 from omnidrop.models.adapter import Thinking
 from omnidrop.models.loading import LoadOptions, load_adapter

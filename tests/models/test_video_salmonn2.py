@@ -18,7 +18,7 @@ from transformers import (
 from omnidrop.clip.patches import target_size
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import ModelError, UsageError
 from omnidrop.models.family import published
 from omnidrop.models.loading import LoadOptions, load_adapter
@@ -352,7 +352,7 @@ def test_a_damaged_audio_encoder_is_named(tmp_path: Path, change: str) -> None:
     if change == "shape":
         state[name] = weight[:, :-1].contiguous()
     save_file(state, file, metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=f"lacks 1 .*{name}.*48, 96"):
+    with pytest.raises(ModelError, match=name):
         load(folder)
 
 

@@ -20,7 +20,7 @@ import torch
 torch.inference_mode = torch.no_grad
 from transformers import AutoTokenizer
 import omnidrop
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.models.video_salmonn2.adapter import THINKER, SalmonnAdapter
 from omnidrop.models.video_salmonn2.encoders import load_audio
 from omnidrop.models.video_salmonn2.sizes import audio_config

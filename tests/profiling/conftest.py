@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.profiling.measure import profile
 from omnidrop.profiling.result import Profile
 from omnidrop.pruning.methods.uniform import Uniform

@@ -8,7 +8,7 @@ import torch
 import omnidrop
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import BudgetError
 from omnidrop.profiling import fit as fitting
 from omnidrop.profiling.prefill_speed import PrefillSpeed, prefill_speed

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model, load
+from omnidrop.engine.model import Model, load
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.models.loading import LoadOptions
 from omnidrop.profiling.estimate import estimate

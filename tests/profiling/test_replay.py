@@ -10,8 +10,9 @@ import pytest
 from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.overlay import write_changed
 from omnidrop.clip.probe import probe
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import UsageError
+from omnidrop.profiling.marking import enlargement
 from omnidrop.profiling.replay import overlay, replay
 from omnidrop.profiling.result import Profile
 from omnidrop.testing import media
@@ -21,11 +22,14 @@ def test_replay_collects_frames_and_audio(model: Model, found: Profile, film: Pa
     run = found.runs[0]
     sight = replay(model, film, run, layer=1)
     assert (sight.layer, len(sight.chunks)) == (1, len(run.trace.chunks))
+    assert sight.question == run.trace.settings["question"]
+    assert (sight.answer, sight.moments) == (run.answer, run.trace.moments)
     for chunk, told in zip(sight.chunks, run.trace.chunks, strict=True):
         assert chunk.frame is not None
         assert chunk.patches is not None
         assert chunk.frame.shape[:2] == tuple(run.trace.clip["size"])
         assert chunk.video_kept == told.video[1]
+        assert chunk.relevance == told.relevance
         assert int(chunk.patches.sum()) <= chunk.video_kept
         assert chunk.audio is not None
         assert int(chunk.audio.sum()) == told.audio[1]
@@ -34,7 +38,7 @@ def test_replay_collects_frames_and_audio(model: Model, found: Profile, film: Pa
         replay(model, film, run, layer=99)
 
 
-def test_overlay_keeps_size_rate_and_sound(
+def test_overlay_keeps_rate_and_sound_and_has_a_caption(
     model: Model, found: Profile, film: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "seen.mp4"
@@ -42,7 +46,10 @@ def test_overlay_keeps_size_rate_and_sound(
     before, after = probe(film), probe(target)
     assert before.video is not None
     assert after.video is not None
-    assert (after.video.width, after.video.height) == (before.video.width, before.video.height)
+    factor = enlargement(before.video.width)
+    width, height = factor * before.video.width, factor * before.video.height
+    assert after.video.width == width
+    assert height + 40 < after.video.height < height + 0.5 * width
     assert after.video.average_fps == pytest.approx(before.video.average_fps, rel=0.01)
     assert after.duration == pytest.approx(before.duration, abs=0.2)
     with open_clip(film) as old, open_clip(target) as new:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnidrop.profiling.contact_sheet import dimmed
 from omnidrop.profiling.result import (
     PREFILL,
     SELECTION,
@@ -110,14 +108,3 @@ def test_survivors_stand_where_their_tokens_stood() -> None:
     assert found.audio.tolist() == [False, True, False]
     assert found.chunk_of_grid.tolist() == [0, 1]
     assert found.chunk_of_audio.tolist() == [0, 0, 1]
-
-
-def test_dimmed_leaves_survivors_alone() -> None:
-    frame = np.full((5, 7, 3), (200, 100, 50), dtype=np.uint8)
-    found = dimmed(frame, np.array([[True, False], [False, True]]))
-    assert (found[0, 0] == frame[0, 0]).all()
-    assert (found[4, 6] == frame[4, 6]).all()
-    dark = found[0, 6]
-    assert dark.max() == dark.min() < 100
-    assert found.shape == frame.shape
-    assert found.dtype == np.uint8

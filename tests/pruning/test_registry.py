@@ -10,7 +10,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from omnidrop.errors import UsageError
-from omnidrop.pruning import registry
+from omnidrop.pruning import names, registry
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.methods.fastv import FastV
 
@@ -18,6 +18,7 @@ from omnidrop.pruning.methods.fastv import FastV
 def test_names_are_sorted_and_classes_match():
     found = registry.methods()
     assert list(found) == sorted(found) == registry.method_names()
+    assert tuple(registry.presets()) == names.PRESETS  # known without importing a method
     assert {"fastv", "none", "omnidrop", "random", "uniform"} <= set(found)
     for name, kind in found.items():
         assert issubclass(kind, Method)
@@ -60,8 +61,8 @@ def test_mistakes_are_explained(name, fields, message):
 
 
 def offer(monkeypatch, **points):
-    offered = [EntryPoint(name, value, registry.GROUP) for name, value in points.items()]
-    monkeypatch.setattr(registry, "entry_points", lambda group: offered)
+    offered = [EntryPoint(name, value, names.GROUP) for name, value in points.items()]
+    monkeypatch.setattr(names, "entry_points", lambda group: offered)
 
 
 def test_other_packages_offer_methods(monkeypatch):

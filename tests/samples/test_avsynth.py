@@ -182,3 +182,24 @@ def test_sample_clips_are_small_and_have_the_stated_formats() -> None:
     assert items["portrait"].height > items["portrait"].width
     assert items["long"].duration > 60
     assert (items["duet"].sounds or ())[0].instrument == "piano"
+
+
+def test_every_question_says_when_its_evidence_is() -> None:
+    """Times come from the events; only counting and absence have none."""
+    for line in LINES:
+        clip = testset.test_clip(line["seed"])
+        for start, end in line["evidence"]:
+            assert 0 <= start < end <= clip.duration
+        nowhere = line["category"] in ("s_count", "p_count") or (
+            line["answer"] == "no" and line["category"] in ("s_is", "p_is", "p_flash", "s_silence")
+        )
+        assert (line["evidence"] == []) == nowhere, line["id"]
+        if line["category"] in ("p_digit", "p_corner", "p_colour_at_flash", "b_sound_at_flash"):
+            assert clip.flash is not None
+            assert line["evidence"] == [[clip.flash.start, clip.flash.end]]
+        if line["category"] in ("s_first", "s_last"):
+            sounds = clip.sounds or ()
+            sound = sounds[0] if line["category"] == "s_first" else sounds[-1]
+            assert sound.instrument == line["answer"]
+            assert line["evidence"] == [[sound.start, min(sound.end, clip.duration)]]
+    assert sum(bool(line["evidence"]) for line in LINES) == 539

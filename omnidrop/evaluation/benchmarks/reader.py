@@ -135,4 +135,4 @@ class Reader:
             more = f" and {len(self.left_out) - 5} more" if len(self.left_out) > 5 else ""
             note = f"{note} Left out, for they cannot be answered: {named}{more}.".strip()
         kept = tuple(item for item in items if item is not None)
-        return QuestionSet(self.name, kept, self.file, note)
+        return QuestionSet(self.name, kept, self.file, note, "letters")

@@ -3,8 +3,10 @@
 The clips of a question set are split in two. On the first part, settings are drawn from a grid and
 reduced by successive halving: all start on a few questions, and the better half continues with
 twice as many. Then the winner's neighbours on the grid compete with it in the same way. The winner
-and the defaults then answer the questions of the held-out part. If the winner is not better there,
-the defaults are kept.
+and the defaults then answer the questions of the held-out part. The winner is preferred only if
+it is better there beyond doubt: the 95 % interval of the paired difference of the objective lies
+above zero, on enough clips and questions for an interval to mean something (`MIN_CLIPS`,
+`MIN_QUESTIONS`). Else the defaults are kept.
 
 All settings see the same questions with the same seeds, so differences are paired. The objective
 is the mean probability of the right choice (see `trials`) minus `price` times the share of the
@@ -20,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import omnidrop
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.evaluation.calibrate.grid import DEFAULTS, Grid, Ranges, ranges_of
 from omnidrop.evaluation.calibrate.trials import Fields, Mark, Trials
@@ -28,6 +30,9 @@ from omnidrop.evaluation.items import Item, QuestionSet
 from omnidrop.evaluation.runner import RunOptions, weights_hash
 from omnidrop.evaluation.stats import bootstrap, paired, wilson
 from omnidrop.pruning.presets import Preset
+
+#: Fewer held-out clips or questions than these prefer nothing: an interval over so few says little.
+MIN_CLIPS, MIN_QUESTIONS = 6, 20
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ class Gain:
         two-sided p.
     score, score_low, score_high : float
         The same for the probability of the right choice.
+    value, value_low, value_high : float
+        The same for the objective: that probability minus the price of the FLOPs.
     """
 
     accuracy: float
@@ -115,6 +122,24 @@ class Gain:
     score: float
     score_low: float
     score_high: float
+    value: float = 0.0
+    value_low: float = 0.0
+    value_high: float = 0.0
+
+    def questions_needed(self, questions: int) -> int | None:
+        """Return about how many questions a difference of this size needs to be beyond doubt.
+
+        An interval narrows with the root of the number of questions. None if there is no gain.
+
+        Parameters
+        ----------
+        questions : int
+            Of this comparison.
+        """
+        if self.value <= 0.0:
+            return None
+        half = (self.value_high - self.value_low) / 2
+        return max(math.ceil(questions * (half / self.value) ** 2), MIN_QUESTIONS)
 
 
 @dataclass(frozen=True)
@@ -128,6 +153,8 @@ class Side:
     default : Standing or None
         None where the defaults cannot reach a budget.
     gain : Gain or None
+    chance : float
+        Share that a guess among the choices gets right.
     """
 
     questions: int
@@ -135,6 +162,12 @@ class Side:
     chosen: Standing
     default: Standing | None
     gain: Gain | None
+    chance: float = 0.0
+
+    @property
+    def guessing(self) -> bool:
+        """Whether chance lies within the accuracy's interval of both, or above it."""
+        return all(one.low <= self.chance for one in (self.chosen, self.default) if one is not None)
 
 
 @dataclass(frozen=True)
@@ -148,12 +181,14 @@ class Calibration:
     best : mapping
         The settings that won on the first part.
     better : bool
-        Whether it beat the defaults on held-out clips; then the preset holds it.
+        Whether it beat the defaults on held-out clips beyond doubt; then the preset holds it.
     train, held_out : Side
     tried : tuple of (mapping, Standing)
         Every setting that answered all questions of the first part, best first.
     refused : int
         Settings that could not reach a budget.
+    outside : int
+        Questions left out because the model's files say that it does not know them.
     preset : Preset
     """
 
@@ -165,7 +200,45 @@ class Calibration:
     held_out: Side
     tried: tuple[tuple[Fields, Standing], ...]
     refused: int
+    outside: int
     preset: Preset = field(repr=False)
+
+
+def too_few(held: Side | tuple[int, int]) -> str | None:
+    """Return why a held-out part is too small to prefer anything, or None.
+
+    Parameters
+    ----------
+    held : Side, or tuple of int
+        The part, or its numbers of questions and clips.
+    """
+    questions, clips = (held.questions, held.clips) if isinstance(held, Side) else held
+    if clips >= MIN_CLIPS and questions >= MIN_QUESTIONS:
+        return None
+    return (
+        f"{questions} questions about {clips} clips are held out, and fewer than {MIN_QUESTIONS} "
+        f"questions or {MIN_CLIPS} clips prefer nothing"
+    )
+
+
+def _known(model: Model, questions: QuestionSet) -> QuestionSet:
+    """Return the questions that the model's files say it knows.
+
+    Raises
+    ------
+    OutsideError
+        If there is none.
+    """
+    world = model.adapter.world
+    if world is None:
+        return questions
+    name = model.info.name
+    found = [(item, world.check(name, item.question, item.choices)) for item in questions.items]
+    known = [item for item, outside in found if outside is None]
+    first = next((outside for _, outside in found if outside is not None), None)
+    if not known and first is not None:
+        raise first
+    return questions.part(known)
 
 
 def split(questions: QuestionSet, search: Search) -> tuple[list[Item], list[Item]]:
@@ -254,10 +327,12 @@ def calibrate(
     """
     search = search or Search()
     values = dict(ranges) if ranges is not None else ranges_of(method)
+    options = options or RunOptions()
+    given = len(questions.items)
+    if not options.anyway:
+        questions = _known(model, questions)
     train, held = split(questions, search)
-    asking = Trials(
-        model, questions, method, search.budgets, options or RunOptions(), trials, on_ask
-    )
+    asking = Trials(model, questions, method, search.budgets, options, trials, on_ask)
     grid = Grid(method, values, search.budgets, model.info.text.layers)
     drawn = grid.draw(search.candidates, search.seed + 1)
     finished = _halve(asking, drawn, train, search)
@@ -268,9 +343,11 @@ def calibrate(
     able = asking.ask([DEFAULTS, best], held)
     if best not in able:
         raise BudgetError(f"The settings found are refused on held-out clips: {dict(best)}.")
-    sides = [_side(asking, best, DEFAULTS in able, items) for items in (train, held)]
+    sides = [_side(asking, best, DEFAULTS in able, items, search) for items in (train, held)]
     apart = sides[1]
-    better = apart.default is None or (_value(apart.chosen, search) > _value(apart.default, search))
+    better = apart.default is None or (
+        apart.gain is not None and apart.gain.value_low > 0.0 and not too_few(apart)
+    )
     made = {
         "by": f"omnidrop calibrate {omnidrop.__version__}",
         "model": {"name": model.info.name, "layers": model.info.text.layers}
@@ -292,6 +369,7 @@ def calibrate(
         held_out=sides[1],
         tried=tuple((fields, standing(asking.flat(fields, train))) for fields in final),
         refused=len(asking.refusals),
+        outside=given - len(questions.items),
         preset=Preset(method, search.budgets, best if better else DEFAULTS, made),
     )
 
@@ -311,11 +389,25 @@ def standing(marks: Sequence[Mark]) -> Standing:
     )
 
 
-def gain(chosen: Sequence[Mark], default: Sequence[Mark], clips: Sequence[object]) -> Gain:
-    """Compare two settings' marks on the same questions, in the same order."""
+def gain(
+    chosen: Sequence[Mark], default: Sequence[Mark], clips: Sequence[object], price: float = 0.0
+) -> Gain:
+    """Compare two settings' marks on the same questions, in the same order.
+
+    Parameters
+    ----------
+    chosen, default : sequence of Mark
+    clips : sequence
+        The clip of each question.
+    price : float
+        As of `Search`.
+    """
     rights = paired([m.right for m in chosen], [m.right for m in default], clips)
     apart = [a.score - b.score for a, b in zip(chosen, default, strict=True)]
     low, high = bootstrap(apart, clips)
+    flops = [a.flops - b.flops for a, b in zip(chosen, default, strict=True)]
+    values = [score - price * cost for score, cost in zip(apart, flops, strict=True)]
+    value_low, value_high = bootstrap(values, clips)
     return Gain(
         accuracy=rights.difference,
         low=rights.low,
@@ -324,10 +416,15 @@ def gain(chosen: Sequence[Mark], default: Sequence[Mark], clips: Sequence[object
         score=sum(apart) / len(apart),
         score_low=low,
         score_high=high,
+        value=sum(values) / len(values),
+        value_low=value_low,
+        value_high=value_high,
     )
 
 
-def _side(asking: Trials, best: Fields, default: bool, items: Sequence[Item]) -> Side:
+def _side(
+    asking: Trials, best: Fields, default: bool, items: Sequence[Item], search: Search
+) -> Side:
     chosen = asking.flat(best, items)
     usual = asking.flat(DEFAULTS, items) if default else None
     clips = [item.video for _ in asking.budgets for item in items]
@@ -336,7 +433,8 @@ def _side(asking: Trials, best: Fields, default: bool, items: Sequence[Item]) ->
         clips=len(set(clips)),
         chosen=standing(chosen),
         default=None if usual is None else standing(usual),
-        gain=None if usual is None else gain(chosen, usual, clips),
+        gain=None if usual is None else gain(chosen, usual, clips, search.price),
+        chance=sum(1 / len(i.choices) if i.choices else 0.0 for i in items) / len(items),
     )
 
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from omnidrop.engine.decode import GenerateOptions
-from omnidrop.engine.session import Model, Session
+from omnidrop.engine.model import Model
+from omnidrop.engine.session import Session
 from omnidrop.errors import BudgetError, MediaError, UsageError
 from omnidrop.evaluation.items import LETTERS, Item, QuestionSet, Style
 from omnidrop.evaluation.records import key_of, plain
-from omnidrop.evaluation.runner import RunOptions, seed_of, setup_of
+from omnidrop.evaluation.runner import RunOptions, seed_of, setup_of, style_of
 from omnidrop.evaluation.scoring import answer_options, ask_text, read_reply
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.registry import get_method
@@ -79,7 +80,7 @@ class Trials:
     _marks: dict[tuple[str, float, str], Mark] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.style: Style = self.options.style or self.questions.style
+        self.style: Style = style_of(self.options, self.questions, self.model)
         setup = setup_of(self.questions, self.model, self.options)
         self._setup = key_of(setup, self.method)
         if self.path is not None and self.path.exists():
@@ -150,6 +151,7 @@ class Trials:
             options=GenerateOptions(max_new_tokens=self.options.max_new_tokens, seed=seed),
             system=self.options.system,
             reuse=False,  # no other question has the same seed
+            anyway=True,  # questions outside were left out before, unless they were asked for
         )
         trace = answer.trace
         if choices:

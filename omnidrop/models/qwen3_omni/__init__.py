@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnidrop.recommended import Recommended
 from omnidrop.shapes import Experts, Shapes, TextShape, VisionShape
 
 if TYPE_CHECKING:
     from omnidrop.clip.specs import AudioSpec, VideoSpec
     from omnidrop.models.adapter import Adapter, TextCodec
+    from omnidrop.models.codec import Codec
     from omnidrop.models.family import LoadRequest, Template
 
 #: Weights of the decoder's matrices, under the names of the hub and of transformers.
@@ -69,6 +71,15 @@ class Qwen3Omni:
             _ALIASES["qwen3-30b-captioner"]: 63_500_000_000,
         }
     )
+    recommended: Mapping[str, Recommended] = field(
+        default_factory=lambda: {
+            _ALIASES["qwen3-30b"]: Recommended(
+                method="seats",
+                budget=0.3,
+                source="SEATS (arXiv 2605.20035) reports on this model; not measured here",
+            ),
+        }
+    )
     #: Parts of a checkpoint that speak.
     unused_weights: tuple[str, ...] = ("talker.", "code2wav.")
     conventions: tuple[str, ...] = ()
@@ -110,7 +121,7 @@ class Qwen3Omni:
 
         return template(codec, None if config is None else _parsed(config), self.name)
 
-    def codec(self, folder: Path) -> TextCodec | None:
+    def codec(self, folder: Path) -> Codec | None:
         from omnidrop.models.codec import read_codec
 
         return read_codec(folder)
@@ -119,6 +130,23 @@ class Qwen3Omni:
         from omnidrop.models.qwen3_omni.tiny import tiny_thinker
 
         return tiny_thinker(folder)
+
+    def check(self, folder: Path, config: Mapping[str, Any]) -> None:
+        from omnidrop.models.checking import (
+            check_experts,
+            check_sections,
+            check_vocabulary,
+            check_weights,
+        )
+        from omnidrop.models.qwen3_omni.adapter import THINKER
+
+        parsed, text = _parsed(config), self.shapes(config).text
+        rope = parsed.text_config.rope_parameters or {}
+        check_sections(rope.get("mrope_section"), text.head_dim, folder)
+        if text.experts is not None:
+            check_experts(folder, text.experts.count, self.unused_weights)
+        check_weights(THINKER, parsed, folder, self.unused_weights)
+        check_vocabulary(self.codec(folder), text.vocab, folder)
 
     def load(self, request: LoadRequest) -> Adapter:
         from omnidrop.models.from_transformers import load

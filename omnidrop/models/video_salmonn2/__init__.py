@@ -13,11 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnidrop.recommended import Recommended
 from omnidrop.shapes import Shapes, TextShape, VisionShape
 
 if TYPE_CHECKING:
     from omnidrop.clip.specs import AudioSpec, VideoSpec
     from omnidrop.models.adapter import Adapter, TextCodec
+    from omnidrop.models.codec import Codec
     from omnidrop.models.family import LoadRequest, Template
 
 #: Weights of the decoder's linear layers, under the names of the hub and of transformers.
@@ -45,6 +47,10 @@ class VideoSalmonn2:
             "salmonn2-7b": "tsinghua-ee/video-SALMONN2_plus_7B_full",
         }
     )
+    #: Sizes of the files on the hub are not known here.
+    downloads: Mapping[str, int] = field(default_factory=dict)
+    #: None was measured.
+    recommended: Mapping[str, Recommended] = field(default_factory=dict)
     #: A buffer that is stored with the weights and not used.
     unused_weights: tuple[str, ...] = ("audio.qformer.bert.embeddings.position_ids",)
     #: See `template`.
@@ -92,7 +98,7 @@ class VideoSalmonn2:
 
         return template(codec, None if config is None else _parsed(config), self.name)
 
-    def codec(self, folder: Path) -> TextCodec | None:
+    def codec(self, folder: Path) -> Codec | None:
         from omnidrop.models.codec import read_codec
 
         return read_codec(folder)
@@ -101,6 +107,19 @@ class VideoSalmonn2:
         from omnidrop.models.video_salmonn2.tiny import tiny_checkpoint
 
         return tiny_checkpoint(folder)
+
+    def check(self, folder: Path, config: Mapping[str, Any]) -> None:
+        from omnidrop.models.checking import check_sections, check_vocabulary, check_weights
+        from omnidrop.models.video_salmonn2.adapter import THINKER
+        from omnidrop.models.video_salmonn2.encoders import PREFIX, check_audio
+        from omnidrop.models.video_salmonn2.sizes import audio_config
+
+        parsed, text = _parsed(config), self.shapes(config).text
+        rope = parsed.text_config.rope_parameters or {}
+        check_sections(rope.get("mrope_section"), text.head_dim, folder)
+        check_weights(THINKER, parsed, folder, (PREFIX,))
+        check_audio(folder, audio_config(parsed))
+        check_vocabulary(self.codec(folder), text.vocab, folder)
 
     def load(self, request: LoadRequest) -> Adapter:
         from omnidrop.models.from_transformers import load

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from omnidrop.errors import ModelError
 from omnidrop.models.encoding import attention_received, batch_size
-from omnidrop.models.locations import shards
+from omnidrop.models.folder_checks import refuse_missing, refuse_other_shapes
+from omnidrop.models.locations import shards, weights
 from omnidrop.models.uploading import Upload
 from omnidrop.models.video_salmonn2.sizes import AudioConfig
 
@@ -351,6 +351,25 @@ def padded(mel: Tensor, frames: int) -> Tensor:
     return F.pad(mel, (0, frames - rest), value=max(loudest - _FLOOR, _SILENCE))
 
 
+def check_audio(folder: Path, config: AudioConfig) -> None:
+    """Check that the files hold every weight of the encoder, in its shape; no weight is read.
+
+    Raises
+    ------
+    ModelError
+        If a weight is missing or has another shape; names it.
+    """
+    found = {weight.name: weight.shape for weight in weights(folder)}
+    wanted = {
+        PREFIX + name: tuple(weight.shape) for name, weight in _empty(config).state_dict().items()
+    }
+    refuse_missing(wanted.keys() - found.keys(), folder)
+    refuse_other_shapes(
+        [(name, found[name], shape) for name, shape in wanted.items() if found[name] != shape],
+        folder,
+    )
+
+
 def load_audio(
     folder: Path, config: AudioConfig, device: torch.device, dtype: torch.dtype
 ) -> AudioEncoder:
@@ -366,26 +385,18 @@ def load_audio(
     Raises
     ------
     ModelError
-        If weights are missing, or have another shape than the config says.
+        If a weight is missing or has another shape; names it.
     """
-    with torch.device("meta"):
-        module = AudioEncoder(config)
-    wanted = module.state_dict()
-    found = _stored(folder, wanted, device, dtype)
-    lost = sorted(
-        name
-        for name, like in wanted.items()
-        if name not in found or found[name].shape != like.shape
-    )
-    if lost:
-        raise ModelError(
-            f"The checkpoint lacks {len(lost)} of the audio encoder's weights, such as "
-            f"{PREFIX}{lost[0]} of shape {tuple(wanted[lost[0]].shape)}.",
-            path=folder,
-            hint="Download it again, or name another model with --model.",
-        )
-    module.load_state_dict(found, assign=True)
+    check_audio(folder, config)
+    module = _empty(config)
+    module.load_state_dict(_stored(folder, module.state_dict(), device, dtype), assign=True)
     return module.eval().requires_grad_(False)
+
+
+def _empty(config: AudioConfig) -> AudioEncoder:
+    """Return the encoder without memory for its weights."""
+    with torch.device("meta"):
+        return AudioEncoder(config)
 
 
 def _stored(

@@ -40,6 +40,7 @@ class Random(EntryMethod):
         }
     }
     needs_host: ClassVar[str] = ""
+    draws: ClassVar[bool] = True
 
     def parts(self) -> frozenset[Part]:
         """Return entry and layers: chance drops anywhere."""

@@ -94,6 +94,33 @@ def row_relevance(
     return torch.cat(parts) / queries.shape[0]
 
 
+def head_relevance(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    rows: torch.Tensor,
+    columns: torch.Tensor | slice,
+    scaling: float,
+    *,
+    block_elements: int = BLOCK_ELEMENTS,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Return the attention that each head pays to some columns, averaged over rows.
+
+    Arguments and errors as for `relevance`.
+
+    Returns
+    -------
+    Tensor, (H, m) float32
+    """
+    parts = _weights(queries, keys, rows, scaling, block_elements, mask)
+    received = next(parts).sum(dim=2)
+    for weights in parts:
+        received += weights.sum(dim=2)
+    if isinstance(columns, torch.Tensor):
+        columns = columns.to(keys.device)
+    return received.flatten(0, 1)[:, columns] / queries.shape[1]
+
+
 def causal(rows: torch.Tensor, length: int) -> torch.Tensor:
     """Return what is added to the scores of rows: 0 for keys that they see, -inf for the others.
 
