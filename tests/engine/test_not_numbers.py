@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from omnidrop.engine.encode import Features
-from omnidrop.engine.session import Model
+from omnidrop.engine.model import Model
 from omnidrop.errors import ModelError
 from omnidrop.pruning.registry import get_method
 from omnidrop.testing import tiny_checkpoint
