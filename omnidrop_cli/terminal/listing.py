@@ -16,7 +16,7 @@ from omnidrop import format as fmt
 from omnidrop.errors import printable
 from omnidrop_cli.terminal.console import NOTHING, for_terminal
 from omnidrop_cli.terminal.sections import field, hanging, listed, note
-from omnidrop_cli.terminal.summary import WIDEST, calibrated, check, kept, memory, unfitting
+from omnidrop_cli.terminal.summary import WIDEST, calibrated, check, how_sure, kept, memory
 
 if TYPE_CHECKING:
     from omnidrop.report.trace import Answer
@@ -62,9 +62,8 @@ class Listing:
         sure = ""
         if answer is not None:
             self._answers.append(answer)
-            if self.sure and answer.probability is not None:
-                known = fmt.percent(answer.probability)
-                sure = "none fits" if unfitting(answer) else f"{known} sure"
+            if self.sure:
+                sure = how_sure(answer)
         width = min(width, WIDEST)
         question = " ".join(outcome.question.text.split())
         lay = _stacked if width < NARROW else self._beside

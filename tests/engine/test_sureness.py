@@ -144,6 +144,28 @@ def test_an_empty_answer_reaches_the_trace(
     assert 0 < answer.probability <= 1
 
 
+# Where nothing was measured
+
+
+def test_no_probability_where_nothing_like_it_was_measured(demo: Model, samples) -> None:
+    """Nobody counted right answers to such questions, so a calibrated figure would be made up."""
+    with demo.open(samples / "silent.mp4") as clip:
+        silent = clip.ask(QUESTION)
+        seen = clip.ask("What shape appears first?")
+        chosen = clip.ask(QUESTION, choices=["piano", "flute"])
+    with demo.open(samples / "duet.mp4") as clip:
+        outside = clip.ask("Who is the president?", anyway=True)
+    assert silent.probability is None
+    assert chosen.probability is None
+    assert silent.probability_source == ""
+    assert silent.doubt == "the question asks about sound, and there is none"
+    assert chosen.choice_mass is not None
+    assert outside.probability is None
+    assert outside.doubt == "the model does not know what is asked"
+    assert seen.doubt == ""
+    assert seen.probability is not None
+
+
 # What the question asks for
 
 
