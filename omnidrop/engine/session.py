@@ -307,7 +307,9 @@ class Session:
                 reply = self._generate(prefilled, options, on_text, meter)
         # Curves are fitted on greedy answers; drawn ones of equal probability are right less often.
         drawn = options.temperature > 0 and not choices
-        sure = judge(reply.made, reply.choices, None if drawn else self.adapter.calibration)
+        curves = self.adapter.calibration
+        fitted = not drawn and curves is not None and curves.covers(method.name, method.budget)
+        sure = judge(reply.made, reply.choices, curves, fitted=fitted)
         missing = tuple(self._missing(question, encoded))
         doubt = _doubt(outside, missing)
         account = Account(

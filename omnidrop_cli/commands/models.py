@@ -28,7 +28,7 @@ Nothing is dropped by default where that would save less than a tenth of the tim
 token.
 """
 
-DEMO_ABOUT = "It knows only instruments, shapes and colours."
+DEMO_ABOUT = "only instruments, shapes, colours"
 JOINED = "Two joined, like uniform+omnidrop: the first selects at entry, the second in the layers."
 
 

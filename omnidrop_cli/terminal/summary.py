@@ -125,13 +125,15 @@ def sure(answer: Answer, width: int, *, source: bool = False) -> list[Text]:
         return field("how sure", f"not known: {answer.doubt}", width, "bold")
     if answer.probability is None:
         return []
+    if not calibrated(answer):
+        among = " among the choices" if answer.choices else ""
+        own = f"{fmt.percent(answer.probability)}{among} by the model's own figure, not calibrated"
+        return field("how sure", own, width, "bold")
     text = fmt.certainty(answer.probability)
     if answer.choices:
         text += " among the choices"
-    if source and answer.probability_source:
+    if source:
         text += f" ({answer.probability_source})"
-    elif not calibrated(answer):
-        text += " (not calibrated)"
     return field("how sure", text, width, "bold")
 
 

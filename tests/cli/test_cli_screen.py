@@ -105,7 +105,7 @@ def test_nothing_is_made_up_where_nothing_is_known() -> None:
     [
         (
             {"probability_source": "the model's own"},
-            "how sure  very, about 92 % among the choices (not calibrated)",
+            "how sure  92 % among the choices by the model's own figure, not calibrated",
         ),
         ({"probability": 0.75}, "how sure  fairly, about 75 % among the choices"),
         ({"probability": 0.6}, "how sure  not very, about 60 % among the choices"),
@@ -327,7 +327,7 @@ def test_a_list_ends_with_what_it_cost() -> None:
         "",
         "  cost      first token after 3.38 to 12.4 s, 30 to 50 % of tokens kept,",
         "            19.4 GB on the GPU",
-        "  how sure  the model's own figure, not calibrated",
+        "  how sure  by the model's own figure, not calibrated",
         "  ! notice  Demo.",
         "  more: --report full",
     ]
@@ -392,6 +392,15 @@ def test_an_answer_without_a_word(capsys) -> None:
     printer = Printer("text", True, Progress(False), ("What?",), live=True)
     printer.put(Outcome(Question(Path("a.mp4"), "What?"), answer=full_answer(text=" ")))
     assert capsys.readouterr().out == "(nothing)\n"
+
+
+def test_a_list_in_which_some_keep_every_token() -> None:
+    listing = Listing(["What?"])
+    for kept in (0.3, 1.0):
+        given = with_trace(answer(), realised_budget=kept)
+        list(listing.rows(Outcome(Question(Path("a.mp4"), "What?"), answer=given), 80))
+    said = lines(views.Layout(lambda width, ink: listing.closing([], width)), 80)
+    assert "30 to 100 % of tokens kept" in " ".join(said)
 
 
 # What is not known, and what is said already
