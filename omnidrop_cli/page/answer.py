@@ -142,7 +142,7 @@ def _choices(answer: Answer) -> Markup | None:
             "li",
             tag("span", choice.text, dir="auto"),
             bar(choice.probability, "video" if choice is answer.choices[0] else "plain"),
-            tag("span", fmt.share(choice.probability), class_="number"),
+            tag("span", percent(choice.probability), class_="number"),
         )
         for choice in answer.choices
     )
