@@ -191,6 +191,7 @@ def fit(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]
             for kind, (_, curve) in fitted.items()
         },
         "fitting_mass": least,
+        "methods": smallest_budgets(),
         "made": {
             "by": "benchmarks/reliability.py",
             "questions": len({row["key"][0] for row in halves["fitted"]}),
@@ -198,6 +199,14 @@ def fit(rows: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], dict[str, Any]]
         },
     }
     return results, calibration
+
+
+def smallest_budgets() -> dict[str, float]:
+    """Return the methods that the curves are fitted with, and the smallest budget of each."""
+    found: dict[str, float] = {}
+    for method in METHODS.values():
+        found[method.name] = min(method.budget, found.get(method.name, 1.0))
+    return found
 
 
 def masses(rows: Sequence[dict[str, Any]], name: str) -> list[float]:

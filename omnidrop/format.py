@@ -37,6 +37,14 @@ def percent(value: float) -> str:
     return "under 1 %" if value < 0.005 else share(value, 0)
 
 
+def little(value: float) -> str:
+    """Return a share that may be tiny: `12 %`, `0.003 %`, `under 0.00001 %`."""
+    if 0 < value < 0.01:
+        digits = f"{float(f'{100 * value:.1g}'):.5f}".rstrip("0")
+        return f"{digits} %" if value >= 1e-7 else "under 0.00001 %"
+    return share(value, 0)
+
+
 def certainty(probability: float) -> str:
     """Return how sure an answer of this probability is, in a word and in percent."""
     bounds = ((0.9, "very"), (0.7, "fairly"), (0.5, "not very"))

@@ -33,8 +33,8 @@ Examples:
   omnidrop ask talk.mp4 "Who speaks, and about what?" --model 3b
   omnidrop doctor
 
-Words that name no command are for ask: omnidrop samples/duet.mp4 "What plays first?" A command's
-name goes before a file of that name.
+Words that name no command are for ask: omnidrop samples/duet.mp4 "What shape appears first?" A
+command's name goes before a file of that name.
 
 The demo model, which comes with the package, knows instruments, shapes and colours. For clips of
 your own, --model 3b downloads a real one (12 GB).

@@ -307,7 +307,11 @@ class Session:
                 reply = self._generate(prefilled, options, on_text, meter)
         # Curves are fitted on greedy answers; drawn ones of equal probability are right less often.
         drawn = options.temperature > 0 and not choices
-        sure = judge(reply.made, reply.choices, None if drawn else self.adapter.calibration)
+        curves = self.adapter.calibration
+        fitted = not drawn and curves is not None and curves.covers(method.name, method.budget)
+        sure = judge(reply.made, reply.choices, curves, fitted=fitted)
+        missing = tuple(self._missing(question, encoded))
+        doubt = _doubt(outside, missing)
         account = Account(
             written=written,
             prefilled=prefilled,
@@ -317,7 +321,7 @@ class Session:
             ticks=reply.ticks,
             notices=(
                 *self._notices(prompt, prefilled, chosen.notice, outside),
-                *self._missing(question, encoded),
+                *missing,
                 *sure.notices,
                 *reply.made.notices,
             ),
@@ -333,8 +337,9 @@ class Session:
             question=question,
             choices=reply.choices,
             logprobs=reply.made.logprobs,
-            probability=sure.probability,
-            probability_source=sure.source,
+            probability=None if doubt else sure.probability,
+            probability_source="" if doubt else sure.source,
+            doubt=doubt,
             choice_mass=sure.choice_mass,
             thinking=reply.made.thinking,
         )
@@ -527,3 +532,10 @@ class Session:
     def info(self) -> ModelInfo:
         """The model's name, family, shapes, dtype and device."""
         return self.adapter.info
+
+
+def _doubt(outside: OutsideError | None, missing: Sequence[str]) -> str:
+    """Return why no probability holds for a question: none was measured on questions like it."""
+    if outside is not None:
+        return "the model does not know what is asked"
+    return missing[0][0].lower() + missing[0][1:].rstrip(".") if missing else ""

@@ -46,7 +46,13 @@ class Sureness:
     notices: tuple[str, ...]
 
 
-def judge(made: Generated, choices: Sequence[Choice], calibration: Calibration | None) -> Sureness:
+def judge(
+    made: Generated,
+    choices: Sequence[Choice],
+    calibration: Calibration | None,
+    *,
+    fitted: bool = True,
+) -> Sureness:
     """Say how sure an answer is.
 
     Parameters
@@ -57,18 +63,21 @@ def judge(made: Generated, choices: Sequence[Choice], calibration: Calibration |
         Most probable first; empty if the answer was generated.
     calibration : Calibration or None
         The model's.
+    fitted : bool
+        Whether its curves hold for this answer; if not, the probability is the model's own.
     """
-    source = calibration.source if calibration is not None else OWN
+    curves = calibration if fitted else None
+    source = curves.source if curves is not None else OWN
     if choices:
         share = choices[0].probability
         mass = min(1.0, math.fsum(math.exp(choice.logprob) for choice in choices))
-        known = calibration.choices(share) if calibration is not None else share
+        known = curves.choices(share) if curves is not None else share
         return Sureness(known, source, mass, tuple(_none_fits(mass, calibration)))
     notices = () if made.text.strip() else (EMPTY,)
     if made.logprob is None or len(made.ids) > MOST_TOKENS:
         return Sureness(None, "", None, notices)
     own = math.exp(made.logprob)
-    known = calibration.answers(own) if calibration is not None else own
+    known = curves.answers(own) if curves is not None else own
     return Sureness(known, source, None, notices)
 
 

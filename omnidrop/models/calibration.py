@@ -6,10 +6,12 @@ come with a `calibration.json` that says how often, fitted on questions with kno
 
     {"schema": "omnidrop.calibration/1", "source": "calibrated on AVSynth",
      "answers": {"scale": 0.6, "shift": 0.1}, "choices": {"scale": 0.8, "shift": 0.0},
-     "fitting_mass": 0.01, "made": {...}}
+     "fitting_mass": 0.01, "methods": {"none": 1.0, "omnidrop-auto": 0.1}, "made": {...}}
 
-`answers` is for generated answers, `choices` for the share of the best of given choices. `made`
-says where it came from and is not read.
+`answers` is for generated answers, `choices` for the share of the best of given choices. `methods`
+has the smallest budget of each method that it was fitted with: where a method loses more of the
+answers than those did, the curve would promise too much. Without it the curves are for all methods.
+`made` says where it came from and is not read.
 """
 
 from __future__ import annotations
@@ -69,12 +71,22 @@ class Calibration:
         Of the best of given choices, from its share among them.
     fitting_mass : float
         Probability of all given choices together below which none of them fits.
+    methods : Mapping of str to float, optional
+        Methods with which the curves were fitted, with the smallest budget of each; None for all.
     """
 
     source: str
     answers: Curve
     choices: Curve
     fitting_mass: float
+    methods: Mapping[str, float] | None = None
+
+    def covers(self, method: str, budget: float) -> bool:
+        """Return whether the curves hold for a method at a budget."""
+        if self.methods is None:
+            return True
+        least = self.methods.get(method)
+        return least is not None and budget >= least - 1e-9
 
 
 def read_calibration(folder: Path) -> Calibration | None:
@@ -99,7 +111,17 @@ def read_calibration(folder: Path) -> Calibration | None:
         answers=_curve(found, "answers", path),
         choices=_curve(found, "choices", path),
         fitting_mass=_number(found, "fitting_mass", path),
+        methods=_methods(found, path),
     )
+
+
+def _methods(found: Mapping[str, Any], path: Path) -> dict[str, float] | None:
+    if "methods" not in found:
+        return None
+    part = found["methods"]
+    if not isinstance(part, Mapping):
+        raise ModelError("The calibration's methods are no table.", path=path, hint=AGAIN)
+    return {str(name): _number(part, name, path) for name in part}
 
 
 def _curve(found: Mapping[str, Any], name: str, path: Path) -> Curve:

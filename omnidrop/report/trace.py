@@ -295,6 +295,9 @@ class Answer:
         How likely the answer is right, 0 to 1; None if not known. Of choices, the share among them.
     probability_source : str
         Where the probability comes from: "calibrated on ..." or "the model's own".
+    doubt : str
+        Why the probability is not known for this question, as a part of a sentence: the model does
+        not know its words, or it asks about sound that is not there; empty otherwise.
     choice_mass : float or None
         Probability of all given choices together as whole answers; None without choices.
     unpruned_text : str or None
@@ -314,6 +317,7 @@ class Answer:
     logprobs: tuple[float, ...] = ()
     probability: float | None = None
     probability_source: str = ""
+    doubt: str = ""
     choice_mass: float | None = None
     unpruned_text: str | None = None
     left_out: tuple[LeftOut, ...] = ()

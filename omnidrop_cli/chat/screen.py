@@ -155,6 +155,8 @@ def facts(answer: Answer, seconds: float) -> str:
     if answer.choices:
         likely = [c for c in answer.choices[:MOST] if c.probability >= 0.005]
         parts.append(", ".join(f"{c.text} {fmt.share(c.probability, 0)}" for c in likely))
+    elif answer.doubt:
+        parts.append("how sure is not known")
     elif answer.probability is not None:
         parts.append(f"{fmt.share(answer.probability, 0)} sure")
     moments = answer.trace.moments[:MOST]

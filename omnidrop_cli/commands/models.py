@@ -38,7 +38,7 @@ stands beside them. Nothing is dropped by default where that would save less tha
 time to the first token.
 """
 
-DEMO_ABOUT = "It knows only instruments, shapes and colours."
+DEMO_ABOUT = "only instruments, shapes, colours"
 JOINED = "Two joined, like uniform+omnidrop: the first selects at entry, the second in the layers."
 
 

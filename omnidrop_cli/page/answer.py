@@ -17,6 +17,7 @@ from omnidrop_cli.page.film import (
     time_link,
 )
 from omnidrop_cli.page.html import Markup, folded, join, tag
+from omnidrop_cli.terminal.summary import in_order
 
 if TYPE_CHECKING:
     from omnidrop.report.trace import Answer, LeftOut, Trace
@@ -30,11 +31,7 @@ LITTLE_MASS = 0.01
 
 def percent(value: float) -> str:
     """Return `87 %`, `0.001 %` for little, and never `100 %` for less than all."""
-    if 0.995 <= value < 1:
-        return "over 99 %"
-    if 0 < value < 0.01:
-        return f"{100 * value:.1g} %" if value >= 1e-7 else "under 0.00001 %"
-    return fmt.share(value, 0)
+    return "over 99 %" if 0.995 <= value < 1 else fmt.little(value)
 
 
 def section(
@@ -63,7 +60,7 @@ def section(
         _head(outcome.question.text or answer.question, _clip_line(trace, made), alone),
         _text(answer.text),
         _sure(answer),
-        _notices(trace),
+        _notices(answer),
         _choices(answer),
         _source(answer, made, plays),
         details.summary(trace),
@@ -111,6 +108,8 @@ def _sure(answer: Answer) -> Markup:
         aside = tag("span", note, class_="muted") if note else None
         shape = bar(value, "good" if calibrated else "plain")
         rows.append(tag("p", shape, words, aside, class_="sure"))
+    elif answer.doubt:
+        rows.append(tag("p", f"How sure it is, is not known: {answer.doubt}.", class_="warn"))
     elif not answer.choices:
         rows.append(tag("p", "How sure the model is was not measured.", class_="muted"))
     if answer.unpruned_text is not None:
@@ -127,10 +126,11 @@ def _check(answer: Answer) -> Markup:
                other, class_="warn")  # fmt: skip
 
 
-def _notices(trace: Trace) -> Markup | None:
-    if not trace.notices:
+def _notices(answer: Answer) -> Markup | None:
+    found = in_order(answer, answer.trace.notices)
+    if not found:
         return None
-    items = (tag("li", notice, dir="auto") for notice in trace.notices)
+    items = (tag("li", notice, dir="auto") for notice in found)
     return tag("aside", tag("ul", *items), class_="notices", role="note", aria_label="Notices")
 
 
@@ -142,7 +142,7 @@ def _choices(answer: Answer) -> Markup | None:
             "li",
             tag("span", choice.text, dir="auto"),
             bar(choice.probability, "video" if choice is answer.choices[0] else "plain"),
-            tag("span", fmt.share(choice.probability), class_="number"),
+            tag("span", percent(choice.probability), class_="number"),
         )
         for choice in answer.choices
     )
@@ -193,17 +193,20 @@ def _proof(answer: Answer, made: Film) -> Markup:
         return Markup("")
     told = answer.hangs_on
     if told is None:
-        text = "Each of these moments left out in turn, the answer stays the same."
-        return tag("p", text)
+        if len(answer.left_out) == 1:
+            return Markup("")  # said below the moment
+        return tag("p", "Whichever of these moments is left out, the answer stays the same.")
     at = time_link(made, told.moment.start, told.moment.end)
     return tag("p", "The answer hangs on ", at, ".", class_="proof")
 
 
 def _without(told: LeftOut) -> Markup:
     """Return what the answer is without a moment."""
-    chance = f"{percent(told.whole)} → {percent(told.probability)}"
+    before, after = percent(told.whole), percent(told.probability)
+    chance = f"{before} → {after}"
     if not told.changed:
-        return tag("p", f"Without it: the same answer ({chance}).", class_="muted small")
+        odds = ", as probable" if before == after else f" ({chance})"
+        return tag("p", f"Without it: the same answer{odds}.", class_="muted small")
     other = tag("q", told.text, dir="auto") if told.text.strip() else "no words"
     return tag("p", "Without it: ", other, f" ({chance}).", class_="muted small")
 

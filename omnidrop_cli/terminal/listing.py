@@ -16,7 +16,7 @@ from omnidrop import format as fmt
 from omnidrop.errors import printable
 from omnidrop_cli.terminal.console import NOTHING, for_terminal
 from omnidrop_cli.terminal.sections import field, hanging, listed, note
-from omnidrop_cli.terminal.summary import WIDEST, calibrated, check, kept, memory, unfitting
+from omnidrop_cli.terminal.summary import WIDEST, calibrated, check, how_sure, kept, memory
 
 if TYPE_CHECKING:
     from omnidrop.report.trace import Answer
@@ -62,9 +62,8 @@ class Listing:
         sure = ""
         if answer is not None:
             self._answers.append(answer)
-            if self.sure and answer.probability is not None:
-                known = fmt.percent(answer.probability)
-                sure = "none fits" if unfitting(answer) else f"{known} sure"
+            if self.sure:
+                sure = how_sure(answer)
         width = min(width, WIDEST)
         question = " ".join(outcome.question.text.split())
         lay = _stacked if width < NARROW else self._beside
@@ -89,13 +88,13 @@ class Listing:
         parts = [f"first token after {first}"]
         shares = sorted(t.realised_budget for t in traces if t.av_tokens)
         if shares:
-            parts.append(f"{_range([kept(share) for share in shares])} kept")
+            parts.append(f"{_kept(shares[0], shares[-1])} kept")
         parts.append(memory(traces))
         yield Text()
         yield from listed("cost", parts, width)
         unsure = [a for a in self._answers if a.probability is not None and not calibrated(a)]
         if unsure:
-            yield from field("how sure", "the model's own figure, not calibrated", width)
+            yield from field("how sure", "by the model's own figure, not calibrated", width)
         for notice in notices:
             yield from field("! notice", notice, width, "bold")
         yield from note("more: --report full", width)
@@ -135,6 +134,13 @@ def _range(texts: list[str]) -> str:
         return least
     number, _, unit = least.partition(" ")
     return f"{number if most.partition(' ')[2] == unit else least} to {most}"
+
+
+def _kept(least: float, most: float) -> str:
+    """Return the shares of tokens kept, from the smallest to the largest."""
+    if most >= 0.9995 > least:
+        return _range([kept(least), "100 % of tokens"])
+    return _range([kept(least), kept(most)])
 
 
 def _stacked(question: str, answer: Text, sure: str, width: int) -> Iterator[Text]:

@@ -23,6 +23,8 @@ MOMENTS = 4
 UNFITTING = "None of the choices fits"
 #: How a notice begins that repeats what `Answer.left_out` holds.
 PROVEN = "Evidence: "
+#: Notices that the line of what was used repeats.
+SAID = ("The clip has no audio.", "The clip has no video.")
 #: Lines that notices may take even where that is more than `LINES` in all.
 NOTICES = 3
 
@@ -70,7 +72,16 @@ def about_model(trace: Trace, notice: str) -> bool:
 
 def in_order(answer: Answer, notices: Sequence[str]) -> list[str]:
     """Return the notices that no other line repeats, those about the model last."""
-    new = [n for n in notices if not (answer.left_out and n.startswith(PROVEN))]
+    said = SAID if answer.trace.used.frames or answer.trace.used.audio_seconds else ()
+    doubt = answer.doubt.casefold()
+    new = [
+        notice
+        for notice in notices
+        if not (answer.left_out and notice.startswith(PROVEN))
+        and notice not in said
+        and notice.rstrip(".").casefold() != doubt
+        and not (notice.startswith(UNFITTING) and answer.choice_mass is not None)
+    ]
     return sorted(new, key=lambda notice: about_model(answer.trace, notice))
 
 
@@ -106,18 +117,33 @@ def trust(answer: Answer, width: int, *, whole: bool = False) -> list[Text]:
 
 def sure(answer: Answer, width: int, *, source: bool = False) -> list[Text]:
     """Return how sure an answer is, if that is known; with `source`, how that was found."""
+    if unfitting(answer):
+        mass = answer.choice_mass
+        together = f" (together {fmt.little(mass)})" if mass is not None else ""
+        return field("how sure", f"hardly: none of the choices fits{together}", width, "bold")
+    if answer.doubt:
+        return field("how sure", f"not known: {answer.doubt}", width, "bold")
     if answer.probability is None:
         return []
+    if not calibrated(answer):
+        among = " among the choices" if answer.choices else ""
+        own = f"{fmt.percent(answer.probability)}{among} by the model's own figure, not calibrated"
+        return field("how sure", own, width, "bold")
     text = fmt.certainty(answer.probability)
-    if unfitting(answer):
-        return field("how sure", "hardly: none of the choices fits", width, "bold")
     if answer.choices:
         text += " among the choices"
-    if source and answer.probability_source:
+    if source:
         text += f" ({answer.probability_source})"
-    elif not calibrated(answer):
-        text += " (not calibrated)"
     return field("how sure", text, width, "bold")
+
+
+def how_sure(answer: Answer) -> str:
+    """Return how sure an answer is in a few letters, for a list; empty if that is not known."""
+    if unfitting(answer):
+        return "none fits"
+    if answer.doubt:
+        return "not known"
+    return "" if answer.probability is None else f"{fmt.percent(answer.probability)} sure"
 
 
 def unfitting(answer: Answer) -> bool:

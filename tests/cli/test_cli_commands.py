@@ -9,12 +9,13 @@ import pytest
 from fakes import ROOT
 
 from omnidrop.errors import UsageError
-from omnidrop.models.locations import KnownModel, demo_folder
+from omnidrop.models.locations import KnownModel, demo_folder, known_models
 from omnidrop.testing import media
 from omnidrop_cli.commands import doctor_checks as checkup
 from omnidrop_cli.commands.models import model_rows
 from omnidrop_cli.options.pruning import DropFlags
 from omnidrop_cli.terminal import columns as tables
+from omnidrop_cli.terminal.columns import table
 
 
 def test_models(run) -> None:
@@ -100,7 +101,8 @@ def test_models_shows_each_default_and_its_source(run) -> None:
     out = run("models")[1]
     rows = [" ".join(line.split()) for line in out.splitlines()]
     first = rows.index("Defaults (without --method and --budget)")
-    demo, small, large, others = rows[first + 1 : first + 5]
+    demo, small, large = rows[first + 1 : first + 4]
+    others = next(row for row in rows[first:] if row.startswith("others "))
     assert demo.startswith("demo omnidrop-auto at 30 % measured on AVSynth: 94.8 % right")
     assert small.startswith("3b omnidrop at 30 % the paper's schedule (arXiv 2605.14458)")
     assert large.startswith("7b omnidrop at 30 % the paper's schedule (arXiv 2605.14458)")
@@ -133,7 +135,12 @@ def test_models_shows_sizes_and_what_the_demo_knows(run) -> None:
     at = next(number for number, line in enumerate(lines) if line.startswith("  demo"))
     size = sum(p.stat().st_size for p in demo_folder().rglob("*") if p.is_file())
     assert lines[at].endswith(f"on this machine, {size / 1e6:.1f} MB")
-    assert lines[at + 1].strip() == "It knows only instruments, shapes and colours."
+    assert lines[at + 1].strip() == "only instruments, shapes, colours"
+
+
+def test_models_fit_80_columns() -> None:
+    rows = [row for model in known_models() for row in model_rows(model)]
+    assert max(map(len, table(rows, indent=2, room=80).splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

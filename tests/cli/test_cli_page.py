@@ -229,8 +229,32 @@ def test_the_moment_that_the_answer_hangs_on(movie: Path, tmp_path: Path) -> Non
     assert "The answer hangs on 0:02–0:04." in said
     assert "Without it: drums (90 % → 1 %)." in said
     assert "Without it: the same answer (90 % → 80 %)." in said
-    none = outcome(movie, moments=MOMENTS, left_out=left[1:])
-    assert "the answer stays the same" in saved(tmp_path / "s.html", none).said()
+    same = (LeftOut(MOMENTS[0], "piano", False, 0.9, 0.9), left[1])
+    none = saved(tmp_path / "s.html", outcome(movie, moments=MOMENTS, left_out=same)).said()
+    assert "Whichever of these moments is left out, the answer stays the same." in none
+    assert "Without it: the same answer, as probable." in none
+    one = outcome(movie, moments=MOMENTS[:1], left_out=same[:1])
+    assert "Whichever" not in saved(tmp_path / "o.html", one).said()
+
+
+def test_a_page_says_nothing_twice(movie: Path, tmp_path: Path) -> None:
+    made = outcome(
+        movie, moments=MOMENTS, left_out=(LeftOut(MOMENTS[0], "drums", True, 0.01, 0.9),)
+    )
+    assert made.answer is not None
+    missing = "The question asks about sound, and there is none."
+    proof = "Evidence: without 0:02–0:04 the answer is 'drums', so it hangs on that moment."
+    answer = replace(
+        made.answer,
+        probability=None,
+        doubt="the question asks about sound, and there is none",
+        trace=replace(made.answer.trace, notices=(missing, proof, "A <notice>.")),
+    )
+    said = saved(tmp_path / "r.html", replace(made, answer=answer)).said()
+    assert said.count("asks about sound") == 1
+    assert "How sure it is, is not known: the question asks about sound" in said
+    assert "Evidence:" not in said
+    assert "A <notice>." in said
 
 
 def test_a_default_says_where_it_comes_from(movie: Path, tmp_path: Path) -> None:

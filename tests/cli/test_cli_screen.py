@@ -11,6 +11,7 @@ import pytest
 from rich.cells import cell_len
 from test_cli_report import answer, lines
 
+from omnidrop.format import little
 from omnidrop.report.trace import Answer, Choice, LeftOut, Moment, Used
 from omnidrop_cli.commands.answering import Outcome, Question
 from omnidrop_cli.files.stderr import Reporter
@@ -20,6 +21,7 @@ from omnidrop_cli.terminal import answer as views
 from omnidrop_cli.terminal import glyphs
 from omnidrop_cli.terminal.listing import Listing
 from omnidrop_cli.terminal.progress import Progress
+from omnidrop_cli.terminal.summary import how_sure
 
 CALIBRATED = "calibrated on 600 questions of AVSynth"
 NASTY = "\x1b[2J\x1b]0;title\x07[red]\r"
@@ -72,11 +74,11 @@ NONE_FITS = "None of the choices fits: together they have 0.001 % of the probabi
 
 
 def test_choices_that_do_not_fit_are_not_called_sure() -> None:
-    given = with_trace(full_answer(), notices=(NONE_FITS,))
+    given = with_trace(full_answer(choice_mass=1e-5), notices=(NONE_FITS,))
     found = lines(views.brief(given), 80)
-    assert "  how sure  hardly: none of the choices fits" in found
+    assert "  how sure  hardly: none of the choices fits (together 0.001 %)" in found
     assert not any("very, " in line for line in found)
-    assert "together they have 0.001 %" in " ".join(" ".join(found).split())
+    assert not any("together they have" in line for line in found)
     row = Outcome(Question(Path("a.mp4"), "Who?"), answer=given)
     view = views.Layout(lambda width, ink: Listing(("Who?",)).rows(row, width))
     assert lines(view, 80)[1].split() == ["Who?", "→", "piano", "none", "fits"]
@@ -103,7 +105,7 @@ def test_nothing_is_made_up_where_nothing_is_known() -> None:
     [
         (
             {"probability_source": "the model's own"},
-            "how sure  very, about 92 % among the choices (not calibrated)",
+            "how sure  92 % among the choices by the model's own figure, not calibrated",
         ),
         ({"probability": 0.75}, "how sure  fairly, about 75 % among the choices"),
         ({"probability": 0.6}, "how sure  not very, about 60 % among the choices"),
@@ -325,7 +327,7 @@ def test_a_list_ends_with_what_it_cost() -> None:
         "",
         "  cost      first token after 3.38 to 12.4 s, 30 to 50 % of tokens kept,",
         "            19.4 GB on the GPU",
-        "  how sure  the model's own figure, not calibrated",
+        "  how sure  by the model's own figure, not calibrated",
         "  ! notice  Demo.",
         "  more: --report full",
     ]
@@ -390,3 +392,47 @@ def test_an_answer_without_a_word(capsys) -> None:
     printer = Printer("text", True, Progress(False), ("What?",), live=True)
     printer.put(Outcome(Question(Path("a.mp4"), "What?"), answer=full_answer(text=" ")))
     assert capsys.readouterr().out == "(nothing)\n"
+
+
+def test_a_list_in_which_some_keep_every_token() -> None:
+    listing = Listing(["What?"])
+    for kept in (0.3, 1.0):
+        given = with_trace(answer(), realised_budget=kept)
+        list(listing.rows(Outcome(Question(Path("a.mp4"), "What?"), answer=given), 80))
+    said = lines(views.Layout(lambda width, ink: listing.closing([], width)), 80)
+    assert "30 to 100 % of tokens kept" in " ".join(said)
+
+
+# What is not known, and what is said already
+
+
+SILENT = "the question asks about sound, and there is none"
+
+
+def test_no_figure_stands_beside_an_answer_that_nothing_was_measured_for() -> None:
+    given = full_answer(choices=(), choice_mass=None, probability=None, doubt=SILENT)
+    notices = ("The clip has no audio.", "The question asks about sound, and there is none.", "So.")
+    given = with_trace(given, notices=notices, used=Used(14, 7.0, 0.0))
+    shown = lines(views.brief(given), 80)
+    assert f"  how sure  not known: {SILENT}" in shown
+    assert "  used      14 frames of video, no audio" in shown
+    assert [line for line in shown if "notice" in line] == ["  ! notice  So."]
+    assert how_sure(given) == "not known"
+
+
+def test_choices_that_do_not_fit_have_their_share_of_all_answers() -> None:
+    notice = "None of the choices fits: together they have 0.0031 % of the probability."
+    given = with_trace(full_answer(choice_mass=3.1e-5, doubt="x"), notices=(notice,))
+    shown = lines(views.brief(given), 80)
+    assert "  how sure  hardly: none of the choices fits (together 0.003 %)" in shown
+    assert not [line for line in shown if "! notice" in line]
+    assert how_sure(given) == "none fits"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.5, "50 %"), (0.009, "0.9 %"), (2e-5, "0.002 %"), (3e-7, "0.00003 %"), (0.0, "0 %"),
+     (1e-9, "under 0.00001 %")],
+)  # fmt: skip
+def test_little_shares_have_no_exponent(value: float, text: str) -> None:
+    assert little(value) == text

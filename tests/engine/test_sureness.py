@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+import omnidrop
 from omnidrop.clip.options import ClipOptions
 from omnidrop.engine.asked_about import PICTURE, SOUND, asks_for
 from omnidrop.engine.decode import Generated, GenerateOptions
@@ -142,6 +144,46 @@ def test_an_empty_answer_reaches_the_trace(
     assert (answer.text, answer.token_ids) == ("", ())
     assert EMPTY in answer.trace.notices
     assert 0 < answer.probability <= 1
+
+
+# Where nothing was measured
+
+
+def test_no_probability_where_nothing_like_it_was_measured(demo: Model, samples) -> None:
+    """Nobody counted right answers to such questions, so a calibrated figure would be made up."""
+    with demo.open(samples / "silent.mp4") as clip:
+        silent = clip.ask(QUESTION)
+        seen = clip.ask("What shape appears first?")
+        chosen = clip.ask(QUESTION, choices=["piano", "flute"])
+    with demo.open(samples / "duet.mp4") as clip:
+        outside = clip.ask("Who is the president?", anyway=True)
+    assert silent.probability is None
+    assert chosen.probability is None
+    assert silent.probability_source == ""
+    assert silent.doubt == "the question asks about sound, and there is none"
+    assert chosen.choice_mass is not None
+    assert outside.probability is None
+    assert outside.doubt == "the model does not know what is asked"
+    assert seen.doubt == ""
+    assert seen.probability is not None
+
+
+def test_the_curves_hold_for_the_methods_they_were_fitted_with(demo: Model, samples) -> None:
+    """OmniDrop at 10 % answers half of AVSynth rightly: a curve of better methods overrates it."""
+    with demo.open(samples / "duet.mp4") as clip:
+        fitted = clip.ask(QUESTION, method=omnidrop.OmniDropAuto(budget=0.1))
+        other = clip.ask(QUESTION, method=omnidrop.OmniDrop(budget=0.1))
+        less = clip.ask(QUESTION, method=omnidrop.OmniDropAuto(budget=0.05))
+    assert fitted.probability_source == "calibrated on AVSynth"
+    assert other.probability_source == less.probability_source == OWN
+
+
+def test_a_calibration_without_methods_is_for_all() -> None:
+    assert CURVES.covers("anything", 0.01)
+    some = replace(CURVES, methods={"none": 1.0, "seats": 0.2})
+    assert [some.covers("seats", b) for b in (0.1, 0.2, 0.3)] == [False, True, True]
+    assert some.covers("none", 1.0)
+    assert not some.covers("uniform+seats", 0.3)
 
 
 # What the question asks for
