@@ -37,7 +37,7 @@ def table(rows: Sequence[Sequence[str]], indent: int = 0, room: int | None = Non
     for row in rows:
         head = " " * indent
         head += "".join(c.ljust(w) + "  " for c, w in zip(row[:-1], columns, strict=True))
-        last = textwrap.wrap(row[-1], max(room - len(head), 20), break_on_hyphens=False) or [""]
+        last = textwrap.wrap(row[-1], max(room - len(head), 12), break_on_hyphens=False) or [""]
         lines.append((head + last[0]).rstrip())
         lines += [" " * len(head) + more for more in last[1:]]
     return "\n".join(lines)
