@@ -105,7 +105,10 @@ def _invoke(words: list[str]) -> int:
         return leave.exit_code
     except usage_error as problem:
         where = getattr(problem, "ctx", None)
-        path = where.command_path if where is not None else "omnidrop"
+        # An option without its value is refused before there is a context.
+        known = words and words[0] in getattr(group, "commands", {})
+        path = f"omnidrop {words[0]}" if known else "omnidrop"
+        path = path if where is None else where.command_path
         text = problem.format_message().rstrip(".")  # type: ignore[attr-defined]
         text = text.replace("Value error, ", "")  # pydantic's, under typer
         stop = "" if text.endswith(("?", "!")) else "."

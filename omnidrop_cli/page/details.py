@@ -10,6 +10,7 @@ from omnidrop_cli.page.charts import bar
 from omnidrop_cli.page.charts import kept as kept_chart
 from omnidrop_cli.page.html import Markup, folded, join, table, tag
 from omnidrop_cli.terminal.glyphs import bins
+from omnidrop_cli.terminal.sections import chosen_by
 
 if TYPE_CHECKING:
     from omnidrop.report.trace import Answer, Stage, Trace
@@ -64,8 +65,8 @@ def _method(trace: Trace) -> Markup:
     method = trace.method
     name = " ".join(str(method[key]) for key in ("name", "preset") if method.get(key)) or "?"
     asked = "" if trace.asked_budget >= 1 else f", {fmt.share(trace.asked_budget, 0)} asked"
-    source = (method.get("default") or {}).get("source")
-    small = tag("small", f"the model's default: {source}") if source else ""
+    chosen = chosen_by(trace)
+    small = tag("small", chosen) if chosen else ""
     return join((f"{name}{asked}", " ", small))
 
 

@@ -91,12 +91,23 @@ def header(answer: Answer, with_answer: bool, width: int) -> list[Text]:
     preset = trace.method.get("preset")
     asked = f"{name}{f' {preset}' if preset else ''} · budget {_budget(trace.asked_budget)} asked"
     lines += field("method", f"{asked} → {_budget(trace.realised_budget)} realised", width, "bold")
-    source = (trace.method.get("default") or {}).get("source")
-    if source:
-        lines += field("chosen by", f"the model's default: {source}", width)
+    if chosen := chosen_by(trace):
+        lines += field("chosen by", chosen, width)
     for notice in trace.notices:
         lines += field("! notice", notice, width, "bold")
     return lines
+
+
+def chosen_by(trace: Trace) -> str:
+    """Return where the method comes from, if nobody named one; else nothing."""
+    default = trace.method.get("default") or {}
+    if not default.get("source"):
+        return ""
+    usual, name = default.get("method"), trace.method.get("name")
+    if name == "none" and usual not in (None, "none"):
+        share = fmt.share(float(default.get("budget", 1.0)), 0)
+        return f"the model's default, which is {usual} at {share} where that saves enough time"
+    return f"the model's default: {default['source']}"
 
 
 def _budget(value: float) -> str:

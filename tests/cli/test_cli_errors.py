@@ -90,6 +90,7 @@ def test_mistake(run, fake, clip, words, code, said) -> None:
 
 def test_usage_mistakes_name_the_help_page(run, fake, clip) -> None:
     assert "Type 'omnidrop ask --help' for help." in run("ask", clip, "What?", "--buget", "1")[2]
+    assert "Type 'omnidrop estimate --help' for help." in run("estimate", clip, "--memory")[2]
     code, _, err = run("aks")
     assert code == 2
     assert "aks" in err

@@ -21,6 +21,7 @@ from omnidrop_cli.terminal import answer as views
 from omnidrop_cli.terminal import glyphs
 from omnidrop_cli.terminal.listing import Listing
 from omnidrop_cli.terminal.progress import Progress
+from omnidrop_cli.terminal.sections import chosen_by
 from omnidrop_cli.terminal.summary import how_sure
 
 CALIBRATED = "calibrated on 600 questions of AVSynth"
@@ -401,6 +402,17 @@ def test_a_list_in_which_some_keep_every_token() -> None:
         list(listing.rows(Outcome(Question(Path("a.mp4"), "What?"), answer=given), 80))
     said = lines(views.Layout(lambda width, ink: listing.closing([], width)), 80)
     assert "30 to 100 % of tokens kept" in " ".join(said)
+
+
+def test_a_default_that_dropped_nothing_claims_no_measurement() -> None:
+    default = {"method": "seats", "budget": 0.3, "source": "measured here", "saving": 0.09}
+    trace = answer().trace
+    kept = replace(trace, method={"name": "none", "budget": 1.0, "default": default})
+    said = "the model's default, which is seats at 30 % where that saves enough time"
+    assert chosen_by(kept) == said
+    dropped = replace(trace, method={"name": "seats", "budget": 0.3, "default": default})
+    assert chosen_by(dropped) == "the model's default: measured here"
+    assert chosen_by(replace(trace, method={"name": "seats"})) == ""
 
 
 # What is not known, and what is said already

@@ -36,6 +36,21 @@ def test_it_is_read(tmp_path: Path) -> None:
     assert found is not None
     assert (found.source, found.fitting_mass) == ("calibrated on a test", 0.01)
     assert (found.answers, found.choices) == (Curve(0.5, 0.1), Curve(1.0, 0.0))
+    assert found.covers("seats", 0.01)
+
+
+def test_it_names_the_methods_that_it_holds_for(tmp_path: Path) -> None:
+    found = read_calibration(written(tmp_path, GOOD | {"methods": {"none": 1, "seats": 0.2}}))
+    assert found is not None
+    assert found.covers("seats", 0.2)
+    assert not found.covers("seats", 0.1)
+    assert not found.covers("omnidrop", 0.5)
+
+
+def test_the_demos_holds_for_what_it_was_fitted_with() -> None:
+    found = read_calibration(demo_folder())
+    assert found is not None
+    assert found.methods == {"none": 1.0, "omnidrop-auto": 0.1}
 
 
 @pytest.mark.parametrize(
@@ -49,6 +64,8 @@ def test_it_is_read(tmp_path: Path) -> None:
         {"choices": {"scale": "1", "shift": 0}},
         {"choices": {"scale": True, "shift": 0}},
         {"fitting_mass": float("nan")},
+        {"methods": ["none"]},
+        {"methods": {"none": "all"}},
     ],
 )
 def test_a_bad_one_is_refused_by_name(tmp_path: Path, change: dict[str, Any]) -> None:
