@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -17,6 +18,7 @@ from omnidrop.engine.encode import Encoded
 from omnidrop.engine.evidence import moments
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.timing import Meter
+from omnidrop.errors import BudgetError
 from omnidrop.format import span
 from omnidrop.models.adapter import Adapter
 from omnidrop.options import GenerateOptions
@@ -40,9 +42,11 @@ class Asked:
     def prefill(self) -> Prefilled:
         """Run the prompt through the decoder."""
         meter = Meter(self.adapter.device)
-        return prefill(
-            self.adapter, self.prompt, self.encoded, self.method, meter, seed=self.options.seed
-        )
+        again = partial(prefill, self.adapter, self.prompt, self.encoded, seed=self.options.seed)
+        try:
+            return again(self.method, meter)
+        except BudgetError:  # so few tokens are left that the method cannot choose among them
+            return again(Method(), meter)
 
 
 def proven(answer: Answer, asked: Asked, steps: Steps | None = None) -> Answer:

@@ -40,6 +40,8 @@ PRESETS = (
     "paper-7b-20",
     "paper-7b-30",
     "pyramiddrop-paper",
+    "scaled-30b-20",
+    "scaled-30b-30",
     "seats-10",
     "seats-15",
     "seats-25",

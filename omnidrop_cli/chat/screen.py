@@ -124,10 +124,6 @@ class Screen:
         for notice in fresh:
             if self.typed:
                 self.say(f"! {notice}")
-            elif not self._quiet:
-                from omnidrop_cli.errors import complain
-
-                complain(notice, "notice")
 
     def _lines(self, text: str) -> None:
         from rich.text import Text

@@ -109,6 +109,7 @@ def test_a_conversation_at_a_terminal(clip, tmp_path) -> None:
     assert stat.S_IMODE(history.stat().st_mode) == 0o600
 
 
+@pytest.mark.slow
 def test_earlier_lines_come_back_with_the_arrows(clip, tmp_path) -> None:
     pytest.importorskip("readline")
     state = {"XDG_STATE_HOME": str(tmp_path)}
@@ -133,6 +134,7 @@ def test_earlier_lines_come_back_with_the_arrows(clip, tmp_path) -> None:
     assert (tmp_path / "omnidrop" / "chat_history").read_text() == before
 
 
+@pytest.mark.slow
 def test_control_c_stops_an_answer_and_twice_at_the_prompt_leaves(clip, tmp_path) -> None:
     state = {"XDG_STATE_HOME": str(tmp_path), "FAKE_PAUSE": "3"}
     with terminal(clip, **state) as screen:
@@ -152,6 +154,7 @@ def test_control_c_stops_an_answer_and_twice_at_the_prompt_leaves(clip, tmp_path
         assert screen.code() == 130
 
 
+@pytest.mark.slow
 def test_answers_may_go_to_a_file(clip, tmp_path) -> None:
     """Then the prompt does not: stdout holds answers alone."""
     ours, theirs = pty.openpty()
@@ -181,6 +184,7 @@ def test_answers_may_go_to_a_file(clip, tmp_path) -> None:
     assert target.read_text() == f"{TEXT}\n"
 
 
+@pytest.mark.slow
 def test_letters_that_are_no_utf8_do_not_end_the_session(clip, tmp_path) -> None:
     with terminal(clip, XDG_STATE_HOME=str(tmp_path)) as screen:
         screen.wait_for("> ")
@@ -190,6 +194,7 @@ def test_letters_that_are_no_utf8_do_not_end_the_session(clip, tmp_path) -> None
         assert screen.code() == 0
 
 
+@pytest.mark.slow
 def test_without_readline_it_still_works(clip, tmp_path) -> None:
     (tmp_path / "readline.py").write_text("raise ImportError('not on this machine')\n")
     path = os.pathsep.join([str(tmp_path), str(ROOT)])

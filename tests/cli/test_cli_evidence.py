@@ -113,6 +113,7 @@ def test_without_a_known_moment_nothing_is_cut(ask, tmp_path) -> None:
     assert not target.exists()
 
 
+@pytest.mark.slow
 def test_calibrate_writes_a_reading_that_a_preset_brings_back(run, ask, tmp_path, folder) -> None:
     for number in range(2):
         media.mp4(tmp_path / f"{number}.mp4", seconds=5.0, fps=4)

@@ -164,7 +164,7 @@ def test_the_model_advised_is_the_best_that_fits(monkeypatch) -> None:
     room = {"free": 0}
 
     def made(alias, name, quantize, path, question, clip, device):
-        peak = {"3b": 10, "7b": 20}[alias] * (0.5 if quantize else 1.0)
+        peak = {"3b": 10, "7b": 20}.get(alias, 99) * (0.5 if quantize else 1.0)
         return Advice(alias, name, quantize, False, 1, round(peak), room["free"], 1.0, device)
 
     monkeypatch.setattr(advice, "_advice", made)

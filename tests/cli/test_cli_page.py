@@ -366,6 +366,7 @@ def test_text_stands_out(tab, movie: Path, tmp_path: Path, dark: bool) -> None:
     assert least >= 4.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("embed", [False, True])
 def test_a_time_jumps_in_the_player(tab, tmp_path: Path, embed: bool) -> None:
     clip = media.webm(tmp_path / "a clip #1.webm", seconds=6.0)  # every Chromium plays VP9

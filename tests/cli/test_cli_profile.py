@@ -212,6 +212,7 @@ def test_saved_files(run, measured, clip, tmp_path) -> None:
     assert run("profile", clip, "--method", "omnidrop", "--budget", ".5,.2", *words)[0] == 2
 
 
+@pytest.mark.slow
 def test_the_page_loads_nothing_and_runs_nothing(run, measured, clip, tmp_path) -> None:
     assert run("profile", clip, "--save", tmp_path / "p.html")[0] == 0
     text = (tmp_path / "p.html").read_text("utf-8")
@@ -226,6 +227,7 @@ def test_the_page_loads_nothing_and_runs_nothing(run, measured, clip, tmp_path) 
     assert "<script>alert" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_fits_the_screen(run, measured, clip, tab, tmp_path, width: int) -> None:
     assert run("profile", clip, "--sweep", "--save", tmp_path / "p.html")[0] == 0

@@ -123,6 +123,7 @@ def test_mistakes(ask, film, flags, code) -> None:
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_two_methods_joined(ask, film, run, folder, tmp_path) -> None:
     flags = ("--method", "uniform+omnidrop", "--budget", "0.4", "--set", "layers.diversity=0")
     code, out, err = ask(film, "What?", "--json", *flags)

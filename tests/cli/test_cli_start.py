@@ -150,6 +150,7 @@ def test_a_question_needs_no_command(run, fake, clip, words) -> None:
     assert fake.log[-2] == "ask concert.mp4 What plays?"
 
 
+@pytest.mark.slow
 def test_clips_from_stdin_need_no_command(clip) -> None:
     done = subprocess.run(
         [sys.executable, str(fakes.HERE / "fakes.py"), "-", "What plays?"],

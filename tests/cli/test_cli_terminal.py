@@ -70,6 +70,7 @@ def raw_terminal(
     return code, seen.decode("utf-8").replace("\r\n", "\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [80, 200])
 def test_full_report_and_answer_on_a_terminal(clip, width) -> None:
     flags = ("--report", "full")
@@ -198,6 +199,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_spinner_turns_before_torch_is_imported(clip) -> None:
     code, seen = raw_terminal(
         "ask", clip, "What plays?", "--model", "demo", "--device", "cpu", "--report", "none",

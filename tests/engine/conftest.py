@@ -13,7 +13,12 @@ from omnidrop.testing import tiny_checkpoint
 from tests.tiny import load_tiny, make_features
 
 #: Every test that uses `folder`, `model` or `features` runs with each family.
-FAMILIES = ("qwen2_5_omni", "qwen3_omni_moe", "qwen2_5_vl", "made_up_omni")
+FAMILIES = (
+    "qwen2_5_omni",
+    pytest.param("qwen3_omni_moe", marks=pytest.mark.slow),
+    pytest.param("qwen2_5_vl", marks=pytest.mark.slow),
+    "made_up_omni",
+)
 
 
 @pytest.fixture(scope="session", params=FAMILIES)

@@ -143,6 +143,7 @@ def test_both_halves_have_their_own_clips(questions) -> None:
     assert not {item.video for item in first} & {item.video for item in others}
 
 
+@pytest.mark.slow
 def test_a_reading_of_a_real_model_is_measured_on_the_other_half(model, questions) -> None:
     passes = []
     methods = [Method(), Uniform(budget=0.5)]

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import omnidrop
 
 PROGRAM = """
@@ -49,6 +51,7 @@ def broken(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_torchvision_that_does_not_fit_is_left_out(thinker_folder, tmp_path):
     done = run([str(thinker_folder)], broken(tmp_path / "site"))
     assert done.returncode == 0, done.stderr
@@ -56,6 +59,7 @@ def test_a_torchvision_that_does_not_fit_is_left_out(thinker_folder, tmp_path):
     assert "told False" in done.stdout
 
 
+@pytest.mark.slow
 def test_doctor_imports_what_ask_imports(tmp_path):
     done = run(["doctor"], broken(tmp_path / "site"))
     assert done.returncode == 0, done.stderr

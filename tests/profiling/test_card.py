@@ -76,6 +76,7 @@ def test_what_can_never_fit_is_said() -> None:
     assert described(hopeless)[-1] == "No setting makes it fit; take a smaller model."
 
 
+@pytest.mark.slow
 def test_a_real_estimate_proposes_what_fits(tmp_path: Path) -> None:
     path = media.mp4(tmp_path / "a.mp4", size=(640, 360), seconds=20)
     asked = {"model": LoadOptions(model="7b"), "tflops": 1.0}

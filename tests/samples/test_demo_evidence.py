@@ -61,6 +61,6 @@ def test_moments_are_where_the_events_are(model, name, budget) -> None:
 def test_the_flash_is_found_in_a_minute_of_film(model) -> None:
     """The digit is shown from 40 to 41 s; the clip is eight times as long as those trained on."""
     with model.open(SAMPLES / "long.mp4") as clip:
-        answer = clip.ask("Does a number flash in a corner?", method=omnidrop.Method())
+        answer = clip.ask("Does a number flash in a corner?", method=omnidrop.Method(), anyway=True)
     print(answer.text, answer.trace.moments)
     assert any(m.start < 41 and m.end > 40 for m in answer.trace.moments)
