@@ -19,6 +19,7 @@ from typing import Any
 import av
 import av.error
 
+from omnidrop.clip import matroska
 from omnidrop.clip.audio_layout import AudioLayout
 from omnidrop.clip.clock import PLAIN, PacketTimes, StreamClock, aligned, find_clocks
 from omnidrop.clip.container import (
@@ -221,6 +222,11 @@ def probe(path: Any, video_track: int | None = None) -> MediaInfo:
             for number, source in enumerate(audio_sources)
             if (stream := _audio_stream(source, number, found, notices, joined)) is not None
         )
+        if "matroska" in formats and (count := matroska.recordings(path)) > matroska.READ:
+            notices.append(
+                f"The file is {count} recordings, one behind the other; only the first "
+                f"{matroska.READ} are read."
+            )
         if not notices and is_cut_off(path, formats):
             notices.append("The file is truncated: its end is missing.")
         format_name = container.format.name

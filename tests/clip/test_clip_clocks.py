@@ -11,6 +11,7 @@ from omnidrop.clip.audio import audio_blocks
 from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.clock import PacketTimes, aligned, find_clocks
 from omnidrop.clip.frames.packets import Damage
+from omnidrop.clip.matroska import recordings
 from omnidrop.clip.probe import probe
 from omnidrop.testing import media
 from omnidrop.testing.whole_clip import read_whole
@@ -211,3 +212,19 @@ def test_audio_blocks_are_of_the_steady_clock(tmp_path):
         rate=16_000, damage=Damage(),
     )  # fmt: skip
     assert sum(len(block) for block in blocks) == pytest.approx(16_000, abs=1600)
+
+
+def test_of_three_joined_matroska_files_the_last_is_not_lost_in_silence(tmp_path):
+    parts = [media.mkv(tmp_path / f"{n}.mkv", seconds=2.0) for n in range(3)]
+    said = "The file is 3 recordings, one behind the other; only the first 2 are read."
+    for count in (1, 2, 3):
+        path = media.joined(tmp_path / f"joined{count}.mkv", *parts[:count])
+        with open_clip(path) as clip:
+            assert (said in clip.notices) == (count == 3)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x1a", b"\x1a\x45\xdf\xa3", b"\0" * 9, b"\xff" * 40])
+def test_headers_that_make_no_sense_are_one_recording(tmp_path, data):
+    path = tmp_path / "a.mkv"
+    path.write_bytes(data)
+    assert recordings(path) == 1
