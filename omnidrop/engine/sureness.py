@@ -70,13 +70,13 @@ def judge(
     source = curves.source if curves is not None else OWN
     if choices:
         share = choices[0].probability
-        mass = min(1.0, math.fsum(math.exp(choice.logprob) for choice in choices))
+        mass = min(1.0, math.fsum(math.exp(min(0.0, choice.logprob)) for choice in choices))
         known = curves.choices(share) if curves is not None else share
         return Sureness(known, source, mass, tuple(_none_fits(mass, calibration)))
     notices = () if made.text.strip() else (EMPTY,)
     if made.logprob is None or len(made.ids) > MOST_TOKENS:
         return Sureness(None, "", None, notices)
-    own = math.exp(made.logprob)
+    own = math.exp(min(0.0, made.logprob))  # rounding may lift it above 0
     known = curves.answers(own) if curves is not None else own
     return Sureness(known, source, None, notices)
 

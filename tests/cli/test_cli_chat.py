@@ -153,14 +153,13 @@ def test_a_file_of_someone_else_is_kept(chat, tmp_path) -> None:
     assert target.read_text() == "mine"
 
 
-def test_notices_appear_once(run, clip, fake, monkeypatch, tmp_path) -> None:
+def test_a_pipe_has_the_notices_in_json_alone(run, clip, fake, monkeypatch, tmp_path) -> None:
     cut = tmp_path / "cut.mp4"
     clip.rename(cut)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"One?\nTwo?\n")))
-    _, _, err = run("chat", cut)
-    assert err.count("The file ends at 0:58") == 1
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"One?\nTwo?\n")))
-    assert run("chat", cut, "--quiet")[2] == ""
+    _, out, err = run("chat", cut, "--jsonl")
+    assert err == ""
+    assert out.count("The file ends at 0:58") == 2
 
 
 def test_an_interrupt_ends_a_script_and_keeps_what_was_answered(chat, tmp_path) -> None:

@@ -19,7 +19,7 @@ from omnidrop_cli.app import HELP, app
 GROUP = typer.main.get_command(app)
 
 #: What an example names that a newcomer does not have: a model to download, clips of their own.
-ELSEWHERE = ("--model 3b", "--model 7b", "worldsense:", "avsynth")
+ELSEWHERE = ("--model 3b", "--model 7b", "models get ", "worldsense:", "avsynth")
 #: Commands that load no weights, whichever model they name.
 UNLOADED = ("estimate", "--dry-run")
 
