@@ -45,6 +45,11 @@ class Terminal:
         shown, _, self.seen = self.seen.partition(text)
         return shown
 
+    def press_control_c(self) -> None:
+        """Press Ctrl-C as a person does: not in the moment in which the prompt is being drawn."""
+        time.sleep(0.5)
+        self.type("\x03")
+
     def code(self) -> int:
         """Return the exit code once the program has ended."""
         with suppress(OSError):
@@ -141,16 +146,16 @@ def test_control_c_stops_an_answer_and_twice_at_the_prompt_leaves(clip, tmp_path
         screen.wait_for("> ")
         screen.type("Who plays?\r")
         screen.wait_for("A piano")
-        screen.type("\x03")
+        screen.press_control_c()
         shown = screen.wait_for("\n> ")
         assert "Stopped; the session goes on, without this question." in shown
-        screen.type("\x03")
+        screen.press_control_c()
         assert "Ctrl-C once more leaves" in screen.wait_for("\n> ")
         screen.type("/at\r")  # a line in between: the next one is a first again
         assert "the whole clip" in screen.wait_for("\n> ")
-        screen.type("\x03")
+        screen.press_control_c()
         screen.wait_for("\n> ")
-        screen.type("\x03")
+        screen.press_control_c()
         assert screen.code() == 130
 
 
