@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from fakes import HERE, ROOT, TEXT, environment
 
+pytestmark = pytest.mark.slow
+
 pty = pytest.importorskip("pty", exc_type=ImportError)
 
 

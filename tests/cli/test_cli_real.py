@@ -15,6 +15,8 @@ sys.path.insert(0, str(ROOT))
 from omnidrop.models.qwen2_5_omni import tiny as checkpoints
 from omnidrop.testing import media
 
+pytestmark = pytest.mark.slow
+
 LAYERS = 6
 
 
