@@ -9,7 +9,7 @@ from omnidrop.engine import worth
 from omnidrop.engine.encode import Encoded
 from omnidrop.errors import BudgetError
 from omnidrop.models.adapter import Adapter
-from omnidrop.pruning.method import Method
+from omnidrop.pruning.method import Method, Plan
 from omnidrop.pruning.registry import get_method, get_preset
 from omnidrop.recommended import Recommended
 from omnidrop.tokens import Prompt
@@ -43,14 +43,19 @@ class Chosen:
         What the model recommends and why, if nobody asked for a method; None if somebody did.
     notice : str or None
         What the user should know about it.
+    plan : Plan or None
+        The method's plan for the prompt, if choosing it took one.
     """
 
     method: Method
     default: dict[str, Any] | None = None
     notice: str | None = None
+    plan: Plan | None = None
 
 
-def choose(adapter: Adapter, prompt: Prompt, encoded: Encoded, *, read: bool) -> Chosen:
+def choose(
+    adapter: Adapter, method: Method, prompt: Prompt, encoded: Encoded, *, read: bool
+) -> Chosen:
     """Choose the method of a question that names none.
 
     It is the recommended one, or none where that would save less than `worth.LEAST` of the time to
@@ -59,29 +64,29 @@ def choose(adapter: Adapter, prompt: Prompt, encoded: Encoded, *, read: bool) ->
     Parameters
     ----------
     adapter : Adapter
+    method : Method
+        The recommended one (`method_of`).
     prompt : Prompt
     encoded : Encoded
     read : bool
         Whether a file was read.
     """
-    found = adapter.recommended
-    method = method_of(found)
     default = {
         "method": method.name,
         "budget": float(method.budget),
-        "source": found.source,
+        "source": adapter.recommended.source,
     }
     info, tokens = adapter.info, prompt.tokens
     if not bool(tokens.av.any()):
         return Chosen(method, default)
     try:
-        counts = method.plan(tokens.select(tokens.av), info.text.layers).counts
+        plan = method.plan(tokens.select(tokens.av), info.text.layers)
     except BudgetError:
         notice = f"Every token was kept: {method.name} cannot drop so many of so short a clip."
         return Chosen(Method(), default, notice)
-    share = worth.saving(info.shapes, adapter.device.type, prompt, encoded, counts, read=read)
+    share = worth.saving(info.shapes, adapter.device.type, prompt, encoded, plan.counts, read=read)
     if share >= worth.LEAST:
-        return Chosen(method, default | {"saving": round(share, 3)})
+        return Chosen(method, default | {"saving": round(share, 3)}, plan=plan)
     percent = f"{100 * share:.0f}" if share >= 0.005 else "less than 1"
     return Chosen(
         Method(),

@@ -124,6 +124,7 @@ def prefill(
     seed: int = 0,
     prefixes: Prefixes | None = None,
     reading: EvidenceReading | None = None,
+    plan: Plan | None = None,
 ) -> Prefilled:
     """Run a prompt through the decoder under a method.
 
@@ -149,6 +150,8 @@ def prefill(
     reading : EvidenceReading, optional
         Which attention goes into `Prefilled.relevance`; it changes nothing else. Default: that of
         the question at half depth.
+    plan : Plan, optional
+        The method's plan for this prompt, where it was made already.
 
     Raises
     ------
@@ -159,7 +162,8 @@ def prefill(
     """
     on_device = DevicePrompt(prompt, adapter.device)
     layers = adapter.info.text.layers
-    plan = method.plan(on_device.av_on_host, layers)
+    if plan is None:
+        plan = method.plan(on_device.av_on_host, layers)
     reading = reading or EvidenceReading.usual(layers)
     task = _Task(adapter, on_device, method, plan, meter, reading)
     end = task.prompt.clip_end()

@@ -289,14 +289,15 @@ class Session:
             )
             prompt = written.prompt
             if method is None and limits is None:
-                chosen = choose(self.adapter, prompt, encoded, read=self.clip is not None)
+                read = self.clip is not None
+                chosen = choose(self.adapter, wanted, prompt, encoded, read=read)
             else:
                 chosen = self._choose_budget(limits, prompt, wanted, meter)
             method = chosen.method
             if progress:
                 progress(StageName.PREFILL, 0.0, None)
             prefilled = self._prefill(
-                prompt, encoded, method, meter, options.seed, reuse and self.reuse
+                prompt, encoded, chosen, meter, options.seed, reuse and self.reuse
             )
             kv_bytes = prefilled.cache.bytes()
             if on_prefill is not None:
@@ -509,14 +510,22 @@ class Session:
         self,
         prompt: Prompt,
         encoded: Encoded,
-        method: Method,
+        chosen: Chosen,
         meter: Meter,
         seed: int,
         reuse: bool,
     ) -> Prefilled:
         """Prefill; if memory runs out, free what earlier questions left and try once more."""
         run = partial(
-            prefill, self.adapter, prompt, encoded, method, meter, seed=seed, reading=self.reading
+            prefill,
+            self.adapter,
+            prompt,
+            encoded,
+            chosen.method,
+            meter,
+            seed=seed,
+            reading=self.reading,
+            plan=chosen.plan,
         )
         if reuse:
             run = partial(run, prefixes=self.prefixes)

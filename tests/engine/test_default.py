@@ -250,3 +250,22 @@ def test_the_check_says_yes_or_what_the_other_answer_is(model: Model, features: 
     assert said["piano"] == said[" piano\n"] == "Same answer with every token: yes."
     assert said["flute"] == "Same answer with every token: no (it is: flute)."
     assert said[""] == "Same answer with every token: no (it is: nothing)."
+
+
+def test_a_default_is_planned_once(
+    uniform: Model, features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = []
+    plan = omnidrop.Uniform.plan
+
+    def counted(self, tokens, layers):
+        planned.append(len(tokens))
+        return plan(self, tokens, layers)
+
+    monkeypatch.setattr(omnidrop.Uniform, "plan", counted)
+    monkeypatch.setattr(worth, "LEAST", 0.0)
+    with uniform.features(features) as clip:
+        trace = clip.ask(QUESTION, options=SHORT).trace
+        assert (trace.method["name"], len(planned)) == ("uniform", 1)
+        clip.ask(QUESTION, method=uniform.method(), options=SHORT)
+    assert len(planned) == 2
