@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from omnidrop.report.trace import Moment
+from omnidrop.report.trace import ChunkTrace, Moment
 
 #: Moments that are reported at most.
 MOST = 3
@@ -169,6 +169,12 @@ def moments(
         found.append(Moment(spans[start][0], spans[end][1], share))
         left[start : end + 1] = [0.0] * (end + 1 - start)
     return tuple(sorted(found, key=lambda moment: -moment.share))
+
+
+def moments_of(chunks: Sequence[ChunkTrace]) -> tuple[Moment, ...]:
+    """Return where an answer came from by its chunks' relevance; none if it was not measured."""
+    shares = [chunk.relevance for chunk in chunks if chunk.relevance is not None]
+    return moments([(chunk.start, chunk.end) for chunk in chunks], shares)
 
 
 def _over(attention: torch.Tensor, heads: Sequence[int]) -> torch.Tensor:

@@ -68,14 +68,8 @@ class LayerAttention:
         """Return the attention of each head of one prompt row after the clip, (H, m) float32."""
         back = len(self.prompt) - row
         at = len(self.entered) - back
-        queries = self.entered.run(at, at + 1)
-        return head_relevance(
-            self.adapter.queries(self.layer, queries.hidden, queries.rotary),
-            self.cache.keys(self.layer)[0],
-            rows=torch.tensor([len(self.rows) - back]),
-            columns=self.rows.columns,
-            scaling=self.adapter.scaling,
-        )
+        rows = torch.tensor([len(self.rows) - back])
+        return self._scores(head_relevance, self.entered.run(at, at + 1), rows)
 
     def queries(self, asking: QueryRows) -> torch.Tensor:
         """Return the prompt indices of the rows whose queries score, (r,) int64."""
@@ -94,27 +88,31 @@ class LayerAttention:
                 return self._compute_run(score, asking, len(self.entered) - back, len(run))
         index = torch.searchsorted(self.rows.alive, self.queries(asking))
         before = len(self.rows) - len(self.entered)
-        queries = self.entered.select(index - before)
-        return score(
-            self.adapter.queries(self.layer, queries.hidden, queries.rotary),
-            self.cache.keys(self.layer)[0],
-            rows=index,
-            columns=self.rows.columns,
-            scaling=self.adapter.scaling,
-        )
+        return self._scores(score, self.entered.select(index - before), index)
 
     def _compute_run(
         self, score: Callable[..., torch.Tensor], asking: QueryRows, start: int, count: int
     ) -> torch.Tensor:
         """Score by `count` rows of the block, one run from `start`: few operations on a device."""
-        queries = self.entered.run(start, start + count)
+        rows = self.prompt.query_rows(asking)  # only their number counts beside a mask
+        mask = self.prompt.causal_mask(asking, len(self.rows))
+        return self._scores(score, self.entered.run(start, start + count), rows, mask)
+
+    def _scores(
+        self,
+        score: Callable[..., torch.Tensor],
+        asking: Block,
+        rows: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Score the AV tokens by some rows of the block, which are `rows` of the sequence."""
         return score(
-            self.adapter.queries(self.layer, queries.hidden, queries.rotary),
+            self.adapter.queries(self.layer, asking.hidden, asking.rotary),
             self.cache.keys(self.layer)[0],
-            rows=self.prompt.query_rows(asking),  # only their number counts beside a mask
+            rows=rows,
             columns=self.rows.columns,
             scaling=self.adapter.scaling,
-            mask=self.prompt.causal_mask(asking, len(self.rows)),
+            mask=mask,
         )
 
 

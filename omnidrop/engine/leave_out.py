@@ -15,7 +15,7 @@ import torch
 from omnidrop.engine.captured import Steps
 from omnidrop.engine.decode import generate, score_choices, step
 from omnidrop.engine.encode import Encoded
-from omnidrop.engine.evidence import moments
+from omnidrop.engine.evidence import moments_of
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import BudgetError
@@ -138,10 +138,7 @@ def _rows(values: torch.Tensor, stays: torch.Tensor) -> torch.Tensor:
 
 def _candidates(trace: Trace) -> tuple[Moment, ...]:
     """Return the moments to leave out."""
-    if trace.moments:
-        return trace.moments
-    shares = [chunk.relevance for chunk in trace.chunks if chunk.relevance is not None]
-    return moments([(chunk.start, chunk.end) for chunk in trace.chunks], shares)
+    return trace.moments or moments_of(trace.chunks)
 
 
 def _without_moment(asked: Asked, trace: Trace, moment: Moment) -> Asked:

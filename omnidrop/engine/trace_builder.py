@@ -13,13 +13,13 @@ import omnidrop
 from omnidrop.engine.conversation import Written
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Encoded
-from omnidrop.engine.evidence import chunk_shares, moments
+from omnidrop.engine.evidence import chunk_shares, moments_of
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.engine.timing import Meter, device_peak, host_peak
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.schedules import TOLERANCE
-from omnidrop.report.trace import ChunkTrace, Memory, Moment, Trace
+from omnidrop.report.trace import ChunkTrace, Memory, Trace
 from omnidrop.shapes import described
 from omnidrop.tokens import Prompt, TokenMap
 
@@ -139,7 +139,7 @@ def build_trace(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()
         ),
         used=encoded.used,
-        moments=() if rate is None or not rate.above_chance else _moments(chunks),
+        moments=() if rate is None or not rate.above_chance else moments_of(chunks),
         evidence={
             "layers": reading.layers,
             "rows": reading.rows,
@@ -149,12 +149,6 @@ def build_trace(
             "rate": None if rate is None else asdict(rate),
         },
     )
-
-
-def _moments(chunks: tuple[ChunkTrace, ...]) -> tuple[Moment, ...]:
-    """Return where the answer came from, by the chunks' relevance."""
-    shares = [chunk.relevance for chunk in chunks if chunk.relevance is not None]
-    return moments([(chunk.start, chunk.end) for chunk in chunks], shares)
 
 
 def versions() -> dict[str, str]:

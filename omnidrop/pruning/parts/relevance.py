@@ -59,12 +59,8 @@ def relevance(
         If there is no row: a mean over nothing would order the tokens by chance.
     """
     parts = _weights(queries, keys, rows, scaling, block_elements, mask)
-    received = next(parts).sum(dim=(0, 1, 2))
-    for weights in parts:
-        received += weights.sum(dim=(0, 1, 2))
-    if isinstance(columns, torch.Tensor):
-        columns = columns.to(keys.device)
-    return received[columns] / (queries.shape[0] * queries.shape[1])
+    received = _summed(parts, (0, 1, 2))
+    return received[_beside(columns, keys)] / (queries.shape[0] * queries.shape[1])
 
 
 def row_relevance(
@@ -85,8 +81,7 @@ def row_relevance(
     -------
     Tensor, (r, m) float32
     """
-    if isinstance(columns, torch.Tensor):
-        columns = columns.to(keys.device)
+    columns = _beside(columns, keys)
     parts = [
         weights.sum(dim=(0, 1))[:, columns]
         for weights in _weights(queries, keys, rows, scaling, block_elements, mask)
@@ -112,13 +107,8 @@ def head_relevance(
     -------
     Tensor, (H, m) float32
     """
-    parts = _weights(queries, keys, rows, scaling, block_elements, mask)
-    received = next(parts).sum(dim=2)
-    for weights in parts:
-        received += weights.sum(dim=2)
-    if isinstance(columns, torch.Tensor):
-        columns = columns.to(keys.device)
-    return received.flatten(0, 1)[:, columns] / queries.shape[1]
+    received = _summed(_weights(queries, keys, rows, scaling, block_elements, mask), (2,))
+    return received.flatten(0, 1)[:, _beside(columns, keys)] / queries.shape[1]
 
 
 def causal(rows: torch.Tensor, length: int) -> torch.Tensor:
@@ -137,6 +127,19 @@ def causal(rows: torch.Tensor, length: int) -> torch.Tensor:
     """
     unseen = torch.arange(length, device=rows.device) > rows[:, None]
     return torch.zeros(unseen.shape, device=rows.device).masked_fill_(unseen, -torch.inf)
+
+
+def _summed(parts: Iterator[torch.Tensor], dims: tuple[int, ...]) -> torch.Tensor:
+    """Return the sum of all parts over some dimensions, one of them that of the rows."""
+    total = next(parts).sum(dim=dims)
+    for part in parts:
+        total += part.sum(dim=dims)
+    return total
+
+
+def _beside(columns: torch.Tensor | slice, keys: torch.Tensor) -> torch.Tensor | slice:
+    """Return columns on the device of the keys."""
+    return columns.to(keys.device) if isinstance(columns, torch.Tensor) else columns
 
 
 def _weights(
