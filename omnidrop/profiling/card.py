@@ -14,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 from omnidrop.errors import OmniDropError
@@ -124,9 +125,11 @@ def room(memory: float, start: Start, peak_of: Callable[[Setup], int]) -> Room:
         Bytes of the card.
     start : Start
     peak_of : callable
-        From a setup to the most bytes held at once. Raises OmniDropError for one that cannot be.
+        From a setup to the most bytes held at once, asked once for each. Raises OmniDropError for
+        one that cannot be.
     """
 
+    @cache
     def peak(setup: Setup) -> float:
         try:
             return peak_of(setup)

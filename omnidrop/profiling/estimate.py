@@ -31,6 +31,7 @@ from omnidrop.profiling.machine import device_name, matmul_speed
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
 from omnidrop.shapes import Shapes, described
+from omnidrop.tokens import Prompt
 
 SCHEMA = "omnidrop.estimate/1"
 
@@ -55,6 +56,14 @@ class Tokens:
     video: int
     grid: tuple[int, int, int] | None
     counted: bool
+
+    @classmethod
+    def of(
+        cls, prompt: Prompt, grid: tuple[int, int, int] | None, *, counted: bool = True
+    ) -> Tokens:
+        """Count the tokens of a prompt; `grid` and `counted` as in the attributes."""
+        av, video = int(prompt.tokens.av.sum()), int(prompt.tokens.video.sum())
+        return cls(len(prompt) - av, av - video, video, grid, counted)
 
     @property
     def av(self) -> int:
@@ -277,14 +286,7 @@ def estimate(
         notices = list(opened.notices)
     prompt = build_prompt(known.encoder, known.template, question, media, system=system)
     av = prompt.tokens.select(prompt.tokens.av)
-    video = int(av.video.sum())
-    tokens = Tokens(
-        text=len(prompt) - len(av),
-        audio=len(av) - video,
-        video=video,
-        grid=media.grid,
-        counted=not isinstance(known.encoder, RoughEncoder),
-    )
+    tokens = Tokens.of(prompt, media.grid, counted=not isinstance(known.encoder, RoughEncoder))
     if not tokens.counted:
         notices.append(ROUGH_TEXT)
     gpu = torch.device(known.device).type == "cuda"
@@ -388,11 +390,9 @@ def _room(
         av = prompt.tokens.select(prompt.tokens.av)
         run = method if setup.budget is None else replace(method, budget=setup.budget)
         counts = run.plan(av, known.shapes.text.layers).counts
-        video = int(av.video.sum())
-        text = len(prompt) - len(av)
-        tokens = Tokens(text, len(av) - video, video, media.grid, True)
+        tokens = Tokens.of(prompt, media.grid)
         sizes = Sizes(known.shapes, known.weights, known.bytes_per_value, gpu=True)
-        return peak_bytes(sizes, tokens, [text + count for count in counts])
+        return peak_bytes(sizes, tokens, [tokens.text + count for count in counts])
 
     start = Start(
         quantize=options.quantize,

@@ -190,10 +190,8 @@ def _expectation(
 ) -> Callable[[float], Expected]:
     """Return a function from a budget to what a prefill at that budget is expected to take."""
     tokens = prompt.tokens.select(prompt.tokens.av)
-    shape, text = adapter.info.text, len(prompt) - len(tokens)
-    video = int(tokens.video.sum())
-    sizes = _sizes(adapter)
-    counted = Tokens(text, len(tokens) - video, video, grid=None, counted=True)
+    shape, counted = adapter.info.text, Tokens.of(prompt, grid=None)
+    text, sizes = counted.text, _sizes(adapter)
 
     def expect(budget: float) -> Expected:
         counts = replace(method, budget=budget).plan(tokens, shape.layers).counts

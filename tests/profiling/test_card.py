@@ -90,3 +90,14 @@ def test_a_real_estimate_proposes_what_fits(tmp_path: Path) -> None:
     # In bf16 the weights alone do not fit.
     assert len(tight.room.proposals) == 1
     assert tight.room.peak == pytest.approx(roomy.room.peak)
+
+
+def test_no_setup_is_weighed_twice() -> None:
+    seen = []
+
+    def counted(setup: Setup) -> int:
+        seen.append(setup)
+        return peak(setup)
+
+    assert len(found(35, counted).proposals) == 1
+    assert len(seen) == len(set(seen)) + 1  # what was asked for, before anything is changed
