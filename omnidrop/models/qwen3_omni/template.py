@@ -21,6 +21,7 @@ from omnidrop.models.adapter import TextCodec
 from omnidrop.models.chatml import ChatML
 from omnidrop.models.family import special_ids
 from omnidrop.models.mrope import clip_map, video_cells
+from omnidrop.models.qwen3_omni.sizes import TOKENS_PER_CHUNK
 from omnidrop.tokens import ClipTokens, Media
 
 #: Template field → special token of the tokenizer.
@@ -40,9 +41,6 @@ THINK, END_OF_THOUGHT = "<think>", "</think>"
 
 #: Files that may hold a checkpoint's chat template, in the order in which transformers looks.
 _CHAT_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
-
-#: Tokens that the audio encoder makes of a whole chunk of log-mel frames.
-TOKENS_PER_CHUNK = 13
 
 
 def audio_token_count(mel_frames: int, chunk: int = 100) -> int:
