@@ -348,27 +348,43 @@ def recommended_for(name: str, family: Family) -> Recommended:
     return found or listed.get(OTHERS, SAFE)
 
 
-def named(ids: Mapping[str, int | None], tokens: Mapping[str, str], name: str) -> dict[str, int]:
+def special_ids(
+    codec: TextCodec | None,
+    tokens: Mapping[str, str],
+    stated: Mapping[str, int],
+    name: str,
+) -> dict[str, int]:
     """Return the ids of a template's special tokens; none may be missing.
 
     Parameters
     ----------
-    ids : mapping
-        Template field to the tokenizer's id, or None.
+    codec : TextCodec or None
+        The checkpoint's tokenizer. Without one the ids are made up: an estimate only counts tokens.
     tokens : mapping
         Template field to special token.
+    stated : mapping
+        Template field to the id in the checkpoint's config, of those tokens that it has ids of.
     name : str
-        Name of the model, for the error.
+        Name of the model, for errors.
 
     Raises
     ------
     ModelError
-        If the tokenizer lacks tokens; it names them.
+        If the tokenizer lacks tokens, or gives one another id than the config; names them.
     """
-    missing = [tokens[field] for field, i in ids.items() if i is None]
-    if missing:
-        raise ModelError(
-            f"The tokenizer of {name} has no {' '.join(missing)}.",
-            hint="Use the tokenizer files of the checkpoint itself.",
+    if codec is None:
+        return {field: number for number, field in enumerate(tokens)}
+    found = {field: codec.id(token) for field, token in tokens.items()}
+    ids = {field: number for field, number in found.items() if number is not None}
+    problem = None
+    if missing := [tokens[field] for field in tokens if field not in ids]:
+        problem = f"The tokenizer of {name} has no {' '.join(missing)}."
+    elif wrong := [field for field, expected in stated.items() if ids[field] != expected]:
+        field = wrong[0]
+        problem = (
+            f"The tokenizer of {name} gives {tokens[field]} the id {ids[field]}, "
+            f"its config {stated[field]}."
         )
-    return {field: i for field, i in ids.items() if i is not None}
+    if problem is not None:
+        raise ModelError(problem, hint="Use the tokenizer files of the checkpoint itself.")
+    return ids

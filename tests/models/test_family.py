@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from importlib.metadata import EntryPoint
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from omnidrop.errors import ModelError
 from omnidrop.models import family as module
-from omnidrop.models.family import aliases, families, family_of, published, registered
+from omnidrop.models.family import (
+    aliases,
+    families,
+    family_of,
+    published,
+    registered,
+    special_ids,
+)
 from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.models.locations import inspect
 from omnidrop.models.unloaded import describe
@@ -189,3 +197,17 @@ def test_sizes_of_the_published_mixture():
     assert 19e9 < few.weights < 20e9
     assert 63e9 < whole.weights < 64e9
     assert few.media_spec.audio_tokens(6000) == 60 * 13
+
+
+def test_ids_of_special_tokens_are_the_tokenizers_and_the_configs():
+    tokens, stated = {"begin": "B", "end": "E", "video": "V"}, {"end": 6, "video": 7}
+
+    def ids(**known):
+        return special_ids(SimpleNamespace(id=known.get), tokens, stated, "tiny")
+
+    assert special_ids(None, tokens, stated, "tiny") == {"begin": 0, "end": 1, "video": 2}
+    assert ids(B=5, E=6, V=7, X=8) == {"begin": 5, "end": 6, "video": 7}
+    with pytest.raises(ModelError, match=r"The tokenizer of tiny has no B V\."):
+        ids(E=6)
+    with pytest.raises(ModelError, match=r"tiny gives V the id 0, its config 7\."):
+        ids(B=5, E=6, V=0)

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnidrop.models import thinker_files
 from omnidrop.recommended import Recommended
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 
@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from omnidrop.models.adapter import Adapter, TextCodec
     from omnidrop.models.codec import Codec
     from omnidrop.models.family import LoadRequest, Template
-
-#: Weights of the decoder's linear layers, under the names of the hub and of transformers.
-_LINEAR = re.compile(r"\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj\.weight$")
-_ENCODERS = re.compile(r"(^|\.)(audio_tower|visual)\.")
 
 
 def _published(text: TextShape) -> Shapes:
@@ -81,19 +77,13 @@ class QwenOmni:
     )
 
     def missing_part(self, config: Mapping[str, Any]) -> str | None:
-        thinker = thinker_config(config)
-        for part in ("text_config", "vision_config", "audio_config"):
-            if not isinstance(thinker, Mapping) or not isinstance(thinker.get(part), Mapping):
-                return part
-        return None
+        return thinker_files.missing_part(config)
 
     def stored_dtype(self, config: Mapping[str, Any]) -> str | None:
-        thinker = thinker_config(config)
-        found = thinker.get("torch_dtype") or thinker.get("dtype")
-        return found or config.get("torch_dtype") or config.get("dtype")
+        return thinker_files.stored_dtype(config)
 
     def quantised(self, weight: str) -> bool:
-        return bool(_LINEAR.search(weight)) and not _ENCODERS.search(weight)
+        return thinker_files.decoder_linear(weight)
 
     def shapes(self, config: Mapping[str, Any]) -> Shapes:
         from omnidrop.models.qwen2_5_omni.sizes import shapes
@@ -157,15 +147,10 @@ class QwenOmni:
         )
 
 
-def thinker_config(config: Mapping[str, Any]) -> Any:
-    """Return the part of a config that is about the thinker; the hub's has others besides."""
-    return config.get("thinker_config") or config
-
-
 def _parsed(config: Mapping[str, Any]) -> Any:
     from transformers import Qwen2_5OmniThinkerConfig
 
-    return Qwen2_5OmniThinkerConfig.from_dict(dict(thinker_config(config)))
+    return Qwen2_5OmniThinkerConfig.from_dict(dict(thinker_files.thinker_config(config)))
 
 
 FAMILY = QwenOmni()

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from omnidrop.clip.specs import AudioSpec, VideoSpec
+from omnidrop.models.config_sizes import text_shape, windowed_vision_shape
 from omnidrop.models.preprocessors import read_specs
-from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
+from omnidrop.shapes import AudioShape, Shapes
 
 NAME = "Qwen2.5-Omni"
 
@@ -16,38 +17,8 @@ def shapes(config: Any) -> Shapes:
     """Return the sizes in a thinker's config (`Qwen2_5OmniThinkerConfig`)."""
     return Shapes(
         text_shape(config.text_config),
-        vision_shape(config.vision_config),
+        windowed_vision_shape(config.vision_config),
         audio_shape(config.audio_config),
-    )
-
-
-def text_shape(config: Any) -> TextShape:
-    """Return the sizes in the decoder's config."""
-    heads = int(config.num_attention_heads)
-    return TextShape(
-        layers=int(config.num_hidden_layers),
-        hidden=int(config.hidden_size),
-        intermediate=int(config.intermediate_size),
-        heads=heads,
-        kv_heads=int(config.num_key_value_heads),
-        head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
-        vocab=int(config.vocab_size),
-    )
-
-
-def vision_shape(config: Any) -> VisionShape:
-    """Return the sizes in the vision encoder's config."""
-    return VisionShape(
-        layers=int(config.depth),
-        hidden=int(config.hidden_size),
-        intermediate=int(config.intermediate_size),
-        heads=int(config.num_heads),
-        patch=int(config.patch_size),
-        temporal_patch=int(config.temporal_patch_size),
-        merge=int(config.spatial_merge_size),
-        window=int(config.window_size),
-        full_attention=tuple(int(i) for i in config.fullatt_block_indexes),
-        output=int(config.out_hidden_size),
     )
 
 

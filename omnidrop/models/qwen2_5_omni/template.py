@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from omnidrop.errors import ModelError
 from omnidrop.models.adapter import TextCodec
 from omnidrop.models.chatml import ChatML
-from omnidrop.models.family import named
+from omnidrop.models.family import special_ids
 from omnidrop.models.mrope import after_highest, clip_map, video_cells
 from omnidrop.tokens import ClipTokens, Media
 
@@ -237,19 +236,10 @@ def template(codec: TextCodec | None, config: Any, name: str) -> QwenOmniTemplat
     ModelError
         If the tokenizer does not match the config.
     """
-    if codec is None:
-        ids = {field: number for number, field in enumerate(SPECIALS)}
-    else:
-        found = {field: codec.id(token) for field, token in SPECIALS.items()}
-        ids = named(found, SPECIALS, name)
-        for field, expected in (("video", config.video_token_id), ("audio", config.audio_token_id)):
-            if ids[field] != expected:
-                raise ModelError(
-                    f"The tokenizer of {name} gives {SPECIALS[field]} the id {ids[field]}, "
-                    f"its config {expected}.",
-                    hint="Use the tokenizer files of the checkpoint itself.",
-                )
-    known: dict[str, Any] = dict(ids)
+    stated = {}
+    if config is not None:
+        stated = {"video": config.video_token_id, "audio": config.audio_token_id}
+    known: dict[str, Any] = dict(special_ids(codec, SPECIALS, stated, name))
     if config is None:
         return QwenOmniTemplate(**known)
     return QwenOmniTemplate(

@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnidrop.models import thinker_files
 from omnidrop.recommended import Recommended
 from omnidrop.shapes import Experts, Shapes, TextShape, VisionShape
 
@@ -20,14 +20,6 @@ if TYPE_CHECKING:
     from omnidrop.models.adapter import Adapter, TextCodec
     from omnidrop.models.codec import Codec
     from omnidrop.models.family import LoadRequest, Template
-
-#: Weights of the decoder's matrices, under the names of the hub and of transformers.
-_QUANTISED = re.compile(
-    r"\.layers\.\d+\.("
-    r"(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)\.weight"
-    r"|mlp\.experts\.(\d+\.(gate|up|down)_proj\.weight|(gate_up|down)_proj))$"
-)
-_ENCODERS = re.compile(r"(^|\.)(audio_tower|visual)\.")
 
 _ALIASES = {
     "qwen3-30b": "Qwen/Qwen3-Omni-30B-A3B-Instruct",
@@ -90,19 +82,15 @@ class Qwen3Omni:
         return dict.fromkeys(_ALIASES.values(), _published())
 
     def missing_part(self, config: Mapping[str, Any]) -> str | None:
-        thinker = thinker_config(config)
-        for part in ("text_config", "vision_config", "audio_config"):
-            if not isinstance(thinker, Mapping) or not isinstance(thinker.get(part), Mapping):
-                return part
-        return None
+        return thinker_files.missing_part(config)
 
     def stored_dtype(self, config: Mapping[str, Any]) -> str | None:
-        thinker = thinker_config(config)
-        found = thinker.get("dtype") or thinker.get("torch_dtype")
-        return found or config.get("dtype") or config.get("torch_dtype")
+        return thinker_files.stored_dtype(config)
 
     def quantised(self, weight: str) -> bool:
-        return bool(_QUANTISED.search(weight)) and not _ENCODERS.search(weight)
+        from omnidrop.models.experts import is_expert
+
+        return thinker_files.decoder_linear(weight) or is_expert(weight)
 
     def shapes(self, config: Mapping[str, Any]) -> Shapes:
         from omnidrop.models.qwen3_omni.sizes import shapes
@@ -171,17 +159,12 @@ class Qwen3Omni:
         )
 
 
-def thinker_config(config: Mapping[str, Any]) -> Any:
-    """Return the part of a config that is about the thinker; the hub's has others besides."""
-    return config.get("thinker_config") or config
-
-
 def _parsed(config: Mapping[str, Any]) -> Any:
     from transformers.models.qwen3_omni_moe.configuration_qwen3_omni_moe import (
         Qwen3OmniMoeThinkerConfig,
     )
 
-    return Qwen3OmniMoeThinkerConfig.from_dict(dict(thinker_config(config)))
+    return Qwen3OmniMoeThinkerConfig.from_dict(dict(thinker_files.thinker_config(config)))
 
 
 FAMILY = Qwen3Omni()

@@ -9,6 +9,7 @@ from typing import Any
 
 from omnidrop.clip.specs import AudioSpec, VideoSpec
 from omnidrop.errors import ModelError
+from omnidrop.models import config_sizes
 from omnidrop.models.preprocessors import read_specs
 from omnidrop.shapes import AudioShape, Experts, Projections, Shapes, TextShape, VisionShape
 
@@ -16,8 +17,8 @@ NAME = "Qwen3-Omni"
 
 #: Taps of the audio encoder's two-dimensional convolutions, of which there are three.
 _TAPS = 9
-#: Audio tokens of a chunk of log-mel frames.
-_TOKENS_PER_CHUNK = 13
+#: Audio tokens of a whole chunk of log-mel frames.
+TOKENS_PER_CHUNK = 13
 
 
 def shapes(config: Any) -> Shapes:
@@ -37,7 +38,7 @@ def text_shape(config: Any) -> TextShape:
     ModelError
         If layers without experts are not the first ones.
     """
-    layers, heads = int(config.num_hidden_layers), int(config.num_attention_heads)
+    layers = int(config.num_hidden_layers)
     sparse = [
         index not in config.mlp_only_layers
         and int(config.num_experts) > 0
@@ -56,31 +57,15 @@ def text_shape(config: Any) -> TextShape:
         width=int(config.moe_intermediate_size),
         dense_layers=dense,
     )
-    return TextShape(
-        layers=layers,
-        hidden=int(config.hidden_size),
-        intermediate=int(config.intermediate_size),
-        heads=heads,
-        kv_heads=int(config.num_key_value_heads),
-        head_dim=int(getattr(config, "head_dim", None) or config.hidden_size // heads),
-        vocab=int(config.vocab_size),
-        experts=experts if dense < layers else None,
-    )
+    return config_sizes.text_shape(config, experts=experts if dense < layers else None)
 
 
 def vision_shape(config: Any) -> VisionShape:
     """Return the sizes in the vision encoder's config."""
-    return VisionShape(
-        layers=int(config.depth),
-        hidden=int(config.hidden_size),
-        intermediate=int(config.intermediate_size),
-        heads=int(config.num_heads),
-        patch=int(config.patch_size),
-        temporal_patch=int(config.temporal_patch_size),
-        merge=int(config.spatial_merge_size),
+    return config_sizes.vision_shape(
+        config,
         window=0,
         full_attention=(),
-        output=int(config.out_hidden_size),
         gated=False,
         planes=1 + len(config.deepstack_visual_indexes),
     )
@@ -129,7 +114,7 @@ def sized_audio(
         bins.append((bins[-1] + 1) // 2)
     projection = channels * bins[3] * hidden
     # Frames that remain after one and two convolutions, per token.
-    first, second = (Fraction(chunk, by * _TOKENS_PER_CHUNK) for by in (2, 4))
+    first, second = (Fraction(chunk, by * TOKENS_PER_CHUNK) for by in (2, 4))
     stem = _TAPS * channels * (bins[1] * first + channels * (bins[2] * second + bins[3]))
     return AudioShape(
         layers=layers,
@@ -139,7 +124,7 @@ def sized_audio(
         mel_bins=mel_bins,
         window=window,
         output=output,
-        frames_per_position=Fraction(chunk, _TOKENS_PER_CHUNK),
+        frames_per_position=Fraction(chunk, TOKENS_PER_CHUNK),
         positions_per_token=1,
         projections=Projections(
             stem=_TAPS * channels * (1 + 2 * channels) + projection,

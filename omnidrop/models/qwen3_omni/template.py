@@ -19,8 +19,9 @@ import torch
 from omnidrop.errors import ModelError
 from omnidrop.models.adapter import TextCodec
 from omnidrop.models.chatml import ChatML
-from omnidrop.models.family import named
+from omnidrop.models.family import special_ids
 from omnidrop.models.mrope import clip_map, video_cells
+from omnidrop.models.qwen3_omni.sizes import TOKENS_PER_CHUNK
 from omnidrop.tokens import ClipTokens, Media
 
 #: Template field → special token of the tokenizer.
@@ -40,9 +41,6 @@ THINK, END_OF_THOUGHT = "<think>", "</think>"
 
 #: Files that may hold a checkpoint's chat template, in the order in which transformers looks.
 _CHAT_FILES = ("chat_template.jinja", "chat_template.json", "tokenizer_config.json")
-
-#: Tokens that the audio encoder makes of a whole chunk of log-mel frames.
-TOKENS_PER_CHUNK = 13
 
 
 def audio_token_count(mel_frames: int, chunk: int = 100) -> int:
@@ -234,23 +232,15 @@ def template(
     ModelError
         If the tokenizer does not match the config.
     """
-    if codec is None:
-        ids = {field: number for number, field in enumerate(SPECIALS)}
-    else:
-        ids = named({field: codec.id(token) for field, token in SPECIALS.items()}, SPECIALS, name)
-        for field, expected in (
-            ("video", config.video_token_id),
-            ("audio", config.audio_token_id),
-            ("vision_start", config.vision_start_token_id),
-            ("audio_start", config.audio_start_token_id),
-        ):
-            if ids[field] != expected:
-                raise ModelError(
-                    f"The tokenizer of {name} gives {SPECIALS[field]} the id {ids[field]}, "
-                    f"its config {expected}.",
-                    hint="Use the tokenizer files of the checkpoint itself.",
-                )
-    known: dict[str, Any] = dict(ids, opening=opening)
+    stated = {}
+    if config is not None:
+        stated = {
+            "video": config.video_token_id,
+            "audio": config.audio_token_id,
+            "vision_start": config.vision_start_token_id,
+            "audio_start": config.audio_start_token_id,
+        }
+    known: dict[str, Any] = dict(special_ids(codec, SPECIALS, stated, name), opening=opening)
     if config is None:
         return Qwen3OmniTemplate(**known)
     return Qwen3OmniTemplate(

@@ -7,12 +7,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from omnidrop.models import thinker_files
 from omnidrop.recommended import Recommended
 from omnidrop.shapes import Shapes, TextShape, VisionShape
 
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
     from omnidrop.models.adapter import Adapter, TextCodec
     from omnidrop.models.codec import Codec
     from omnidrop.models.family import LoadRequest, Template
-
-#: Weights of the decoder's linear layers, under the names of the hub and of transformers.
-_LINEAR = re.compile(r"\.layers\.\d+\.(self_attn\.[qkvo]|mlp\.(gate|up|down))_proj\.weight$")
-_ENCODERS = re.compile(r"(^|\.)(audio|visual)\.")
 
 
 def _published(text: TextShape) -> Shapes:
@@ -76,10 +72,10 @@ class VideoSalmonn2:
         return None if "hidden_size" in config.get("text_config", config) else "hidden_size"
 
     def stored_dtype(self, config: Mapping[str, Any]) -> str | None:
-        return config.get("dtype") or config.get("torch_dtype")
+        return thinker_files.stored_dtype(config)
 
     def quantised(self, weight: str) -> bool:
-        return bool(_LINEAR.search(weight)) and not _ENCODERS.search(weight)
+        return thinker_files.decoder_linear(weight)
 
     def shapes(self, config: Mapping[str, Any]) -> Shapes:
         from omnidrop.models.video_salmonn2.sizes import shapes

@@ -14,8 +14,9 @@ from typing import Any
 
 from omnidrop.clip.specs import AudioSpec, VideoSpec
 from omnidrop.errors import ModelError
+from omnidrop.models.config_sizes import text_shape, windowed_vision_shape
 from omnidrop.models.preprocessors import read_specs
-from omnidrop.shapes import AudioShape, Projections, Shapes, TextShape, VisionShape
+from omnidrop.shapes import AudioShape, Projections, Shapes
 
 NAME = "video-SALMONN 2+"
 
@@ -163,39 +164,9 @@ def _plain(part: Any) -> Mapping[str, Any]:
 def shapes(config: Any) -> Shapes:
     """Return the sizes in a thinker's config (`Qwen2_5_VLConfig` with `audio_config`)."""
     return Shapes(
-        text_shape(config), vision_shape(config.vision_config), audio_shape(audio_config(config))
-    )
-
-
-def text_shape(config: Any) -> TextShape:
-    """Return the sizes of the decoder."""
-    text = config.text_config
-    heads = int(text.num_attention_heads)
-    return TextShape(
-        layers=int(text.num_hidden_layers),
-        hidden=int(text.hidden_size),
-        intermediate=int(text.intermediate_size),
-        heads=heads,
-        kv_heads=int(text.num_key_value_heads),
-        head_dim=int(text.hidden_size) // heads,
-        vocab=int(text.vocab_size),
-        tied=bool(config.tie_word_embeddings),
-    )
-
-
-def vision_shape(config: Any) -> VisionShape:
-    """Return the sizes in the vision encoder's config."""
-    return VisionShape(
-        layers=int(config.depth),
-        hidden=int(config.hidden_size),
-        intermediate=int(config.intermediate_size),
-        heads=int(config.num_heads),
-        patch=int(config.patch_size),
-        temporal_patch=int(config.temporal_patch_size),
-        merge=int(config.spatial_merge_size),
-        window=int(config.window_size),
-        full_attention=tuple(int(i) for i in config.fullatt_block_indexes),
-        output=int(config.out_hidden_size),
+        text_shape(config.text_config, tied=bool(config.tie_word_embeddings)),
+        windowed_vision_shape(config.vision_config),
+        audio_shape(audio_config(config)),
     )
 
 

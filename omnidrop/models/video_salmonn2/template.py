@@ -23,10 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from omnidrop.errors import ModelError
 from omnidrop.models.adapter import TextCodec
 from omnidrop.models.chatml import ChatML
-from omnidrop.models.family import named
+from omnidrop.models.family import special_ids
 from omnidrop.models.mrope import clip_map, video_cells
 from omnidrop.models.video_salmonn2.sizes import FRAMES_PER_POSITION, AudioConfig, audio_config
 from omnidrop.tokens import Asked, ClipTokens, Media, Piece
@@ -215,22 +214,10 @@ def template(
     ModelError
         If the tokenizer does not match the config.
     """
-    if codec is None:
-        ids = {field: number for number, field in enumerate(SPECIALS)}
-    else:
-        found = {field: codec.id(token) for field, token in SPECIALS.items()}
-        ids = named(found, SPECIALS, name)
-        for field, expected in (
-            ("video", config.video_token_id),
-            ("audio", getattr(config, "audio_token_id", ids["audio"])),
-        ):
-            if ids[field] != expected:
-                raise ModelError(
-                    f"The tokenizer of {name} gives {SPECIALS[field]} the id {ids[field]}, "
-                    f"its config {expected}.",
-                    hint="Use the tokenizer files of the checkpoint itself.",
-                )
-    known: dict[str, Any] = {**ids, "convention": convention}
+    stated = {} if config is None else {"video": config.video_token_id}
+    if hasattr(config, "audio_token_id"):
+        stated["audio"] = config.audio_token_id
+    known: dict[str, Any] = dict(special_ids(codec, SPECIALS, stated, name), convention=convention)
     audio = AudioConfig() if config is None else audio_config(config)
     known |= {
         "piece_frames": FRAMES_PER_POSITION * audio.positions,
