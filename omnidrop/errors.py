@@ -117,6 +117,10 @@ class ModelError(OmniDropError):
     exit_code = 4
 
 
+#: What the hint of an `OutsideError` adds to the option for those who call the library.
+IN_PYTHON = ", anyway=True"
+
+
 class OutsideError(ModelError):
     """A question or clip outside of what the model knows (exit code 4).
 
@@ -124,6 +128,8 @@ class OutsideError(ModelError):
     ----------
     what : str
         One sentence: what is outside, and what the model knows.
+    brief : str, optional
+        The same without what the model knows; `what` itself by default.
     hint : str, optional
         One sentence: what to do.
     words : tuple of str
@@ -141,10 +147,12 @@ class OutsideError(ModelError):
         self,
         what: str,
         *,
+        brief: str | None = None,
         hint: str | None = None,
         words: tuple[str, ...] = (),
         seconds: float | None = None,
     ) -> None:
+        self.brief = what if brief is None else brief
         self.words = words
         self.seconds = seconds
         self.command: str | None = None

@@ -14,6 +14,7 @@ import traceback
 from contextlib import suppress
 
 from omnidrop.errors import (
+    IN_PYTHON,
     BatchError,
     MediaError,
     MemoryShortError,
@@ -86,7 +87,7 @@ def _wrapped(line: str, width: int) -> str:
 def describe(problem: BaseException) -> tuple[str, int]:
     """Return an exception's paragraph and exit code."""
     if isinstance(problem, OmniDropError):
-        return problem.paragraph(), problem.exit_code
+        return by_option(problem.paragraph()), problem.exit_code
     if isinstance(problem, MemoryError):
         text = "Not enough memory. Lower --max-pixels, --fps or --budget, or use --4bit."
         return text, MemoryShortError.exit_code
@@ -100,6 +101,11 @@ def describe(problem: BaseException) -> tuple[str, int]:
         )
     text = f"{kind}: {message.rstrip(chr(46))}. {cause}" if message else f"{kind}. {cause}"
     return text, BUG_CODE
+
+
+def by_option(text: str) -> str:
+    """Return a message of the library without what it adds for those who write Python."""
+    return text.replace(IN_PYTHON, "")
 
 
 def _added_package(problem: BaseException) -> str | None:

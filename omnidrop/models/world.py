@@ -26,7 +26,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
-from omnidrop.errors import ModelError, OutsideError
+from omnidrop.errors import IN_PYTHON, ModelError, OutsideError
 
 FILE = "world.json"
 SCHEMA = "omnidrop.world/1"
@@ -118,16 +118,17 @@ class World:
         if not reasons:
             return None
         named = f"The {model} model" if "/" not in model else model
-        what = f"{named} {' and '.join(reasons)}."
-        what += f" It knows only {self.contents()}." if self.knows else ""
+        reason = f"{named} {' and '.join(reasons)}."
+        contents = f" It knows only {self.contents()}." if self.knows else ""
         close = [(word, near) for word in unknown if (near := self.nearest(word)) is not None]
-        if close:
-            what += " Did you mean " + _joined([f"{near} for {word}" for word, near in close]) + "?"
+        meant = _joined([f"{near} for {word}" for word, near in close])
+        meant = f" Did you mean {meant}?" if meant else ""
         return OutsideError(
-            what,
+            f"{reason}{contents}{meant}",
+            brief=f"{reason}{meant}",
             hint=(
                 f"Ask {'about a shorter part (--start, --end), or ' if long else ''}a real model "
-                "(model 3b), or ask this one anyway (--anyway, anyway=True)."
+                f"(model 3b), or ask this one anyway (--anyway{IN_PYTHON})."
             ),
             words=unknown,
             seconds=long,

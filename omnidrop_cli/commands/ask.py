@@ -258,19 +258,27 @@ class Run:
     def _take(self, outcome: Outcome) -> None:
         from omnidrop_cli.errors import report
 
-        if isinstance(outcome.problem, OutsideError) and not self.advised:
-            from omnidrop_cli.commands.outside import advise
-
-            self.advised = True
-            advise(outcome.problem, outcome.question, self.read, self.flags, self.model.device)
-        if outcome.problem is not None and len(self.questions) == 1:
-            raise outcome.problem
-        repeated = any(o.problem is outcome.problem for o in self.outcomes)
+        problem = shown = outcome.problem
+        if isinstance(problem, OutsideError):
+            shown = self._refused(problem, outcome.question)
+        if problem is not None and len(self.questions) == 1:
+            raise problem
+        repeated = any(o.problem is problem for o in self.outcomes)
         self.outcomes.append(outcome)
-        if outcome.problem is not None and not repeated:
-            report(_with_clip(outcome.problem, outcome.question.clip))
+        if shown is not None and not repeated:
+            report(_with_clip(shown, outcome.question.clip))
         self.printer.put(outcome)
         self.reporter.show(outcome)
+
+    def _refused(self, problem: OutsideError, question: Question) -> OutsideError:
+        """Return what is shown of a refusal: of the first one all, with advice; then one line."""
+        from omnidrop_cli.commands.outside import advise, in_brief
+
+        if self.advised:
+            return in_brief(problem)
+        self.advised = True
+        advise(problem, question, self.read, self.flags, self.model.device)
+        return problem
 
     def _save(self) -> None:
         if not self.output.targets or not any(o.answer for o in self.outcomes):

@@ -48,6 +48,11 @@ def advise(
     problem.command = command_for(advice, question, read, flags)
 
 
+def in_brief(problem: OutsideError) -> OutsideError:
+    """Return a refusal without what the model knows and the remedy: both were said before."""
+    return OutsideError(problem.brief, words=problem.words, seconds=problem.seconds)
+
+
 def command_for(advice: Advice, question: Question, read: ReadFlags, flags: AnswerFlags) -> str:
     """Return the command that asks a model the same question, quoted for a shell."""
     words = ["omnidrop", "ask", "--model", advice.alias]

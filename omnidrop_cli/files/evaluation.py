@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnidrop.errors import OutsideError, UsageError, printable
 from omnidrop.files import to_json
-from omnidrop_cli.errors import complain
+from omnidrop_cli.errors import by_option, complain
 from omnidrop_cli.terminal.console import AsciiStream, is_terminal
 from omnidrop_cli.terminal.progress import Progress
 
@@ -107,7 +107,7 @@ class Watch:
         if record["message"] not in self._reported:
             self._reported.add(record["message"])
             self.bar.finish()
-            complain(f"{record['label']}, {record['id']}: {record['message']}")
+            complain(f"{record['label']}, {record['id']}: {by_option(record['message'])}")
 
 
 def _errors(tally: Tally) -> str:

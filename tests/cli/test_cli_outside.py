@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from fakes import ROOT
 
+from omnidrop.models.world import World
 from omnidrop.profiling import advice
 from omnidrop.profiling.advice import Advice, download_bytes, real_model
 from omnidrop_cli.commands.answering import Question
@@ -71,6 +74,43 @@ def test_of_several_questions_the_others_are_answered(run, advised) -> None:
     assert "“Why”" in err
 
 
+def test_of_a_folder_the_message_is_said_once_and_each_further_clip_in_a_line(
+    run, advised, tmp_path
+) -> None:
+    for name in ("a", "b", "c"):
+        shutil.copy(DUET, tmp_path / f"{name}.mp4")
+    code, out, err = run("ask", tmp_path, "Who plays the trumpett?", *DEMO, "--json")
+    assert code == 6
+    first, command, *others = err.splitlines()
+    assert first.startswith(f"omnidrop: error: {tmp_path / 'a.mp4'}: The demo model does not know")
+    assert "It knows only instruments" in first
+    assert "--anyway" in first
+    assert command.startswith("  omnidrop ask --model 3b")
+    assert others == [
+        f"omnidrop: error: {tmp_path / name}: The demo model does not know “Who” and “trumpett”. "
+        "Did you mean trumpet for trumpett?"
+        for name in ("b.mp4", "c.mp4")
+    ]
+    told = [problem["error"] for problem in json.loads(out)["errors"]]
+    assert len(told) == 3
+    assert all("It knows only instruments" in text and "--anyway" in text for text in told)
+    assert "anyway=True" not in out
+
+
+def test_a_chat_names_the_option_alone(run, monkeypatch) -> None:
+    lines = io.TextIOWrapper(io.BytesIO(b"Who speaks?\n"))
+    monkeypatch.setattr(sys, "stdin", lines)
+    code, out, err = run("chat", DUET, *DEMO)
+    assert (code, out) == (6, "\n")
+    assert "or ask this one anyway (--anyway)." in err
+    assert "anyway=True" not in err
+
+
+def test_the_library_names_the_argument_too() -> None:
+    found = World({}, frozenset({"what"}), (5.0, 12.0), 24.0, "plain").check("demo", "Who?")
+    assert "(--anyway, anyway=True)" in str(found)
+
+
 def test_a_long_clip_is_outside_and_its_part_is_not(run, advised) -> None:
     long = ROOT / "samples" / "long.mp4"
     code, _, err = run("ask", long, "What instrument plays first?", *DEMO)
@@ -118,6 +158,7 @@ def test_a_question_of_an_evaluation_is_an_error(run, tmp_path) -> None:
     found = json.loads(said)
     assert code == 6
     assert "“Who”" in err
+    assert "anyway=True" not in err
     assert found["setup"]["style"] == "plain", "the demo has not learned letters"
     cell = found["cells"][0]
     assert (cell["answered"], cell["right"], cell["failed"]) == (1, 1, 1)
