@@ -176,7 +176,7 @@ class Run:
         """Answer every question; return the exit code."""
         from omnidrop_cli.commands.answering import Job, answers
         from omnidrop_cli.interrupts import telling
-        from omnidrop_cli.libraries import downloads
+        from omnidrop_cli.loading import load_model
 
         # A single clip may end the process: there is nothing to go on with.
         notes = Begun(state_folder() if self.several_clips else None, "ask", keep=True)
@@ -185,15 +185,8 @@ class Run:
             left = [question for question in self.questions if _place(question) in opened]
             if left:
                 self.drop.early()
-                self.progress("load the model", 0, None)
-                import omnidrop
-
-                loaded = omnidrop.load(
-                    self.model.load_options(),
-                    progress=downloads(self.progress, quiet=self.output.quiet),
-                )
+                loaded = load_model(self.model, self.progress, quiet=self.output.quiet)
                 model = self.drop.reading(loaded)
-                self.progress.finish()
                 job = Job(
                     model,
                     self.drop.for_model(model.recommended),

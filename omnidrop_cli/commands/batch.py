@@ -74,7 +74,8 @@ def command(
     from omnidrop_cli.errors import batch_code, complain, describe
     from omnidrop_cli.files.manifest import done_before, open_output, read_manifest
     from omnidrop_cli.interrupts import telling
-    from omnidrop_cli.libraries import downloads, silence_warnings
+    from omnidrop_cli.libraries import silence_warnings
+    from omnidrop_cli.loading import load_model
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
@@ -104,11 +105,7 @@ def command(
     with telling(tell_kept), progress, open_output(out) as write, notes as begun:
         if left:
             drop.early()
-            progress("load the model", 0, None)
-            import omnidrop
-
-            loaded = omnidrop.load(model.load_options(), progress=downloads(progress, quiet=quiet))
-            progress.finish()
+            loaded = load_model(model, progress, quiet=quiet)
             method = drop.for_model(loaded.recommended)
             job = Job(loaded, method, read, flags, progress, fit=fit, begun=begun)
             for outcome in answers(left, job):

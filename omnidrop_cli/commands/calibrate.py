@@ -61,7 +61,8 @@ def command(
     from omnidrop.models.locations import recommended_by_name
     from omnidrop_cli.errors import complain
     from omnidrop_cli.interrupts import telling
-    from omnidrop_cli.libraries import downloads, silence_warnings
+    from omnidrop_cli.libraries import silence_warnings
+    from omnidrop_cli.loading import load_model
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
@@ -104,11 +105,8 @@ def command(
             )
 
     with telling(tell_kept), progress:
-        progress("load the model", 0, None)
-        import omnidrop
-
         result = calibrate(
-            omnidrop.load(model.load_options(), progress=downloads(progress, quiet=output.quiet)),
+            load_model(model, progress, quiet=output.quiet),
             found,
             method,
             wanted,

@@ -21,13 +21,14 @@ def calibrate_evidence(
     model: ModelFlags,
 ) -> int:
     """Choose a reading of evidence, check it, and write it into a preset."""
+    from omnidrop import __version__
     from omnidrop.evaluation.evidence import calibrate_reading, halves, with_evidence
     from omnidrop.evaluation.sets import read_set
     from omnidrop.files import to_json, write_whole
     from omnidrop.models.locations import recommended_by_name
     from omnidrop.pruning.presets import Preset
     from omnidrop.pruning.registry import get_method
-    from omnidrop_cli.libraries import downloads
+    from omnidrop_cli.loading import load_model
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
@@ -56,12 +57,7 @@ def calibrate_evidence(
         progress("questions", passes, most)
 
     with progress:
-        progress("load the model", 0, None)
-        import omnidrop
-
-        loaded = omnidrop.load(
-            model.load_options(), progress=downloads(progress, quiet=output.quiet)
-        )
+        loaded = load_model(model, progress, quiet=output.quiet)
         reading = calibrate_reading(loaded, found, methods, options, on_pass=on_pass)
         progress.finish()
     made = {
@@ -69,7 +65,7 @@ def calibrate_evidence(
         "set": found.name,
         "chosen_by": len(chosen_by),
         "held_out": len(checked),
-        "omnidrop": omnidrop.__version__,
+        "omnidrop": __version__,
     }
     preset = Preset(method, budgets, {}, made, reading)
     text = to_json(preset.document(), indent=1)

@@ -62,7 +62,8 @@ def command(
     from omnidrop_cli.chat.typed import Keyboard, Pipe, Source
     from omnidrop_cli.commands.answering import open_clip
     from omnidrop_cli.interrupts import keep_session
-    from omnidrop_cli.libraries import downloads, silence_warnings
+    from omnidrop_cli.libraries import silence_warnings
+    from omnidrop_cli.loading import load_model
     from omnidrop_cli.options.parsing import parse_choices
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
@@ -76,13 +77,7 @@ def command(
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
     with progress:
         opened = open_clip(clip, span, read)
-        progress("load the model", 0, None)
-        import omnidrop
-
-        loaded = omnidrop.load(
-            model.load_options(), progress=downloads(progress, quiet=session.quiet)
-        )
-        progress.finish()
+        loaded = load_model(model, progress, quiet=session.quiet)
         turns = not session.alone and not loaded.info.demo
         settings = Settings(clip, span, drop, fit, choices, turns)
         talk = Talk(loaded, settings, opened, read, flags, screen, progress)

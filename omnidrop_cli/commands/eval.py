@@ -118,7 +118,7 @@ def _run(
     from omnidrop.pruning.registry import method_names
     from omnidrop_cli.files.evaluation import Watch
     from omnidrop_cli.interrupts import stop_if_interrupted, telling
-    from omnidrop_cli.libraries import downloads
+    from omnidrop_cli.loading import load_model
 
     options = flags.run_options(read.clip_options())
     found = read_set(source, videos=flags.videos, limit=flags.limit)
@@ -129,12 +129,7 @@ def _run(
     watch = Watch(len(found.items) * each, quiet=result.quiet)
     tally = Tally()
     with telling(lambda: watch.tell_kept(out)), watch.bar:
-        watch.bar("load the model", 0, None)
-        import omnidrop
-
-        loaded = omnidrop.load(
-            model.load_options(), progress=downloads(watch.bar, quiet=result.quiet)
-        )
+        loaded = load_model(model, watch.bar, quiet=result.quiet)
         tally = run(
             loaded,
             found,

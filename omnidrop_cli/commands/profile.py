@@ -77,7 +77,8 @@ def command(
     from omnidrop_cli.commands.answering import open_clip
     from omnidrop_cli.errors import complain
     from omnidrop_cli.files import profile as files_written
-    from omnidrop_cli.libraries import downloads, silence_warnings
+    from omnidrop_cli.libraries import silence_warnings
+    from omnidrop_cli.loading import load_model
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
@@ -106,15 +107,10 @@ def command(
     files_written.check(files.targets, labels, files.force)
     if sight.overlay is not None:
         check_target(sight.overlay, files.force)
-    import omnidrop
     from omnidrop.profiling import measure, replay
 
     with Progress(is_terminal(sys.stderr) and not files.quiet) as progress:
-        progress("load the model", 0, None)
-        loaded = omnidrop.load(
-            model.load_options(), progress=downloads(progress, quiet=files.quiet)
-        )
-        progress.finish()
+        loaded = load_model(model, progress, quiet=files.quiet)
         found = measure.profile(
             loaded,
             clip,

@@ -59,7 +59,8 @@ def command(
     """Train a predictor."""
     from omnidrop_cli.commands.answering import check_file
     from omnidrop_cli.errors import batch_code, complain, describe
-    from omnidrop_cli.libraries import downloads, silence_warnings
+    from omnidrop_cli.libraries import silence_warnings
+    from omnidrop_cli.loading import load_model
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
@@ -73,7 +74,6 @@ def command(
     if not quiet:
         for notice in notices:
             complain(notice, "notice")
-    import omnidrop
     from omnidrop.pruning.parts.a2v import save
     from omnidrop.training.a2v import Pairs, pairs_of, train
 
@@ -82,8 +82,7 @@ def command(
     pairs: list[Pairs] = []
     failed = 0
     with progress:
-        progress("load the model", 0, None)
-        loaded = omnidrop.load(model.load_options(), progress=downloads(progress, quiet=quiet))
+        loaded = load_model(model, progress, quiet=quiet)
         for number, clip in enumerate(clips):
             progress("clips", number, len(clips))
             try:
