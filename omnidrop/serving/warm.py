@@ -295,7 +295,7 @@ class WarmModel:
                 return
             if self._closed or self.keep_alive == 0:
                 self._model, drop = None, True
-            elif self.keep_alive is not None:
+            elif self._model is not None and self.keep_alive is not None:
                 self._timer = threading.Timer(self.keep_alive, self._expire)
                 self._timer.daemon = True
                 self._timer.start()
@@ -383,9 +383,7 @@ def _free_memory() -> None:
     if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     if sys.platform == "linux":
-        with suppress(
-            OSError, AttributeError
-        ):  # glibc keeps freed memory; others have no such call
+        with suppress(OSError, AttributeError):  # a call that glibc alone has
             ctypes.CDLL(None).malloc_trim(0)
 
 
