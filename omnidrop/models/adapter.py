@@ -168,6 +168,8 @@ class Adapter(ABC):
         Identifies the encoders: models with equal fingerprints embed audio and video alike.
     load_seconds : float
         Seconds that loading took, a download left out.
+    warm : bool
+        Whether it was loaded before the one who asks now came (`omnidrop.serving.warm`).
     calibration : Calibration or None
         What the model's probabilities mean, if the checkpoint comes with that; set when it is
         loaded.
@@ -191,6 +193,7 @@ class Adapter(ABC):
     folder: Path | None = None
     fingerprint: str | None = None
     load_seconds: float = 0.0
+    warm: bool = False
     calibration: Calibration | None = None
     recommended: Recommended = SAFE
     world: World | None = None
