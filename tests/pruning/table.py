@@ -17,6 +17,7 @@ from omnidrop.pruning.methods.contextguard import ContextGuard
 from omnidrop.pruning.methods.dash import Dash
 from omnidrop.pruning.methods.divprune import DivPrune
 from omnidrop.pruning.methods.dycoke import DyCoke
+from omnidrop.pruning.methods.evs import Evs
 from omnidrop.pruning.methods.fastv import FastV
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.pruning.methods.omnizip import OmniZip
@@ -61,6 +62,8 @@ SOLVED: dict[str, Make] = {
     "visionzip": VisionZip,
     "dycoke": DyCoke,
     "dycoke-even": partial(DyCoke, audio="even"),
+    "evs": Evs,
+    "evs-even": partial(Evs, audio="even"),
     "seats": Seats,
     "seats-own": partial(Seats, cache="own", split="mass", after=(0.4, 0.6), late=1.0),
     "pyramiddrop": PyramidDrop,
