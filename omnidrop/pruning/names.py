@@ -12,6 +12,7 @@ GROUP = "omnidrop.methods"
 
 #: Where each of our methods is defined.
 BUILT_IN = {
+    "apack": "omnidrop.pruning.methods.apack:APack",
     "contextguard": "omnidrop.pruning.methods.contextguard:ContextGuard",
     "dash": "omnidrop.pruning.methods.dash:Dash",
     "divprune": "omnidrop.pruning.methods.divprune:DivPrune",
@@ -32,6 +33,8 @@ BUILT_IN = {
 
 #: Published settings of our methods; `registry.presets` makes them.
 PRESETS = (
+    "apack-25",
+    "apack-35",
     "dash-29",
     "dycoke-p70",
     "omnizip-35",

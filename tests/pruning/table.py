@@ -12,6 +12,7 @@ from typing import Any
 from predictors import predictor_folder
 
 from omnidrop.pruning.method import Method
+from omnidrop.pruning.methods.apack import APack
 from omnidrop.pruning.methods.auto import OmniDropAuto
 from omnidrop.pruning.methods.contextguard import ContextGuard
 from omnidrop.pruning.methods.dash import Dash
@@ -62,6 +63,8 @@ SOLVED: dict[str, Make] = {
     "visionzip": VisionZip,
     "dycoke": DyCoke,
     "dycoke-even": partial(DyCoke, audio="even"),
+    "apack": APack,
+    "apack-own": partial(APack, cache="own", alike=1.0, since=2),
     "evs": Evs,
     "evs-even": partial(Evs, audio="even"),
     "seats": Seats,
@@ -93,7 +96,7 @@ GIVEN: dict[str, Make] = {
     "none": Method,
     **{
         name: partial(lambda preset: preset, preset)
-        for kind in (Dash, DyCoke, OmniDrop, OmniZip, PyramidDrop, Seats, SparseVLM)
+        for kind in (APack, Dash, DyCoke, OmniDrop, OmniZip, PyramidDrop, Seats, SparseVLM)
         for name, preset in kind.presets().items()
     },
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -30,7 +31,7 @@ def frames_of(tokens):
 def engines_choice(embeds, frames, count):
     """The first frame before all; then the highest 1 − cosine to the frame before, stably."""
     scored = [(255.0, i) for i in frames[0]]
-    for before, rows in zip(frames, frames[1:], strict=False):
+    for before, rows in itertools.pairwise(frames):
         scored += [(1 - cosine(embeds[a], embeds[b]), a) for a, b in zip(rows, before, strict=True)]
     order = sorted(range(len(scored)), key=lambda n: -scored[n][0])
     return sorted(scored[n][1] for n in order[:count])
