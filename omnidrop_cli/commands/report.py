@@ -21,11 +21,10 @@ HELP = """Show the answers of a batch or an evaluation: failed, slowest, least s
 
 \b
 Examples:
-  omnidrop batch samples/batch.jsonl --out answers.jsonl
-  omnidrop report answers.jsonl
-  omnidrop report answers.jsonl --where "seconds>0.1" --sort -seconds
-  omnidrop report answers.jsonl --save report.html --pages pages
-  omnidrop report answers.jsonl --clip "duet*" --least-sure 5
+  omnidrop report samples/answers.jsonl
+  omnidrop report samples/answers.jsonl --where "seconds>0.2" --sort=-seconds
+  omnidrop report samples/answers.jsonl --clip "duet*" --least-sure 5
+  omnidrop report samples/answers.jsonl --save report.html --pages pages
 
 A FILE is what `omnidrop batch --out` wrote, or the folder or the records.jsonl of `omnidrop eval`.
 Rows of different settings are figures of their own. Of several rows for one question in a file the

@@ -70,7 +70,8 @@ class ChooseFlags:
             "--sort",
             panel="Rows",
             metavar="NAME",
-            help="List rows by a value, like seconds or category; the largest first as -seconds.",
+            help="List rows by a value, like seconds or category; the largest first with a minus: "
+            "--sort=-seconds.",
         ),
     ] = None
     rows: Annotated[

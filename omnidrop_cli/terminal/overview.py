@@ -255,7 +255,7 @@ def _value(row: Row, name: str) -> str:
 
 def _words(row: Row) -> list[str]:
     clip = row.clip.replace("\\", "/").rpartition("/")[2]
-    text = row.answer if row.status == ANSWERED else row.error
+    text = row.answer if row.status == ANSWERED else row.error.removeprefix(f"{row.clip}: ")
     if row.right is False and row.expected:
         text = f"{text} (expected {row.expected})"
     return [_line(clip), _line(row.question), _line(text) or "(nothing)"]

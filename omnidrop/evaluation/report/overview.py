@@ -187,7 +187,7 @@ def group_numbers(found: Collection) -> dict[int, int]:
 def name_of(settings: dict[str, Any]) -> str:
     """Return method, budget and model of a group's settings in words."""
     method = settings.get("label") or settings.get("method.name")
-    if method is None and not settings:
+    if not settings:
         return "settings not in the rows"
     parts = [str(method)] if method else []
     budget = settings.get("method.budget")
@@ -196,7 +196,7 @@ def name_of(settings: dict[str, Any]) -> str:
         parts = [f"{parts[0]} {share}" if parts else share]
     model = settings.get("model.name")
     parts += [str(model)] if model else []
-    return ", ".join(parts) or "settings not named"
+    return ", ".join(parts) or f"setup {settings.get('setup', 'not named')}"
 
 
 def differences(groups: Sequence[dict[str, Any]]) -> tuple[str, ...]:

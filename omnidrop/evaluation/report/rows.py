@@ -153,6 +153,8 @@ def _answer(document: Mapping[str, Any]) -> Row:
     kept = _number(document.get("kept", trace.get("realised_budget")))
     settings = _settings(document, trace)
     setup = _text(document.get("setup"))
+    if setup:
+        settings["setup"] = setup
     name = _text(document.get("key")) or _text(document.get("id"))
     return Row(
         name=f"{name or key_of(clip, question)} {setup}",
