@@ -39,6 +39,7 @@ GROUND = {
     "begun": {"errors"},
     "files": {"errors"},
     "options": {"errors"},
+    "parsing": set(),
     "recommended": set(),
     "evidence": {"errors"},
 }
