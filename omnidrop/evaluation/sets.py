@@ -1,4 +1,4 @@
-"""Question sets by name: a file of questions, the built-in `avsynth`, or a benchmark's FORMAT:FOLDER."""
+"""Question sets by name: a file, the built-in `avsynth`, or FORMAT:FOLDER of a benchmark."""
 
 from __future__ import annotations
 
