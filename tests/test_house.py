@@ -40,6 +40,7 @@ GROUND = {
     "begun": {"errors"},
     "files": {"errors"},
     "options": {"errors"},
+    "parsing": set(),
     "recommended": set(),
     "evidence": {"errors"},
 }

@@ -160,6 +160,11 @@ class Session:
         if self.clip is not None:
             self.clip.close()
 
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the encoders have run, so that the next question reuses the embeddings."""
+        return self._encoded is not None
+
     def conversation(self, turns: Sequence[Answer] = ()) -> Conversation:
         """Start a conversation about the clip, whose questions see the earlier turns.
 
