@@ -43,9 +43,10 @@ _NOT_THERE: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 
 _KNOWN = (
-    "model messages max_tokens max_completion_tokens temperature top_p seed stop stream "
-    "stream_options logprobs top_logprobs response_format omnidrop"
-).split()
+    *("model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed"),
+    *("stop", "stream", "stream_options", "logprobs", "top_logprobs", "response_format"),
+    "omnidrop",
+)
 
 
 @dataclass(frozen=True)
@@ -211,21 +212,21 @@ def _read_options(fields: Fields, wanted: Wanted) -> GenerateOptions:
     if top is not None and not logprobs:
         raise wrong("top_logprobs goes with `logprobs: true`.", "top_logprobs")
     if wanted.choices:
-        generated = {
+        of_generating = {
             "logprobs": logprobs,
             "stop": bool(stop),
             "temperature": bool(values["temperature"]),
         }
-        for name, given in generated.items():
-            if given:
+        for name, is_asked in of_generating.items():
+            if is_asked:
                 raise wrong(
                     f"{name} does not go with `omnidrop.choices`: of those nothing is generated, "
                     "and their probabilities are in the reply.",
                     name,
                 )
-    given = {name: value for name, value in values.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     try:
-        return GenerateOptions(**given, logprobs=logprobs, top_logprobs=top or 0, stop=stop)  # type: ignore[arg-type]
+        return GenerateOptions(**given, logprobs=logprobs, top_logprobs=top or 0, stop=stop)
     except UsageError as problem:
         name = problem.what.partition(" ")[0]
         said = {"max_new_tokens": "max_tokens"}.get(name, name)
@@ -249,9 +250,11 @@ def _read_wanted(found: Any, stream: bool) -> Wanted:
     settings = fields.take("settings")
     if settings is not None and not isinstance(settings, dict):
         raise wrong("omnidrop.settings must be an object.", "omnidrop.settings", "invalid_type")
-    clip = {name: fields.number(name) for name in ("start", "end", "fps")}
-    clip |= {name: fields.whole(name) for name in ("max_frames", "max_pixels", "still")}
-    given: dict[str, Any] = {name: value for name, value in clip.items() if value is not None}
+    numbers = {name: fields.number(name) for name in ("start", "end", "fps")}
+    counts = {name: fields.whole(name) for name in ("max_frames", "max_pixels", "still")}
+    given: dict[str, Any] = {
+        name: value for name, value in {**numbers, **counts}.items() if value is not None
+    }
     try:
         options = ClipOptions(
             **given, audio=fields.flag("audio", True), video=fields.flag("video", True)
@@ -271,9 +274,7 @@ def _read_wanted(found: Any, stream: bool) -> Wanted:
     )
     fields.end(list(Wanted.__dataclass_fields__) + list(ClipOptions.__dataclass_fields__))
     if wanted.preset is not None and (wanted.method is not None or budget is not None):
-        raise wrong(
-            "omnidrop.preset sets method and budget; leave those out.", "omnidrop.preset"
-        )
+        raise wrong("omnidrop.preset sets method and budget; leave those out.", "omnidrop.preset")
     if wanted.progress and not stream:
         raise wrong("omnidrop.progress goes with `stream: true`.", "omnidrop.progress")
     return wanted

@@ -23,10 +23,14 @@ from omnidrop.serving.problems import Refused, wrong
 LISTED, LOOKED_AT = 1000, 20_000
 
 #: Endings of files that a listing shows.
-SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .m2ts .mts .flv .wmv .asf .3gp .ogv .gif .apng "
-    ".wav .mp3 .m4a .aac .flac .ogg .opus .wma .aiff .aif .caf .amr .ac3 .mxf .y4m".split()
+VIDEO = (
+    *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "flv", "wmv"),
+    *("asf", "3gp", "ogv", "gif", "apng", "mxf", "y4m"),
 )
+AUDIO = (
+    *("wav", "mp3", "m4a", "aac", "flac", "ogg", "opus", "wma", "aiff", "aif", "caf", "amr", "ac3"),
+)
+SUFFIXES = frozenset(f".{ending}" for ending in VIDEO + AUDIO)
 
 _LINUX = sys.platform == "linux"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -176,9 +180,7 @@ class Root:
             os.close(held)
 
 
-def opened(
-    handle: int, name: str, links: Path, folder: Path, relative: tuple[str, ...]
-) -> Source:
+def opened(handle: int, name: str, links: Path, folder: Path, relative: tuple[str, ...]) -> Source:
     """Return an open file as a source.
 
     Parameters
