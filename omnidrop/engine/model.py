@@ -186,6 +186,23 @@ class Model:
             self.adapter, clip=clip, notices=notices, steps=self._steps, reading=self.reading
         )
 
+    def prepare(self, source: str | os.PathLike[str], options: ClipOptions | None = None) -> Clip:
+        """Open a file for this model, to be handed to `open` later; no session is made yet.
+
+        Parameters
+        ----------
+        source : path-like
+        options : ClipOptions, optional
+
+        Raises
+        ------
+        MediaError, UsageError
+            As `open`.
+        """
+        from omnidrop.clip.clip import open_clip
+
+        return open_clip(source, options or ClipOptions(), self.adapter.media_spec)
+
     def features(self, features: Features) -> Session:
         """Open precomputed features instead of a file; no media library is needed."""
         return Session(self.adapter, features=features, steps=self._steps, reading=self.reading)
