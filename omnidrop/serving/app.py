@@ -11,8 +11,10 @@ from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from omnidrop import __version__
+import omnidrop
+from omnidrop.serving.clip_routes import ClipCost, ClipList, ClipMedia, OneClip, Tokens
 from omnidrop.serving.completions import ChatCompletions
+from omnidrop.serving.endpoint import Endpoint
 from omnidrop.serving.guard import Guard
 from omnidrop.serving.state import State
 
@@ -36,37 +38,24 @@ def make_app(state: State, page: Path = PAGE) -> ASGIApp:
     page : Path
         Folder of a static page; it may be absent.
     """
+    tokens = Tokens()
     routes: list[BaseRoute] = [
         Route("/health", _Health(state), methods=["GET"]),
         Route("/metrics", _Numbers(state), methods=["GET"]),
         Route("/v1/models", _Models(state), methods=["GET"]),
         Route("/v1/models/{name:path}", _Models(state), methods=["GET"]),
         Route("/v1/chat/completions", ChatCompletions(state), methods=["POST"]),
+        Route("/v1/clips", ClipList(state, tokens), methods=["GET", "POST"]),
+        Route("/v1/clips/{clip}", OneClip(state, tokens), methods=["GET", "DELETE"]),
+        Route("/v1/clips/{clip}/media", ClipMedia(state, tokens), methods=["GET"]),
+        Route("/v1/clips/{clip}/estimate", ClipCost(state, tokens), methods=["POST"]),
     ]
     if (page / "index.html").is_file():
         routes.append(Mount("/", _Page(page)))
     return Guard(Router(routes), state.settings, state.metrics)
 
 
-class _Endpoint:
-    """A route that answers with what `reply` returns."""
-
-    name = "other"
-
-    def __init__(self, state: State) -> None:
-        self.state = state
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["route_name"] = self.name
-        response = await self.reply(Request(scope, receive))
-        await response(scope, receive, send)
-
-    async def reply(self, request: Request) -> Response:
-        """Return the response."""
-        raise NotImplementedError
-
-
-class _Health(_Endpoint):
+class _Health(Endpoint):
     """Whether the server runs, and what it does."""
 
     name = "health"
@@ -76,7 +65,7 @@ class _Health(_Endpoint):
         return JSONResponse(
             {
                 "status": "ok",
-                "version": __version__,
+                "version": omnidrop.__version__,
                 "model": self.state.name,
                 "loaded": info.loaded,
                 "running": self.state.desk.running,
@@ -85,7 +74,7 @@ class _Health(_Endpoint):
         )
 
 
-class _Numbers(_Endpoint):
+class _Numbers(Endpoint):
     """Counters for Prometheus."""
 
     name = "metrics"
@@ -95,7 +84,7 @@ class _Numbers(_Endpoint):
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
 
-class _Models(_Endpoint):
+class _Models(Endpoint):
     """The one model."""
 
     name = "models"

@@ -33,6 +33,9 @@ _ALWAYS = {
     "Cache-Control": "no-store",
 }
 
+#: Set in the scope of a request for media without the right API key.
+UNAUTHORISED = "omnidrop.unauthorised"
+
 #: Longest time that the body of a request may take, in seconds.
 BODY_SECONDS = 60.0
 
@@ -122,7 +125,7 @@ class Guard:
         right = hmac.compare_digest(given.strip().encode("latin-1", "replace"), self._key)
         if kind.lower() != "bearer" or not right:
             if scope["path"].endswith("/media"):  # its own token is checked there
-                scope["unauthorised"] = True
+                scope[UNAUTHORISED] = True
                 return
             raise Refused(401, "The API key is missing or wrong.", code="invalid_api_key")
 

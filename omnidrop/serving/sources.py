@@ -11,7 +11,6 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -253,14 +252,9 @@ def file_name(url: str) -> str:
     return url
 
 
-def chunks(source: Source, start: int, length: int, size: int = 1 << 18) -> Iterator[bytes]:
-    """Yield a part of an open file."""
-    while length > 0:
-        piece = os.pread(source._handle, min(size, length), start)
-        if not piece:
-            return
-        start, length = start + len(piece), length - len(piece)
-        yield piece
+def read_part(source: Source, start: int, size: int) -> bytes:
+    """Read bytes of an open file."""
+    return os.pread(source._handle, size, start)
 
 
 def _nothing(asked: str) -> Refused:

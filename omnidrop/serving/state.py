@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from omnidrop.errors import did_you_mean
 from omnidrop.serving.clips import Clips
 from omnidrop.serving.desk import Desk
+from omnidrop.serving.estimates import Costs
 from omnidrop.serving.guard import Bodies
 from omnidrop.serving.metrics import Metrics
 from omnidrop.serving.problems import Refused
@@ -50,6 +51,7 @@ class State:
         self.desk = Desk(warm, settings.queue)
         most = settings.max_inline * 4 // 3 + MIB
         self.bodies = Bodies(most, BODIES * most)
+        self.costs = Costs(warm.options)
         self.began = int(time.time())
         self.recommended: Recommended | None = None
         self.stopping = False
@@ -73,6 +75,22 @@ class State:
         """Note what is known of a model once it is loaded."""
         self._name = model.info.name
         self.recommended = model.recommended
+
+    def recommendation(self, seconds: float) -> Recommended:
+        """Return the model's default method; load the model if that is not known yet.
+
+        Raises
+        ------
+        Refused
+            If the model is not free within `seconds`.
+        """
+        if self.recommended is None:
+            with self.warm.try_use(seconds) as model:
+                if model is None:
+                    raise Refused(503, "The model is busy.", code="busy", retry_after=5)
+                self.know(model)
+        assert self.recommended is not None
+        return self.recommended
 
     @property
     def name(self) -> str:
