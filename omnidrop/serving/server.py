@@ -66,6 +66,48 @@ def serve_http(
 
 
 @contextmanager
+def http_server(warm: WarmModel, settings: HttpSettings) -> Iterator[str]:
+    """Serve a model over HTTP in a thread of its own during the block; yields the address.
+
+    Parameters
+    ----------
+    warm : WarmModel
+    settings : HttpSettings
+
+    Raises
+    ------
+    UsageError
+        If the address cannot be listened on.
+    """
+    stop, ready = threading.Event(), threading.Event()
+    said: list[str] = []
+    failed: list[BaseException] = []
+
+    def listening(address: str) -> None:
+        said.append(address)
+        ready.set()
+
+    def run() -> None:
+        try:
+            serve_http(warm, settings, stop=stop, started=listening)
+        except BaseException as problem:
+            failed.append(problem)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=run, name="omnidrop-http", daemon=True)
+    thread.start()
+    try:
+        ready.wait()
+        if failed:
+            raise failed[0]
+        yield said[0]
+    finally:
+        stop.set()
+        thread.join(GRACE + 15)
+
+
+@contextmanager
 def _listening(settings: HttpSettings) -> Iterator[socket.socket]:
     """Listen on the address of the settings."""
     host = settings.host.strip("[]")
