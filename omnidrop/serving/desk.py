@@ -128,15 +128,18 @@ class Desk:
         """Whether a job runs."""
         return self._running is not None
 
-    def close(self, timeout: float = 10.0) -> None:
-        """Stop the job that runs, drop the others, and end the thread."""
+    def join(self, timeout: float = 10.0) -> None:
+        """Wait for the thread to end after `stop`."""
+        self._thread.join(timeout)
+
+    def stop(self) -> None:
+        """Stop the job that runs, drop the others, and take no more."""
         with self._guard:
             self._closed = True
             jobs = list(self._placed)
             self._guard.notify_all()
         for job in jobs:
             job.cancel()
-        self._thread.join(timeout)
 
     def put(self, job: Job) -> None:
         """Line up a job; `Job.submit` does."""

@@ -57,9 +57,7 @@ class Sessions:
         self._model: Model | None = None
         self.hits = self.misses = self.bytes = 0
 
-    def find(
-        self, model: Model, key: Hashable, open_it: Callable[[ExitStack], Session]
-    ) -> Session:
+    def find(self, model: Model, key: Hashable, open_it: Callable[[ExitStack], Session]) -> Session:
         """Return the session of a key, or open it.
 
         Parameters

@@ -184,6 +184,14 @@ class WarmModel:
         self._left = time.monotonic()
         self._timer: threading.Timer | None = None
         self._closed = False
+        self._hear: list[Callable[[], None]] = []
+
+    def when_dropped(self, call: Callable[[], None]) -> None:
+        """Call something whenever the model is dropped, so that it lets go of what holds it.
+
+        It is called by the thread that drops the model, while nobody has a turn.
+        """
+        self._hear.append(call)
 
     @contextmanager
     def use(self, progress: Progress | None = None) -> Iterator[Model]:
@@ -271,7 +279,7 @@ class WarmModel:
                 if self._inside:
                     return self._model is None
                 self._model = None
-            _free_memory()
+            self._let_go()
             return True
         finally:
             self._turns.give(turn)
@@ -313,7 +321,12 @@ class WarmModel:
                 self._timer.daemon = True
                 self._timer.start()
         if drop:
-            _free_memory()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for call in self._hear:
+            call()
+        _free_memory()
 
     def _expire(self) -> None:
         with self._guard:
