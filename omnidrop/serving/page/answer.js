@@ -119,7 +119,9 @@ function done(entry, act) {
   const text = report.text.trim();
   const kind = !text ? "answer none" : text.length > LONG ? "answer long" : "answer";
   const seen = new Set(act.noticesBefore(entry));
-  const notices = report.trace.notices.filter((notice) => !seen.has(notice));
+  // What the proof found stands below each moment.
+  const proven = (notice) => report.left_out.length > 0 && notice.startsWith("Evidence:");
+  const notices = report.trace.notices.filter((notice) => !seen.has(notice) && !proven(notice));
   return [
     h("p", { class: kind, dir: "auto" }, text || "The model ended without a word."),
     report.thinking && h("details", {}, h("summary", {}, "What it thought"),
@@ -149,7 +151,7 @@ function failed(entry, act) {
   return [
     entry.text && h("p", { class: "answer long", dir: "auto" }, entry.text),
     h("p", { class: entry.error.name === "AbortError" ? "muted" : "warn", dir: "auto" }, text),
-    name && h("p", {}, h("button", { type: "button", class: "main", on: { click: () => act[run](entry) } }, name)),
+    name && h("p", { class: "remedy" }, h("button", { type: "button", class: "main", on: { click: () => act[run](entry) } }, name)),
   ];
 }
 
@@ -167,7 +169,7 @@ function actions(entry, act) {
     "p",
     { class: "row actions" },
     entry.report && button(["Show on the timeline", about], act.select, { "aria-pressed": "false", "data-select": true }),
-    button(["Ask again", about.cloneNode(true)], act.refill),
+    button(["Edit", about.cloneNode(true)], act.refill),
     entry.report && button(["Save as JSON", about.cloneNode(true)], act.save),
     button(["Remove", about.cloneNode(true)], act.remove),
   );

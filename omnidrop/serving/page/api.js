@@ -106,16 +106,16 @@ async function* events(stream) {
 }
 
 /**
- * Ask; `write` is told each piece of text as it comes.
+ * Ask; `told.text` is told each piece of text as it comes, `told.stage` what is done before it.
  *
  * Resolves with the answer document.
  */
-export async function ask({ model, clip: found, question, extension }, write, signal) {
+export async function ask({ model, clip: found, question, extension }, told, signal) {
   const content = [
     { type: "video_url", video_url: { url: found.url ?? found.id } },
     { type: "text", text: question },
   ];
-  const told = await request("v1/chat/completions", {
+  const reply = await request("v1/chat/completions", {
     method: "POST",
     signal,
     body: {
@@ -126,14 +126,14 @@ export async function ask({ model, clip: found, question, extension }, write, si
     },
   });
   let report = null;
-  for await (const event of events(told.body)) {
+  for await (const event of events(reply.body)) {
     if (event === null) {
       if (!report) throw new ServerError("", { code: "cut_off" });
       return report;
     }
     if (event.error) throw new ServerError(event.error.message, { status: 500, ...event.error });
     const text = event.choices?.[0]?.delta?.content;
-    if (text) write(text);
+    if (text) told.text(text);
     report = event.omnidrop?.report ?? report;
   }
   throw new ServerError("", { code: "cut_off" });

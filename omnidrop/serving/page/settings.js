@@ -19,9 +19,13 @@ function costs(found) {
 }
 
 export class Settings {
-  /** `changed` is called with the part of the clip that is asked about. */
-  constructor({ here, length, changed }) {
-    Object.assign(this, { here, length, changed });
+  /**
+   * `changed` is called with the part of the clip that is asked about, and `tell` with the cost in
+   * words, once a budget or a method was chosen.
+   */
+  constructor({ here, length, changed, tell }) {
+    Object.assign(this, { here, length, changed, tell });
+    this.loud = false;
     this.model = null;
     this.budget = undefined;
     this.clip = null;
@@ -32,7 +36,10 @@ export class Settings {
       this.setBudget(undefined);
       $("budget").focus();
     });
-    $("method").addEventListener("change", () => this.update());
+    $("method").addEventListener("change", () => {
+      this.loud = true;
+      this.update();
+    });
     $("choices").addEventListener("input", () => this.update());
     for (const id of ["check", "evidence"]) $(id).addEventListener("change", () => this.update());
     for (const id of ["start", "end"]) $(id).addEventListener("change", () => this.update());
@@ -60,7 +67,7 @@ export class Settings {
   /** Estimate for this clip; null while there is none on the server. */
   of(clip) {
     this.clip = clip;
-    $("cost").replaceChildren();
+    if (!clip) $("cost").replaceChildren();
     this.update();
   }
 
@@ -73,6 +80,7 @@ export class Settings {
   }
 
   setBudget(value) {
+    this.loud = true;
     this.budget = value;
     this.update();
   }
@@ -183,6 +191,8 @@ export class Settings {
     try {
       const found = await api.estimate(this.clip.id, { budget, method, start, end, question }, this.call.signal);
       cost.replaceChildren(...costs(found));
+      if (this.loud) this.tell(`${number(found.kept)} of ${number(found.tokens)} tokens, about ${duration(found.seconds)}, ${size(found.memory)}.`);
+      this.loud = false;
     } catch (error) {
       if (error.name === "AbortError") return;
       cost.replaceChildren(h("div", { class: "wide" }, h("dt", {}, "Cost"), h("dd", {}, `not known: ${fault(error).text}`)));

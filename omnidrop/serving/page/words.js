@@ -79,8 +79,11 @@ export function list(text) {
 export function fault(error) {
   if (error.name === "AbortError") return { text: "Stopped.", remedy: "again" };
   const said = error.message || "";
-  const wait = error.retryAfter ? ` Try again in ${duration(Number(error.retryAfter))}.` : "";
-  if (error.code === "refused_question") return { text: said, remedy: "anyway" };
+  const wait = error.retryAfter ? ` Try again in ${Math.ceil(Number(error.retryAfter))} s.` : "";
+  if (error.code === "outside_model") {
+    // How a program asks all the same; here is a button for it.
+    return { text: said.replace(/Add `omnidrop\.anyway: true`[^.]*\.\s*/, ""), remedy: "anyway" };
+  }
   if (error.code === "no_answer") {
     return {
       text: "The server does not answer. Perhaps it was stopped; omnidrop serve starts it again.",
@@ -90,7 +93,7 @@ export function fault(error) {
   if (error.code === "cut_off") {
     return { text: "The connection ended before the answer did.", remedy: "again" };
   }
-  if (error.status === 401 || error.status === 403) {
+  if (error.status === 401) {
     return { text: "The server wants another API key.", remedy: "key" };
   }
   if (error.status === 429) {
