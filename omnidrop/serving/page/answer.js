@@ -92,7 +92,7 @@ function moments(report, act) {
     return h("li", {}, h("div", { class: "row-moment" }, play, bar(moment.share, "moment"),
       h("span", { class: "number" }, share(moment.share, 0))), proof(report, moment));
   });
-  return [h("h4", {}, "Where it came from"), h("ol", { class: "moments" }, rows)];
+  return [h("h4", {}, "Where it came from"), h("ol", { class: "moments", "aria-label": "Moments" }, rows)];
 }
 
 function facts(trace) {

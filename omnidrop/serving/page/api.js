@@ -122,7 +122,7 @@ export async function ask({ model, clip: found, question, extension }, told, sig
       model,
       stream: true,
       messages: [{ role: "user", content }],
-      omnidrop: { ...extension, report: true },
+      omnidrop: { ...extension, report: true, progress: true },
     },
   });
   let report = null;
@@ -134,6 +134,8 @@ export async function ask({ model, clip: found, question, extension }, told, sig
     if (event.error) throw new ServerError(event.error.message, { status: 500, ...event.error });
     const text = event.choices?.[0]?.delta?.content;
     if (text) told.text(text);
+    const doing = event.omnidrop?.progress;
+    if (doing) told.stage(doing);
     report = event.omnidrop?.report ?? report;
   }
   throw new ServerError("", { code: "cut_off" });

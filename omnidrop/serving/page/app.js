@@ -10,7 +10,7 @@ import { Settings } from "./settings.js";
 import { shortcuts } from "./shortcuts.js";
 import { Speech } from "./speech.js";
 import { Timeline } from "./timeline.js";
-import { duration, fault } from "./words.js";
+import { doing, duration, fault } from "./words.js";
 
 const coarse = matchMedia("(hover: none) and (pointer: coarse)");
 
@@ -212,9 +212,14 @@ const aborted = (signal) => new Promise((_, reject) => {
 /** The clip, once the server has it. */
 async function arrival(signal) {
   if (state.clip.id) return state.clip;
-  speech.tell("The question is asked as soon as the clip is uploaded.");
-  $("sent-word").textContent = "Asked when it has arrived";
-  await Promise.race([state.sent, aborted(signal)]);
+  speech.tell("The question is asked as soon as the clip has arrived.");
+  const empty = $("empty").textContent;
+  $("empty").textContent = "The question is asked as soon as the clip has arrived.";
+  try {
+    await Promise.race([state.sent, aborted(signal)]);
+  } finally {
+    $("empty").textContent = empty;
+  }
   return state.clip;
 }
 
@@ -225,8 +230,9 @@ async function ask(question, asked, more = {}) {
   quiet($("ask-fault"));
   const begun = performance.now();
   let entry = null;
+  let stage = "Waiting for the model";
   const ticking = setInterval(() => {
-    if (entry && !entry.text) answers.wait(entry, `${entry.stage ?? "The model is at it"}, ${duration(Math.round((performance.now() - begun) / 1000))}`);
+    if (entry && !entry.text) answers.wait(entry, `${stage} · ${duration(Math.round((performance.now() - begun) / 1000))}`);
   }, 1000);
   try {
     const clip = await arrival(call.signal);
@@ -238,9 +244,9 @@ async function ask(question, asked, more = {}) {
         answers.write(entry, text);
         speech.say(text);
       },
-      stage: (name) => {
-        entry.stage = name;
-        if (!entry.text) answers.wait(entry, name);
+      stage: (event) => {
+        stage = doing(event);
+        if (!entry.text) answers.wait(entry, stage);
       },
     };
     entry.report = await api.ask({ model: state.model.id, clip, question, extension: { ...asked, ...more } }, told, call.signal);

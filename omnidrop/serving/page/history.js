@@ -28,7 +28,7 @@ export class History {
 
   add(id, question, asked) {
     this.number += 1;
-    const entry = { number: this.number, when: new Date().toISOString(), question, asked, text: "", waiting: "", report: null, error: null };
+    const entry = { number: this.number, when: new Date().toISOString(), question, asked, text: "", waiting: "Waiting for the model", report: null, error: null };
     this.of(id).unshift(entry);
     return entry;
   }

@@ -8,7 +8,7 @@ const QUIET = 250;
 
 function costs(found) {
   const of = (value, show) => (Number.isFinite(value) ? h("small", {}, `of ${show(value)}`) : null);
-  const about = (value, show) => (Number.isFinite(value) ? `about ${show(value)}` : "not known");
+  const about = (value, show) => (Number.isFinite(value) ? `about ${show(value)}` : "–");
   const whole = found.unpruned ?? {};
   return [
     ["Tokens", number(found.kept), of(found.tokens, number)],
@@ -67,7 +67,7 @@ export class Settings {
   /** Estimate for this clip; null while there is none on the server. */
   of(clip) {
     this.clip = clip;
-    if (!clip) $("cost").replaceChildren();
+    if (!clip) $("cost").replaceChildren(...costs({}));
     this.update();
   }
 

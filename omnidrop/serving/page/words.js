@@ -65,6 +65,22 @@ function scaled(value, units) {
 export const size = (value) => scaled(value, ["B", "kB", "MB", "GB", "TB"]);
 export const flops = (value) => scaled(value, ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP"]);
 
+const DOING = {
+  load: "Loading the model",
+  open: "Opening the clip",
+  sound: "Decoding the audio",
+  frames: "Decoding the video",
+  "audio tower": "Encoding the audio",
+  "vision tower": "Encoding the video",
+  choices: "Weighing the choices",
+};
+
+/** What the server does before the first word. */
+export function doing({ stage, done, total }) {
+  const words = DOING[stage] ?? "Reading the clip and the question";
+  return total ? `${words}, ${Math.floor((100 * done) / total)} %` : words;
+}
+
 /** Words split at commas that are not quoted. */
 export function list(text) {
   const found = text.match(/"[^"]*"|[^,]+/g) ?? [];
