@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import browser
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -16,6 +17,8 @@ from omnidrop.models.family import registered
 from omnidrop.testing import made_up_family
 
 if TYPE_CHECKING:
+    from browser import Browser
+
     from omnidrop.engine.encode import Features
     from omnidrop.engine.model import Model
 
@@ -55,6 +58,15 @@ def _made_up() -> Iterator[None]:
     """Know the made-up family, as if its package were installed."""
     with registered(made_up_family.FAMILY):
         yield
+
+
+@pytest.fixture(scope="session")
+def tab() -> Iterator[Browser]:
+    """A tab of Chromium, where there is one."""
+    if browser.chromium() is None:
+        pytest.skip("needs Chromium")
+    with browser.browser() as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)
