@@ -104,8 +104,9 @@ class Browser:
             time.sleep(0.05)
 
     def value(self, expression: str) -> Any:
-        """Return the value of an expression of JavaScript in the page."""
-        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """Return the value of an expression of JavaScript in the page, of a promise once it is there."""
+        found = self.call("Runtime.evaluate", expression=expression, returnByValue=True,
+                          awaitPromise=True)  # fmt: skip
         if "exceptionDetails" in found:
             raise RuntimeError(found["exceptionDetails"]["text"])
         return found["result"].get("value")

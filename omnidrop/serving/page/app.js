@@ -82,6 +82,12 @@ $("key-form").addEventListener("submit", (event) => {
   begin();
 });
 
+$("key").addEventListener("cancel", () => {
+  const give = h("button", { type: "button", class: "main", on: { click: () => askKey() } }, "Give the key");
+  $("fault").replaceChildren(h("p", {}, "This server answers only with its API key."), h("p", {}, give));
+  $("fault").hidden = false;
+});
+
 // Clips
 
 /** Keep the clip in the address, so that loading the page anew opens it again. */

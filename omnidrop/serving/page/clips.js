@@ -51,7 +51,7 @@ export class Clips {
     $("clips").replaceChildren(...found.map((clip) =>
       h("li", {}, h("button", { type: "button", class: "clip", on: { click: () => this.open(clip) } },
         h("span", { class: "clip-name", dir: "auto" }, clip.name),
-        h("span", { class: "muted small" }, about(clip)))),
+        h("span", { class: "muted small" }, [clip.from === "upload" && "uploaded", about(clip)].filter(Boolean).join(" · ")))),
     ));
     $("clips-note").textContent = !this.found.length
       ? "None yet. Start the server with --root FOLDER to choose from a folder of clips."
