@@ -104,7 +104,7 @@ class Browser:
             time.sleep(0.05)
 
     def value(self, expression: str) -> Any:
-        """Return the value of an expression of JavaScript in the page, of a promise once it is there."""
+        """Return the value of an expression of JavaScript in the page, also of a promise."""
         found = self.call("Runtime.evaluate", expression=expression, returnByValue=True,
                           awaitPromise=True)  # fmt: skip
         if "exceptionDetails" in found:

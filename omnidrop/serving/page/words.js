@@ -1,10 +1,16 @@
 // Numbers, times and errors in plain words; numbers as the command line writes them.
 
+/** The nearest whole number; of two, the even one. */
+function rounded(value) {
+  const whole = Math.round(value);
+  return Math.abs(value % 1) === 0.5 && whole % 2 ? whole - 1 : whole;
+}
+
 /** `1:05`, `1:02:05`, or `0:01.5` with tenths; tenths of null show where they are not 0. */
 export function clock(seconds, tenths = false) {
   const at = Math.max(Number(seconds) || 0, 0);
-  if (tenths === null) tenths = Math.round(at * 10) % 10 !== 0;
-  const units = tenths ? Math.round(at * 10) : Math.round(at) * 10;
+  if (tenths === null) tenths = rounded(at * 10) % 10 !== 0;
+  const units = tenths ? rounded(at * 10) : rounded(at) * 10;
   const whole = Math.floor(units / 10);
   const two = (value) => String(value).padStart(2, "0");
   const [hour, minute, second] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
@@ -37,17 +43,17 @@ export function percent(value) {
 }
 
 export const number = (value) =>
-  Number.isFinite(value) ? Math.round(value).toLocaleString("en-US") : "–";
+  Number.isFinite(value) ? rounded(value).toLocaleString("en-US") : "–";
 
 /** `12 ms`, `1.24 s`, `2 min 03 s`, `1 h 02 min`. */
 export function duration(value) {
   if (!Number.isFinite(value)) return "–";
   if (value < 0.0995) return `${(1000 * value).toFixed(value < 0.00995 ? 1 : 0)} ms`;
   if (value < 119.5) return `${value.toFixed(value < 9.995 ? 2 : 1)} s`;
-  const whole = Math.round(value);
+  const whole = rounded(value);
   const two = (rest) => String(rest).padStart(2, "0");
   if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
-  const minutes = Math.round(value / 60);
+  const minutes = rounded(value / 60);
   return `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
 }
 
