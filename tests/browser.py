@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,10 +97,14 @@ class Browser:
 
     def wait(self, expression: str) -> None:
         """Wait until an expression is true."""
+        self.wait_for(lambda: bool(self.value(expression)), expression)
+
+    def wait_for(self, true: Callable[[], bool], told: str = "what was waited for") -> None:
+        """Wait until something is true."""
         until = time.monotonic() + PATIENCE
-        while not self.value(expression):
+        while not true():
             if time.monotonic() > until:
-                raise RuntimeError(f"never true: {expression}")
+                raise RuntimeError(f"never true: {told}")
             time.sleep(0.05)
 
     def value(self, expression: str) -> Any:

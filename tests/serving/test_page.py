@@ -307,6 +307,30 @@ def test_stopping_and_a_full_queue(tab: Browser, server: Served) -> None:
     there(tab, ".card .facts")
 
 
+def test_answers_are_saved_as_json(tab: Browser, server: Served, tmp_path: Path) -> None:
+    tab.open(server.url, 1280, 800)
+    pick(tab, "long.mp4")
+    for count, question in enumerate(("Which shape comes last?", "What color is the star?"), 1):
+        put(tab, question)
+        answered(tab, count)
+    tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    tab.value("document.getElementById('export').click()")
+    target = tmp_path / "long.mp4.answers.json"
+    tab.wait_for(target.is_file)
+    saved = json.loads(target.read_text("utf-8"))
+    assert saved["schema"] == "omnidrop.answers/1"
+    assert [one["question"] for one in saved["answers"]] == [
+        "Which shape comes last?", "What color is the star?",
+    ]  # fmt: skip
+    assert saved["errors"] == []
+    # One is removed, and then all.
+    tab.value("[...document.querySelectorAll('.card .actions button')].at(-1).click()")
+    assert tab.value("document.querySelectorAll('.card').length") == 1
+    tab.value("document.getElementById('clear').click()")
+    assert tab.value("document.querySelectorAll('.card').length") == 0
+    assert tab.value("document.activeElement.id") == "question"
+
+
 def test_a_server_with_a_key(tab: Browser, warm: WarmModel, root: Path) -> None:
     with serving(warm, root=root, api_key=KEY) as served:
         tab.open(served.url, 390)
