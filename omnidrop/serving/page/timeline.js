@@ -152,11 +152,11 @@ function numbers(trace, jump) {
 
 function legend() {
   const shades = Array.from({ length: SHADES }, (_, i) =>
-    s("svg", { class: "key", viewBox: "0 0 1 1" }, s("rect", { class: `plain s${i + 1}`, width: 1, height: 1 })),
+    s("svg", { class: "key", viewBox: "0 0 1 1", "aria-hidden": "true" }, s("rect", { class: `plain s${i + 1}`, width: 1, height: 1 })),
   );
   return [
-    h("span", {}, "First layer at the top. Tokens that enter a layer: 0 % ",
-      h("span", { class: "shades", "aria-hidden": "true" }, shades), " 100 %"),
+    "First layer at the top. Tokens that enter a layer: ",
+    h("span", { class: "shades" }, "0 % ", shades, " 100 %"),
   ];
 }
 
