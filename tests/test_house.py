@@ -25,6 +25,8 @@ DOORS = {
 DOORS["training"] = DOORS["engine"] | {"engine"}
 DOORS["profiling"] = DOORS["engine"] | {"engine"}
 DOORS["evaluation"] = DOORS["profiling"] | {"profiling"}
+DOORS["batch"] = DOORS["evaluation"] | {"evaluation"}
+DOORS["serving"] = DOORS["profiling"] | {"profiling"}
 DOORS["testing"] = DOORS["evaluation"]
 #: The ground floor: every room may import it.
 GROUND = {

@@ -22,9 +22,8 @@ import torch
 from omnidrop.clip.clip import Clip, ClipOptions, open_clip
 from omnidrop.engine.encode import media_of
 from omnidrop.errors import BudgetError
-from omnidrop.host_memory import host_memory_free
 from omnidrop.models.loading import LoadOptions
-from omnidrop.models.memory import device_memory_free
+from omnidrop.models.memory import memory_free
 from omnidrop.models.unloaded import RoughEncoder, Unloaded, describe
 from omnidrop.profiling.card import Room, Setup, Start, room
 from omnidrop.profiling.machine import device_name, matmul_speed
@@ -250,6 +249,7 @@ def estimate(
     system: str | None = None,
     tflops: float | None = None,
     memory: float | None = None,
+    known: Unloaded | None = None,
 ) -> Estimate:
     """Estimate tokens, operations, memory and time of the control and of every method.
 
@@ -269,6 +269,8 @@ def estimate(
         Speed of the machine in TFLOP/s; by default that of a large matrix product on this one.
     memory : float, optional
         Bytes of a GPU: says whether it would take the first method's run, and what would make it.
+    known : Unloaded, optional
+        What `describe` said of the model, so that its files are not read again.
 
     Returns
     -------
@@ -280,7 +282,7 @@ def estimate(
         As opening, loading and planning would.
     """
     options = model or LoadOptions()
-    known = describe(options)
+    known = known or describe(options)
     with open_clip(path, clip or ClipOptions(), known.media_spec) as opened:
         media = media_of(opened)
         notices = list(opened.notices)
@@ -351,8 +353,8 @@ def _speed(known: Unloaded, tflops: float | None) -> tuple[float, str]:
 def _shortage(known: Unloaded, control: RunEstimate) -> list[str]:
     """Return a notice if the unpruned run would not fit here."""
     device = torch.device(known.device)
-    free = device_memory_free(device) if device.type == "cuda" else host_memory_free()
-    if free is None or control.peak <= free:
+    free = memory_free(device)
+    if control.peak <= free:
         return []
     return [
         f"Unpruned it needs about {control.peak / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "

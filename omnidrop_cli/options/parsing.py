@@ -119,6 +119,14 @@ def parse_duration(text: Any) -> float:
     return _quantity(text, {"": 1.0, "s": 1.0, "ms": 1e-3}, "a duration", "2s or 500ms")
 
 
+def parse_long_duration(text: Any) -> float:
+    """Return the seconds of `5m`, `2 h`, `90s` or `90`; 0 is one too."""
+    if isinstance(text, str) and re.fullmatch(r"0+(\.0*)? ?[a-z]*", text.strip(), re.ASCII):
+        text = 0.0
+    units = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+    return _quantity(text, units, "a duration", "90s, 5m or 2h")
+
+
 def parse_size(text: Any) -> float:
     """Return the bytes of `12GB`, `12 GiB` or `800MB`."""
     units = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
