@@ -53,8 +53,8 @@ export const clip = async (id) => (await request(at(id))).json();
 export const estimate = async (id, body, signal) =>
   (await request(`${at(id)}/estimate`, { method: "POST", body, signal })).json();
 
-/** The address that the player loads; it holds a token where the server wants a key. */
-export const media = (found) => found.media ?? `${at(found.id)}/media`;
+/** The address that the player loads; it holds a token, since a player cannot send the key. */
+export const media = (found) => found.media.replace(/^\//, "");
 
 /** Send a file; `progress` is told the share that was sent. The promise gives the clip. */
 export function upload(file, progress, signal) {

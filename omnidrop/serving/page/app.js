@@ -355,7 +355,7 @@ async function begin() {
     return;
   }
   quiet();
-  $("model").textContent = [state.model.id, state.model.omnidrop?.device].filter(Boolean).join(", ");
+  $("model").textContent = [state.model.id, state.model.omnidrop.device].filter(Boolean).join(", ");
   settings.use(state.model);
   const found = clips.found.find((clip) => clip.id === id);
   if (found) {

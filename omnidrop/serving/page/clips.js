@@ -35,7 +35,7 @@ export class Clips {
     try {
       const told = await api.clips();
       this.found = told.data;
-      this.more = Boolean(told.more);
+      this.more = Boolean(told.has_more);
       this.draw();
     } catch (error) {
       if (error.status === 401) throw error;

@@ -6,12 +6,15 @@ import { clock, duration, fault, list, number, seconds, share, size, span } from
 
 const QUIET = 250;
 
+/** Audio and video tokens of an estimate, none dropped. */
+const av = ({ tokens }) => (tokens ? tokens.audio + tokens.video : NaN);
+
 function costs(found) {
   const of = (value, show) => (Number.isFinite(value) ? h("small", {}, `of ${show(value)}`) : null);
   const about = (value, show) => (Number.isFinite(value) ? `about ${show(value)}` : "–");
   const whole = found.unpruned ?? {};
   return [
-    ["Tokens", number(found.kept), of(found.tokens, number)],
+    ["Tokens", number(found.kept), of(av(found), number)],
     ["Share", share(found.share), null],
     ["First token", about(found.seconds, duration), of(whole.seconds, duration)],
     ["Memory", about(found.memory, size), of(whole.memory, size)],
@@ -27,6 +30,8 @@ export class Settings {
     Object.assign(this, { here, length, changed, tell });
     this.loud = false;
     this.model = null;
+    this.own = null;
+    this.usual = null;
     this.budget = undefined;
     this.clip = null;
     this.timer = null;
@@ -56,12 +61,18 @@ export class Settings {
   /** Take the model's methods and defaults. */
   use(model) {
     this.model = model;
-    const known = model.omnidrop ?? {};
-    const own = known.default;
-    const options = (known.methods ?? []).map(({ name }) => h("option", { value: name }, name));
-    const first = h("option", { value: "" }, own ? `The model’s own (${own.method})` : "The model’s own");
-    $("method").replaceChildren(first, ...options);
+    const methods = (model.omnidrop.methods ?? []).map(({ name }) => h("option", { value: name }, name));
+    $("method").replaceChildren(h("option", { value: "" }, "The model’s own"), ...methods);
+    this.know(model.omnidrop.default);
     this.update();
+  }
+
+  /** Note the model's own method and budget, as soon as they are known. */
+  know(own) {
+    if (!own) return;
+    this.own = own;
+    this.usual ??= own.budget;
+    $("method").options[0].textContent = `The model’s own (${own.method})`;
   }
 
   /** Estimate for this clip; null while there is none on the server. */
@@ -138,20 +149,21 @@ export class Settings {
   }
 
   showBudget() {
-    const own = this.model?.omnidrop?.default?.budget;
-    const value = this.whole ? 1 : (this.budget ?? own ?? null);
+    const value = this.whole ? 1 : (this.budget ?? this.usual ?? null);
     const words = value === null ? "model’s own" : share(value, 0);
     const slider = $("budget");
     const focused = document.activeElement === $("budget-own");
     if (value !== null) slider.value = Math.round(100 * value);
     slider.disabled = this.whole;
-    slider.setAttribute("aria-valuetext", this.budget === undefined && !this.whole ? `${words}, the model’s own` : words);
+    slider.setAttribute("aria-valuetext", this.budget === undefined && !this.whole ? `${words}, as usual` : words);
     $("budget-value").textContent = words;
     $("budget-own").hidden = this.budget === undefined || this.whole;
     if (focused && $("budget-own").hidden) slider.focus();
     $("budget-note").textContent = this.whole
       ? "The method none keeps every token."
-      : this.budget === undefined ? "The model’s own budget. It keeps all where dropping would save little." : "";
+      : this.budget !== undefined ? ""
+      : $("method").value ? "The usual budget."
+      : "The model’s own budget. It keeps all where dropping would save little.";
   }
 
   showOptions() {
@@ -171,7 +183,7 @@ export class Settings {
       evidence && "with proof",
     ].filter(Boolean);
     $("options-set").textContent = set.join(" · ");
-    const about = this.model?.omnidrop?.methods?.find(({ name }) => name === $("method").value)?.about;
+    const about = this.model?.omnidrop.methods?.find(({ name }) => name === $("method").value)?.about;
     $("method-note").textContent = about ?? "";
   }
 
@@ -191,7 +203,12 @@ export class Settings {
     try {
       const found = await api.estimate(this.clip.id, { budget, method, start, end, question }, this.call.signal);
       cost.replaceChildren(...costs(found));
-      if (this.loud) this.tell(`${number(found.kept)} of ${number(found.tokens)} tokens, about ${duration(found.seconds)}, ${size(found.memory)}.`);
+      if (budget === undefined) {
+        if (method === undefined) this.know({ method: found.method, budget: found.budget });
+        this.usual = found.budget;
+        this.showBudget();
+      }
+      if (this.loud) this.tell(`${number(found.kept)} of ${number(av(found))} tokens, about ${duration(found.seconds)}, ${size(found.memory)}.`);
       this.loud = false;
     } catch (error) {
       if (error.name === "AbortError") return;
