@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 from browser import Browser, chromium
-from omnidrop.serving.settings import HttpSettings
-from omnidrop.serving.warm import WarmModel
 
 from omnidrop import format as fmt
 from omnidrop.options import LoadOptions
+from omnidrop.serving.settings import HttpSettings
+from omnidrop.serving.warm import WarmModel
 
 pytestmark = [
     pytest.mark.slow,
@@ -209,13 +209,13 @@ def test_by_keyboard_on_a_phone(tab: Browser, server: Served, tmp_path: Path) ->
     there(tab, ".clip", 2)
     for _ in range(10):
         tab.press("Tab")
-        if "long.mp4" in tab.value("document.activeElement.textContent"):
+        if "<img" in tab.value("document.activeElement.textContent"):
             break
     ring = "getComputedStyle(document.activeElement).outlineStyle"
     assert tab.value(ring) == "solid"
     tab.press("Enter")
     tab.wait("document.activeElement.id === 'question'")
-    tab.type("What color is the star?")
+    tab.type("What shape appears first?")
     tab.press("Enter")
     answered(tab)
     # What follows the field, in the order in which it is seen.
@@ -226,17 +226,17 @@ def test_by_keyboard_on_a_phone(tab: Browser, server: Served, tmp_path: Path) ->
     seen = [order.index(name) for name in ("go", "budget", "export", "link")]
     assert seen == sorted(seen)
     tops = tab.value("""[...document.querySelectorAll('#question, #budget, #export, .card button')]
-        .filter((e) => e.offsetParent).map((e) => e.getBoundingClientRect().top)""")
+        .filter((e) => e.checkVisibility()).map((e) => e.getBoundingClientRect().top)""")
     assert tops == sorted(tops)
     # Up brings the last question back, the slash leads to it.
     tab.press("/")
     assert tab.value("document.activeElement.id") == "question"
     tab.value("document.getElementById('question').value = ''")
     tab.press("ArrowUp")
-    assert tab.value("document.getElementById('question').value") == "What color is the star?"
+    assert tab.value("document.getElementById('question').value") == "What shape appears first?"
     assert tab.value("document.documentElement.scrollWidth") == 390
     small = tab.value("""[...document.querySelectorAll('button, summary, label.button')]
-        .filter((e) => e.offsetParent && e.getBoundingClientRect().height < 24).length""")
+        .filter((e) => e.checkVisibility() && e.getBoundingClientRect().height < 24).length""")
     assert small == 0
     assert tab.said() == []
 
@@ -245,8 +245,8 @@ def test_a_screen_reader_finds_names(tab: Browser, server: Served) -> None:
     tab.open(server.url, 1280, 800)
     there(tab, ".clip", 2)
     roles = tab.roles()
-    pick(tab, "long.mp4")
-    put(tab, "Which shape comes last?")
+    pick(tab, "<img")
+    put(tab, "What shape appears first?")
     answered(tab)
     tab.value("for (const d of document.querySelectorAll('details')) d.open = true")
     roles += tab.roles()
@@ -254,7 +254,7 @@ def test_a_screen_reader_finds_names(tab: Browser, server: Served) -> None:
     assert ("slider", "Budget audio and video tokens kept") in roles
     assert ("log", "Answer, as it is spoken") in roles
     levels = tab.value("""[...document.querySelectorAll('h1, h2, h3, h4')]
-        .filter((e) => e.offsetParent).map((e) => Number(e.tagName[1]))""")
+        .filter((e) => e.checkVisibility()).map((e) => Number(e.tagName[1]))""")
     assert levels[0] == 1
     assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
 
@@ -309,18 +309,20 @@ def test_stopping_and_a_full_queue(tab: Browser, server: Served) -> None:
 
 def test_answers_are_saved_as_json(tab: Browser, server: Served, tmp_path: Path) -> None:
     tab.open(server.url, 1280, 800)
-    pick(tab, "long.mp4")
-    for count, question in enumerate(("Which shape comes last?", "What color is the star?"), 1):
+    pick(tab, "<img")
+    for count, question in enumerate(
+        ("What instrument plays first?", "What color is the star?"), 1
+    ):
         put(tab, question)
         answered(tab, count)
     tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
     tab.value("document.getElementById('export').click()")
-    target = tmp_path / "long.mp4.answers.json"
+    target = tmp_path / "-img-src-x-onerror-alert-1-.mp4.answers.json"
     tab.wait_for(target.is_file)
     saved = json.loads(target.read_text("utf-8"))
     assert saved["schema"] == "omnidrop.answers/1"
     assert [one["question"] for one in saved["answers"]] == [
-        "Which shape comes last?", "What color is the star?",
+        "What instrument plays first?", "What color is the star?",
     ]  # fmt: skip
     assert saved["errors"] == []
     # One is removed, and then all.

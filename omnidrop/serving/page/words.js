@@ -104,7 +104,7 @@ export function fault(error) {
   const wait = error.retryAfter ? ` Try again in ${Math.ceil(Number(error.retryAfter))} s.` : "";
   if (error.code === "outside_model") {
     // How a program asks all the same; here is a button for it.
-    return { text: said.replace(/Add `omnidrop\.anyway: true`[^.]*\.\s*/, ""), remedy: "anyway" };
+    return { text: said.replace(/\s*(Set|Add) `omnidrop\.anyway[^`]*`[^.]*\./, "").trim(), remedy: "anyway" };
   }
   if (error.code === "no_answer") {
     return {
