@@ -192,7 +192,8 @@ class ChatCompletions:
         state.metrics.count("kept_tokens_total", spent["omnidrop"]["kept_prompt_tokens"])
         state.metrics.count("generated_tokens_total", spent["completion_tokens"])
         state.metrics.time("ttft_seconds", answer.trace.ttft)
-        extra = extension(answer, opened.names, report=request.wanted.report)
+        wanted = request.wanted
+        extra = extension(answer, opened.names, report=wanted.report, proof=wanted.evidence)
         tokens = exchange.all_tokens if request.options.logprobs else None
         return _Result(answer, tokens, plain(extra))
 

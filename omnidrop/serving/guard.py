@@ -81,13 +81,21 @@ class Guard:
                 _dress(MutableHeaders(scope=message), allowed)
             await send(message)
 
+        received = False
+
+        async def receiving() -> Message:
+            nonlocal received
+            message = await receive()
+            received = not message.get("more_body")
+            return message
+
         scope["app"] = self  # the router then raises what it does not know
         try:
             self._check(scope, headers, allowed)
             if scope["method"] == "OPTIONS" and allowed is not None:
-                await _preflight()(scope, receive, sending)
+                await _preflight()(scope, receiving, sending)
             else:
-                await self._app(scope, receive, sending)
+                await self._app(scope, receiving, sending)
         except Left:
             return
         except Exception as problem:
@@ -96,9 +104,9 @@ class Guard:
                 log.error("%s %s failed", scope["method"], scope["path"], exc_info=problem)
             if status:  # too late for another status: the connection ends
                 raise
-            if told.status == 413:
+            if not received:
                 await _drain(receive)
-            await error_response(told)(scope, receive, sending)
+            await error_response(told)(scope, receiving, sending)
         finally:
             route = scope.get("route_name") or "other"
             self._metrics.count("requests_total", route=route, status=str(status or 499))
