@@ -17,7 +17,8 @@ import torch
 from omnidrop.clip.clip import Clip, open_clip
 from omnidrop.clip.options import ClipOptions
 from omnidrop.engine.encode import encode_clip, media_of
-from omnidrop.engine.timing import Meter, device_peak, host_peak, resident
+from omnidrop.engine.memory import in_use
+from omnidrop.engine.timing import Meter
 from omnidrop.errors import BudgetError
 from omnidrop.format import rounded_duration, rounded_size
 from omnidrop.models.adapter import Adapter
@@ -166,7 +167,7 @@ def choose_budget(
         If no budget of the method meets them.
     """
     speed = prefill_speed(adapter, method) if limits.latency is not None else None
-    held, peak = memory_in_use(adapter.device)
+    held, peak = in_use(adapter)
     if limits.memory is not None and peak > limits.memory:
         raise BudgetError(
             f"{limits} cannot be met: {rounded_size(peak)} were in use before the language model "
@@ -210,14 +211,6 @@ def _sizes(adapter: Adapter) -> Sizes:
     """Return a model's sizes with no weights: these are in memory already."""
     width = torch.empty(0, dtype=adapter.dtype).element_size()
     return Sizes(adapter.info.shapes, 0, width, adapter.device.type == "cuda")
-
-
-def memory_in_use(device: torch.device) -> tuple[int, int]:
-    """Return the bytes held now and the most held so far, on the model's device."""
-    if device.type == "cuda":
-        return int(torch.cuda.memory_allocated(device)), device_peak(device) or 0
-    peak = host_peak()
-    return resident() or peak, peak
 
 
 def fit_sampling(
@@ -268,7 +261,7 @@ def fit_sampling(
         for options in _lower_samplings(opened, pixels, fps):
             media, seconds, encoder = predict_encoding(adapter, opened.replanned(options))
             prompt = build_prompt(adapter.text, adapter.template, question, media, system=system)
-            held = memory_in_use(adapter.device)[0]
+            held = in_use(adapter)[0]
             expect = _expectation(
                 adapter, prompt, method, limits, speed, seconds, held, held + encoder
             )  # fmt: skip
