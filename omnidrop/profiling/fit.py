@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from omnidrop.clip.clip import Clip, open_clip
 from omnidrop.clip.options import ClipOptions
 from omnidrop.engine.encode import encode_clip, media_of
@@ -22,10 +20,12 @@ from omnidrop.engine.timing import Meter
 from omnidrop.errors import BudgetError
 from omnidrop.format import rounded_duration, rounded_size
 from omnidrop.models.adapter import Adapter
+from omnidrop.models.memory import has_own_memory
 from omnidrop.profiling.estimate import Sizes, Tokens, peak_bytes
 from omnidrop.profiling.prefill_speed import PrefillSpeed, prefill_speed
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.shapes import with_buffers
 from omnidrop.tokens import Media, Prompt
 
 if TYPE_CHECKING:
@@ -201,7 +201,7 @@ def _expectation(
             seconds = elapsed + speed.seconds(shape.prefill_flops(text, counts), len(tokens))
         if limits.memory is not None:
             lengths = [text + count for count in counts]
-            memory = max(peak, held + peak_bytes(sizes, counted, lengths))
+            memory = max(peak, held + with_buffers(peak_bytes(sizes, counted, lengths)))
         return Expected(budget, seconds, memory)
 
     return expect
@@ -209,8 +209,8 @@ def _expectation(
 
 def _sizes(adapter: Adapter) -> Sizes:
     """Return a model's sizes with no weights: these are in memory already."""
-    width = torch.empty(0, dtype=adapter.dtype).element_size()
-    return Sizes(adapter.info.shapes, 0, width, adapter.device.type == "cuda")
+    gpu = has_own_memory(adapter.device)
+    return Sizes(adapter.info.shapes, 0, adapter.dtype.itemsize, gpu)
 
 
 def fit_sampling(
@@ -330,5 +330,5 @@ def predict_encoding(adapter: Adapter, clip: Clip) -> tuple[Media, float, int]:
             part = len(beginning.plan.times) if beginning.plan is not None else 0
     times = frames / part if part else clip.duration / length
     no_text = Tokens(0, 0, 0, grid=media.grid, counted=True)
-    encoder = peak_bytes(_sizes(adapter), no_text, [0])
+    encoder = with_buffers(peak_bytes(_sizes(adapter), no_text, [0]))
     return media, clip.seconds_to_open + min(seconds) * max(times, 1.0), encoder
