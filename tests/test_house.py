@@ -33,6 +33,7 @@ GROUND = {
     "errors": set(),
     "format": set(),
     "host_memory": set(),
+    "resident": set(),
     "tokens": set(),
     "transfers": set(),
     "shapes": set(),
