@@ -116,6 +116,15 @@ class Model:
     def recommended(self, value: Recommended) -> None:
         self.adapter.recommended = value
 
+    @property
+    def warm(self) -> bool:
+        """Whether it was loaded before the one who asks now came; in every Trace."""
+        return self.adapter.warm
+
+    @warm.setter
+    def warm(self, value: bool) -> None:
+        self.adapter.warm = value
+
     def method(self, budget: float | None = None) -> Method:
         """Return the recommended method, at its own budget or another.
 

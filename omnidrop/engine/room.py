@@ -11,9 +11,8 @@ from collections.abc import Sequence
 import torch
 
 from omnidrop.errors import MemoryShortError
-from omnidrop.host_memory import host_memory_free
 from omnidrop.models.adapter import Adapter
-from omnidrop.models.memory import device_memory_free, gigabytes
+from omnidrop.models.memory import gigabytes, has_own_memory, memory_free
 from omnidrop.tokens import Media, Prompt
 
 #: Text tokens that are allowed for where the prompt has not been built.
@@ -26,7 +25,7 @@ def surely_fits(adapter: Adapter, media: Media) -> bool:
     video = media.grid[0] * media.grid[1] * media.grid[2] // merge**2 if media.grid else 0
     rows = video + media.audio_tokens + TEXT_ROWS
     need = _need(adapter, media, [rows] * adapter.info.text.layers, rows, video)
-    return need <= memory_left(adapter.device)
+    return need <= memory_free(adapter.device)
 
 
 def check_room(
@@ -56,7 +55,7 @@ def check_room(
     av, video = int(tokens.av.sum()), int(tokens.video.sum())
     text = len(prompt) - av
     need = _need(adapter, media, [text + count for count in counts], len(prompt), video)
-    free = memory_left(adapter.device)
+    free = memory_free(adapter.device)
     if need <= free:
         return
     raise MemoryShortError(
@@ -74,14 +73,5 @@ def _need(adapter: Adapter, media: Media, lengths: Sequence[int], rows: int, vid
         rows=rows,
         video=video,
         grid=media.grid,
-        gpu=adapter.device.type == "cuda",
+        gpu=has_own_memory(adapter.device),
     )
-
-
-def memory_left(device: torch.device) -> int:
-    """Return the bytes that an answer may still take where the model is."""
-    free = device_memory_free(device)
-    if free is None:
-        return host_memory_free()
-    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return free + held

@@ -18,6 +18,7 @@ from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
 from omnidrop.models.calibration import Calibration
 from omnidrop.models.family import Template
 from omnidrop.models.kernels import Filled
+from omnidrop.models.memory import Weights
 from omnidrop.models.world import World
 from omnidrop.recommended import SAFE, Recommended
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
@@ -168,6 +169,10 @@ class Adapter(ABC):
         Identifies the encoders: models with equal fingerprints embed audio and video alike.
     load_seconds : float
         Seconds that loading took, a download left out.
+    warm : bool
+        Whether it was loaded before the one who asks now came (`omnidrop.serving.warm`).
+    weights : Weights
+        Bytes of its weights; set when it is loaded.
     calibration : Calibration or None
         What the model's probabilities mean, if the checkpoint comes with that; set when it is
         loaded.
@@ -191,6 +196,8 @@ class Adapter(ABC):
     folder: Path | None = None
     fingerprint: str | None = None
     load_seconds: float = 0.0
+    warm: bool = False
+    weights: Weights = Weights()
     calibration: Calibration | None = None
     recommended: Recommended = SAFE
     world: World | None = None

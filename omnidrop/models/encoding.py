@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from omnidrop.models.memory import device_memory_free
+from omnidrop.models.memory import has_own_memory, memory_free
 
 #: Share of a GPU's free memory that a batch may take.
 BATCH_SHARE = 0.25
@@ -50,9 +50,6 @@ def batch_size(device: torch.device, usual: int, on_gpu: int, size: int) -> int:
     int
         At least 1.
     """
-    free = device_memory_free(device)
-    if free is None:
+    if not has_own_memory(device):
         return usual
-    # Memory that PyTorch has reserved but does not use is free, too.
-    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return max(1, min(on_gpu, int(BATCH_SHARE * free) // size))
+    return max(1, min(on_gpu, int(BATCH_SHARE * memory_free(device)) // size))

@@ -50,6 +50,12 @@ def is_expert(name: str) -> bool:
     return _NAMED.search(name) is not None
 
 
+def is_single_expert(name: str) -> bool:
+    """Whether a weight of this name is one expert's, to be joined with the others of its layer."""
+    found = _NAMED.search(name)
+    return found is not None and found["expert"] is not None
+
+
 class Packed(nn.Module, ABC):
     """Matrices of equal size, one per expert, quantised.
 

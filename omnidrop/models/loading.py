@@ -11,7 +11,6 @@ import time
 import torch
 
 from omnidrop.errors import MemoryShortError, ModelError, UsageError
-from omnidrop.host_memory import host_memory_free
 from omnidrop.models.adapter import Adapter
 from omnidrop.models.calibration import read_calibration
 from omnidrop.models.checking import readable
@@ -22,15 +21,15 @@ from omnidrop.models.locations import (
     Location,
     find,
     known_models,
-    weights,
 )
 from omnidrop.models.memory import (
     MemoryEstimate,
-    device_memory_free,
+    Weights,
     gigabytes,
+    memory_free,
     out_of_memory,
+    weights_of,
 )
-from omnidrop.models.quantising import QUANTISED
 from omnidrop.models.unneeded import keep_out_torchvision
 from omnidrop.models.world import read_world
 from omnidrop.options import LoadOptions
@@ -166,25 +165,13 @@ def estimate(location: Location, options: LoadOptions) -> MemoryEstimate:
         Weights only; KV cache and activations come on top.
     """
     device = pick_device(options.device)
-    size = torch.empty(0, dtype=pick_dtype(options, location, device)).element_size()
-    family = location.family
-    listed = weights(location.folder, family.unused_weights)
-    linears = sum(w.numel for w in listed if family.quantised(w.name))
-    total = sum(w.numel for w in listed)
-    need = total * size
-    if options.quantize is not None:
-        need = round((total - linears) * size + linears * QUANTISED[options.quantize])
-    # Weights are copied to the GPU tensor by tensor; a Mac has one memory for both.
-    apart = device.type == "cuda"
-    free = device_memory_free(device) if apart else host_memory_free()
-    room = "an unknown amount" if free is None else gigabytes(free)
+    dtype = pick_dtype(options, location, device)
+    found = weights_of(location, device, dtype, options.quantize)
+    free = memory_free(device)
     return MemoryEstimate(
-        host=0 if apart else need,
-        device=need if apart else 0,
-        host_free=host_memory_free(),
-        device_free=device_memory_free(device),
-        parameters=total,
-        detail=f"weights {gigabytes(need)}, free {room} on {device}",
+        weights=found,
+        free=free,
+        detail=f"weights {gigabytes(found.total_bytes)}, free {gigabytes(free)} on {device}",
     )
 
 
@@ -214,7 +201,7 @@ def load_adapter(options: LoadOptions, progress: Progress | None = None) -> Adap
     need = estimate(location, options)
     if not need.fits:
         raise MemoryShortError(f"{location.name} does not fit: {need.detail}.", hint=LOWER)
-    adapter = _load(location, options, device, dtype, positions, need.parameters)
+    adapter = _load(location, options, device, dtype, positions, need.weights)
     adapter.load_seconds = time.perf_counter() - began
     return adapter
 
@@ -252,7 +239,7 @@ def _load(
     device: torch.device,
     dtype: torch.dtype,
     positions: str | None,
-    parameters: int,
+    found: Weights,
 ) -> Adapter:
     request = LoadRequest(
         name=location.name,
@@ -263,11 +250,12 @@ def _load(
         dtype=dtype,
         attention=ATTENTION[options.attention],
         quantize=options.quantize,
-        parameters=parameters,
+        parameters=found.parameters,
         positions=positions,
     )
     with readable(location.folder), out_of_memory(LOWER):
         adapter = location.family.load(request)
+        adapter.weights = found
         adapter.calibration = read_calibration(location.folder)
         adapter.recommended = location.recommended
         adapter.world = read_world(location.folder)

@@ -1,6 +1,8 @@
-"""Estimates the memory of weights, measures a device's free memory, reports out-of-memory errors.
+"""Memory of weights, free memory, and errors about memory that ran out.
 
-The weights are counted from the headers of the checkpoint's files, before anything is loaded.
+Weights are counted from the headers of a checkpoint's files, before anything is loaded. On a CPU,
+weights that are used as they are stored stay mapped: they are pages of the file, read when they are
+first used, and the system can take them back and read them again. All others are the process's own.
 """
 
 from __future__ import annotations
@@ -12,6 +14,11 @@ from dataclasses import dataclass
 import torch
 
 from omnidrop.errors import MemoryShortError
+from omnidrop.host_memory import host_memory_free
+from omnidrop.models.experts import is_single_expert
+from omnidrop.models.locations import Location, weights
+from omnidrop.models.pinned import TYPES
+from omnidrop.models.quantising import QUANTISED
 
 #: Share of the free memory that must remain after the weights, for everything else.
 HEADROOM = 0.05
@@ -28,35 +35,94 @@ WORDINGS = (
 
 
 @dataclass(frozen=True)
+class Weights:
+    """Bytes that the weights of a model take once it is loaded, each counted once.
+
+    Attributes
+    ----------
+    mapped_bytes : int
+        Pages of the checkpoint's files in the host's memory, which the system can take back.
+    anonymous_bytes : int
+        Held by the process in the host's memory.
+    device_bytes : int
+        In a device's own memory.
+    parameters : int
+        Number of parameters.
+    """
+
+    mapped_bytes: int = 0
+    anonymous_bytes: int = 0
+    device_bytes: int = 0
+    parameters: int = 0
+
+    @property
+    def host_bytes(self) -> int:
+        """Bytes in the host's memory."""
+        return self.mapped_bytes + self.anonymous_bytes
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes wherever they are."""
+        return self.host_bytes + self.device_bytes
+
+
+def weights_of(
+    location: Location, device: torch.device, dtype: torch.dtype, quantize: str | None
+) -> Weights:
+    """Count the weights of a checkpoint as loading will hold them; no weight is read.
+
+    Parameters
+    ----------
+    location : Location
+    device : torch.device
+    dtype : torch.dtype
+        As `loading.pick_device` and `loading.pick_dtype` choose them.
+    quantize : {None, "4bit", "8bit"}
+
+    Raises
+    ------
+    ModelError
+        If a file is missing, damaged or truncated.
+    """
+    family = location.family
+    mapped, own, count = 0, 0.0, 0
+    for weight in weights(location.folder, family.unused_weights):
+        count += weight.numel
+        if quantize is not None and family.quantised(weight.name):
+            own += weight.numel * QUANTISED[quantize]
+        elif TYPES.get(weight.dtype) != dtype or is_single_expert(weight.name):
+            own += weight.numel * dtype.itemsize  # converted, or copied into the layer's experts
+        else:
+            mapped += weight.numel * dtype.itemsize
+    if device.type == "cuda":
+        return Weights(device_bytes=round(mapped + own), parameters=count)
+    if device.type != "cpu":  # one memory for both; weights are copied to where the GPU wants them
+        return Weights(anonymous_bytes=round(mapped + own), parameters=count)
+    return Weights(mapped, round(own), parameters=count)
+
+
+@dataclass(frozen=True)
 class MemoryEstimate:
     """Memory that loading a model takes.
 
     Attributes
     ----------
-    host, device : int
-        Bytes of weights in the host's memory and in a device's own memory.
-    host_free, device_free : int or None
-        Bytes available there; None if unknown, or if there is no such device.
-    parameters : int
-        Number of parameters in the parts that are loaded.
+    weights : Weights
+        Of the parts that are loaded.
+    free : int
+        Bytes that are free where they go.
     detail : str
         One line for the user.
     """
 
-    host: int
-    device: int
-    host_free: int | None
-    device_free: int | None
-    parameters: int
+    weights: Weights
+    free: int
     detail: str
 
     @property
     def fits(self) -> bool:
         """Whether the weights fit with some memory to spare."""
-        return all(
-            free is None or need <= free * (1 - HEADROOM)
-            for need, free in ((self.host, self.host_free), (self.device, self.device_free))
-        )
+        return self.weights.total_bytes <= self.free * (1 - HEADROOM)
 
 
 def gigabytes(count: int | float) -> str:
@@ -64,12 +130,21 @@ def gigabytes(count: int | float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 5e7 else f"{count / 1e6:.1f} MB"
 
 
-def device_memory_free(device: torch.device) -> int | None:
-    """Bytes free in a device's own memory; None for the CPU and for shared memory."""
-    if device.type != "cuda":
-        return None
+def has_own_memory(device: torch.device) -> bool:
+    """Whether a device has memory apart from the host's."""
+    return device.type == "cuda"
+
+
+def memory_free(device: torch.device) -> int:
+    """Return the bytes that are free where a model on `device` is: in a GPU's own memory, or here.
+
+    What PyTorch has reserved on a GPU and does not use is free as well.
+    """
+    if not has_own_memory(device):
+        return host_memory_free()
     free, _ = torch.cuda.mem_get_info(device)
-    return int(free)
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(free) + unused
 
 
 @contextmanager

@@ -147,8 +147,8 @@ def _read(location: Location, options: LoadOptions) -> Unloaded:
         device=str(device),
         dtype=str(pick_dtype(options, location, device)).removeprefix("torch."),
         quantization=options.quantize,
-        parameters=need.parameters,
-        weights=need.host + need.device,
+        parameters=need.weights.parameters,
+        weights=need.weights.total_bytes,
     )
 
 

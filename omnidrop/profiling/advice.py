@@ -15,11 +15,10 @@ import torch
 
 from omnidrop.clip.options import ClipOptions
 from omnidrop.errors import OmniDropError
-from omnidrop.host_memory import host_memory_free
 from omnidrop.models.family import aliases, families
 from omnidrop.models.loading import pick_device, quick_bfloat16
 from omnidrop.models.locations import cached
-from omnidrop.models.memory import device_memory_free, gigabytes
+from omnidrop.models.memory import gigabytes, memory_free
 from omnidrop.options import DEFAULT_BUDGET, LoadOptions
 from omnidrop.profiling.estimate import estimate
 from omnidrop.pruning.methods.omnidrop import OmniDrop
@@ -44,8 +43,8 @@ class Advice:
         Bytes to download; None if it is here, or if its family does not state them.
     peak : int
         Bytes that it needs at most, by estimate.
-    free : int or None
-        Bytes that are free where it would run; None if unknown.
+    free : int
+        Bytes that are free where it would run.
     seconds : float
         Least seconds from the question to the first word of the answer.
     device : str
@@ -57,14 +56,14 @@ class Advice:
     here: bool
     download: int | None
     peak: int
-    free: int | None
+    free: int
     seconds: float
     device: str
 
     @property
     def fits(self) -> bool:
         """Whether it fits into the free memory."""
-        return self.free is None or self.peak * SPARE <= self.free
+        return self.peak * SPARE <= self.free
 
     def sentence(self) -> str:
         """Return one sentence about download, memory and time."""
@@ -76,10 +75,9 @@ class Advice:
         bits = f" in {self.quantize.replace('bit', ' bits')}" if self.quantize else ""
         size = "unknown size" if self.download is None else gigabytes(self.download)
         where = "which is on this machine" if self.here else f"a download of {size}"
-        need, room = gigabytes(self.peak * SPARE), ""
-        if self.free is not None:
-            there = "the GPU" if self.device.startswith("cuda") else "this machine"
-            room = f", and {gigabytes(self.free)} are free on {there}"
+        need = gigabytes(self.peak * SPARE)
+        there = "the GPU" if self.device.startswith("cuda") else "this machine"
+        room = f", and {gigabytes(self.free)} are free on {there}"
         fit = "It fits" if self.fits else "It does NOT fit here now"
         time = f"An answer takes at least {rough} here, once it is loaded."
         return f"{self.name}{bits}, {where}. {fit}: it needs about {need}{room}. {time}"
@@ -146,7 +144,6 @@ def _advice(
     except OmniDropError:  # the question has been refused for a better reason
         return None
     here = bool(found.model["here"])
-    free = device_memory_free(chosen)
     return Advice(
         alias=alias,
         name=name,
@@ -154,7 +151,7 @@ def _advice(
         here=here,
         download=None if here else download_bytes(name),
         peak=found.runs[0].peak,
-        free=host_memory_free() if free is None else free,
+        free=memory_free(chosen),
         seconds=found.runs[0].seconds,
         device=str(torch.device(chosen)),
     )

@@ -22,9 +22,8 @@ import torch
 from omnidrop.clip.clip import Clip, ClipOptions, open_clip
 from omnidrop.engine.encode import media_of
 from omnidrop.errors import BudgetError
-from omnidrop.host_memory import host_memory_free
 from omnidrop.models.loading import LoadOptions
-from omnidrop.models.memory import device_memory_free
+from omnidrop.models.memory import memory_free
 from omnidrop.models.unloaded import RoughEncoder, Unloaded, describe
 from omnidrop.profiling.card import Room, Setup, Start, room
 from omnidrop.profiling.machine import device_name, matmul_speed
@@ -351,8 +350,8 @@ def _speed(known: Unloaded, tflops: float | None) -> tuple[float, str]:
 def _shortage(known: Unloaded, control: RunEstimate) -> list[str]:
     """Return a notice if the unpruned run would not fit here."""
     device = torch.device(known.device)
-    free = device_memory_free(device) if device.type == "cuda" else host_memory_free()
-    if free is None or control.peak <= free:
+    free = memory_free(device)
+    if control.peak <= free:
         return []
     return [
         f"Unpruned it needs about {control.peak / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "

@@ -118,6 +118,17 @@ SHORT: dict[str, dict[str, str]] = {
         "--pages": "Write a page for each clip, and link to it.",
         "--json": _JSON,
     },
+    "serve": {
+        "--keep-alive": "Drop the model when idle for this time, like 5m.",
+        "--http": "Answer over HTTP at HOST:PORT as well.",
+        "--status": "Say what is being served, and end.",
+        "--stop": "End the process that serves.",
+        "--model": _MODEL,
+        "--device": "auto, cpu, cuda, cuda:1, mps.",
+        "--dtype": "auto, float32, bfloat16 or float16.",
+        "--4bit": "Quantise the language model to 4 bits.",
+        "--quiet": "Say nothing but errors.",
+    },
     "chunks": {
         "--out": "Folder to write; made if new.",
         "--start": _START,

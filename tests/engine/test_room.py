@@ -10,6 +10,7 @@ import omnidrop
 from omnidrop import Model
 from omnidrop.engine import room
 from omnidrop.errors import MemoryShortError
+from omnidrop.models import memory
 from omnidrop.testing import media
 
 QUESTION = "What is there?"
@@ -21,7 +22,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def free(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(room, "host_memory_free", lambda: count)
+    monkeypatch.setattr(memory, "host_memory_free", lambda: count)
 
 
 def undecodable(*_: object, **__: object) -> None:

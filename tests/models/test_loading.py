@@ -14,10 +14,9 @@ from safetensors.torch import load_file, save_file
 
 from omnidrop.engine.cache import KVCache
 from omnidrop.errors import MemoryShortError, ModelError, UsageError
-from omnidrop.models import from_transformers, loading
+from omnidrop.models import from_transformers, loading, memory
 from omnidrop.models.loading import LoadOptions, estimate, load_adapter, resolve
 from omnidrop.models.locations import weights
-from omnidrop.models.memory import MemoryEstimate
 from omnidrop.models.quantising import check_quantised
 from omnidrop.models.qwen2_5_omni import FAMILY
 from omnidrop.models.qwen2_5_omni.tiny import thinker_config, tiny_thinker
@@ -230,29 +229,30 @@ def test_estimate_counts_the_thinker_alone(hub_folder, thinker_folder):
     count = sum(w.numel for w in weights(thinker_folder))
     for dtype, size in (("float32", 4), ("bfloat16", 2)):
         need = estimate(hub, options(hub_folder, dtype=dtype))
-        assert need.parameters == count
-        assert need.host == count * size
-        assert need.device == 0
+        assert need.weights.parameters == count
+        assert need.weights.host_bytes == need.weights.total_bytes == count * size
         assert need.fits
     small = estimate(hub, options(hub_folder, dtype="float32", quantize="4bit"))
     linears = 6 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)
-    assert small.host == pytest.approx((count - linears) * 4 + linears * 0.53, abs=2)
+    assert small.weights.host_bytes == pytest.approx((count - linears) * 4 + linears * 0.53, abs=2)
 
 
 def test_estimate_for_a_gpu(thinker_folder, monkeypatch):
     monkeypatch.setattr(loading, "pick_device", lambda name: torch.device("cuda", 0))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100_000, 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
     need = estimate(resolve(options(thinker_folder)), options(thinker_folder, dtype="float32"))
-    assert need.host == 0
-    assert need.device_free == 100_000
+    assert need.weights.host_bytes == 0
+    assert need.weights.device_bytes == need.weights.total_bytes > 0
+    assert need.free == 100_000
     assert not need.fits
 
 
 def test_a_model_that_does_not_fit_is_not_loaded(thinker_folder, monkeypatch):
-    monkeypatch.setattr(loading, "host_memory_free", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "host_memory_free", lambda: 1_000_000)
     with pytest.raises(MemoryShortError, match=r"does not fit: weights 1\.6 MB, free 1\.0 MB"):
         load_adapter(options(thinker_folder, dtype="float32"))
-    assert MemoryEstimate(5, 0, None, None, 1, "").fits
 
 
 def test_running_out_of_memory_while_loading(thinker_folder, monkeypatch):

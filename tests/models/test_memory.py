@@ -1,4 +1,4 @@
-"""Bytes as text, and every kind of out-of-memory error."""
+"""Free memory, bytes as text, and every kind of out-of-memory error."""
 
 from __future__ import annotations
 
@@ -6,15 +6,27 @@ import pytest
 import torch
 
 from omnidrop.errors import MemoryShortError
+from omnidrop.models import memory
 from omnidrop.models.memory import (
-    device_memory_free,
     gigabytes,
+    has_own_memory,
+    memory_free,
     out_of_memory,
 )
 
 
-def test_the_cpu_has_no_memory_of_its_own():
-    assert device_memory_free(torch.device("cpu")) is None
+def test_a_cpu_has_the_hosts_memory(monkeypatch):
+    monkeypatch.setattr(memory, "host_memory_free", lambda: 7)
+    assert not has_own_memory(torch.device("cpu"))
+    assert memory_free(torch.device("cpu")) == 7
+
+
+def test_what_pytorch_reserved_on_a_gpu_is_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100, 1000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 50)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 20)
+    assert has_own_memory(torch.device("cuda"))
+    assert memory_free(torch.device("cuda")) == 130
 
 
 def test_bytes_as_text():

@@ -131,7 +131,7 @@ def test_windows_of_unequal_length_in_one_call(towers, monkeypatch):
 def test_batches_fit_the_device(monkeypatch):
     device = torch.device("cuda")
     assert encoding.batch_size(torch.device("cpu"), 5, 9, 100) == 5
-    monkeypatch.setattr(encoding, "device_memory_free", lambda _: 2000)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (2000, 9000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 1000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 600)
     assert encoding.batch_size(device, 5, 9, 10) == 9

@@ -411,5 +411,5 @@ def _stored(
             for name in tensors.keys():  # noqa: SIM118
                 own = name.removeprefix(PREFIX)
                 if name.startswith(PREFIX) and own in wanted:
-                    found[own] = tensors.get_tensor(name).to(device=device, dtype=dtype, copy=True)
+                    found[own] = tensors.get_tensor(name).to(device=device, dtype=dtype)
     return found

@@ -1,0 +1,83 @@
+"""Weights as counted from headers, against the addresses of the weights that are loaded."""
+
+from __future__ import annotations
+
+import sys
+from itertools import chain
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from omnidrop.models.loading import DTYPES, load_adapter, resolve
+from omnidrop.models.memory import Weights, weights_of
+from omnidrop.options import LoadOptions
+from omnidrop.testing import tiny_checkpoint
+
+FAMILIES = ("qwen2_5_omni", "qwen3_omni_moe", "qwen2_5_vl")
+CPU = torch.device("cpu")
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny checkpoint with its weights in bfloat16, as they are published."""
+    folder = tiny_checkpoint(tmp_path_factory.mktemp(request.param), request.param)
+    for file in folder.glob("*.safetensors"):
+        state = {name: weight.bfloat16() for name, weight in load_file(file).items()}
+        save_file(state, file, metadata={"format": "pt"})
+    return folder
+
+
+def counted(folder: Path, dtype: str, quantize: str | None = None) -> Weights:
+    location = resolve(LoadOptions(model=str(folder), offline=True))
+    found = DTYPES[dtype]
+    assert found is not None
+    return weights_of(location, CPU, found, quantize)
+
+
+def held(folder: Path, dtype: str, quantize: str | None) -> tuple[float, float]:
+    """Load a model; return the bytes of its weights that are pages of files, and of the others."""
+    model = load_adapter(
+        LoadOptions(model=str(folder), device="cpu", dtype=dtype, quantize=quantize, offline=True)
+    )
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    ends = [
+        [int(end, 16) for end in line.split()[0].split("-")]
+        for line in lines
+        if line.endswith(".safetensors")
+    ]
+    mapped = own = 0.0
+    thinker = model._thinker
+    packed = (b for n, b in thinker.named_buffers() if n.endswith(("codes", "scales")))
+    for weight in chain(thinker.parameters(), packed):
+        size = float(weight.numel() * weight.element_size())
+        if weight.dtype == torch.uint8 and isinstance(weight, torch.nn.Parameter):
+            size *= 1.06  # bitsandbytes keeps the scales elsewhere
+        if any(start <= weight.data_ptr() < end for start, end in ends):
+            mapped += size
+        else:
+            own += size
+    return mapped, own
+
+
+@linux
+@pytest.mark.parametrize("quantize", [None, "4bit", "8bit"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_headers_tell_what_loading_holds(half: Path, dtype: str, quantize: str | None) -> None:
+    found = counted(half, dtype, quantize)
+    mapped, own = held(half, dtype, quantize)
+    assert found.mapped_bytes == pytest.approx(mapped, rel=0.02)
+    assert found.anonymous_bytes == pytest.approx(own, rel=0.05)
+    assert found.device_bytes == 0
+
+
+def test_weights_for_a_gpu_are_in_its_memory(half: Path) -> None:
+    location = resolve(LoadOptions(model=str(half), offline=True))
+    found = weights_of(location, torch.device("cuda"), torch.bfloat16, None)
+    assert found.host_bytes == 0
+    assert found.device_bytes == 2 * found.parameters == found.total_bytes
+    shared = weights_of(location, torch.device("mps"), torch.bfloat16, None)
+    assert (shared.mapped_bytes, shared.anonymous_bytes) == (0, 2 * found.parameters)
