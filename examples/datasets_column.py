@@ -1,10 +1,10 @@
 """Answer a question about every clip of a Hugging Face dataset, as new columns of it.
 
     python examples/datasets_column.py samples/batch.jsonl --out answered
-    python examples/datasets_column.py my-clips.parquet --clip video --ask "What happens?" --out done
+    python examples/datasets_column.py clips.parquet --clip video --ask "What happens?" --out done
 
-Reads what is on this machine: a JSONL, CSV or Parquet file, or a folder of `save_to_disk`. A clip is
-a path, or a cell of a `datasets.Video` column. Nothing is downloaded. Needs `pip install datasets`.
+Reads what is on this machine: a JSONL, CSV or Parquet file, or a folder of `save_to_disk`. A clip
+is a path, or a cell of a `datasets.Video` column. Nothing is downloaded; needs `datasets`.
 """
 
 from __future__ import annotations
