@@ -159,6 +159,7 @@ class RayCrew:
         clips = ray.data.from_items(
             [{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks)
         )
+        # An actor that is lost is started again, and its task tried again: Ray Data's default.
         answers = clips.map_batches(
             _Actor,
             fn_constructor_args=(_anywhere(self._options, gpus), ledger, self._start),
@@ -168,8 +169,6 @@ class RayCrew:
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=min(actors, len(tasks))),
             num_cpus=cpus,
             num_gpus=gpus or None,
-            max_restarts=-1,
-            max_task_retries=-1,
         )
         for row in answers.iter_rows():
             yield row["kind"], row["value"]
