@@ -184,6 +184,11 @@ class _Opening:
         assert self._clip is not None
         return self._clip
 
+    def close(self) -> None:
+        """Close the clip, if it is open by now."""
+        if self._clip is not None:
+            self._clip.close()
+
 
 class Answerer:
     """Answers rows with one model, which is loaded at the first row.
@@ -405,6 +410,7 @@ class Answerer:
             self.hooks.begun.forget(*opened.rows[0].span)
             if session is not None:
                 session.close()
+            opened.close()
 
     def _tell(self, row: Row) -> None:
         if self.hooks.on_row is not None:

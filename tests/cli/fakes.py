@@ -267,7 +267,7 @@ class FakeModel:
     def prepare(self, path: Path, options: Any = None) -> Any:
         if not path.exists():
             raise MediaError("There is no such file.", path=path)
-        return SimpleNamespace(path=path)
+        return SimpleNamespace(path=path, close=lambda: None)
 
     def open(self, clip: Any, options: Any = None) -> FakeSession:
         path = Path(getattr(clip, "path", clip))
