@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
+import runpy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,25 +17,26 @@ CLIP = str(ROOT / "samples" / "duet.mp4")
 pytestmark = pytest.mark.slow
 
 
-def script(name: str, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), *words],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=120,
-        check=True,
-    )
-    return done.stdout
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run a script of the examples with some words; returns what it printed."""
+
+    def run(name: str, *words: str) -> str:
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr("sys.argv", [name, *words])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_ask() -> None:
+def test_ask(script: Callable[..., str]) -> None:
     said = script("ask.py", CLIP)
     assert "What instrument plays first? piano" in said
     assert re.search(r"What instrument plays last\? [a-z]+\n", said)
 
 
-def test_compare_methods() -> None:
+def test_compare_methods(script: Callable[..., str]) -> None:
     lines = script("compare_methods.py", CLIP, "What instrument plays first?").splitlines()
     assert lines[1].split() == ["none", "100.0%", "100.0%", "piano"]
     budgets = [float(line.split()[1].rstrip("%")) for line in lines[2:]]
