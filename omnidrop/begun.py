@@ -8,6 +8,9 @@ call names the clip that the process ended in; that clip is then left out, as a 
 - after two ends in a row, if the process was killed from outside, as the system does when memory
   runs out.
 
+Where two clips were being read at once, either may be the cause: both are suspects, which are to be
+read one at a time, and neither is left out for that end of the process.
+
 Several processes may share a folder: each has a note of its own, and holds a lock on it.
 """
 
@@ -19,6 +22,7 @@ import json
 import os
 import re
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,10 +37,21 @@ _TRIES = 2  # ends of the process in one clip after which it is left out, withou
 
 @dataclass
 class _Note:
-    """One clip that a process ended in: how often, and the signal if it crashed."""
+    """One clip that a process ended in.
+
+    Attributes
+    ----------
+    times : int
+        How often, while no other clip was being read.
+    signal : str
+        What it crashed with; empty if it was killed.
+    suspect : bool
+        Whether it was being read with another one.
+    """
 
     times: int
     signal: str = ""
+    suspect: bool = False
 
     @property
     def is_lost(self) -> bool:
@@ -62,6 +77,8 @@ class Begun:
         self._path: Path | None = None
         self._stream: IO[bytes] | None = None
         self._was_enabled = False
+        self._reading: list[str] = []
+        self._lock = threading.RLock()
 
     def __enter__(self) -> Begun:
         if self._folder is None:
@@ -102,27 +119,71 @@ class Begun:
         MediaError
             If a process ended in this clip before; the clip is not to be read.
         """
-        key = _key(path, span)
-        note = self._notes.get(key)
-        if note is not None and note.is_lost:
-            raise _lost(path, note)
-        note = self._notes[key] = _Note(1 if note is None else note.times + 1)
-        self._write(key)
+        self.note(path, *span)
         try:
             yield
         finally:
-            self._notes.pop(key, None)
-            self._write(None)
+            self.forget(path, *span)
+
+    def note(self, path: Path, *span: float | None) -> None:
+        """Note that a clip is read, until `forget`.
+
+        Raises
+        ------
+        MediaError
+            As `reading`.
+        """
+        key = _key(path, span)
+        with self._lock:
+            note = self._notes.get(key)
+            if note is not None and note.is_lost:
+                raise _lost(path, note)
+            times, suspect = (0, False) if note is None else (note.times, note.suspect)
+            self._notes[key] = _Note(times + 1, suspect=suspect)
+            self._reading.append(key)
+            self._write()
+
+    def forget(self, path: Path, *span: float | None) -> None:
+        """Note that a clip is no longer read; nothing happens if it was not."""
+        key = _key(path, span)
+        with self._lock:
+            if key in self._reading:
+                self._notes.pop(key, None)
+                self._reading.remove(key)
+                self._write()
+
+    def goes_on(self, path: Path, *span: float | None) -> None:
+        """Note that something came of a clip that is still being read: earlier ends do not count.
+
+        Parameters
+        ----------
+        path : Path
+        *span : float or None
+            As `reading` was given them.
+        """
+        with self._lock:
+            note = self._notes.get(_key(path, span))
+            if note is not None and (note.times > 1 or note.suspect):
+                note.times, note.suspect = 1, False
+                self._write()
+
+    @property
+    def has_suspects(self) -> bool:
+        """Whether there are clips that are not to be read together with another."""
+        with self._lock:
+            return any(note.suspect and not note.is_lost for note in self._notes.values())
 
     def end(self) -> None:
         """Note that nothing is being read."""
-        self._write(None)
+        with self._lock:
+            self._reading.clear()
+            self._write()
 
-    def _write(self, reading: str | None) -> None:
+    def _write(self) -> None:
         if self._stream is None:
             return
-        earlier = {key: [note.times, note.signal] for key, note in self._notes.items()}
-        line = json.dumps({"reading": reading, "notes": earlier}) + "\n"
+        earlier = {key: [n.times, n.signal, n.suspect] for key, n in self._notes.items()}
+        line = json.dumps({"reading": self._reading, "notes": earlier}) + "\n"
         with suppress(OSError):
             self._stream.seek(0)
             self._stream.truncate()
@@ -138,14 +199,22 @@ class Begun:
         try:
             held: dict[str, Any] = json.loads(line)
             notes = {
-                key: _Note(int(times), str(how)) for key, (times, how) in held["notes"].items()
+                key: _Note(int(times), str(how), any(suspect))
+                for key, (times, how, *suspect) in held["notes"].items()
             }
             reading = held["reading"]
+            reading = [reading] if isinstance(reading, str) else [*(reading or ())]
         except (ValueError, KeyError, TypeError, AttributeError):
             return  # cut short
         crash = re.search(r"Fatal Python error: (.+)", rest)
-        if reading in notes and crash:
-            notes[reading].signal = crash[1].strip()
+        for key in reading:
+            note = notes.get(key)
+            if note is None:
+                continue
+            if len(reading) > 1:
+                note.times, note.suspect = note.times - 1, True
+            elif crash:
+                note.signal = crash[1].strip()
         self._notes |= notes
 
 

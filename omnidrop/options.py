@@ -27,6 +27,9 @@ LARGEST = 2**31 - 1
 #: Lowest temperature above 0: logits divided by less overflow in float32. And the highest.
 TEMPERATURES = (1e-6, 1e6)
 
+#: Most alternatives to a token whose log-probabilities are returned.
+TOP_LOGPROBS = 20
+
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d{1,2})?", re.ASCII)
 
 
@@ -117,6 +120,11 @@ class GenerateOptions:
         Seed of all random numbers, the method's included.
     logprobs : bool
         Return the log-probability of each generated token.
+    top_logprobs : int
+        How many of the most probable tokens at each step `on_token` of `Session.ask` is told, 0 to
+        20.
+    stop : tuple of str
+        Texts at which the answer ends; they are no part of it.
     survivors : bool
         Record in the Trace which tokens entered each layer.
 
@@ -132,8 +140,16 @@ class GenerateOptions:
     seed: int = 0
     logprobs: bool = False
     survivors: bool = False
+    top_logprobs: int = 0
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if not 0 <= self.top_logprobs <= TOP_LOGPROBS:
+            raise UsageError(
+                f"top_logprobs must be between 0 and {TOP_LOGPROBS}, not {self.top_logprobs}."
+            )
+        if not all(self.stop):
+            raise UsageError("stop must not contain an empty text.")
         if self.max_new_tokens < 1:
             raise UsageError(
                 f"max_new_tokens must be 1 or more, not {self.max_new_tokens}.",

@@ -11,27 +11,43 @@ INTERRUPTED = 130
 
 _received: list[int] = []
 _second: list[Callable[[], None]] = []
+_at_end: list[Callable[[], None]] = []
 
 
 def watch_interrupts() -> None:
     """Handle Ctrl-C from now on; in a thread or under another program's handler, do nothing."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         with suppress(ValueError):
-            signal.signal(signal.SIGINT, _interrupt)
+            signal.signal(signal.SIGINT, lambda number, frame: interrupt())
 
 
-def _interrupt(number: int, frame: object) -> None:
+def interrupt() -> None:
     """Raise KeyboardInterrupt at the first Ctrl-C, end the process at the second (or third).
 
     Libraries swallow a KeyboardInterrupt here and there, above all while they are imported. So it
     is also written down: whatever they raise in its place counts as an interrupt.
     """
     if len(_received) > len(_second):
-        os._exit(INTERRUPTED)
-    _received.append(number)
+        if not _at_end:
+            os._exit(INTERRUPTED)
+        _at_end[-1]()
+        raise KeyboardInterrupt
+    _received.append(signal.SIGINT)
     if len(_received) == 1:
         raise KeyboardInterrupt
     _second[-1]()
+
+
+@contextmanager
+def not_ending(instead: Callable[[], None]) -> Iterator[None]:
+    """Call `instead` where the process would be ended, and raise KeyboardInterrupt once more: for a
+    process that outlives its commands.
+    """
+    _at_end.append(instead)
+    try:
+        yield
+    finally:
+        _at_end.pop()
 
 
 @contextmanager

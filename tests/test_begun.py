@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from omnidrop.begun import Begun, state_folder
+from omnidrop.begun import Begun, _Note, state_folder
 from omnidrop.errors import MediaError
 
 CALL = """
@@ -102,3 +102,48 @@ def test_a_note_that_is_no_note_and_a_folder_that_is_none(folder, monkeypatch):
         pass
     monkeypatch.setenv("XDG_STATE_HOME", str(folder))
     assert state_folder() == folder / "omnidrop"
+
+
+TWO = """
+import os, signal, sys
+from pathlib import Path
+from omnidrop.begun import Begun
+folder, how = Path(sys.argv[1]), sys.argv[2]
+with Begun(folder, "note") as begun:
+    with begun.reading(folder / "a"):
+        if how == "goes on":
+            begun.goes_on(folder / "a")
+        with begun.reading(folder / "b"):
+            os.abort() if how == "abort" else os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+@pytest.mark.parametrize("how", ["abort", "kill"])
+def test_of_two_clips_read_at_once_neither_is_blamed(folder, how):
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", TWO, str(folder), how], check=False)
+    with Begun(folder, "note") as begun:
+        assert begun.has_suspects
+        with begun.reading(folder / "a"):
+            begun.goes_on(folder / "a")
+        with begun.reading(folder / "b"):
+            pass
+        assert not begun.has_suspects
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_kills_in_a_clip_that_went_on_between_them_do_not_add_up(folder):
+    one = TWO.replace('with begun.reading(folder / "b"):', "if True:")
+    for _ in range(3):
+        subprocess.run([sys.executable, "-c", one, str(folder), "goes on"], check=False)
+    with Begun(folder, "note") as begun, begun.reading(folder / "a"):
+        assert not begun.has_suspects
+
+
+def test_a_note_of_the_former_format_is_understood(folder):
+    (folder / "note-1").write_bytes(
+        b'{"reading": "x", "notes": {"x": [1, ""]}}\nFatal Python error: Aborted\n'
+    )
+    with Begun(folder, "note") as begun:
+        assert begun._notes == {"x": _Note(1, "Aborted")}

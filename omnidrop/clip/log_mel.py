@@ -21,8 +21,6 @@ __all__ = ["LogMel", "LogMelPieces", "log_mel", "log_mel_stream", "mel_filters"]
 
 _SPEC = AudioSpec()
 
-_SPEC = AudioSpec()
-
 
 @lru_cache(maxsize=8)
 def mel_filters(spec: AudioSpec = _SPEC) -> Tensor:
@@ -98,9 +96,7 @@ class LogMel:
         """Add the next samples: float32, one-dimensional, any number of them."""
         if self._finished:
             raise ValueError("push() after finish()")
-        block = np.asarray(samples, dtype=np.float32)
-        if block.ndim != 1:
-            raise ValueError(f"audio must be one-dimensional, not of shape {block.shape}")
+        block = _mono(samples)
         if not len(block):
             return
         self.samples += len(block)
@@ -225,9 +221,7 @@ class LogMelPieces:
         """Add the next samples; see `LogMel.push`."""
         if self._finished:
             raise ValueError("push() after finish()")
-        block = np.asarray(samples, dtype=np.float32)
-        if block.ndim != 1:
-            raise ValueError(f"audio must be one-dimensional, not of shape {block.shape}")
+        block = _mono(samples)
         self.samples += len(block)
         while len(block):
             fitting = block[: self._length - self._piece.samples]
@@ -272,10 +266,16 @@ def log_mel(audio: np.ndarray | Tensor, spec: AudioSpec = _SPEC) -> Tensor:
         F as `AudioSpec.frames` counts; see `LogMel` and `LogMelPieces`.
     """
     stream = log_mel_stream(spec)
-    samples = np.asarray(audio, dtype=np.float32)
+    samples = _mono(audio)
     step = LogMel._BATCH * spec.hop
-    if samples.ndim != 1:
-        raise ValueError(f"audio must be one-dimensional, not of shape {samples.shape}")
     for start in range(0, len(samples), step):
         stream.push(samples[start : start + step])
     return stream.finish()
+
+
+def _mono(samples: np.ndarray | Tensor) -> np.ndarray:
+    """Return samples as a float32 array; `ValueError` if it has more than one dimension."""
+    block = np.asarray(samples, dtype=np.float32)
+    if block.ndim != 1:
+        raise ValueError(f"audio must be one-dimensional, not of shape {block.shape}")
+    return block

@@ -21,6 +21,13 @@ class TextStream:
         Receives each piece.
     strip : bool
         Leave out white space at the beginning.
+    stops : sequence of str
+        Texts at which the text ends. What may be the beginning of one waits for the next id.
+
+    Attributes
+    ----------
+    stopped : bool
+        Whether one of `stops` was met.
     """
 
     def __init__(
@@ -29,21 +36,24 @@ class TextStream:
         on_text: Callable[[str], None] | None,
         *,
         strip: bool = False,
+        stops: Sequence[str] = (),
     ) -> None:
         self._decode = decode
         self._on_text = on_text
         self._strip = strip
+        self._stops = tuple(stops)
+        self.stopped = False
         self._ids: list[int] = []
         self._emitted = 0
 
     def push(self, token: int) -> None:
         """Add an id and emit the text that it completes."""
         self._ids.append(token)
-        if self._on_text is None:
+        if self._on_text is None and not self._stops:
             return
         text = self._text()
-        if not text.endswith(REPLACEMENT):
-            self._tell(text)
+        if self.stopped or not text.endswith(REPLACEMENT):
+            self._tell(text[: len(text) - self._waiting(text)])
 
     def finish(self) -> str:
         """Emit the rest and return the whole text."""
@@ -53,7 +63,24 @@ class TextStream:
 
     def _text(self) -> str:
         text = self._decode(self._ids)
-        return text.lstrip() if self._strip else text
+        text = text.lstrip() if self._strip else text
+        found = [at for at in map(text.find, self._stops) if at >= 0]
+        self.stopped = bool(found)
+        return text[: min(found)] if found else text
+
+    def _waiting(self, text: str) -> int:
+        """Return how many letters at the end of the text may be the beginning of a stop."""
+        if self.stopped:
+            return 0
+        longest = max(map(len, self._stops), default=0)
+        return next(
+            (
+                count
+                for count in range(min(len(text), longest - 1), 0, -1)
+                if any(stop.startswith(text[-count:]) for stop in self._stops)
+            ),
+            0,
+        )
 
     def _tell(self, text: str) -> None:
         if self._on_text is not None and len(text) > self._emitted:
@@ -72,6 +99,8 @@ class AnswerStream:
         The marks around thoughts; None for models that do not think.
     on_text : callable or None
         Receives each piece of the answer.
+    stops : sequence of str
+        Texts at which the answer ends.
 
     Attributes
     ----------
@@ -84,12 +113,23 @@ class AnswerStream:
         decode: Callable[[Sequence[int]], str],
         thinking: Thinking | None,
         on_text: Callable[[str], None] | None,
+        stops: Sequence[str] = (),
     ) -> None:
         self._marks = thinking
-        self._answer = TextStream(decode, on_text, strip=thinking is not None)
+        self._answer = TextStream(decode, on_text, strip=thinking is not None, stops=stops)
         self._decode = decode
         self._thoughts: list[int] = []
         self.inside = thinking is not None and thinking.opened
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the answer has ended at one of the stops."""
+        return self._answer.stopped
+
+    def is_thought(self, token: int) -> bool:
+        """Return whether the next id belongs to a thought, the marks around it included."""
+        marks = self._marks
+        return self.inside or (marks is not None and token in (marks.start, marks.end))
 
     def push(self, token: int) -> None:
         """Add an id and emit the text of the answer that it completes."""

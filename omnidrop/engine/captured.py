@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 
@@ -37,10 +37,21 @@ _CAPTURING = threading.Lock()
 
 @dataclass(frozen=True)
 class Chosen:
-    """A token of the answer, and its log-probability at temperature 1."""
+    """A token of the answer, and its log-probability at temperature 1.
+
+    `top` has the most probable tokens and their log-probabilities, if they are asked for.
+    """
 
     token: int
     logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+    @classmethod
+    def of(cls, report: Sequence[float]) -> Chosen:
+        """Read what `Picker.report` told."""
+        token, logprob, *best = report
+        half = len(best) // 2
+        return cls(int(token), logprob, tuple(zip(map(int, best[:half]), best[half:], strict=True)))
 
 
 def obstacle(adapter: Adapter) -> str | None:
@@ -141,9 +152,10 @@ class FixedStep:
         self._position = torch.zeros(3, 1, dtype=torch.int64, device=self._device)
         self._draws = torch.zeros(ROOM, device=self._device)
         self._at = torch.zeros(1, dtype=torch.int64, device=self._device)
-        self._output = torch.zeros(2, dtype=torch.float64, device=self._device)
+        told = 2 + 2 * min(picker.top, adapter.info.text.vocab)
+        self._output = torch.zeros(told, dtype=torch.float64, device=self._device)
         on_gpu = self._device.type == "cuda"
-        self._host = torch.zeros(2, 2, dtype=torch.float64, pin_memory=on_gpu)
+        self._host = torch.zeros(2, told, dtype=torch.float64, pin_memory=on_gpu)
         self._events = [torch.cuda.Event() for _ in range(2)] if on_gpu else []
         self._stream = torch.cuda.Stream(self._device) if on_gpu else None
         self._pool = torch.cuda.graph_pool_handle() if on_gpu else None
@@ -266,8 +278,7 @@ class FixedStep:
         """
         if self._events:
             self._events[step % 2].synchronize()
-        token, logprob = self._host[step % 2].tolist()
-        return Chosen(int(token), logprob)
+        return Chosen.of(self._host[step % 2].tolist())
 
     def _run(self) -> None:
         adapter, buffers = self._adapter, self._buffers
@@ -279,8 +290,7 @@ class FixedStep:
         logits = adapter.logits(hidden)
         token = self.picker(logits, self._draws.index_select(0, self._at))
         self._token.copy_(token)
-        self._output[:1].copy_(token)
-        self._output[1:].copy_(logits.log_softmax(-1).index_select(0, token))
+        self._output.copy_(self.picker.report(logits, token))
         buffers.places += 1
         self._position += 1
         self._at += 1

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import Turn, build_prompt
-from omnidrop.report.trace import Answer
+from omnidrop.report.trace import Answer, Choice
 from omnidrop.tokens import Media, Prompt
 
 if TYPE_CHECKING:
@@ -29,6 +29,26 @@ if TYPE_CHECKING:
 DEMO_NOTICE = (
     "The demo model was trained on single questions, so after earlier turns its answers are worse."
 )
+
+
+@dataclass(frozen=True)
+class Said:
+    """An earlier turn of which no Answer is at hand.
+
+    Attributes
+    ----------
+    question, text : str
+        What was asked and answered.
+    token_ids : tuple of int or None
+        Ids of the answer as they were generated; None where only its text is known.
+    choices : tuple of Choice
+        As `Answer.choices`: the answer was chosen, not generated.
+    """
+
+    question: str
+    text: str
+    token_ids: tuple[int, ...] | None = None
+    choices: tuple[Choice, ...] = ()
 
 
 class Conversation:
@@ -87,14 +107,14 @@ class Written:
     Attributes
     ----------
     prompt : Prompt
-    seen : tuple of Answer
+    seen : tuple of Answer or Said
         The earlier turns in the prompt.
     notices : tuple of str
         Which turns were left out, and whether the model copes with turns.
     """
 
     prompt: Prompt
-    seen: tuple[Answer, ...] = ()
+    seen: tuple[Answer | Said, ...] = ()
     notices: tuple[str, ...] = ()
 
 
@@ -104,7 +124,7 @@ def write_prompt(
     media: Media,
     *,
     system: str | None,
-    earlier: Sequence[Answer],
+    earlier: Sequence[Answer | Said],
     room: int,
 ) -> Written:
     """Write the prompt of a question and the earlier turns.
@@ -121,7 +141,7 @@ def write_prompt(
         Sizes of the clip.
     system : str or None
         System prompt; None for the family's own.
-    earlier : sequence of Answer
+    earlier : sequence of Answer or Said
         The oldest first.
     room : int
         Positions to keep free for the answer.
@@ -151,8 +171,8 @@ def write_prompt(
     return written(0)
 
 
-def _turn(adapter: Adapter, answer: Answer) -> Turn:
-    if answer.choices:  # a choice was not generated
+def _turn(adapter: Adapter, answer: Answer | Said) -> Turn:
+    if answer.choices or answer.token_ids is None:  # it was not generated here
         return Turn(answer.question, tuple(adapter.text.encode(answer.text)[0]))
     return Turn(answer.question, answer.token_ids)
 

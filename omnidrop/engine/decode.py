@@ -32,6 +32,27 @@ STILL_THINKING = (
 
 
 @dataclass(frozen=True)
+class Token:
+    """A token as it is generated.
+
+    Attributes
+    ----------
+    id : int
+    logprob : float
+        Log-probability at temperature 1.
+    top : tuple of (int, float)
+        The most probable tokens at this place and theirs, if `GenerateOptions.top_logprobs` asks.
+    thought : bool
+        Whether it belongs to what a model thinks before it answers.
+    """
+
+    id: int
+    logprob: float
+    top: tuple[tuple[int, float], ...]
+    thought: bool
+
+
+@dataclass(frozen=True)
 class Generated:
     """What the token loop generated.
 
@@ -42,7 +63,7 @@ class Generated:
     text : str
         Of the answer, without thoughts.
     stop : str
-        "stop token" or "max new tokens".
+        "stop token", "stop sequence" or "max new tokens".
     logprobs : tuple of float
         One per id, if requested.
     logprob : float or None
@@ -76,6 +97,7 @@ def generate(
     on_token: Callable[[], None] | None = None,
     meter: Meter | None = None,
     steps: Steps | None = None,
+    tell: Callable[[Token], None] | None = None,
 ) -> Generated:
     """Generate an answer after a prefill.
 
@@ -93,9 +115,11 @@ def generate(
         Receives the times of the steps (decode) and of turning ids into text (detokenise).
     steps : Steps, optional
         Keeps a captured step for the next answer.
+    tell : callable, optional
+        Receives each token before its text, the stop token excluded. What it raises ends decoding.
     """
     stage = meter.stage if meter is not None else _untimed
-    stream = AnswerStream(adapter.text.decode, adapter.thinking, on_text)
+    stream = AnswerStream(adapter.text.decode, adapter.thinking, on_text, options.stop)
     loop = _Loop(adapter, prefilled, options, stage, steps if steps is not None else Steps())
     ids: list[int] = []
     logprobs: list[float] = []
@@ -110,8 +134,14 @@ def generate(
                 break
             ids.append(chosen.token)
             logprobs.append(chosen.logprob)
+            if tell is not None:
+                thought = stream.is_thought(chosen.token)
+                tell(Token(chosen.token, chosen.logprob, chosen.top, thought))
             with stage(StageName.DETOKENISE):
                 stream.push(chosen.token)
+            if stream.stopped:
+                stop = "stop sequence"
+                break
     with stage(StageName.DETOKENISE):
         text = stream.finish()
         thoughts = stream.thoughts
@@ -147,7 +177,7 @@ class _Loop:
         self.mode = "plain: one token"
         self._adapter, self._prefilled, self._options = adapter, prefilled, options
         self._stage, self._steps = stage, steps
-        self._picker = Picker(options.temperature, options.top_p)
+        self._picker = Picker(options.temperature, options.top_p, options.top_logprobs)
         self._draws = Draws(options.seed)
 
     def tokens(self) -> Generator[Chosen, None, None]:
@@ -184,10 +214,8 @@ class _Loop:
             token = logits.argmax(-1, keepdim=True)
         else:
             token = self._picker(logits.cpu(), self._draws(index)).to(logits.device)
-        logprob = logits.log_softmax(-1).index_select(0, token)
-        # Both in one transfer: a second one would wait for the device again.
-        found, value = torch.cat([token.double(), logprob.double()]).tolist()
-        return Chosen(int(found), value)
+        # All in one transfer: a second one would wait for the device again.
+        return Chosen.of(self._picker.report(logits, token).tolist())
 
     def _first_step(self, first: Chosen, left: int) -> FixedStep | None:
         """Launch the first step over fixed buffers; return None if that fails."""

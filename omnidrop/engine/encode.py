@@ -106,6 +106,12 @@ class Encoded:
         """Video embeddings that enter the decoder, (Nv, D); None without video."""
         return self.planes[0] if self.planes else None
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tensors."""
+        held = (*self.planes, self.audio, self.audio_attention, self.video_attention)
+        return sum(t.untyped_storage().nbytes() for t in held if t is not None)
+
     def in_prompt_order(self, video_mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Interleave video and audio as the prompt does.
 

@@ -7,6 +7,7 @@ positions. So the model sees the clip with a hole in it, not another clip.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -38,11 +39,19 @@ class Asked:
     method: Method
     options: GenerateOptions
     choices: tuple[str, ...]
+    alive: Callable[[], None] | None = None
 
     def prefill(self) -> Prefilled:
         """Run the prompt through the decoder."""
         meter = Meter(self.adapter.device)
-        again = partial(prefill, self.adapter, self.prompt, self.encoded, seed=self.options.seed)
+        again = partial(
+            prefill,
+            self.adapter,
+            self.prompt,
+            self.encoded,
+            seed=self.options.seed,
+            alive=self.alive,
+        )
         try:
             return again(self.method, meter)
         except BudgetError:  # so few tokens are left that the method cannot choose among them

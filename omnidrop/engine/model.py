@@ -116,6 +116,15 @@ class Model:
     def recommended(self, value: Recommended) -> None:
         self.adapter.recommended = value
 
+    @property
+    def warm(self) -> bool:
+        """Whether it was loaded before the one who asks now came; in every Trace."""
+        return self.adapter.warm
+
+    @warm.setter
+    def warm(self, value: bool) -> None:
+        self.adapter.warm = value
+
     def method(self, budget: float | None = None) -> Method:
         """Return the recommended method, at its own budget or another.
 
@@ -176,6 +185,23 @@ class Model:
         return Session(
             self.adapter, clip=clip, notices=notices, steps=self._steps, reading=self.reading
         )
+
+    def prepare(self, source: str | os.PathLike[str], options: ClipOptions | None = None) -> Clip:
+        """Open a file for this model, to be handed to `open` later; no session is made yet.
+
+        Parameters
+        ----------
+        source : path-like
+        options : ClipOptions, optional
+
+        Raises
+        ------
+        MediaError, UsageError
+            As `open`.
+        """
+        from omnidrop.clip.clip import open_clip
+
+        return open_clip(source, options or ClipOptions(), self.adapter.media_spec)
 
     def features(self, features: Features) -> Session:
         """Open precomputed features instead of a file; no media library is needed."""

@@ -24,10 +24,13 @@ class Picker:
         0 is greedy; otherwise logits are divided by it and a token is drawn.
     top_p : float
         Draw from the smallest set of tokens whose probabilities sum to at least this, in (0, 1].
+    top : int
+        How many of the most probable tokens are told beside the selected one.
     """
 
     temperature: float = 0.0
     top_p: float = 1.0
+    top: int = 0
 
     def __call__(self, logits: torch.Tensor, draw: torch.Tensor) -> torch.Tensor:
         """Select a token.
@@ -54,6 +57,27 @@ class Picker:
         # In float64 the sums on two devices differ less than two draws do.
         ends = probabilities.double().cumsum(-1)
         return torch.searchsorted(ends, ends[-1:] * draw, right=True).clamp_(max=len(logits) - 1)
+
+    def report(self, logits: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+        """Return what is told of a selected token, as one row for one transfer.
+
+        Parameters
+        ----------
+        logits : Tensor, (V,) float32
+        token : Tensor, (1,) int64
+
+        Returns
+        -------
+        Tensor, (2 + 2 * top,) float64
+            The token, its log-probability at temperature 1, and the `top` most probable tokens with
+            theirs.
+        """
+        logprobs = logits.log_softmax(-1)
+        parts = [token.double(), logprobs.index_select(0, token).double()]
+        if self.top:
+            best = logprobs.topk(min(self.top, len(logprobs)))
+            parts += [best.indices.double(), best.values.double()]
+        return torch.cat(parts)
 
 
 class Draws:

@@ -12,6 +12,7 @@ rows, a kernel's rounding may change with the number of rows.)
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -98,6 +99,7 @@ class _Task:
     plan: Plan
     meter: Meter
     reading: EvidenceReading
+    alive: Callable[[], None] | None = None
 
     @property
     def layers(self) -> int:
@@ -125,6 +127,7 @@ def prefill(
     prefixes: Prefixes | None = None,
     reading: EvidenceReading | None = None,
     plan: Plan | None = None,
+    alive: Callable[[], None] | None = None,
 ) -> Prefilled:
     """Run a prompt through the decoder under a method.
 
@@ -152,6 +155,8 @@ def prefill(
         the question at half depth.
     plan : Plan, optional
         The method's plan for this prompt, where it was made already.
+    alive : callable, optional
+        Called before each layer; what it raises ends the prefill.
 
     Raises
     ------
@@ -165,7 +170,7 @@ def prefill(
     if plan is None:
         plan = method.plan(on_device.av_on_host, layers)
     reading = reading or EvidenceReading.usual(layers)
-    task = _Task(adapter, on_device, method, plan, meter, reading)
+    task = _Task(adapter, on_device, method, plan, meter, reading, alive)
     end = task.prompt.clip_end()
     kept = prefixes if end else None
     key = Key(method, plan, seed, tuple(prompt.ids[:end].tolist())) if kept is not None else None
@@ -319,6 +324,8 @@ class _LayerLoop:
         """Run all layers; return the logits of the first answer token, (V,) float32."""
         last = self.task.layers - 1
         for layer in range(last):
+            if self.task.alive is not None:
+                self.task.alive()
             entered = self.sequence.blocks[-1]
             self.survivors.append(self.sequence.rows.survivors)
             self.sequence = self.sequence.through(partial(self._layer, layer)).add_plane()

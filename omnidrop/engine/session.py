@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from omnidrop.engine.asked_about import what_is_missing
 from omnidrop.engine.captured import Steps
-from omnidrop.engine.conversation import Conversation, Written, write_prompt
-from omnidrop.engine.decode import Generated, generate, score_choices
+from omnidrop.engine.conversation import Conversation, Said, Written, write_prompt
+from omnidrop.engine.decode import Generated, Token, generate, score_choices
 from omnidrop.engine.default import Chosen, choose, method_of
 from omnidrop.engine.encode import (
     Encoded,
@@ -161,6 +161,11 @@ class Session:
         if self.clip is not None:
             self.clip.close()
 
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the encoders have run, so that the next question reuses the embeddings."""
+        return self._encoded is not None
+
     def conversation(self, turns: Sequence[Answer] = ()) -> Conversation:
         """Start a conversation about the clip, whose questions see the earlier turns.
 
@@ -214,7 +219,7 @@ class Session:
         self,
         question: str,
         *,
-        earlier: Sequence[Answer] = (),
+        earlier: Sequence[Answer | Said] = (),
         method: Method | None = None,
         choices: Sequence[str] = (),
         options: GenerateOptions | None = None,
@@ -227,6 +232,8 @@ class Session:
         check: bool = False,
         anyway: bool = False,
         evidence: bool = False,
+        on_token: Callable[[Token], None] | None = None,
+        alive: Callable[[], None] | None = None,
     ) -> Answer:
         """Ask one question.
 
@@ -234,7 +241,7 @@ class Session:
         ----------
         question : str
             The user's words.
-        earlier : sequence of Answer
+        earlier : sequence of Answer or Said
             Earlier turns that the question follows, the oldest first; see `conversation`.
         method : Method, optional
             Default the one that the model recommends (`Model.recommended`); none where that would
@@ -262,6 +269,11 @@ class Session:
             Ask also what lies outside of what the model knows; a notice says so.
         evidence : bool
             Also leave the moments out one by one and ask again; gives `Answer.left_out`.
+        on_token : callable, optional
+            Receives each generated token before its text.
+        alive : callable, optional
+            Called before each layer of the prefill and for each token. What it raises ends the
+            question; the session stays usable.
 
         Returns
         -------
@@ -294,6 +306,8 @@ class Session:
                 reuse=reuse,
                 limits=limits,
                 outside=outside,
+                on_token=on_token,
+                alive=alive,
             )
         if evidence:
             with out_of_memory(TOO_BIG):
@@ -308,6 +322,7 @@ class Session:
             system=system,
             reuse=reuse,
             anyway=anyway,
+            alive=alive,
         )
         return self._checked(answer, again)
 
@@ -316,7 +331,7 @@ class Session:
         question: str,
         memory: HostPeak,
         *,
-        earlier: Sequence[Answer],
+        earlier: Sequence[Answer | Said],
         method: Method | None,
         choices: Sequence[str],
         options: GenerateOptions,
@@ -327,6 +342,8 @@ class Session:
         reuse: bool,
         limits: BudgetChooser | None,
         outside: OutsideError | None,
+        on_token: Callable[[Token], None] | None,
+        alive: Callable[[], None] | None,
     ) -> tuple[Answer, Asked]:
         """Answer as `ask` says; return also what is needed to ask again with moments left out."""
         meter = Meter(self.adapter.device)
@@ -348,7 +365,7 @@ class Session:
             if progress:
                 progress(StageName.PREFILL, 0.0, None)
             prefilled = self._prefill(
-                prompt, encoded, chosen, meter, options.seed, reuse and self.reuse
+                prompt, encoded, chosen, meter, options.seed, reuse and self.reuse, alive
             )
             kv_bytes = prefilled.cache.bytes()
             if on_prefill is not None:
@@ -356,7 +373,8 @@ class Session:
             if choices:
                 reply = self._choose_answer(prefilled, choices, on_text, meter)
             else:
-                reply = self._generate(prefilled, options, on_text, meter)
+                tell = _both(alive, on_token)
+                reply = self._generate(prefilled, options, on_text, meter, tell)
         # Curves are fitted on greedy answers; drawn ones of equal probability are right less often.
         drawn = options.temperature > 0 and not choices
         curves = self.adapter.calibration
@@ -396,7 +414,7 @@ class Session:
             choice_mass=sure.choice_mass,
             thinking=reply.made.thinking,
         )
-        return answer, Asked(self.adapter, prompt, encoded, method, options, tuple(choices))
+        return answer, Asked(self.adapter, prompt, encoded, method, options, tuple(choices), alive)
 
     def _checked(self, answer: Answer, ask: Callable[..., Answer]) -> Answer:
         """Return the answer with the unpruned model's beside it."""
@@ -451,7 +469,7 @@ class Session:
         encoded: Encoded,
         system: str | None,
         meter: Meter,
-        earlier: Sequence[Answer],
+        earlier: Sequence[Answer | Said],
         room: int,
     ) -> Written:
         with meter.stage(StageName.PROMPT):
@@ -492,6 +510,7 @@ class Session:
         options: GenerateOptions,
         on_text: Callable[[str], None] | None,
         meter: Meter,
+        tell: Callable[[Token], None] | None,
     ) -> _Reply:
         ticks: list[float] = []
 
@@ -499,7 +518,9 @@ class Session:
             ticks.append(meter.since_start())
 
         with meter.stage(StageName.ANSWER):
-            made = generate(self.adapter, prefilled, options, on_text, tick, meter, self._decoding)
+            made = generate(
+                self.adapter, prefilled, options, on_text, tick, meter, self._decoding, tell
+            )
         return _Reply(made, (), tuple(ticks))
 
     def _notices(
@@ -551,6 +572,7 @@ class Session:
         meter: Meter,
         seed: int,
         reuse: bool,
+        alive: Callable[[], None] | None,
     ) -> Prefilled:
         """Prefill; if memory runs out, free what earlier questions left and try once more."""
         run = partial(
@@ -563,6 +585,7 @@ class Session:
             seed=seed,
             reading=self.reading,
             plan=chosen.plan,
+            alive=alive,
         )
         if reuse:
             run = partial(run, prefixes=self.prefixes)
@@ -575,9 +598,29 @@ class Session:
         return run()
 
     @property
+    def bytes(self) -> int:
+        """Bytes that are kept for later questions: the embeddings and the prefixes."""
+        return self.prefixes.bytes + (self._encoded.bytes if self._encoded is not None else 0)
+
+    @property
     def info(self) -> ModelInfo:
         """The model's name, family, shapes, dtype and device."""
         return self.adapter.info
+
+
+def _both(
+    alive: Callable[[], None] | None, on_token: Callable[[Token], None] | None
+) -> Callable[[Token], None] | None:
+    """Return one function that calls those of both that are there."""
+    if alive is None:
+        return on_token
+
+    def tell(token: Token) -> None:
+        alive()
+        if on_token is not None:
+            on_token(token)
+
+    return tell
 
 
 def _doubt(outside: OutsideError | None, missing: Sequence[str]) -> str:

@@ -141,6 +141,7 @@ def build_trace(
         notices=(*account.notices, *account.written.notices),
         decode_loop=account.decode_loop,
         load_seconds=adapter.load_seconds,
+        warm=adapter.warm,
         survivors=(
             tuple(tuple(index.tolist()) for index in survivors) if account.options.survivors else ()
         ),

@@ -216,7 +216,7 @@ def _agree(path: Path, setup: Mapping[str, Any]) -> None:
 
 def _compare(path: Path, one: Mapping[str, Any], other: Mapping[str, Any], whose: str) -> None:
     """Raise UsageError if two setups differ; it names the first setting that does."""
-    mine, theirs = _flat(one), _flat(other)
+    mine, theirs = flat(one), flat(other)
     for name in dict.fromkeys([*mine, *theirs]):
         if mine.get(name) != theirs.get(name):
             here, there = (_shown(flat, name) for flat in (mine, theirs))
@@ -227,12 +227,12 @@ def _compare(path: Path, one: Mapping[str, Any], other: Mapping[str, Any], whose
             )
 
 
-def _flat(setup: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def flat(setup: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Return the settings of nested mappings, as `clip.fps`."""
     found: dict[str, Any] = {}
     for name, value in setup.items():
         if isinstance(value, Mapping):
-            found |= _flat(value, f"{before}{name}.")
+            found |= flat(value, f"{before}{name}.")
         else:
             found[before + name] = value
     return found

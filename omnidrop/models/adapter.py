@@ -169,6 +169,8 @@ class Adapter(ABC):
         Identifies the encoders: models with equal fingerprints embed audio and video alike.
     load_seconds : float
         Seconds that loading took, a download left out.
+    warm : bool
+        Whether it was loaded before the one who asks now came (`omnidrop.serving.warm`).
     weights : Weights
         Bytes of its weights; set when it is loaded.
     calibration : Calibration or None
@@ -194,6 +196,7 @@ class Adapter(ABC):
     folder: Path | None = None
     fingerprint: str | None = None
     load_seconds: float = 0.0
+    warm: bool = False
     weights: Weights = Weights()
     calibration: Calibration | None = None
     recommended: Recommended = SAFE

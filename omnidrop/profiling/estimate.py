@@ -249,6 +249,7 @@ def estimate(
     system: str | None = None,
     tflops: float | None = None,
     memory: float | None = None,
+    known: Unloaded | None = None,
 ) -> Estimate:
     """Estimate tokens, operations, memory and time of the control and of every method.
 
@@ -268,6 +269,8 @@ def estimate(
         Speed of the machine in TFLOP/s; by default that of a large matrix product on this one.
     memory : float, optional
         Bytes of a GPU: says whether it would take the first method's run, and what would make it.
+    known : Unloaded, optional
+        What `describe` said of the model, so that its files are not read again.
 
     Returns
     -------
@@ -279,7 +282,7 @@ def estimate(
         As opening, loading and planning would.
     """
     options = model or LoadOptions()
-    known = describe(options)
+    known = known or describe(options)
     with open_clip(path, clip or ClipOptions(), known.media_spec) as opened:
         media = media_of(opened)
         notices = list(opened.notices)

@@ -316,6 +316,8 @@ class Method:
     used_by: ClassVar[Mapping[str, frozenset[Part]]] = {}
     #: Settings of earlier versions: name → value → how to say it now.
     former: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    #: Settings that name files or folders, which who serves others must not let them choose.
+    files: ClassVar[frozenset[str]] = frozenset()
     #: Why `keep` needs tokens and scores on the CPU; "" where it works on any device and the number
     #: of tokens it returns is the one asked for, so that the host need not wait for the device.
     #: An adaptive plan always brings them to the CPU.

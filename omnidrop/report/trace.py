@@ -212,6 +212,9 @@ class Trace:
     load_seconds : float
         Seconds that loading the model took, a download left out: once, before the first question.
         Not part of `stages` and `ttft`.
+    warm : bool
+        Whether the model had been loaded before, by another process or for another request
+        (`omnidrop serve`), so that nobody waited for `load_seconds` now.
     """
 
     method: dict[str, Any]
@@ -240,6 +243,7 @@ class Trace:
     evidence: dict[str, Any] = field(default_factory=dict)
     used: Used = Used()
     load_seconds: float = 0.0
+    warm: bool = False
 
     @property
     def layers(self) -> int:

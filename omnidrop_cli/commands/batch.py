@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from omnidrop.errors import printable
-from omnidrop_cli.options.common import AnswerFlags, Debug, ModelFlags, ReadFlags
+from omnidrop_cli.options.common import AnswerFlags, Debug, ModelFlags, NoServe, ReadFlags
 from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.options.pruning import DropFlags
@@ -60,6 +60,7 @@ def command(
         bool, option("--quiet", panel="Output", help="No progress and no summary.")
     ] = False,
     debug: Debug = False,
+    no_serve: NoServe = False,
     *,
     read: ReadFlags,
     drop: DropFlags,
@@ -75,7 +76,7 @@ def command(
     from omnidrop_cli.files.manifest import done_before, open_output, read_manifest
     from omnidrop_cli.interrupts import telling
     from omnidrop_cli.libraries import silence_warnings
-    from omnidrop_cli.loading import load_model
+    from omnidrop_cli.loading import give_way, load_model
     from omnidrop_cli.terminal.console import is_terminal
     from omnidrop_cli.terminal.progress import Progress
 
@@ -112,6 +113,7 @@ def command(
                 failed += outcome.answer is None
                 write(outcome)
                 number += 1
+                give_way()
                 name = outcome.question.id
                 if outcome.problem is not None:
                     complain(f"{name}: {describe(outcome.problem)[0]}")

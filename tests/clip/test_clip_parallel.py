@@ -134,7 +134,8 @@ def test_a_picture_held_for_long_at_the_end(tmp_path, side_by_side, monkeypatch)
     assert notices == said
 
 
-def test_left_half_way(kind, side_by_side):
+def test_left_half_way(kind, side_by_side, monkeypatch):
+    monkeypatch.setattr("omnidrop.clip.clip._READ_AHEAD", 1)  # two frames each: none can finish
     with open_clip(kind("long"), ClipOptions(fps=5)) as clip:
         chunks = clip.frame_chunks()
         next(chunks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -49,6 +50,33 @@ def load(folder: Path, quantize: str | None = None):
         model=str(folder), device="cpu", dtype="float32", offline=True, quantize=quantize
     )
     return load_adapter(options)
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    """Loads the checkpoint once in each way; tests leave the models as they are."""
+    return cache(lambda quantize: load(folder, quantize))
+
+
+@pytest.fixture(scope="module")
+def on_its_way_to_a_gpu(folder):
+    """Loads the checkpoint once in each way, read as for a GPU; returns what was read as well."""
+
+    @cache
+    def make(quantize: str | None):
+        names: list[str] = []
+        read = pinned.PinnedReader.read
+
+        def noting(self, path, weight, offset):
+            names.append(weight.name)
+            return read(self, path, weight, offset)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pinned, "reads_pinned", lambda device: True)
+            patch.setattr(pinned.PinnedReader, "read", noting)
+            return load(folder, quantize), names
+
+    return make
 
 
 def small(kind: type, count: int = 4, hidden: int = 64, width: int = 32) -> SmallExperts:
@@ -136,8 +164,8 @@ def test_groups_in_one_call_equal_groups_one_by_one():
 
 
 @pytest.mark.parametrize("quantize", ["4bit", "8bit"])
-def test_every_expert_of_a_checkpoint_is_quantised(folder, quantize):
-    full, few = load(folder), load(folder, quantize)
+def test_every_expert_of_a_checkpoint_is_quantised(loaded, quantize):
+    full, few = loaded(None), loaded(quantize)
     for mine, theirs in zip(few._layers, full._layers, strict=True):
         for packed, weight in (
             (mine.mlp.experts.gate_up, theirs.mlp.experts.gate_up_proj),
@@ -153,7 +181,7 @@ def test_every_expert_of_a_checkpoint_is_quantised(folder, quantize):
 
 @pytest.mark.parametrize("quantize", ["4bit", "8bit"])
 def test_a_quantised_model_answers(folder, quantize):
-    model = Model(load(folder, quantize))
+    model = Model(load(folder, quantize))  # bitsandbytes packs a model's weights when it is run
     options = GenerateOptions(max_new_tokens=4)
     with model.features(make_features(model=model)) as clip:
         first = clip.ask("Who plays?", method=Method(), options=options)
@@ -163,12 +191,12 @@ def test_a_quantised_model_answers(folder, quantize):
     assert first.trace.model["quantization"] == quantize
 
 
-def test_the_estimate_counts_experts_as_quantised(folder):
+def test_the_estimate_counts_experts_as_quantised(folder, loaded):
     options = LoadOptions(
         model=str(folder), device="cpu", dtype="float32", offline=True, quantize="4bit"
     )
     need = estimate(resolve(options), options)
-    thinker = load(folder, "4bit")._thinker
+    thinker = loaded("4bit")._thinker
     experts = [part for part in thinker.modules() if isinstance(part, SmallExperts)]
     inside = sum(part.gate_up.bytes + part.down.bytes for part in experts)
     counted = sum(part.gate_up.weights + part.down.weights for part in experts)
@@ -180,15 +208,16 @@ def test_the_estimate_counts_experts_as_quantised(folder):
     assert need.weights.host_bytes == pytest.approx(held, rel=0.02)
 
 
-def test_experts_left_as_they_were_are_named(folder):
-    thinker = load(folder, "4bit")._thinker
+def test_experts_left_as_they_were_are_named(folder, loaded):
+    thinker = loaded("4bit")._thinker
     check_quantised(thinker, folder, FAMILY.quantised)
-    text = getattr(thinker.model, "language_model", thinker.model)
-    text.layers[2].mlp = load(folder)._layers[2].mlp
+    layer = getattr(thinker.model, "language_model", thinker.model).layers[2]
+    quantised, layer.mlp = layer.mlp, loaded(None)._layers[2].mlp
     with pytest.raises(
         ModelError, match=r"left .*layers\.2\.mlp\.experts\.gate_up_proj and 1 more"
     ):
         check_quantised(thinker, folder, FAMILY.quantised)
+    layer.mlp = quantised
 
 
 def change(folder: Path, name: str, weight: torch.Tensor | None) -> None:
@@ -230,41 +259,26 @@ def test_experts_of_an_odd_size_are_refused_in_4_bits():
         made.put(0, "gate", torch.ones(5, 10))
 
 
-@pytest.fixture
-def read_here(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Weights are read as for a GPU; the names of those that were."""
-    names: list[str] = []
-    read = pinned.PinnedReader.read
-
-    def noting(self, path, weight, offset):
-        names.append(weight.name)
-        return read(self, path, weight, offset)
-
-    monkeypatch.setattr(pinned, "reads_pinned", lambda device: True)
-    monkeypatch.setattr(pinned.PinnedReader, "read", noting)
-    return names
-
-
 @pytest.mark.parametrize("quantize", [None, "4bit", "8bit"])
-def test_every_weight_is_read_once_on_its_way_to_a_gpu(folder, quantize, read_here, monkeypatch):
-    given = load(folder, quantize)._thinker.state_dict()
+def test_every_weight_is_read_once_on_its_way_to_a_gpu(
+    folder, quantize, loaded, on_its_way_to_a_gpu
+):
+    there, names = on_its_way_to_a_gpu(quantize)
     stored = {weight.name for weight in weights(folder, FAMILY.unused_weights)}
-    assert sorted(read_here) == sorted(stored)
-    last = max(i for i, name in enumerate(read_here) if not is_expert(name))
+    assert sorted(names) == sorted(stored)
+    last = max(i for i, name in enumerate(names) if not is_expert(name))
     if quantize is not None:  # experts are read after all that transformers reads
-        assert not any(is_expert(name) for name in read_here[:last])
-    monkeypatch.setattr(pinned, "reads_pinned", lambda device: False)
-    expected = load(folder, quantize)._thinker
-    assert list(given) == list(expected.state_dict())
-    for key, value in expected.state_dict().items():
+        assert not any(is_expert(name) for name in names[:last])
+    given, expected = there._thinker.state_dict(), loaded(quantize)._thinker.state_dict()
+    assert list(given) == list(expected)
+    for key, value in expected.items():
         if isinstance(value, torch.Tensor):
             assert torch.equal(given[key], value), key
 
 
-def test_experts_are_the_same_on_their_way_to_a_gpu(folder, read_here, monkeypatch):
-    there = load(folder, "4bit")
-    assert read_here
-    monkeypatch.setattr(pinned, "reads_pinned", lambda device: False)
-    for one, other in zip(there._layers, load(folder, "4bit")._layers, strict=True):
+def test_experts_are_the_same_on_their_way_to_a_gpu(loaded, on_its_way_to_a_gpu):
+    there, names = on_its_way_to_a_gpu("4bit")
+    assert names
+    for one, other in zip(there._layers, loaded("4bit")._layers, strict=True):
         assert torch.equal(one.mlp.experts.gate_up.codes, other.mlp.experts.gate_up.codes)
         assert torch.equal(one.mlp.experts.down.scales, other.mlp.experts.down.scales)

@@ -65,6 +65,7 @@ class ContextGuard(EntryMethod):
     """
 
     name: ClassVar[str] = "contextguard"
+    files: ClassVar[frozenset[str]] = frozenset({"predictor"})
 
     predictor: str | None = None
     audio: float = 2.75

@@ -1,0 +1,1 @@
+"""Many questions about many clips: read from a file, asked in turn, answers added to a file."""
