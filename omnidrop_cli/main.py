@@ -43,6 +43,10 @@ def main(arguments: list[str] | None = None) -> None:
         from omnidrop_cli.serving import client
 
         served = client.run(words)
+        if served is None:
+            from omnidrop_cli.libraries import bound_spinning
+
+            bound_spinning()
         code = run(words) if served is None else served
     except KeyboardInterrupt:
         code = 130
