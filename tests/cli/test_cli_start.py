@@ -29,6 +29,7 @@ COMMANDS = (
     "eval",
     "calibrate",
     "batch",
+    "serve",
     "chunks",
     "models",
     "doctor",
