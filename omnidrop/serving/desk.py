@@ -12,7 +12,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.serving.problems import Refused
@@ -182,14 +183,16 @@ class Desk:
                     self._running = None
 
     def _finish(self, job: Job) -> None:
+        result, problem = None, None
         try:
             result = self._run(job)
-        except Stopped as stopped:
-            job.done.set_exception(stopped)
-        except BaseException as problem:
-            job.done.set_exception(problem)
-        else:
-            job.done.set_result(result)
+        except BaseException as raised:
+            problem = raised
+        with suppress(InvalidStateError):  # somebody cancelled the future itself
+            if problem is not None:
+                job.done.set_exception(problem)
+            else:
+                job.done.set_result(result)
 
     def _run(self, job: Job) -> Any:
         assert job.work is not None

@@ -66,12 +66,12 @@ def asked_part(text: str, size: int) -> Part | None:
     if not found[1]:
         last = int(found[2])
         if not last:
-            raise ValueError
+            raise ValueError("behind the end")
         return Part(max(0, size - last), size)
     start = int(found[1])
     end = min(size, int(found[2]) + 1) if found[2] else size
     if start >= size:
-        raise ValueError
+        raise ValueError("behind the end")
     return Part(start, end) if start < end else None
 
 

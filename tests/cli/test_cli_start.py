@@ -29,7 +29,11 @@ COMMANDS = (
     "eval",
     "calibrate",
     "batch",
+<<<<<<< HEAD
     "serve",
+=======
+    "report",
+>>>>>>> http
     "chunks",
     "models",
     "doctor",
