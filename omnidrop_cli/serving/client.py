@@ -30,6 +30,7 @@ OTHERS = frozenset(
         "help",
         "models",
         "profile",
+        "report",
         "serve",
         "train-a2v",
     )

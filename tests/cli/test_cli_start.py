@@ -29,11 +29,8 @@ COMMANDS = (
     "eval",
     "calibrate",
     "batch",
-<<<<<<< HEAD
-    "serve",
-=======
     "report",
->>>>>>> http
+    "serve",
     "chunks",
     "models",
     "doctor",
