@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import threading
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,46 +37,19 @@ NEED_NAMES = {
 
 @dataclass
 class Served:
-    """A server that runs in this process.
-
-    Attributes
-    ----------
-    url : str
-        Ends in a slash.
-    warm : WarmModel
-    """
+    """A server that runs in this process; its URL ends in a slash."""
 
     url: str
     warm: WarmModel
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=20) as reply:
-            return json.load(reply)
 
 
 @contextmanager
 def serving(warm: WarmModel, **settings: Any) -> Iterator[Served]:
     pytest.importorskip("uvicorn")
-    from omnidrop.serving.server import serve_http
+    from omnidrop.serving.server import http_server
 
-    found: list[str] = []
-    started, stop = threading.Event(), threading.Event()
-
-    def told(url: str) -> None:
-        found.append(url)
-        started.set()
-
-    def run() -> None:
-        serve_http(warm, HttpSettings(port=0, **settings), stop=stop, started=told)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert started.wait(20)
-    try:
-        yield Served(f"{found[0].rstrip('/')}/", warm)
-    finally:
-        stop.set()
-        thread.join(20)
+    with http_server(warm, HttpSettings(port=0, **settings)) as url:
+        yield Served(f"{url}/", warm)
 
 
 @pytest.fixture(scope="module")
@@ -182,12 +153,16 @@ def test_what_a_budget_means(tab: Browser, server: Served) -> None:
         tab.press("ArrowRight")
     tab.wait(f"document.getElementById('cost').innerText !== {before!r}")
     assert text(tab, "#budget-value") == "35 %"
-    tab.wait("document.getElementById('told').textContent.includes('tokens, about')")
+    tab.wait("document.getElementById('told').textContent.includes('tokens, at least')")
     kept = tab.value("document.querySelector('#cost dd').firstChild.textContent")
     whole = int(text(tab, "#cost small").removeprefix("of ").replace(",", ""))
     assert int(kept.replace(",", "")) == pytest.approx(0.35 * whole, abs=0.02 * whole)
     # What was chosen is what is asked, and said beside the answer.
     tab.value("document.getElementById('options').open = true")
+    assert text(tab, "#method option") == "The model’s own (omnidrop-auto)"
+    tab.value("document.getElementById('method').focus()")
+    tab.press("d")
+    tab.wait("document.getElementById('method-note').textContent.startsWith('Keeps audio by ')")
     for name, value in (("start", "0:10"), ("end", "22"), ("choices", "circle, star")):
         tab.value(f"document.getElementById('{name}').focus()")
         tab.type(value)
@@ -197,10 +172,11 @@ def test_what_a_budget_means(tab: Browser, server: Served) -> None:
     trace = next(iter(json.loads(tab.value("sessionStorage['omnidrop.history']")).values()))
     report = trace[0]["report"]
     assert report["trace"]["asked_budget"] == pytest.approx(0.35)
+    assert report["trace"]["method"]["name"] == "dash"
     assert report["trace"]["clip"]["start"] == 10.0
     assert report["trace"]["clip"]["span"] == pytest.approx(12.0, abs=0.1)
     assert {choice["text"] for choice in report["choices"]} == {"circle", "star"}
-    assert "0:10–0:22 · budget 35 % · 2 choices" in text(tab, ".card header")
+    assert "0:10–0:22 · budget 35 % · method dash · 2 choices" in text(tab, ".card header")
     assert tab.said() == []
 
 

@@ -16,7 +16,7 @@ function costs(found) {
   return [
     ["Tokens", number(found.kept), of(av(found), number)],
     ["Share", share(found.share), null],
-    ["First token", about(found.seconds, duration), of(whole.seconds, duration)],
+    ["First token", Number.isFinite(found.seconds) ? `at least ${duration(found.seconds)}` : "–", of(whole.seconds, duration)],
     ["Memory", about(found.memory, size), of(whole.memory, size)],
   ].map(([name, value, small]) => h("div", {}, h("dt", {}, name), h("dd", {}, value, " ", small)));
 }
@@ -61,7 +61,7 @@ export class Settings {
   /** Take the model's methods and defaults. */
   use(model) {
     this.model = model;
-    const methods = (model.omnidrop.methods ?? []).map(({ name }) => h("option", { value: name }, name));
+    const methods = model.omnidrop.methods.map(({ name }) => h("option", { value: name }, name));
     $("method").replaceChildren(h("option", { value: "" }, "The model’s own"), ...methods);
     this.know(model.omnidrop.default);
     this.update();
@@ -180,10 +180,10 @@ export class Settings {
       method,
       choices?.join(" / "),
       check && "compared",
-      evidence && "with proof",
+      evidence && "moments tested",
     ].filter(Boolean);
     $("options-set").textContent = set.join(" · ");
-    const about = this.model?.omnidrop.methods?.find(({ name }) => name === $("method").value)?.about;
+    const about = this.model?.omnidrop.methods.find(({ name }) => name === $("method").value)?.about;
     $("method-note").textContent = about ?? "";
   }
 
@@ -208,7 +208,7 @@ export class Settings {
         this.usual = found.budget;
         this.showBudget();
       }
-      if (this.loud) this.tell(`${number(found.kept)} of ${number(av(found))} tokens, about ${duration(found.seconds)}, ${size(found.memory)}.`);
+      if (this.loud) this.tell(`${number(found.kept)} of ${number(av(found))} tokens, at least ${duration(found.seconds)}, about ${size(found.memory)}.`);
       this.loud = false;
     } catch (error) {
       if (error.name === "AbortError") return;
