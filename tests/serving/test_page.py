@@ -153,7 +153,7 @@ def test_what_a_budget_means(tab: Browser, server: Served) -> None:
         tab.press("ArrowRight")
     tab.wait(f"document.getElementById('cost').innerText !== {before!r}")
     assert text(tab, "#budget-value") == "35 %"
-    tab.wait("document.getElementById('told').textContent.includes('tokens, at least')")
+    tab.wait("document.getElementById('told').textContent.includes('tokens, about')")
     kept = tab.value("document.querySelector('#cost dd').firstChild.textContent")
     whole = int(text(tab, "#cost small").removeprefix("of ").replace(",", ""))
     assert int(kept.replace(",", "")) == pytest.approx(0.35 * whole, abs=0.02 * whole)

@@ -16,7 +16,7 @@ function costs(found) {
   return [
     ["Tokens", number(found.kept), of(av(found), number)],
     ["Share", share(found.share), null],
-    ["First token", Number.isFinite(found.seconds) ? `at least ${duration(found.seconds)}` : "–", of(whole.seconds, duration)],
+    ["First token", about(found.seconds, duration), of(whole.seconds, duration)],
     ["Memory", about(found.memory, size), of(whole.memory, size)],
   ].map(([name, value, small]) => h("div", {}, h("dt", {}, name), h("dd", {}, value, " ", small)));
 }
@@ -208,7 +208,7 @@ export class Settings {
         this.usual = found.budget;
         this.showBudget();
       }
-      if (this.loud) this.tell(`${number(found.kept)} of ${number(av(found))} tokens, at least ${duration(found.seconds)}, about ${size(found.memory)}.`);
+      if (this.loud) this.tell(`${number(found.kept)} of ${number(av(found))} tokens, about ${duration(found.seconds)} and ${size(found.memory)}.`);
       this.loud = false;
     } catch (error) {
       if (error.name === "AbortError") return;
