@@ -136,7 +136,11 @@ def _asked(path: str, what: str) -> dict[str, Any]:
             "No omnidrop serve runs here.", path=path, hint="Start one: omnidrop serve --model demo"
         )
     until = time.monotonic() + PATIENCE
-    while what == "stop" and os.path.exists(path):
+    while what == "stop":
+        handle = protocol.lock(path)
+        if handle is not None:
+            os.close(handle)
+            break
         if time.monotonic() > until:
             raise ModelError(
                 "It does not end.", path=path, hint=f"End its process: kill -9 {found.get('pid')}"

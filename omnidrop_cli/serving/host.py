@@ -112,7 +112,6 @@ class Host:
         self._guard = threading.RLock()
         self._waiting: list[Caller] = []
         self._listener: socket.socket | None = None
-        self._lock: int | None = None
         self._made: tuple[int, int] | None = None
         self.log = self._own.log
 
@@ -141,8 +140,15 @@ class Host:
                 path=folder,
                 hint="Name another with --socket, or: chmod 700 on that folder.",
             )
-        self._lock = _lock(self._path)
-        if self._lock is None:
+        try:
+            taken = protocol.lock(self._path) is not None  # until the end of the process
+        except OSError as problem:
+            raise UsageError(
+                f"The socket cannot be made ({problem.strerror}).",
+                path=self._path,
+                hint="Name another with --socket.",
+            ) from problem
+        if not taken:
             raise UsageError(
                 "omnidrop serve runs already.",
                 path=self._path,
@@ -206,8 +212,6 @@ class Host:
                 self._listener.shutdown(socket.SHUT_RDWR)
             self._listener.close()
         self._refuse_waiting("omnidrop serve was stopped")
-        if self._lock is not None:
-            os.close(self._lock)
         self._own.close()
 
     # Callers
@@ -458,26 +462,6 @@ class Host:
             "host_memory": info.host_memory,
             "device_memory": info.device_memory,
         }
-
-
-def _lock(path: str) -> int | None:
-    """Lock a place until the file returned is closed; None if a living process has it."""
-    import fcntl
-
-    try:
-        handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as problem:
-        raise UsageError(
-            f"The socket cannot be made ({problem.strerror}).",
-            path=path,
-            hint="Name another with --socket.",
-        ) from problem
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(handle)
-        return None
-    return handle
 
 
 def _forget_readline() -> None:

@@ -109,6 +109,25 @@ def connect(path: str, timeout: float) -> socket.socket:
     return link
 
 
+def lock(path: str) -> int | None:
+    """Take a place for this process until the file returned is closed; None if another has it.
+
+    Raises
+    ------
+    OSError
+        If nothing can be written there.
+    """
+    import fcntl
+
+    handle = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
 def check_peer(link: socket.socket) -> None:
     """Refuse a peer of another user.
 

@@ -181,7 +181,7 @@ def test_files_of_the_folder_are_listed(place: Place) -> None:
     assert place.client.get(f"/v1/clips/{one['id']}").json()["duration"] == pytest.approx(
         3, abs=0.1
     )
-    assert place.ask(one["id"]).json() is not None
+    assert place.ask(one["id"]).status_code == 200
     assert place.client.delete(f"/v1/clips/{one['id']}").status_code == 403
 
 
@@ -207,7 +207,7 @@ def test_the_part_that_is_asked_for(text: str, part: Part | None) -> None:
 
 @pytest.mark.parametrize("text", ["bytes=100-", "bytes=-0", "bytes=500-600"])
 def test_a_part_behind_the_end(text: str) -> None:
-    with pytest.raises(ValueError, match=""):
+    with pytest.raises(ValueError, match="behind the end"):
         asked_part(text, 100)
 
 
@@ -265,14 +265,13 @@ def test_an_estimate_is_that_of_the_answer(serve: Callable[..., Place], folder: 
         ).json()
         answer = place.ask("one.mp4", omnidrop={**wanted, "report": True}).json()
         trace = answer["omnidrop"]["report"]["trace"]
-        assert told["tokens"] == {
-            "text": trace["text_tokens"],
-            "audio": trace["audio_tokens"],
-            "video": trace["video_tokens"],
-        }
-        assert told["kept_in_layers"] == trace["planned"]
-        assert told["prefill_tflops"] * 1e12 == pytest.approx(trace["flops_prefill"])
-        assert told["share"] == pytest.approx(trace["realised_budget"])
+        # Exact but for what the header does not say: AAC pads the audio's end.
+        assert told["tokens"]["text"] == trace["text_tokens"]
+        assert told["tokens"]["video"] == trace["video_tokens"]
+        assert told["tokens"]["audio"] == pytest.approx(trace["audio_tokens"], abs=1)
+        assert told["kept_in_layers"] == pytest.approx(trace["planned"], abs=1)
+        assert told["prefill_tflops"] * 1e12 == pytest.approx(trace["flops_prefill"], rel=0.01)
+        assert told["share"] == pytest.approx(trace["realised_budget"], abs=0.01)
         assert told["seconds"] < told["unpruned"]["seconds"]
         assert client.post(f"/v1/clips/{clip}/estimate", json={}).status_code == 200
         for wrong in ({"budget": 2}, {"method": "nothing"}, {"choices": ["a"]}, {"nothing": 1}):
