@@ -259,6 +259,22 @@ def test_a_question_that_the_model_does_not_know(tab: Browser, server: Served) -
     assert tab.value("document.querySelectorAll('.card').length") == 1
 
 
+def test_what_is_no_clip(tab: Browser, server: Served, root: Path, tmp_path: Path) -> None:
+    words = tmp_path / "words.mp4"
+    words.write_text("These are words.\n" * 50)
+    tab.open(server.url, 390)
+    there(tab, ".clip", 2)
+    tab.choose("#file", words)
+    tab.wait("!document.getElementById('fault').hidden")
+    assert "holds text" in text(tab, "#fault")
+    shutil.copy(words, root / "words.mp4")
+    tab.open(server.url, 390)
+    pick(tab, "words.mp4")
+    tab.wait("!document.getElementById('choose').hidden")
+    assert "holds text" in text(tab, "#fault")
+    (root / "words.mp4").unlink()
+
+
 def test_stopping_and_a_full_queue(tab: Browser, server: Served) -> None:
     tab.open(server.url, 1280, 800)
     pick(tab, "<img")

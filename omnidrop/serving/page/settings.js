@@ -78,7 +78,7 @@ export class Settings {
   /** Estimate for this clip; null while there is none on the server. */
   of(clip) {
     this.clip = clip;
-    if (!clip) $("cost").replaceChildren(...costs({}));
+    if (!clip || !$("cost").hasChildNodes()) $("cost").replaceChildren(...costs({}));
     this.update();
   }
 
