@@ -18,6 +18,7 @@ from omnidrop_cli.commands import (
     eval,
     models,
     profile,
+    report,
     serve,
     train_a2v,
 )
@@ -78,8 +79,8 @@ def start(
 
 
 COMMANDS = (
-    ask, chat, profile, estimate, eval, calibrate, batch, serve, chunks, models, doctor, config,
-    train_a2v,
+    ask, chat, profile, estimate, eval, calibrate, batch, report, serve, chunks, models, doctor,
+    config, train_a2v,
 )  # fmt: skip
 for module in COMMANDS:
     app.command(name=module.NAME, cls=PlainCommand, help=module.HELP)(module.command)

@@ -20,6 +20,8 @@ from omnidrop.errors import (
     MemoryShortError,
     ModelError,
     OmniDropError,
+    OutOfTimeError,
+    OutputError,
     OutsideError,
     UsageError,
     printable,
@@ -39,6 +41,8 @@ EXIT_CODES = {
     ModelError.exit_code: "model or environment",
     MemoryShortError.exit_code: "out of memory",
     BatchError.exit_code: "part of a batch failed",
+    OutputError.exit_code: "output that cannot be written",
+    OutOfTimeError.exit_code: "out of time",
     INTERRUPTED: "interrupted",
 }
 

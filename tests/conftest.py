@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import pickle
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import browser
 import pytest
@@ -14,7 +17,7 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from omnidrop.models.family import registered
-from omnidrop.testing import made_up_family
+from omnidrop.testing import made_up_family, media
 
 if TYPE_CHECKING:
     from browser import Browser
@@ -57,6 +60,32 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _made_up() -> Iterator[None]:
     """Know the made-up family, as if its package were installed."""
     with registered(made_up_family.FAMILY):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _media_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Encode each media file once; where a test asks for the same again, it gets a copy."""
+    folder, made = tmp_path_factory.mktemp("media"), {}
+    write, picture = media.write, media.picture
+    drawn = functools.lru_cache(maxsize=300)(picture)
+
+    def copied(path: Path, **settings: Any) -> Path:
+        path = Path(path)
+        key = path.suffix, pickle.dumps(sorted(settings.items()))
+        if key in made:
+            return Path(shutil.copyfile(made[key], path))
+        write(path, **settings)
+        made[key] = shutil.copyfile(path, folder / str(len(made)))
+        return path
+
+    def kept(number: int, width: int, height: int) -> Any:
+        make = drawn if width * height <= 160 * 120 else picture
+        return make(number, width, height)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(media, "write", copied)
+        patch.setattr(media, "picture", kept)
         yield
 
 

@@ -23,13 +23,13 @@ from omnidrop.clip.clip import Clip, ClipOptions, open_clip
 from omnidrop.engine.encode import media_of
 from omnidrop.errors import BudgetError
 from omnidrop.models.loading import LoadOptions
-from omnidrop.models.memory import memory_free
+from omnidrop.models.memory import has_own_memory, memory_free
 from omnidrop.models.unloaded import RoughEncoder, Unloaded, describe
 from omnidrop.profiling.card import Room, Setup, Start, room
 from omnidrop.profiling.machine import device_name, matmul_speed
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
-from omnidrop.shapes import Shapes, described
+from omnidrop.shapes import Shapes, described, with_buffers
 from omnidrop.tokens import Prompt
 
 SCHEMA = "omnidrop.estimate/1"
@@ -291,7 +291,7 @@ def estimate(
     tokens = Tokens.of(prompt, media.grid, counted=not isinstance(known.encoder, RoughEncoder))
     if not tokens.counted:
         notices.append(ROUGH_TEXT)
-    gpu = torch.device(known.device).type == "cuda"
+    gpu = has_own_memory(torch.device(known.device))
     sizes = Sizes(known.shapes, known.weights, known.bytes_per_value, gpu)
     speed, speed_of = _speed(known, tflops)
 
@@ -354,10 +354,11 @@ def _shortage(known: Unloaded, control: RunEstimate) -> list[str]:
     """Return a notice if the unpruned run would not fit here."""
     device = torch.device(known.device)
     free = memory_free(device)
-    if control.peak <= free:
+    need = with_buffers(control.peak)
+    if need <= free:
         return []
     return [
-        f"Unpruned it needs about {control.peak / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
+        f"Unpruned it needs about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
         f"on {known.device}."
     ]
 

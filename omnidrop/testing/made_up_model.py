@@ -246,14 +246,15 @@ class MadeUpOmni(nn.Module):
         """Causal attention, head by head."""
         later = torch.ones(len(rows), len(rows), dtype=torch.bool).triu(1)
         width, shared = self.config.head_dim, self.config.heads // self.config.kv_heads
+        queries, keys, values = layer.q(rows), layer.k(rows), layer.v(rows)
         outs = []
         for head in range(self.config.heads):
             query, key, value = (
-                side(rows)[:, at * width : (at + 1) * width]
+                side[:, at * width : (at + 1) * width]
                 for side, at in (
-                    (layer.q, head),
-                    (layer.k, head // shared),
-                    (layer.v, head // shared),
+                    (queries, head),
+                    (keys, head // shared),
+                    (values, head // shared),
                 )
             )
             query, key = (_turn(states, turned) for states in (query, key))

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omnidrop.errors import MediaError, UsageError
 from omnidrop.evaluation.jsonl import rows
+
+from omnidrop.errors import MediaError, UsageError
 from omnidrop.files import to_json
 from omnidrop_cli.options.common import SpanFlags
 from omnidrop_cli.options.parsing import parse_choices, parse_time

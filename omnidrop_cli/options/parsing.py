@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omnidrop.errors import UsageError, printable
+from omnidrop.parsing import seconds_of, split_choices
 
 SUFFIXES = (".json", ".html", ".svg", ".txt")
 
@@ -19,19 +19,13 @@ def parse_time(text: Any) -> float:
     """Return the seconds of `75`, `1:15` or `0:01:15.5`."""
     if isinstance(text, (int, float)):
         return float(text)
-    wrong = UsageError(
-        f"{printable(text)!r} is not a time.", hint="Write seconds, mm:ss or hh:mm:ss, like 1:15."
-    )
-    parts = text.strip().split(":")
-    if not 1 <= len(parts) <= 3:
-        raise wrong
-    try:
-        numbers = [float(p) if i == len(parts) - 1 else float(int(p)) for i, p in enumerate(parts)]
-    except ValueError:
-        raise wrong from None
-    if any(not math.isfinite(n) or n < 0 for n in numbers) or any(n >= 60 for n in numbers[1:]):
-        raise wrong
-    return sum(n * 60.0**i for i, n in enumerate(reversed(numbers)))
+    seconds = seconds_of(text)
+    if seconds is None:
+        raise UsageError(
+            f"{printable(text)!r} is not a time.",
+            hint="Write seconds, mm:ss or hh:mm:ss, like 1:15.",
+        )
+    return seconds
 
 
 def parse_share(text: Any) -> float:
@@ -149,8 +143,7 @@ def parse_choices(text: Any) -> tuple[str, ...]:
     """Return the choices of `yes,no` or of `"red, white",blue`."""
     if not isinstance(text, str):
         return tuple(text)
-    rows = list(csv.reader([text], skipinitialspace=True))
-    choices = tuple(c.strip() for c in (rows[0] if rows else []))
+    choices = split_choices(text)
     if len(choices) < 2 or not all(choices):
         raise UsageError(
             f"--choices {printable(text)!r} does not name two or more choices.",

@@ -106,6 +106,18 @@ SHORT: dict[str, dict[str, str]] = {
         "--max-pixels": _PIXELS,
         "--quiet": "No progress and no summary.",
     },
+    "report": {
+        "--where": "Only rows with this, like seconds>3; repeatable.",
+        "--failed": "Only rows that failed.",
+        "--clip": "Only rows whose clip is like this, with * and ?.",
+        "--question": "Only rows with this in the question.",
+        "--slowest": "List the N slowest rows.",
+        "--least-sure": "List the N answers of the lowest probability.",
+        "--sort": "List rows by a value; backwards: --sort=-NAME.",
+        "--save": "Write FILE.html, whose rows can be searched.",
+        "--pages": "Write a page for each clip, and link to it.",
+        "--json": _JSON,
+    },
     "serve": {
         "--keep-alive": "Drop the model when idle for this time, like 5m.",
         "--http": "Answer over HTTP at HOST:PORT as well.",

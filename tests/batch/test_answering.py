@@ -55,7 +55,7 @@ def test_every_row_has_a_record_and_a_clip_is_opened_once(model, options, rows, 
     found = {record["id"]: record for record in answerer.answer(rows)}
     assert list(found) == ["1", "3", "2", "4"]
     assert opened == ["a.mp4", "bad.mp4", "b.mp4"]
-    assert asked == ["1", "3", "4"]
+    assert asked == ["1", "3", "2", "4"]
     assert found["1"]["schema"] == "omnidrop.answer/1"
     assert found["1"]["trace"]["method"]["name"] == "uniform"
     assert (found["1"]["topic"], found["1"]["expected"]) == ("sound", "piano")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -129,17 +130,12 @@ def test_choices(run, fake, clip) -> None:
     assert "66.7 %" in err
 
 
-def test_question_and_clips_from_stdin(child, clip) -> None:
-    import subprocess
-    import sys
-
-    from fakes import HERE, ROOT, environment
-
+def test_question_and_clips_from_stdin(run, fake, clip, monkeypatch) -> None:
     def ask(*words: object, text: bytes) -> str:
-        return subprocess.run(
-            [sys.executable, str(HERE / "fakes.py"), "ask", *map(str, words)],
-            input=text, capture_output=True, env=environment(), cwd=ROOT, check=True,
-        ).stdout.decode()  # fmt: skip
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text), "utf-8"))
+        code, out, _ = run("ask", *words)
+        assert code == 0
+        return out
 
     assert ask(clip, "-", text=b"What plays?\n") == fakes.TEXT + "\n"
     (other,) = copies(clip, "other.mp4")

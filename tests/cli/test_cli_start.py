@@ -29,6 +29,7 @@ COMMANDS = (
     "eval",
     "calibrate",
     "batch",
+    "report",
     "chunks",
     "models",
     "doctor",

@@ -32,7 +32,7 @@ def test_silence_before_late_sound_is_bounded(tmp_path, name):
 
 
 def test_large_frames_are_scaled_while_they_are_converted(tmp_path, monkeypatch):
-    path = media.silent_mp4(tmp_path / "a.mp4", size=(640, 480))
+    path = media.silent_mp4(tmp_path / "a.mp4", size=(640, 480), seconds=2)
     options = ClipOptions(max_pixels=28 * 28 * 20)
     with open_clip(path, options) as clip:
         whole = read_whole(clip).frames
@@ -45,7 +45,7 @@ def test_large_frames_are_scaled_while_they_are_converted(tmp_path, monkeypatch)
 
 
 def test_frames_that_cannot_be_held_are_refused(tmp_path, monkeypatch):
-    path = media.mp4(tmp_path / "a.mp4", size=(640, 480))
+    path = media.mp4(tmp_path / "a.mp4", size=(640, 480), seconds=1)
     monkeypatch.setattr(large, "LARGE", 320 * 240)
     monkeypatch.setattr(large, "host_memory_free", lambda: 1_000_000)
     with pytest.raises(MediaError, match=r"640x480; decoding it takes .* GB of memory are free"):

@@ -213,15 +213,28 @@ def test_a_shape_that_is_none(folder, shape):
     assert error.path == file
 
 
+@pytest.fixture(scope="module")
+def from_disk(hub_folder: Path) -> tuple[Any, Any, Any]:
+    """What transformers reads of the whole checkpoint."""
+    found: list[tuple[Any, Any, Any]] = []
+    read = from_transformers._from_disk
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            from_transformers, "_from_disk", lambda *given: found.append(read(*given)) or found[0]
+        )
+        load_adapter(options(hub_folder))
+    return found[0]
+
+
 @pytest.mark.parametrize("value", ["many", [1], {"shortest_edge": "wide"}, -5, None], ids=str)
 @pytest.mark.parametrize("field", ["size", "min_pixels", "patch_size", "sampling_rate"])
-def test_mistyped_values_of_the_preprocessor(folder, field, value, monkeypatch):
+def test_mistyped_values_of_the_preprocessor(folder, from_disk, field, value, monkeypatch):
     """Nothing but a `ModelError` comes of them, in estimates as when loading."""
     path = folder / "preprocessor_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with suppress(ModelError):
         describe(options(folder))
-    monkeypatch.undo()
+    monkeypatch.setattr(from_transformers, "_from_disk", lambda *_: from_disk)
     with suppress(ModelError):
         load_adapter(options(folder))
 

@@ -72,7 +72,13 @@ def made_up(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, MadeUpOmni
     return Model(load_adapter(options)), random_model(MadeUpConfig(), seed=0)
 
 
-@pytest.mark.parametrize("mix", MIXES)
+@pytest.mark.parametrize(
+    "mix",
+    [
+        pytest.param(mix, marks=[] if mix in ("with sound", "no media") else pytest.mark.slow)
+        for mix in MIXES
+    ],
+)
 def test_another_family_equals_its_reference(made_up: tuple[Model, MadeUpOmni], mix: str) -> None:
     model, theirs = made_up
     clip = features(mix, width=192, bins=40)

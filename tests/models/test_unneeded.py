@@ -68,6 +68,7 @@ def test_doctor_imports_what_ask_imports(tmp_path):
     assert imports.startswith("ok imports")
 
 
+@pytest.mark.slow
 def test_doctor_finds_model_code_that_cannot_be_imported(tmp_path):
     site = tmp_path / "site"
     (site / "transformers").mkdir(parents=True)

@@ -106,12 +106,14 @@ def test_every_command_knows_it(site: Path, tmp_path: Path) -> None:
     assert "no setting 'loud'" in results[4][2]
 
 
+@pytest.mark.slow
 def test_without_the_package_nobody_knows_it() -> None:
     ((code, _, err),) = run(None, ["ask", str(DUET), QUESTION, "--method", "loudest"])
     assert code == 2
     assert "no method 'loudest'" in err
 
 
+@pytest.mark.slow
 def test_its_bug_is_not_called_one_of_omnidrop(site: Path, tmp_path: Path) -> None:
     broken = tmp_path / "site"
     shutil.copytree(site, broken)
