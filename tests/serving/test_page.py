@@ -55,6 +55,8 @@ def serving(warm: WarmModel, **settings: Any) -> Iterator[Served]:
 @pytest.fixture(scope="module")
 def warm() -> Iterator[WarmModel]:
     made = WarmModel(LoadOptions(model="demo"), None)
+    with made.use():
+        pass  # loaded here, not in the first question's time
     yield made
     made.close()
 
