@@ -1,4 +1,4 @@
-"""How a batch goes on, on stderr: a line for each row; on a terminal also a bar with rate and ETA."""
+"""How a batch goes on, on stderr: a line a row; on a terminal also a bar with rate and ETA."""
 
 from __future__ import annotations
 
