@@ -42,7 +42,7 @@ GROUND = {
     "files": {"errors"},
     "options": {"errors"},
     "recommended": set(),
-    "evidence": {"errors"},
+    "evidence": {"errors", "files"},
 }
 DOORS = {room: doors | set(GROUND) for room, doors in DOORS.items()} | GROUND
 
