@@ -16,19 +16,20 @@ import argparse
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
 from common import adapter_of, finish, made_embeddings, median, random_thinker, table
 
 import omnidrop
 from omnidrop.engine.encode import Encoded
+from omnidrop.engine.memory import device_peak, reset_device_peak
 from omnidrop.engine.prefill import prefill
-from omnidrop.engine.timing import Meter, device_peak, reset_device_peak, resident
+from omnidrop.engine.timing import Meter
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
 from omnidrop.profiling.estimate import Sizes, Tokens, peak_bytes
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.resident import mark, reset_mark
 from omnidrop.tokens import Prompt
 
 QUESTION = "What instrument plays first?"
@@ -48,17 +49,16 @@ class Peak:
             self._before = torch.cuda.memory_allocated(self.device)
             reset_device_peak(self.device)
             return self
-        Path("/proc/self/clear_refs").write_text("5")  # reset the peak resident set
-        self._before = resident() or 0
+        if not reset_mark():
+            raise SystemExit("This system does not reset the kernel's mark.")
+        self._before = mark() or 0
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.device.type == "cuda":
             self.bytes = (device_peak(self.device) or 0) - self._before
             return
-        lines = Path("/proc/self/status").read_text().splitlines()
-        (mark,) = (line.split()[1] for line in lines if line.startswith("VmHWM"))
-        self.bytes = int(mark) * 1024 - self._before
+        self.bytes = (mark() or 0) - self._before
 
 
 def side(name: str, options: argparse.Namespace) -> dict[str, int]:

@@ -119,6 +119,20 @@ class Begun:
         MediaError
             If a process ended in this clip before; the clip is not to be read.
         """
+        self.note(path, *span)
+        try:
+            yield
+        finally:
+            self.forget(path, *span)
+
+    def note(self, path: Path, *span: float | None) -> None:
+        """Note that a clip is read, until `forget`.
+
+        Raises
+        ------
+        MediaError
+            As `reading`.
+        """
         key = _key(path, span)
         with self._lock:
             note = self._notes.get(key)
@@ -128,13 +142,14 @@ class Begun:
             self._notes[key] = _Note(times + 1, suspect=suspect)
             self._reading.append(key)
             self._write()
-        try:
-            yield
-        finally:
-            with self._lock:
+
+    def forget(self, path: Path, *span: float | None) -> None:
+        """Note that a clip is no longer read; nothing happens if it was not."""
+        key = _key(path, span)
+        with self._lock:
+            if key in self._reading:
                 self._notes.pop(key, None)
-                if key in self._reading:
-                    self._reading.remove(key)
+                self._reading.remove(key)
                 self._write()
 
     def goes_on(self, path: Path, *span: float | None) -> None:

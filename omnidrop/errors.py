@@ -169,3 +169,15 @@ class BatchError(OmniDropError):
     """Some items of a batch failed; the others were answered (exit code 6)."""
 
     exit_code = 6
+
+
+class OutputError(OmniDropError):
+    """Answers that cannot be written: the disk is full, or the file is gone (exit code 7)."""
+
+    exit_code = 7
+
+
+class OutOfTimeError(OmniDropError):
+    """A row of a batch that took longer than it was given (exit code 8)."""
+
+    exit_code = 8

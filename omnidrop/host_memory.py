@@ -30,25 +30,35 @@ class _Version:
         Files with limits in bytes; the least counts.
     used : str
         File with the bytes in use.
-    released : str
-        Line of memory.stat with cached files, which count as used and are released on demand.
+    released, kept : str
+        Lines of memory.stat with cached files, which count as used and are released on demand:
+        those that were not read lately, and the others.
     """
 
     limits: tuple[str, ...]
     used: str
     released: str
+    kept: str
 
 
-_V1 = _Version(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
+_V1 = _Version(
+    ("memory.limit_in_bytes",),
+    "memory.usage_in_bytes",
+    "total_inactive_file",
+    "total_active_file",
+)
 # Above memory.high a process is slowed down until nearly nothing moves.
-_V2 = _Version(("memory.max", "memory.high"), "memory.current", "inactive_file")
+_V2 = _Version(("memory.max", "memory.high"), "memory.current", "inactive_file", "active_file")
 
 
-def host_memory_free(mount: Path = MOUNT, own: Path = OWN) -> int:
+def host_memory_free(mapped: int = 0, mount: Path = MOUNT, own: Path = OWN) -> int:
     """Return the bytes of host memory that can be had without swapping.
 
     Parameters
     ----------
+    mapped : int
+        Bytes of files that stay mapped and in use. The system counts their pages as free, or, of a
+        group, as free or used by how lately they were read; here they count as used.
     mount : Path
         Where control groups are mounted; ignored if it does not exist.
     own : Path
@@ -61,10 +71,10 @@ def host_memory_free(mount: Path = MOUNT, own: Path = OWN) -> int:
     """
     left = int(psutil.virtual_memory().available)
     for version, folder in _groups(mount, own):
-        room = _left(version, folder)
+        room = _left(version, folder, every_file=mapped > 0)
         if room is not None:
             left = min(left, room)
-    return left
+    return max(0, left - mapped)
 
 
 def _groups(mount: Path, own: Path) -> Iterator[tuple[_Version, Path]]:
@@ -95,8 +105,11 @@ def _upwards(root: Path, path: str) -> Iterator[Path]:
         yield root.joinpath(*parts[:count])
 
 
-def _left(version: _Version, folder: Path) -> int | None:
-    """Return the bytes left in a group; None if it has no limit."""
+def _left(version: _Version, folder: Path, *, every_file: bool) -> int | None:
+    """Return the bytes left in a group; None if it has no limit.
+
+    `every_file` counts files that were read lately as free, too.
+    """
     limits = []
     for name in version.limits:
         with suppress(OSError, ValueError):  # "max" is no limit
@@ -112,4 +125,6 @@ def _left(version: _Version, folder: Path) -> int | None:
         lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
         stat = dict(line.split(maxsplit=1) for line in lines)
         released = int(stat.get(version.released, 0))
+        if every_file:
+            released += int(stat.get(version.kept, 0))
     return max(0, min(limits) - used + released)

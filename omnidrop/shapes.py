@@ -32,6 +32,10 @@ VISION_BATCH = 8192
 #: The same on a GPU, which needs more rows to reach full speed.
 VISION_BATCH_GPU = 16384
 
+#: Share of a counted peak that kernels' buffers and the allocator's waste take on top of it, at
+#: most: `benchmarks/prefill_memory.py`.
+BUFFERS = 0.1
+
 #: Bytes per value of a patch before the vision encoder (float32).
 _PIXEL_BYTES = 4
 
@@ -493,8 +497,7 @@ class Shapes:
     ) -> int:
         """Return the most bytes held at once beside the weights: embeddings, encoder or prefill.
 
-        Kernel buffers and allocator waste come on top: up to a tenth, by
-        `benchmarks/prefill_memory.py`.
+        Kernels' buffers and the allocator's waste come on top: `with_buffers`.
 
         Parameters
         ----------
@@ -514,6 +517,11 @@ class Shapes:
         encoder = self.vision.peak_bytes(grid, bytes_per_value, gpu=gpu)
         prefill = self.text.peak_bytes(lengths, bytes_per_value, gpu=gpu) if lengths else 0.0
         return round(held + max(encoder, prefill))
+
+
+def with_buffers(count: float) -> int:
+    """Return a counted peak with what comes on top of it (`BUFFERS`)."""
+    return round(count * (1 + BUFFERS))
 
 
 def described(value: Any) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from omnidrop_cli.commands import (
     eval,
     models,
     profile,
+    report,
+    serve,
     train_a2v,
 )
 from omnidrop_cli.errors import EXIT_CODES
@@ -77,7 +79,8 @@ def start(
 
 
 COMMANDS = (
-    ask, chat, profile, estimate, eval, calibrate, batch, chunks, models, doctor, config, train_a2v,
+    ask, chat, profile, estimate, eval, calibrate, batch, report, serve, chunks, models, doctor,
+    config, train_a2v,
 )  # fmt: skip
 for module in COMMANDS:
     app.command(name=module.NAME, cls=PlainCommand, help=module.HELP)(module.command)

@@ -20,11 +20,13 @@ from omnidrop.errors import (
     MemoryShortError,
     ModelError,
     OmniDropError,
+    OutOfTimeError,
+    OutputError,
     OutsideError,
     UsageError,
     printable,
 )
-from omnidrop_cli.interrupts import INTERRUPTED
+from omnidrop_cli.interrupts import INTERRUPTED, TERMINATED
 from omnidrop_cli.terminal import spinner
 from omnidrop_cli.terminal.console import is_terminal, plain_terminal
 
@@ -39,7 +41,10 @@ EXIT_CODES = {
     ModelError.exit_code: "model or environment",
     MemoryShortError.exit_code: "out of memory",
     BatchError.exit_code: "part of a batch failed",
+    OutputError.exit_code: "output that cannot be written",
+    OutOfTimeError.exit_code: "out of time",
     INTERRUPTED: "interrupted",
+    TERMINATED: "terminated",
 }
 
 BUG = (

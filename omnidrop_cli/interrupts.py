@@ -7,31 +7,47 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 _received: list[int] = []
 _second: list[Callable[[], None]] = []
+_at_end: list[Callable[[], None]] = []
 
 
 def watch_interrupts() -> None:
     """Handle Ctrl-C from now on; in a thread or under another program's handler, do nothing."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         with suppress(ValueError):
-            signal.signal(signal.SIGINT, _interrupt)
+            signal.signal(signal.SIGINT, lambda number, frame: interrupt())
 
 
-def _interrupt(number: int, frame: object) -> None:
+def interrupt() -> None:
     """Raise KeyboardInterrupt at the first Ctrl-C, end the process at the second (or third).
 
     Libraries swallow a KeyboardInterrupt here and there, above all while they are imported. So it
     is also written down: whatever they raise in its place counts as an interrupt.
     """
     if len(_received) > len(_second):
-        os._exit(INTERRUPTED)
-    _received.append(number)
+        if not _at_end:
+            os._exit(INTERRUPTED)
+        _at_end[-1]()
+        raise KeyboardInterrupt
+    _received.append(signal.SIGINT)
     if len(_received) == 1:
         raise KeyboardInterrupt
     _second[-1]()
+
+
+@contextmanager
+def not_ending(instead: Callable[[], None]) -> Iterator[None]:
+    """Call `instead` where the process would be ended, and raise KeyboardInterrupt once more: for a
+    process that outlives its commands.
+    """
+    _at_end.append(instead)
+    try:
+        yield
+    finally:
+        _at_end.pop()
 
 
 @contextmanager
@@ -63,6 +79,32 @@ def telling(what_was_kept: Callable[[], None]) -> Iterator[None]:
         if interrupted():
             what_was_kept()
         raise
+
+
+@contextmanager
+def terminating() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does; a second one ends the process at once."""
+
+    def end(number: int, frame: object) -> None:
+        if signal.SIGTERM in _received:
+            os._exit(TERMINATED)
+        _received.append(signal.SIGTERM)
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # in a thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def terminated() -> bool:
+    """Return whether SIGTERM has come since `forget_interrupts`."""
+    return signal.SIGTERM in _received
 
 
 def forget_interrupts() -> None:

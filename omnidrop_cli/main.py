@@ -9,10 +9,17 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
+from typing import Any
 
 #: Set by a shell that asks what could be typed next; holds its name and "source" or "complete".
 COMPLETION = "_OMNIDROP_COMPLETE"
+
+
+#: Decides whether a command runs in this process.
+Admit = Callable[[str, dict[str, Any]], None]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -33,29 +40,45 @@ def main(arguments: list[str] | None = None) -> None:
         from omnidrop_cli.interrupts import watch_interrupts
 
         watch_interrupts()
-        code = run(words)
+        from omnidrop_cli.serving import client
+
+        served = client.run(words)
+        if served is None:
+            from omnidrop_cli.libraries import bound_spinning
+
+            bound_spinning()
+        code = run(words) if served is None else served
     except KeyboardInterrupt:
         code = 130
-    if code == 130:
+    if code in (130, 143):
         _leave(code)
     sys.exit(code)
 
 
-def run(words: list[str]) -> int:
-    """Run the application on these arguments and return the exit code."""
+def run(words: list[str], admit: Admit | None = None) -> int:
+    """Run the application on these arguments and return the exit code.
+
+    Parameters
+    ----------
+    words : list of str
+        What was typed after `omnidrop`.
+    admit : callable, optional
+        Called with the name of the command and the values of its options before it runs; what it
+        raises ends the call.
+    """
     from omnidrop_cli.terminal import spinner
 
     if COMPLETION not in os.environ:
         spinner.start(words)
     try:
-        return _run(words)
+        return _run(words, admit)
     except KeyboardInterrupt:
         return 130
     finally:
         spinner.stop()
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], admit: Admit | None) -> int:
     """Run the application, with a spinner that may turn."""
     from omnidrop_cli.errors import report, watch_debug
     from omnidrop_cli.interrupts import INTERRUPTED, forget_interrupts, interrupted
@@ -67,13 +90,15 @@ def _run(words: list[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _invoke(words)
+        code = _invoke(words, admit)
         spinner.stop()
         sys.stdout.flush()
         return code
     except BrokenPipeError:
         # Python flushes stdout again at exit; without this it would complain then.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
         return 0
     except SystemExit as leave:  # typer's own, after completion was shown or installed
         return leave.code if isinstance(leave.code, int) else 0
@@ -83,23 +108,22 @@ def _run(words: list[str]) -> int:
         return INTERRUPTED if interrupted() else report(problem)
 
 
-def _invoke(words: list[str]) -> int:
+def _invoke(words: list[str], admit: Admit | None) -> int:
     import typer
-    import typer.main
 
     from omnidrop.errors import UsageError
-    from omnidrop_cli.app import app
     from omnidrop_cli.errors import complain
 
     # typer 0.25 and later carries its own click, and of the exceptions it raises exports this one.
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     click_error: type[Exception] = typer.BadParameter.__mro__[2]
     # Not `app()`: it handles a closed pipe, an EOFError and Ctrl-C in its own way.
-    group = typer.main.get_command(app)
+    # A process that runs many commands makes the group once; it depends on the shell a little.
+    group = _group() if admit is None else _kept_group()
     try:
         if COMPLETION in os.environ:
             group._main_shell_completion({}, "omnidrop")
-        with group.make_context("omnidrop", list(words)) as context:
+        with group.make_context("omnidrop", list(words), obj=admit) as context:
             result = group.invoke(context)
     except typer.Exit as leave:
         return leave.exit_code
@@ -121,6 +145,18 @@ def _invoke(words: list[str]) -> int:
         complain(problem.format_message())  # type: ignore[attr-defined]
         return UsageError.exit_code
     return result if isinstance(result, int) else 0
+
+
+def _group() -> Any:
+    """Return the commands."""
+    import typer.main
+
+    from omnidrop_cli.app import app
+
+    return typer.main.get_command(app)
+
+
+_kept_group = cache(_group)
 
 
 def _leave(code: int) -> None:

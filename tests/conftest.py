@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import browser
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
@@ -19,6 +20,8 @@ from omnidrop.models.family import registered
 from omnidrop.testing import made_up_family, media
 
 if TYPE_CHECKING:
+    from browser import Browser
+
     from omnidrop.engine.encode import Features
     from omnidrop.engine.model import Model
 
@@ -84,6 +87,15 @@ def _media_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setattr(media, "write", copied)
         patch.setattr(media, "picture", kept)
         yield
+
+
+@pytest.fixture(scope="session")
+def tab() -> Iterator[Browser]:
+    """A tab of Chromium, where there is one."""
+    if browser.chromium() is None:
+        pytest.skip("needs Chromium")
+    with browser.browser() as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)

@@ -44,6 +44,24 @@ def test_compare_methods(script: Callable[..., str]) -> None:
     assert budgets == pytest.approx([20.0] * 5, abs=1.0)
 
 
+def test_a_column_of_a_dataset(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    kind = datasets.Features({"v": datasets.Video(decode=False)})
+    cells = [{"bytes": Path(CLIP).read_bytes(), "path": "a.mp4"}, {"bytes": None, "path": CLIP},
+             {"bytes": b"no clip", "path": "b.mp4"}]  # fmt: skip
+    datasets.Dataset.from_list([{"v": cell} for cell in cells], features=kind).save_to_disk(
+        str(tmp_path / "clips")
+    )
+    words = ["--clip", "v", "--ask", "What instrument plays first?", "--out", str(tmp_path / "out")]
+    said = script("datasets_column.py", str(tmp_path / "clips"), *words)
+    assert said.startswith("2 answered, 1 failed")
+    found = datasets.load_from_disk(str(tmp_path / "out"))
+    assert found["answer"][:] == ["piano", "piano", None]
+    assert found["probability"][0] == found["probability"][1] > 0.5
+    assert "b.mp4" not in str(found["error"][:2])
+    assert found["error"][2]
+
+
 def texts(notebook: dict) -> list[str]:
     """Return the text that each code cell printed, without figures and warnings."""
     return [

@@ -45,11 +45,11 @@ def named(tmp_path: Path, *lines: str) -> Path:
 
 
 def free(tmp_path: Path, *lines: str) -> int:
-    return host_memory_free(tmp_path / "cgroup", named(tmp_path, *lines))
+    return host_memory_free(0, tmp_path / "cgroup", named(tmp_path, *lines))
 
 
 def test_a_machine_without_groups_gives_its_own(tmp_path: Path) -> None:
-    assert host_memory_free(tmp_path / "none", tmp_path / "none") == MACHINE
+    assert host_memory_free(0, tmp_path / "none", tmp_path / "none") == MACHINE
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_container_that_sees_its_group_as_the_root(
 ) -> None:
     group(tmp_path / "cgroup", limit, used)
     assert free(tmp_path, "0::/") == left
-    assert host_memory_free(tmp_path / "cgroup", tmp_path / "none") == left
+    assert host_memory_free(0, tmp_path / "cgroup", tmp_path / "none") == left
 
 
 def test_the_least_of_all_groups_above_counts(tmp_path: Path) -> None:
@@ -106,6 +106,17 @@ def test_files_that_make_no_sense_are_no_limit(tmp_path: Path) -> None:
     group(folder, "1000")
     (folder / "memory.current").write_text("?\n")
     assert free(tmp_path, "0::/") == MACHINE
+
+
+def test_files_that_stay_mapped_count_as_used(tmp_path: Path) -> None:
+    none = tmp_path / "none"
+    assert host_memory_free(4000, none, none) == MACHINE - 4000
+    assert host_memory_free(2 * MACHINE, none, none) == 0
+    folder = group(tmp_path / "cgroup", "9000", used=6000, cached=500)
+    (folder / "memory.stat").write_text("inactive_file 500\nactive_file 3000\n")
+    # Of 6000 in use 3500 are files: 2500 and the mapped 4000 are needed, wherever those count.
+    assert host_memory_free(4000, tmp_path / "cgroup", none) == 9000 - 2500 - 4000
+    assert host_memory_free(0, tmp_path / "cgroup", none) == 9000 - 6000 + 500
 
 
 def test_this_process_has_memory(monkeypatch: pytest.MonkeyPatch) -> None:

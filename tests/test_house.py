@@ -33,6 +33,7 @@ GROUND = {
     "errors": set(),
     "format": set(),
     "host_memory": set(),
+    "resident": set(),
     "tokens": set(),
     "transfers": set(),
     "shapes": set(),
@@ -41,6 +42,7 @@ GROUND = {
     "begun": {"errors"},
     "files": {"errors"},
     "options": {"errors"},
+    "parsing": set(),
     "recommended": set(),
     "evidence": {"errors", "files"},
 }

@@ -15,8 +15,9 @@ from benchmarks.gpu_parts.bench import Bench, Cell, Reading
 from benchmarks.gpu_parts.shapes import Shape, build, make_features, model_of, twin, weight_bytes
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
+from omnidrop.engine.memory import device_peak, reset_device_peak
 from omnidrop.engine.model import Model
-from omnidrop.engine.timing import device_peak, reset_device_peak, synchronize
+from omnidrop.engine.timing import synchronize
 from omnidrop.pruning.registry import method_names
 
 QUESTION = "What instrument plays first, and what is shown on screen at the same time?"

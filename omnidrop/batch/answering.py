@@ -10,9 +10,9 @@ An `Answerer` holds settings alone until its first row, so it can be sent to ano
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -22,6 +22,7 @@ from omnidrop.batch.ahead import one_ahead
 from omnidrop.batch.keys import Setup, content_of, fingerprint, key_of, plain_fields
 from omnidrop.batch.records import Keys, Record, answered, failed
 from omnidrop.batch.rows import Row, by_clip
+from omnidrop.batch.timeouts import TimeIsUp, out_of_time, time_limit
 from omnidrop.begun import Begun
 from omnidrop.clip.options import ClipOptions
 from omnidrop.errors import ModelError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from omnidrop.models.locations import Location
     from omnidrop.pruning.method import Method
     from omnidrop.recommended import Recommended
+    from omnidrop.report.trace import Answer
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,8 @@ class Hooks:
         Called with (stage, done, total).
     on_load : callable or None
         Loads the model, in place of `omnidrop.load`.
+    on_download : callable or None
+        Called with (stage, done, total) in bytes where a model is downloaded but not loaded.
     on_row : callable or None
         Called with each row before it is asked.
     on_problem : callable or None
@@ -143,20 +147,47 @@ class Hooks:
 
     progress: Progress | None = None
     on_load: Callable[[LoadOptions], Model] | None = None
+    on_download: Progress | None = None
     on_row: Callable[[Row], None] | None = None
     on_problem: Callable[[], None] | None = None
     begun: Begun = field(default_factory=lambda: Begun(None))
 
 
-@dataclass
-class _Opened:
-    """The rows of a clip, and the clip or why it could not be opened."""
+class _Opening:
+    """The rows of a clip, and the clip, which is opened in a thread of its own.
 
-    rows: Sequence[Row]
-    keys: dict[str, Keys]
-    clip: Clip | None = None
-    problem: Exception | None = None
-    notes: ExitStack = field(default_factory=ExitStack)
+    That thread is a daemon: where a decoder hangs in it, a row runs out of time, and nothing waits
+    for the thread.
+    """
+
+    def __init__(
+        self, rows: Sequence[Row], keys: dict[str, Keys], open_clip: Callable[[], Clip]
+    ) -> None:
+        self.rows, self.keys = rows, keys
+        self._open = open_clip
+        self._clip: Clip | None = None
+        self._problem: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="omnidrop-open", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._clip = self._open()
+        except BaseException as problem:  # raised by `clip`
+            self._problem = problem
+
+    def clip(self) -> Clip:
+        """Wait for the clip, or raise what it could not be opened for."""
+        self._thread.join()
+        if self._problem is not None:
+            raise self._problem
+        assert self._clip is not None
+        return self._clip
+
+    def close(self) -> None:
+        """Close the clip, if it is open by now."""
+        if self._clip is not None:
+            self._clip.close()
 
 
 class Answerer:
@@ -199,20 +230,37 @@ class Answerer:
 
     @property
     def setup(self) -> Setup:
-        """Settings that all records share. Loads the model only if it has to be downloaded."""
+        """Settings that all records share."""
+        return self.find_setup()
+
+    def find_setup(self, *, download: bool = False) -> Setup:
+        """Return the settings that all records share.
+
+        Parameters
+        ----------
+        download : bool
+            What is done if the model's files are not on this machine: download them, or load the
+            model, which downloads it too.
+        """
         if self._setup is None:
-            self._setup = setup_of(self.options, self._located, lambda: self.model)
+            place = self._located(download) if self._model is None else None
+            self._setup = setup_of(self.options, place, lambda: self.model)
         return self._setup
 
-    def _located(self) -> Location | None:
-        """Return where the model's files are, if they are on this machine."""
+    def _located(self, download: bool) -> Location | None:
+        """Return where the model's files are; None if they are not on this machine."""
         from omnidrop.models.locations import find
 
-        if self._model is not None:
-            return None
+        load = self.options.load
         try:
-            return find(self.options.load.model, offline=True)
+            return find(
+                load.model,
+                offline=load.offline or not download,
+                progress=self.hooks.on_download,
+            )
         except ModelError:
+            if download:
+                raise
             return None
 
     def keys(self, rows: Sequence[Row]) -> dict[str, Keys]:
@@ -266,10 +314,9 @@ class Answerer:
             return
         _ = self.model  # loaded here and not in the thread that opens clips
         self._measure_speed()
-        opened = (self._open(rows, keys) for rows, keys in chain([first], waiting))
+        opened = (self._opening(rows, keys) for rows, keys in chain([first], waiting))
         for one in one_ahead(opened, self._may_read_ahead):
-            with one.notes:
-                yield from self._answered(one)
+            yield from self._answered(one)
 
     def _may_read_ahead(self) -> bool:
         return self.options.read_ahead and not self.hooks.begun.has_suspects
@@ -293,23 +340,20 @@ class Answerer:
 
         return self._method() or method_of(self.model.recommended, exact=False)
 
-    def _open(self, rows: Sequence[Row], keys: dict[str, Keys]) -> _Opened:
-        """Open the clip of a group; what goes wrong is kept for its turn."""
-        found = _Opened(rows, keys)
-        first = rows[0]
-        try:
-            found.notes.enter_context(self.hooks.begun.reading(first.clip, first.start, first.end))
-            found.clip = self.model.prepare(first.clip, first.clip_options(self.options.clip))
-        except Exception as problem:
-            found.problem = problem
-        return found
+    def _opening(self, rows: Sequence[Row], keys: dict[str, Keys]) -> _Opening:
+        """Begin to open the clip of a group."""
+        first, model = rows[0], self.model
+        options = first.clip_options(self.options.clip)
 
-    def _session(self, opened: _Opened) -> Session:
-        """Return the session of an opened clip; limits may lower its sampling."""
-        if opened.problem is not None:
-            raise opened.problem
-        options, clip = self.options, opened.clip
-        assert clip is not None
+        def opened() -> Clip:
+            self.hooks.begun.note(*first.span)  # until its rows are done
+            return model.prepare(first.clip, options)
+
+        return _Opening(rows, keys, opened)
+
+    def _session(self, opened: _Opening) -> Session:
+        """Return the session of a clip; limits may lower its sampling."""
+        options, clip = self.options, opened.clip()
         span = opened.rows[0].clip_options(options.clip)
         if options.limits is not None and (options.fit_pixels or options.fit_fps):
             from omnidrop.profiling.fit import fit_sampling
@@ -329,68 +373,84 @@ class Answerer:
                 return self.model.open(clip, found, notices=[notice])
         return self.model.open(clip, span)
 
-    def _answered(self, opened: _Opened) -> Iterator[Record]:
-        rows, keys = opened.rows, opened.keys
-        began = time.perf_counter()
-        with ExitStack() as stack:
-            try:
-                if self.hooks.progress is not None:
-                    self.hooks.progress(StageName.OPEN, 0, None)
-                session = stack.enter_context(self._session(opened))
-            except Exception as problem:
-                self._stop()
-                for row in rows:
-                    yield failed(row, keys[row.id], problem)
-                return
-            session.reuse = len(rows) > 1
-            for row in rows:
-                yield self._ask(session, row, keys[row.id], began)
-                self.hooks.begun.goes_on(*row.span)
-                began = time.perf_counter()
+    def _answered(self, opened: _Opening) -> Iterator[Record]:
+        """Yield the records of a clip's rows.
 
-    def _ask(self, session: Session, row: Row, keys: Keys, began: float) -> Record:
-        options = self.options
+        A clip that cannot be opened, or that a row runs out of time on before it is encoded, fails
+        all rows that are left of it.
+        """
+        session: Session | None = None
         try:
-            if self.hooks.on_row is not None:
-                self.hooks.on_row(row)
-            answer = session.ask(
-                row.question,
-                method=self._method(),
-                choices=row.choices,
-                options=options.generate,
-                system=options.system,
-                on_text=None,
-                progress=self.hooks.progress,
-                limits=options.limits,
-                anyway=options.anyway,
-            )
-            return answered(row, keys, answer, time.perf_counter() - began)
-        except Exception as problem:
-            self._stop()
-            return failed(row, keys, problem, time.perf_counter() - began)
+            for number, row in enumerate(opened.rows):
+                began = time.perf_counter()
+                try:
+                    with time_limit(self.options.timeout):
+                        self._tell(row)
+                        if session is None:
+                            session = self._session(opened)
+                            session.reuse = len(opened.rows) > 1
+                        answer = self._ask(session, row)
+                    record = answered(row, opened.keys[row.id], answer, time.perf_counter() - began)
+                except (Exception, TimeIsUp) as problem:
+                    self._stop()
+                    cause: BaseException = problem
+                    is_read = session is not None and session.is_encoded
+                    if isinstance(problem, TimeIsUp):
+                        cause = out_of_time(self.options.timeout, read=is_read)
+                    seconds = time.perf_counter() - began
+                    yield failed(row, opened.keys[row.id], cause, seconds)
+                    if session is None or (isinstance(problem, TimeIsUp) and not is_read):
+                        for rest in opened.rows[number + 1 :]:
+                            yield failed(rest, opened.keys[rest.id], cause)
+                        return
+                else:
+                    yield record
+                self.hooks.begun.goes_on(*row.span)
+        finally:
+            self.hooks.begun.forget(*opened.rows[0].span)
+            if session is not None:
+                session.close()
+            opened.close()
+
+    def _tell(self, row: Row) -> None:
+        if self.hooks.on_row is not None:
+            self.hooks.on_row(row)
+        if self.hooks.progress is not None:
+            self.hooks.progress(StageName.OPEN, 0, None)
+
+    def _ask(self, session: Session, row: Row) -> Answer:
+        options = self.options
+        return session.ask(
+            row.question,
+            method=self._method(),
+            choices=row.choices,
+            options=options.generate,
+            system=options.system,
+            on_text=None,
+            progress=self.hooks.progress,
+            limits=options.limits,
+            anyway=options.anyway,
+        )
 
     def _stop(self) -> None:
         if self.hooks.on_problem is not None:
             self.hooks.on_problem()
 
 
-def setup_of(
-    options: AnswerOptions,
-    located: Callable[[], Location | None],
-    model: Callable[[], Model],
-) -> Setup:
+def setup_of(options: AnswerOptions, place: Location | None, model: Callable[[], Model]) -> Setup:
     """Return the settings that all answers of a run share.
 
     Parameters
     ----------
     options : AnswerOptions
-    located : callable
-        Returns where the model's files are; None if they are not on this machine yet.
+    place : Location or None
+        Where the model's files are.
     model : callable
-        Returns the model, loaded; called only if `located` returns None.
+        Returns the model, loaded; called only where there is no place.
     """
-    place = located()
     recommended: Recommended
+    from omnidrop.engine.default import method_of
+
     if place is not None:
         name, recommended = place.name, place.recommended
         folder: Path | None = place.folder
@@ -399,9 +459,8 @@ def setup_of(
         name, recommended = loaded.info.name, loaded.recommended
         folder = getattr(getattr(loaded, "adapter", None), "folder", None)
     method = options.method.method(recommended)
-    chosen: dict[str, Any] = {"default": plain_fields(recommended)}
-    if method is not None:
-        chosen = {"name": method.name, **method.settings()}
+    runs = method or method_of(recommended)  # or none, where that saves too little
+    chosen = {"name": runs.name, **runs.settings(), "default": method is None}
     clip = plain_fields(options.clip)
     for span in ("start", "end"):
         del clip[span]

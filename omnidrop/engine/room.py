@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from omnidrop.errors import MemoryShortError
 from omnidrop.models.adapter import Adapter
 from omnidrop.models.memory import gigabytes, has_own_memory, memory_free
+from omnidrop.shapes import with_buffers
 from omnidrop.tokens import Media, Prompt
 
 #: Text tokens that are allowed for where the prompt has not been built.
@@ -25,7 +24,7 @@ def surely_fits(adapter: Adapter, media: Media) -> bool:
     video = media.grid[0] * media.grid[1] * media.grid[2] // merge**2 if media.grid else 0
     rows = video + media.audio_tokens + TEXT_ROWS
     need = _need(adapter, media, [rows] * adapter.info.text.layers, rows, video)
-    return need <= memory_free(adapter.device)
+    return need <= memory_free(adapter.device, adapter.weights)
 
 
 def check_room(
@@ -55,7 +54,7 @@ def check_room(
     av, video = int(tokens.av.sum()), int(tokens.video.sum())
     text = len(prompt) - av
     need = _need(adapter, media, [text + count for count in counts], len(prompt), video)
-    free = memory_free(adapter.device)
+    free = memory_free(adapter.device, adapter.weights)
     if need <= free:
         return
     raise MemoryShortError(
@@ -67,11 +66,13 @@ def check_room(
 
 def _need(adapter: Adapter, media: Media, lengths: Sequence[int], rows: int, video: int) -> int:
     """Return the peak in bytes, without weights."""
-    return adapter.info.shapes.peak_bytes(
-        lengths,
-        torch.empty(0, dtype=adapter.dtype).element_size(),
-        rows=rows,
-        video=video,
-        grid=media.grid,
-        gpu=has_own_memory(adapter.device),
+    return with_buffers(
+        adapter.info.shapes.peak_bytes(
+            lengths,
+            adapter.dtype.itemsize,
+            rows=rows,
+            video=video,
+            grid=media.grid,
+            gpu=has_own_memory(adapter.device),
+        )
     )

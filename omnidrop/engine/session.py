@@ -30,11 +30,12 @@ from omnidrop.engine.encode import (
     media_of,
 )
 from omnidrop.engine.leave_out import Asked, proven
+from omnidrop.engine.memory import HostPeak, reset_device_peak
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
 from omnidrop.engine.room import check_room, surely_fits
 from omnidrop.engine.sureness import judge
-from omnidrop.engine.timing import Meter, reset_device_peak
+from omnidrop.engine.timing import Meter
 from omnidrop.engine.trace_builder import Account, build_trace
 from omnidrop.errors import MemoryShortError, OutsideError
 from omnidrop.evidence import EvidenceReading
@@ -161,6 +162,11 @@ class Session:
         if self.clip is not None:
             self.clip.close()
 
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the encoders have run, so that the next question reuses the embeddings."""
+        return self._encoded is not None
+
     def conversation(self, turns: Sequence[Answer] = ()) -> Conversation:
         """Start a conversation about the clip, whose questions see the earlier turns.
 
@@ -286,6 +292,61 @@ class Session:
         if outside is not None and not anyway:
             raise outside
         options = options or GenerateOptions()
+        with HostPeak(self.adapter) as memory:
+            answer, asked = self._answer(
+                question,
+                memory,
+                earlier=earlier,
+                method=method,
+                choices=choices,
+                options=options,
+                system=system,
+                on_text=on_text,
+                progress=progress,
+                on_prefill=on_prefill,
+                reuse=reuse,
+                limits=limits,
+                outside=outside,
+                on_token=on_token,
+                alive=alive,
+            )
+        if evidence:
+            with out_of_memory(TOO_BIG):
+                answer = proven(answer, asked, self._decoding)
+        if not check:
+            return answer
+        again = partial(
+            self.ask,
+            earlier=earlier,
+            choices=choices,
+            options=options,
+            system=system,
+            reuse=reuse,
+            anyway=anyway,
+            alive=alive,
+        )
+        return self._checked(answer, again)
+
+    def _answer(
+        self,
+        question: str,
+        memory: HostPeak,
+        *,
+        earlier: Sequence[Answer | Said],
+        method: Method | None,
+        choices: Sequence[str],
+        options: GenerateOptions,
+        system: str | None,
+        on_text: Callable[[str], None] | None,
+        progress: Progress | None,
+        on_prefill: Callable[[Prefilled], None] | None,
+        reuse: bool,
+        limits: BudgetChooser | None,
+        outside: OutsideError | None,
+        on_token: Callable[[Token], None] | None,
+        alive: Callable[[], None] | None,
+    ) -> tuple[Answer, Asked]:
+        """Answer as `ask` says; return also what is needed to ask again with moments left out."""
         meter = Meter(self.adapter.device)
         reset_device_peak(self.adapter.device)
         wanted = method or method_of(self.adapter.recommended, exact=limits is None)
@@ -327,6 +388,7 @@ class Session:
             prefilled=prefilled,
             method=method,
             options=options,
+            memory=memory,
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
             notices=(
@@ -353,23 +415,7 @@ class Session:
             choice_mass=sure.choice_mass,
             thinking=reply.made.thinking,
         )
-        if evidence:
-            asked = Asked(self.adapter, prompt, encoded, method, options, tuple(choices), alive)
-            with out_of_memory(TOO_BIG):
-                answer = proven(answer, asked, self._decoding)
-        if not check:
-            return answer
-        again = partial(
-            self.ask,
-            earlier=earlier,
-            choices=choices,
-            options=options,
-            system=system,
-            reuse=reuse,
-            anyway=anyway,
-            alive=alive,
-        )
-        return self._checked(answer, again)
+        return answer, Asked(self.adapter, prompt, encoded, method, options, tuple(choices), alive)
 
     def _checked(self, answer: Answer, ask: Callable[..., Answer]) -> Answer:
         """Return the answer with the unpruned model's beside it."""

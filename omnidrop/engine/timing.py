@@ -1,4 +1,4 @@
-"""Times and peak memory of stages.
+"""Times of stages.
 
 On a CUDA device a stage is timed by CUDA events, from its first work to its last. The host does not
 wait for the stage to end, and work queued earlier is not counted. Time in which the device is idle,
@@ -6,31 +6,24 @@ waiting for the host, belongs to the stage. Host work done while the device stil
 stage adds nothing, and such a stage shows 0. So the times of all stages add up to the time until
 the answer. On a CPU, and for work in parallel to the device (decoding), it is wall-clock time.
 
-Stages may nest; a nested stage names the one around it. Measuring peak memory per stage slows the
-work down, so it is done only while a `MemoryWatch` is open.
+Stages may nest; a nested stage names the one around it. While a `MemoryWatch` is open
+(`omnidrop.engine.memory`), a meter tells it when a stage begins and ends.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import psutil
 import torch
 
+from omnidrop.engine.memory import current_watch
 from omnidrop.report.trace import Stage
-
-#: Seconds between two samples of the process's resident set.
-SAMPLING = 0.002
-
-_watch: ContextVar[MemoryWatch | None] = ContextVar("omnidrop memory watch", default=None)
 
 
 class WallClock:
@@ -113,7 +106,7 @@ class Meter:
         self._pending: list[tuple[str, Any, Any]] = []
         self._open = threading.local()
         self._lock = threading.Lock()
-        self._watch = _watch.get()
+        self._watch = current_watch()
 
     def begin_earlier(self, name: str, seconds: float) -> None:
         """Count a stage that ended before this meter was made, such as opening the file."""
@@ -196,127 +189,3 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
-
-
-def reset_device_peak(device: torch.device) -> None:
-    """Reset the device's peak allocation."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def device_peak(device: torch.device) -> int | None:
-    """Peak bytes allocated on the device since the last reset; None if it does not count them."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return None
-
-
-def host_peak() -> int:
-    """Return the highest resident set of this process so far, in bytes."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return int(psutil.Process().memory_info().peak_wset)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return int(peak) if sys.platform == "darwin" else int(peak) * 1024
-
-
-@dataclass(frozen=True)
-class StageMemory:
-    """Peak bytes while a stage was open; None where it cannot be measured.
-
-    Attributes
-    ----------
-    host : int or None
-        Resident set of the process.
-    device : int or None
-        Allocated on the device.
-    """
-
-    host: int | None = None
-    device: int | None = None
-
-
-class MemoryWatch:
-    """Peak memory of every stage that a meter measures while the watch is open.
-
-    A thread samples the resident set every two milliseconds and counts it for every open stage; the
-    device's peak counter is read and reset whenever a stage begins or ends. Both slow the work
-    down, so memory and time are measured in separate runs.
-
-    Parameters
-    ----------
-    device : torch.device
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        self._peaks: dict[str, StageMemory] = {}
-        self._open: list[str] = []
-        self._on_device: list[str] = []
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def __enter__(self) -> MemoryWatch:
-        self._token = _watch.set(self)
-        reset_device_peak(self.device)
-        self._thread = threading.Thread(target=self._sample, name="omnidrop-memory", daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        _watch.reset(self._token)
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join()
-
-    @property
-    def peaks(self) -> dict[str, StageMemory]:
-        """Peak memory by stage."""
-        with self._lock:
-            return dict(self._peaks)
-
-    def enter(self, name: str, overlapped: bool) -> None:
-        """Record that a stage begins; an overlapped one does not use the device."""
-        with self._lock:
-            self._open.append(name)
-            self._credit_host()
-            if not overlapped:
-                self._credit_device()
-                self._on_device.append(name)
-
-    def leave(self, name: str, overlapped: bool) -> None:
-        """Record that a stage ends."""
-        with self._lock:
-            self._credit_host()
-            self._open.remove(name)
-            if not overlapped:
-                self._credit_device()
-                self._on_device.remove(name)
-
-    def _sample(self) -> None:
-        while not self._stop.wait(SAMPLING):
-            with self._lock:
-                self._credit_host()
-
-    def _credit_host(self) -> None:
-        held = resident()
-        for name in self._open:
-            before = self._peaks.get(name, StageMemory())
-            self._peaks[name] = replace(before, host=max(before.host or 0, held))
-
-    def _credit_device(self) -> None:
-        """Count the peak since the last call for the stages open since then."""
-        peak = device_peak(self.device)
-        if peak is None:
-            return
-        for name in self._on_device:
-            before = self._peaks.get(name, StageMemory())
-            self._peaks[name] = replace(before, device=max(before.device or 0, peak))
-        reset_device_peak(self.device)
-
-
-def resident() -> int:
-    """Return this process's resident set in bytes now."""
-    return int(psutil.Process().memory_info().rss)

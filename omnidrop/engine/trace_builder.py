@@ -14,8 +14,9 @@ from omnidrop.engine.conversation import Written
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Encoded
 from omnidrop.engine.evidence import chunk_shares, moments_of
+from omnidrop.engine.memory import HostPeak, device_peak
 from omnidrop.engine.prefill import Prefilled
-from omnidrop.engine.timing import Meter, device_peak, host_peak
+from omnidrop.engine.timing import Meter
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.schedules import TOLERANCE
@@ -38,6 +39,7 @@ class Account:
     prefilled : Prefilled
     method : Method
     options : GenerateOptions
+    memory : HostPeak
     kv_bytes : int
         Bytes of the KV cache right after prefill.
     ticks : tuple of float
@@ -53,6 +55,7 @@ class Account:
     prefilled: Prefilled
     method: Method
     options: GenerateOptions
+    memory: HostPeak
     kv_bytes: int
     ticks: tuple[float, ...]
     notices: tuple[str, ...]
@@ -125,10 +128,13 @@ def build_trace(
         ttft=ticks[0] if ticks else meter.since_start(),
         tokens_per_second=speed,
         memory=Memory(
-            host=host_peak(),
+            host=account.memory.bytes(),
             device=device_peak(adapter.device),
             kv_cache=account.kv_bytes,
             kv_cache_unpruned=shape.kv_bytes((len(tokens),) * layers, element),
+            weights=adapter.weights.total_bytes,
+            mapped=adapter.weights.mapped_bytes,
+            measured=account.memory.measured,
         ),
         flops_prefill=shape.prefill_flops(text, kept),
         flops_prefill_unpruned=shape.prefill_flops(text, (total,) * layers),

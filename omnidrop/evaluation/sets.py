@@ -1,4 +1,4 @@
-"""Question sets by name: a JSONL file, the built-in `avsynth`, or FORMAT:FOLDER of a benchmark."""
+"""Question sets by name: a file, the built-in `avsynth`, or FORMAT:FOLDER of a benchmark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from omnidrop.evaluation.benchmarks.avsynth import NAME as AVSYNTH
 from omnidrop.evaluation.benchmarks.avsynth import avsynth
 from omnidrop.evaluation.benchmarks.layouts import LAYOUTS
 from omnidrop.evaluation.items import QuestionSet
-from omnidrop.evaluation.jsonl import read_items
+from omnidrop.evaluation.question_files import read_items
 
 
 def read_set(
@@ -21,10 +21,10 @@ def read_set(
     Parameters
     ----------
     source : str or Path
-        A JSONL file, "avsynth", or FORMAT:PATH with a format of `formats()`.
+        A JSONL, CSV, TSV or Parquet file, "avsynth", or FORMAT:PATH with a format of `formats()`.
     videos : path, optional
         Folder of the clips; by default they are where the set's layout has them, relative to the
-        JSONL file's folder.
+        file's folder.
     limit : int, optional
         Take only the first questions.
 
@@ -48,7 +48,7 @@ def read_set(
         found = formats()[kind](Path(rest), folder)
     else:
         path = Path(source)
-        found = read_jsonl(path, folder)
+        found = read_file(path, folder)
     _check(found)
     return found if limit is None else found.part(found.items[:limit])
 
@@ -58,10 +58,10 @@ def formats() -> dict[str, Callable[[Path, Path | None], QuestionSet]]:
     return dict(LAYOUTS)
 
 
-def read_jsonl(path: Path, videos: Path | None = None) -> QuestionSet:
-    """Read a JSONL question set; `omnidrop.evaluation.jsonl` describes its fields."""
+def read_file(path: Path, videos: Path | None = None) -> QuestionSet:
+    """Read a file of questions; `omnidrop.evaluation.question_files` describes its fields."""
     known = ", ".join([AVSYNTH, *(f"{name}:FOLDER" for name in LAYOUTS)])
-    items = read_items(path, videos or path.parent, f"Name a JSONL file or one of: {known}.")
+    items = read_items(path, videos or path.parent, f"Name a file of questions or one of: {known}.")
     return QuestionSet(path.stem, tuple(items), path)
 
 

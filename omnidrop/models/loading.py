@@ -21,6 +21,7 @@ from omnidrop.models.locations import (
     Location,
     find,
     known_models,
+    shards,
 )
 from omnidrop.models.memory import (
     MemoryEstimate,
@@ -33,6 +34,7 @@ from omnidrop.models.memory import (
 from omnidrop.models.unneeded import keep_out_torchvision
 from omnidrop.models.world import read_world
 from omnidrop.options import LoadOptions
+from omnidrop.resident import let_go
 
 __all__ = [
     "KnownModel",
@@ -256,6 +258,8 @@ def _load(
     with readable(location.folder), out_of_memory(LOWER):
         adapter = location.family.load(request)
         adapter.weights = found
+        if found.mapped_bytes:  # what was read to convert other weights is not needed any more
+            let_go(shards(location.folder, location.family.unused_weights))
         adapter.calibration = read_calibration(location.folder)
         adapter.recommended = location.recommended
         adapter.world = read_world(location.folder)

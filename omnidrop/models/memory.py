@@ -135,13 +135,20 @@ def has_own_memory(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def memory_free(device: torch.device) -> int:
+def memory_free(device: torch.device, loaded: Weights | None = None) -> int:
     """Return the bytes that are free where a model on `device` is: in a GPU's own memory, or here.
 
     What PyTorch has reserved on a GPU and does not use is free as well.
+
+    Parameters
+    ----------
+    device : torch.device
+    loaded : Weights, optional
+        Of a model that is loaded. The system counts its mapped weights as free, because it can take
+        them back, but they are read again and again while the model answers.
     """
     if not has_own_memory(device):
-        return host_memory_free()
+        return host_memory_free(0 if loaded is None else loaded.mapped_bytes)
     free, _ = torch.cuda.mem_get_info(device)
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return int(free) + unused

@@ -22,9 +22,7 @@ from omnidrop.models.memory import gigabytes, memory_free
 from omnidrop.options import DEFAULT_BUDGET, LoadOptions
 from omnidrop.profiling.estimate import estimate
 from omnidrop.pruning.methods.omnidrop import OmniDrop
-
-#: Memory on top of an estimate: kernel buffers and what the allocator wastes.
-SPARE = 1.1
+from omnidrop.shapes import with_buffers
 
 
 @dataclass(frozen=True)
@@ -63,7 +61,7 @@ class Advice:
     @property
     def fits(self) -> bool:
         """Whether it fits into the free memory."""
-        return self.peak * SPARE <= self.free
+        return with_buffers(self.peak) <= self.free
 
     def sentence(self) -> str:
         """Return one sentence about download, memory and time."""
@@ -75,7 +73,7 @@ class Advice:
         bits = f" in {self.quantize.replace('bit', ' bits')}" if self.quantize else ""
         size = "unknown size" if self.download is None else gigabytes(self.download)
         where = "which is on this machine" if self.here else f"a download of {size}"
-        need = gigabytes(self.peak * SPARE)
+        need = gigabytes(with_buffers(self.peak))
         there = "the GPU" if self.device.startswith("cuda") else "this machine"
         room = f", and {gigabytes(self.free)} are free on {there}"
         fit = "It fits" if self.fits else "It does NOT fit here now"

@@ -19,10 +19,7 @@ from typing import Any
 
 from omnidrop.errors import OmniDropError
 from omnidrop.format import clock, size
-
-#: Share of the memory that kernel buffers and the allocator's waste take besides what is counted:
-#: `benchmarks/prefill_memory.py` shows up to a tenth.
-WASTE = 0.1
+from omnidrop.shapes import with_buffers
 
 BUDGETS = (0.5, 0.3, 0.2, 0.1)
 PIXEL_FACTORS = (0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.06)
@@ -136,13 +133,15 @@ def room(memory: float, start: Start, peak_of: Callable[[Setup], int]) -> Room:
         except OmniDropError:  # a setting that this clip or method cannot have
             return math.inf
 
-    limit = memory * (1 - WASTE)
+    def fits(count: float) -> bool:
+        return count < math.inf and with_buffers(count) <= memory
+
     asked = peak_of(Setup())
-    if asked <= limit:
+    if fits(asked):
         return Room(int(memory), asked, True)
     found = []
     for quantize in _quantisations(start):
-        setup = _least_loss(Setup(quantize=quantize), start, limit, peak)
+        setup = _least_loss(Setup(quantize=quantize), start, lambda tried: fits(peak(tried)), peak)
         if setup is not None:
             found.append(Proposal(_options(setup, start), int(peak(setup))))
     return Room(int(memory), asked, False, tuple(found))
@@ -153,7 +152,7 @@ def _quantisations(start: Start) -> tuple[str | None, ...]:
 
 
 def _least_loss(
-    setup: Setup, start: Start, limit: float, peak: Callable[[Setup], float]
+    setup: Setup, start: Start, fits: Callable[[Setup], bool], peak: Callable[[Setup], float]
 ) -> Setup | None:
     """Return the setup with the least loss that fits; None if none does."""
     values = {
@@ -163,14 +162,14 @@ def _least_loss(
     names = list(values)
     for count in range(len(names) + 1):
         lowest = replace(setup, **{name: values[name][-1] for name in names[:count]})
-        if peak(lowest) <= limit:
+        if fits(lowest):
             break
     else:
         return None
     # What loses most is set back first, as far as the rest allows.
     for name in reversed(names[:count]):
         milder = (replace(lowest, **{name: value}) for value in values[name])
-        lowest = next(each for each in milder if peak(each) <= limit)
+        lowest = next(each for each in milder if fits(each))
     return lowest
 
 

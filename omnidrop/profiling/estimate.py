@@ -23,13 +23,13 @@ from omnidrop.clip.clip import Clip, ClipOptions, open_clip
 from omnidrop.engine.encode import media_of
 from omnidrop.errors import BudgetError
 from omnidrop.models.loading import LoadOptions
-from omnidrop.models.memory import memory_free
+from omnidrop.models.memory import has_own_memory, memory_free
 from omnidrop.models.unloaded import RoughEncoder, Unloaded, describe
 from omnidrop.profiling.card import Room, Setup, Start, room
 from omnidrop.profiling.machine import device_name, matmul_speed
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
-from omnidrop.shapes import Shapes, described
+from omnidrop.shapes import Shapes, described, with_buffers
 from omnidrop.tokens import Prompt
 
 SCHEMA = "omnidrop.estimate/1"
@@ -249,6 +249,7 @@ def estimate(
     system: str | None = None,
     tflops: float | None = None,
     memory: float | None = None,
+    known: Unloaded | None = None,
 ) -> Estimate:
     """Estimate tokens, operations, memory and time of the control and of every method.
 
@@ -268,6 +269,8 @@ def estimate(
         Speed of the machine in TFLOP/s; by default that of a large matrix product on this one.
     memory : float, optional
         Bytes of a GPU: says whether it would take the first method's run, and what would make it.
+    known : Unloaded, optional
+        What `describe` said of the model, so that its files are not read again.
 
     Returns
     -------
@@ -279,7 +282,7 @@ def estimate(
         As opening, loading and planning would.
     """
     options = model or LoadOptions()
-    known = describe(options)
+    known = known or describe(options)
     with open_clip(path, clip or ClipOptions(), known.media_spec) as opened:
         media = media_of(opened)
         notices = list(opened.notices)
@@ -288,7 +291,7 @@ def estimate(
     tokens = Tokens.of(prompt, media.grid, counted=not isinstance(known.encoder, RoughEncoder))
     if not tokens.counted:
         notices.append(ROUGH_TEXT)
-    gpu = torch.device(known.device).type == "cuda"
+    gpu = has_own_memory(torch.device(known.device))
     sizes = Sizes(known.shapes, known.weights, known.bytes_per_value, gpu)
     speed, speed_of = _speed(known, tflops)
 
@@ -351,10 +354,11 @@ def _shortage(known: Unloaded, control: RunEstimate) -> list[str]:
     """Return a notice if the unpruned run would not fit here."""
     device = torch.device(known.device)
     free = memory_free(device)
-    if control.peak <= free:
+    need = with_buffers(control.peak)
+    if need <= free:
         return []
     return [
-        f"Unpruned it needs about {control.peak / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
+        f"Unpruned it needs about {need / 1e9:.1f} GB, and {free / 1e9:.1f} GB are free "
         f"on {known.device}."
     ]
 

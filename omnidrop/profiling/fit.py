@@ -12,19 +12,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-
 from omnidrop.clip.clip import Clip, open_clip
 from omnidrop.clip.options import ClipOptions
 from omnidrop.engine.encode import encode_clip, media_of
-from omnidrop.engine.timing import Meter, device_peak, host_peak, resident
+from omnidrop.engine.memory import in_use
+from omnidrop.engine.timing import Meter
 from omnidrop.errors import BudgetError
 from omnidrop.format import rounded_duration, rounded_size
 from omnidrop.models.adapter import Adapter
+from omnidrop.models.memory import has_own_memory
 from omnidrop.profiling.estimate import Sizes, Tokens, peak_bytes
 from omnidrop.profiling.prefill_speed import PrefillSpeed, prefill_speed
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
+from omnidrop.shapes import with_buffers
 from omnidrop.tokens import Media, Prompt
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def choose_budget(
         If no budget of the method meets them.
     """
     speed = prefill_speed(adapter, method) if limits.latency is not None else None
-    held, peak = memory_in_use(adapter.device)
+    held, peak = in_use(adapter)
     if limits.memory is not None and peak > limits.memory:
         raise BudgetError(
             f"{limits} cannot be met: {rounded_size(peak)} were in use before the language model "
@@ -200,7 +201,7 @@ def _expectation(
             seconds = elapsed + speed.seconds(shape.prefill_flops(text, counts), len(tokens))
         if limits.memory is not None:
             lengths = [text + count for count in counts]
-            memory = max(peak, held + peak_bytes(sizes, counted, lengths))
+            memory = max(peak, held + with_buffers(peak_bytes(sizes, counted, lengths)))
         return Expected(budget, seconds, memory)
 
     return expect
@@ -208,16 +209,8 @@ def _expectation(
 
 def _sizes(adapter: Adapter) -> Sizes:
     """Return a model's sizes with no weights: these are in memory already."""
-    width = torch.empty(0, dtype=adapter.dtype).element_size()
-    return Sizes(adapter.info.shapes, 0, width, adapter.device.type == "cuda")
-
-
-def memory_in_use(device: torch.device) -> tuple[int, int]:
-    """Return the bytes held now and the most held so far, on the model's device."""
-    if device.type == "cuda":
-        return int(torch.cuda.memory_allocated(device)), device_peak(device) or 0
-    peak = host_peak()
-    return resident() or peak, peak
+    gpu = has_own_memory(adapter.device)
+    return Sizes(adapter.info.shapes, 0, adapter.dtype.itemsize, gpu)
 
 
 def fit_sampling(
@@ -268,7 +261,7 @@ def fit_sampling(
         for options in _lower_samplings(opened, pixels, fps):
             media, seconds, encoder = predict_encoding(adapter, opened.replanned(options))
             prompt = build_prompt(adapter.text, adapter.template, question, media, system=system)
-            held = memory_in_use(adapter.device)[0]
+            held = in_use(adapter)[0]
             expect = _expectation(
                 adapter, prompt, method, limits, speed, seconds, held, held + encoder
             )  # fmt: skip
@@ -337,5 +330,5 @@ def predict_encoding(adapter: Adapter, clip: Clip) -> tuple[Media, float, int]:
             part = len(beginning.plan.times) if beginning.plan is not None else 0
     times = frames / part if part else clip.duration / length
     no_text = Tokens(0, 0, 0, grid=media.grid, counted=True)
-    encoder = peak_bytes(_sizes(adapter), no_text, [0])
+    encoder = with_buffers(peak_bytes(_sizes(adapter), no_text, [0]))
     return media, clip.seconds_to_open + min(seconds) * max(times, 1.0), encoder

@@ -21,9 +21,10 @@ from omnidrop.clip.clip import ClipOptions, open_clip
 from omnidrop.clip.patches import patches
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.frame_stream import add_audio_times, add_video_times
+from omnidrop.engine.memory import MemoryWatch, StageMemory
 from omnidrop.engine.model import Model
 from omnidrop.engine.prefill import Prefilled
-from omnidrop.engine.timing import MemoryWatch, Meter, StageMemory
+from omnidrop.engine.timing import Meter
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.models.adapter import ModelInfo
 from omnidrop.profiling.machine import machine
@@ -242,7 +243,7 @@ class _Task:
             run.tokens = prompt.tokens
 
         task = replace(self, options=replace(self.options, survivors=True))
-        with MemoryWatch(self.model.adapter.device) as watch:
+        with MemoryWatch(self.model.adapter.device, self.model.adapter) as watch:
             answer, _ = task.ask(run.method, keep)
         run.peaks = watch.peaks
         run.survivors = answer.trace.survivors

@@ -12,10 +12,12 @@ GROUP = "omnidrop.methods"
 
 #: Where each of our methods is defined.
 BUILT_IN = {
+    "apack": "omnidrop.pruning.methods.apack:APack",
     "contextguard": "omnidrop.pruning.methods.contextguard:ContextGuard",
     "dash": "omnidrop.pruning.methods.dash:Dash",
     "divprune": "omnidrop.pruning.methods.divprune:DivPrune",
     "dycoke": "omnidrop.pruning.methods.dycoke:DyCoke",
+    "evs": "omnidrop.pruning.methods.evs:Evs",
     "fastv": "omnidrop.pruning.methods.fastv:FastV",
     "none": "omnidrop.pruning.method:Method",
     "omnidrop": "omnidrop.pruning.methods.omnidrop:OmniDrop",
@@ -31,6 +33,8 @@ BUILT_IN = {
 
 #: Published settings of our methods; `registry.presets` makes them.
 PRESETS = (
+    "apack-25",
+    "apack-35",
     "dash-29",
     "dycoke-p70",
     "omnizip-35",

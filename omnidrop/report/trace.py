@@ -130,24 +130,36 @@ class Used:
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak memory in bytes.
+    """Memory in bytes.
 
     Attributes
     ----------
     host : int
-        Peak resident set of the process so far.
+        Most of the host's memory that was held at once since the question began: weights, counted
+        whole, and everything else of the process.
     device : int or None
         Peak device allocation during the answer; None on the CPU.
     kv_cache : int
         KV cache after prefill.
     kv_cache_unpruned : int
         KV cache at budget 1.0.
+    weights : int
+        The model's weights, wherever they are.
+    mapped : int
+        Those that are mapped from the checkpoint's files into the host's memory: the system takes
+        such pages back when memory is short, and reads them again.
+    measured : str
+        How `host` was measured beside the mapped weights: "kernel" (its own highest mark) or
+        "samples" (every 10 ms).
     """
 
     host: int
     device: int | None
     kv_cache: int
     kv_cache_unpruned: int
+    weights: int = 0
+    mapped: int = 0
+    measured: str = ""
 
 
 @dataclass(frozen=True)

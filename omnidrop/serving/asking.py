@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.clip.clip import Clip, open_clip
+from omnidrop.engine.default import method_of as recommended_method
 from omnidrop.engine.encode import Features
 from omnidrop.errors import OmniDropError, UsageError
 from omnidrop.options import DEFAULT_BUDGET
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from omnidrop.engine.model import Model
     from omnidrop.engine.session import Session
     from omnidrop.pruning.method import Method
+    from omnidrop.recommended import Recommended
     from omnidrop.report.trace import Answer
 
 #: What `budget: "auto"` is, and the share of the question's attention that it keeps.
@@ -152,7 +154,7 @@ def ask(
     Stopped
         If the job was cancelled or its time is over.
     """
-    method = method_of(model, request.wanted)
+    method = method_of(model.recommended, request.wanted)
     about = repr((model.info.name, opened.key, request.system))
 
     def progress(stage: str, done: float, total: float | None) -> None:
@@ -194,8 +196,14 @@ def ask(
     return answer
 
 
-def method_of(model: Model, wanted: Wanted) -> Method | None:
+def method_of(known: Recommended, wanted: Wanted) -> Method | None:
     """Return the method that a request asks for; None leaves it to the model.
+
+    Parameters
+    ----------
+    known : Recommended
+        The model's default.
+    wanted : Wanted
 
     Raises
     ------
@@ -221,8 +229,7 @@ def method_of(model: Model, wanted: Wanted) -> Method | None:
         if budget is None and not fields:
             return None
         if not fields:
-            return model.method(float(budget or model.recommended.budget))
-        known = model.recommended
+            return recommended_method(known, float(budget) if budget is not None else None)
         at = {"budget": known.budget if budget is None else budget}
         return get_method(known.method, **{**known.settings, **at, **fields})
     if wanted.method == "none":

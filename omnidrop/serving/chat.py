@@ -43,9 +43,10 @@ _NOT_THERE: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 
 _KNOWN = (
-    "model messages max_tokens max_completion_tokens temperature top_p seed stop stream "
-    "stream_options logprobs top_logprobs response_format omnidrop"
-).split()
+    *("model", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "seed"),
+    *("stop", "stream", "stream_options", "logprobs", "top_logprobs", "response_format"),
+    "omnidrop",
+)
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,8 @@ def read_request(document: Any) -> ChatRequest:
     model = fields.text("model")
     stream = fields.flag("stream")
     usage = _stream_options(fields, stream)
-    wanted = _read_wanted(fields.take("omnidrop"), stream)
+    found = fields.take("omnidrop")
+    wanted = Wanted() if found is None else read_wanted(Fields(found, "omnidrop"), stream=stream)
     options = _read_options(fields, wanted)
     fields.end(_KNOWN)
     if talk.video is None and talk.sound is None:
@@ -211,21 +213,21 @@ def _read_options(fields: Fields, wanted: Wanted) -> GenerateOptions:
     if top is not None and not logprobs:
         raise wrong("top_logprobs goes with `logprobs: true`.", "top_logprobs")
     if wanted.choices:
-        generated = {
+        of_generating = {
             "logprobs": logprobs,
             "stop": bool(stop),
             "temperature": bool(values["temperature"]),
         }
-        for name, given in generated.items():
-            if given:
+        for name, is_asked in of_generating.items():
+            if is_asked:
                 raise wrong(
                     f"{name} does not go with `omnidrop.choices`: of those nothing is generated, "
                     "and their probabilities are in the reply.",
                     name,
                 )
-    given = {name: value for name, value in values.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     try:
-        return GenerateOptions(**given, logprobs=logprobs, top_logprobs=top or 0, stop=stop)  # type: ignore[arg-type]
+        return GenerateOptions(**given, logprobs=logprobs, top_logprobs=top or 0, stop=stop)
     except UsageError as problem:
         name = problem.what.partition(" ")[0]
         said = {"max_new_tokens": "max_tokens"}.get(name, name)
@@ -233,31 +235,42 @@ def _read_options(fields: Fields, wanted: Wanted) -> GenerateOptions:
         raise wrong(text, said, "invalid_value") from None
 
 
-def _read_wanted(found: Any, stream: bool) -> Wanted:
-    if found is None:
-        return Wanted()
-    fields = Fields(found, "omnidrop")
+def read_wanted(fields: Fields, *, stream: bool) -> Wanted:
+    """Read what a request's `omnidrop` field asks for.
+
+    Parameters
+    ----------
+    fields : Fields
+    stream : bool
+        Whether the answer is streamed.
+
+    Raises
+    ------
+    Refused
+    """
+    named = fields.named
     budget: float | str | None
     raw = fields.take("budget")
     if raw == "auto" or raw is None:
         budget = raw
     else:
-        budget = Fields({"budget": raw}, "omnidrop").number("budget")
-        assert budget is not None
-        if not 0 < budget <= 1:
-            raise wrong("omnidrop.budget must be above 0 and up to 1.", "omnidrop.budget")
+        budget = Fields({"budget": raw}, fields.where).number("budget")
+        if budget is None or not 0 < budget <= 1:
+            raise wrong(f"{named('budget')} must be above 0 and up to 1.", named("budget"))
     settings = fields.take("settings")
     if settings is not None and not isinstance(settings, dict):
-        raise wrong("omnidrop.settings must be an object.", "omnidrop.settings", "invalid_type")
-    clip = {name: fields.number(name) for name in ("start", "end", "fps")}
-    clip |= {name: fields.whole(name) for name in ("max_frames", "max_pixels", "still")}
-    given: dict[str, Any] = {name: value for name, value in clip.items() if value is not None}
+        raise wrong(f"{named('settings')} must be an object.", named("settings"), "invalid_type")
+    numbers = {name: fields.number(name) for name in ("start", "end", "fps")}
+    counts = {name: fields.whole(name) for name in ("max_frames", "max_pixels", "still")}
+    given: dict[str, Any] = {
+        name: value for name, value in {**numbers, **counts}.items() if value is not None
+    }
     try:
         options = ClipOptions(
             **given, audio=fields.flag("audio", True), video=fields.flag("video", True)
         )
     except UsageError as problem:
-        name = "omnidrop." + problem.what.partition(" ")[0]
+        name = named(problem.what.partition(" ")[0])
         raise wrong(refusal(problem).message, name, "invalid_value") from None
     wanted = Wanted(
         budget=budget,
@@ -271,11 +284,9 @@ def _read_wanted(found: Any, stream: bool) -> Wanted:
     )
     fields.end(list(Wanted.__dataclass_fields__) + list(ClipOptions.__dataclass_fields__))
     if wanted.preset is not None and (wanted.method is not None or budget is not None):
-        raise wrong(
-            "omnidrop.preset sets method and budget; leave those out.", "omnidrop.preset"
-        )
+        raise wrong(f"{named('preset')} sets method and budget; leave those out.", named("preset"))
     if wanted.progress and not stream:
-        raise wrong("omnidrop.progress goes with `stream: true`.", "omnidrop.progress")
+        raise wrong(f"{named('progress')} goes with `stream: true`.", named("progress"))
     return wanted
 
 

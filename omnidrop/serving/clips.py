@@ -112,11 +112,16 @@ class Clips:
 
         The second value says whether files were left out.
         """
-        found = [{"id": one.id, "name": one.name, "from": "upload"} for one in self.uploads.listed()]
+        found = [
+            {"id": one.id, "name": one.name, "from": "upload"} for one in self.uploads.listed()
+        ]
         names, more = self.root.names() if self.root is not None else ([], False)
         found += [
-            {"id": id_of(name), "name": name.encode("utf-8", "backslashreplace").decode(),
-             "from": "root"}
+            {
+                "id": id_of(name),
+                "name": name.encode("utf-8", "backslashreplace").decode(),
+                "from": "root",
+            }
             for name in names
         ]
         return found, more

@@ -12,7 +12,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from omnidrop.serving.problems import Refused
@@ -128,15 +129,18 @@ class Desk:
         """Whether a job runs."""
         return self._running is not None
 
-    def close(self, timeout: float = 10.0) -> None:
-        """Stop the job that runs, drop the others, and end the thread."""
+    def join(self, timeout: float = 10.0) -> None:
+        """Wait for the thread to end after `stop`."""
+        self._thread.join(timeout)
+
+    def stop(self) -> None:
+        """Stop the job that runs, drop the others, and take no more."""
         with self._guard:
             self._closed = True
             jobs = list(self._placed)
             self._guard.notify_all()
         for job in jobs:
             job.cancel()
-        self._thread.join(timeout)
 
     def put(self, job: Job) -> None:
         """Line up a job; `Job.submit` does."""
@@ -179,14 +183,16 @@ class Desk:
                     self._running = None
 
     def _finish(self, job: Job) -> None:
+        result, problem = None, None
         try:
             result = self._run(job)
-        except Stopped as stopped:
-            job.done.set_exception(stopped)
-        except BaseException as problem:
-            job.done.set_exception(problem)
-        else:
-            job.done.set_result(result)
+        except BaseException as raised:
+            problem = raised
+        with suppress(InvalidStateError):  # somebody cancelled the future itself
+            if problem is not None:
+                job.done.set_exception(problem)
+            else:
+                job.done.set_result(result)
 
     def _run(self, job: Job) -> Any:
         assert job.work is not None

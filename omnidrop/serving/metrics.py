@@ -31,6 +31,12 @@ _HELP = {
     "memory_bytes": "Resident memory of the process.",
 }
 
+#: Counters that are there before anything was counted.
+_FROM_ZERO = (
+    *("answers_total", "cancelled_total", "timeouts_total", "rejected_total"),
+    *("prompt_tokens_total", "kept_tokens_total", "generated_tokens_total"),
+)
+
 
 class Metrics:
     """Counts what happens; may be called from any thread."""
@@ -40,7 +46,11 @@ class Metrics:
         self._counters: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self._times: dict[str, tuple[list[int], float]] = {}
         for name in _HELP:
-            if name.endswith("_total") and name not in ("requests_total",) and "encoding" not in name:
+            if (
+                name.endswith("_total")
+                and name not in ("requests_total",)
+                and "encoding" not in name
+            ):
                 self._counters[name, ()] = 0.0
 
     def count(self, name: str, by: float = 1.0, **labels: str) -> None:
@@ -71,7 +81,7 @@ class Metrics:
             if name != last:
                 lines += _head(name, "counter")
                 last = name
-            lines.append(f"omnidrop_{name}{_labels(labels)} {value:g}")
+            lines.append(f"omnidrop_{name}{_labels(labels)} {value:.16g}")
         for name, (counts, total) in sorted(times.items()):
             lines += _head(name, "histogram")
             below = 0

@@ -46,7 +46,9 @@ def usage(answer: Answer) -> dict[str, Any]:
     }
 
 
-def extension(answer: Answer, names: Mapping[str, str], *, report: bool) -> dict[str, Any]:
+def extension(
+    answer: Answer, names: Mapping[str, str], *, report: bool, proof: bool
+) -> dict[str, Any]:
     """Return what an answer has beyond OpenAI's fields.
 
     Parameters
@@ -56,6 +58,8 @@ def extension(answer: Answer, names: Mapping[str, str], *, report: bool) -> dict
         Paths that clips were read from, and the client's names of them.
     report : bool
         Whether the whole document of the answer is part of it.
+    proof : bool
+        Whether moments were left out as a proof.
     """
     trace = answer.trace
     found: dict[str, Any] = {
@@ -73,7 +77,7 @@ def extension(answer: Answer, names: Mapping[str, str], *, report: bool) -> dict
     if answer.choices:
         found["choices"] = [asdict(choice) for choice in answer.choices]
         found["choice_mass"] = answer.choice_mass
-    if answer.left_out:
+    if proof:
         found["left_out"] = [asdict(one) for one in answer.left_out]
     if answer.unpruned_text is not None:
         found["unpruned_text"] = answer.unpruned_text

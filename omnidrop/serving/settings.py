@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TextIO
 
 from omnidrop.errors import UsageError
 
@@ -48,6 +49,8 @@ class HttpSettings:
         Names that clients may use for this server, besides the address that it listens on. Where
         it listens on this machine alone, requests to other names are refused: a page elsewhere
         could have its own name point here (DNS rebinding).
+    log : text stream, optional
+        Where errors of the server are written; by default nowhere.
 
     Raises
     ------
@@ -68,6 +71,7 @@ class HttpSettings:
     api_key: str | None = field(default=None, repr=False)
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    log: TextIO | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:

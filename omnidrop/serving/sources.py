@@ -11,7 +11,6 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -23,10 +22,14 @@ from omnidrop.serving.problems import Refused, wrong
 LISTED, LOOKED_AT = 1000, 20_000
 
 #: Endings of files that a listing shows.
-SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .m2ts .mts .flv .wmv .asf .3gp .ogv .gif .apng "
-    ".wav .mp3 .m4a .aac .flac .ogg .opus .wma .aiff .aif .caf .amr .ac3 .mxf .y4m".split()
+VIDEO = (
+    *("mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "mts", "flv", "wmv"),
+    *("asf", "3gp", "ogv", "gif", "apng", "mxf", "y4m"),
 )
+AUDIO = (
+    *("wav", "mp3", "m4a", "aac", "flac", "ogg", "opus", "wma", "aiff", "aif", "caf", "amr", "ac3"),
+)
+SUFFIXES = frozenset(f".{ending}" for ending in VIDEO + AUDIO)
 
 _LINUX = sys.platform == "linux"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -176,9 +179,7 @@ class Root:
             os.close(held)
 
 
-def opened(
-    handle: int, name: str, links: Path, folder: Path, relative: tuple[str, ...]
-) -> Source:
+def opened(handle: int, name: str, links: Path, folder: Path, relative: tuple[str, ...]) -> Source:
     """Return an open file as a source.
 
     Parameters
@@ -251,14 +252,9 @@ def file_name(url: str) -> str:
     return url
 
 
-def chunks(source: Source, start: int, length: int, size: int = 1 << 18) -> Iterator[bytes]:
-    """Yield a part of an open file."""
-    while length > 0:
-        piece = os.pread(source._handle, min(size, length), start)
-        if not piece:
-            return
-        start, length = start + len(piece), length - len(piece)
-        yield piece
+def read_part(source: Source, start: int, size: int) -> bytes:
+    """Read bytes of an open file."""
+    return os.pread(source._handle, size, start)
 
 
 def _nothing(asked: str) -> Refused:

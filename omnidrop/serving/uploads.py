@@ -18,11 +18,11 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from omnidrop.serving.problems import Refused, wrong
 from omnidrop.serving.sources import Source, opened
@@ -64,9 +64,11 @@ class Upload:
 class Draft:
     """A clip while it is being received. Made by `Uploads.draft`."""
 
-    def __init__(self, path: Path, handle: BinaryIO, limit: int) -> None:
-        self.path, self.size = path, 0
-        self._handle, self._limit = handle, limit
+    def __init__(
+        self, path: Path, handle: FileIO, limit: int, count: Callable[[int], None]
+    ) -> None:
+        self.path, self.size, self.counted = path, 0, 0
+        self._handle, self._limit, self._count = handle, limit, count
         self._digest = hashlib.sha256()
 
     def write(self, piece: bytes) -> None:
@@ -80,18 +82,18 @@ class Draft:
         self.size += len(piece)
         if self.size > self._limit:
             raise too_large(self._limit)
+        self._count(len(piece))
+        self.counted += len(piece)
         self._digest.update(piece)
         try:
-            self._handle.write(piece)
+            left = memoryview(piece)
+            while left:
+                left = left[self._handle.write(left) :]
         except OSError as problem:
             raise _disk(problem) from None
 
     def finish(self) -> str:
-        """Write everything to disk; return the content's name."""
-        try:
-            self._handle.close()
-        except OSError as problem:
-            raise _disk(problem) from None
+        """Return the content's name."""
         return self._digest.hexdigest()[:32]
 
 
@@ -130,11 +132,13 @@ class Uploads:
         """Receive a clip of at most `limit` bytes; what is not kept is deleted at the end."""
         handle, name = tempfile.mkstemp(prefix="part-", dir=self._clips)
         path = Path(name)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                yield Draft(path, file, limit)
-        finally:
-            path.unlink(missing_ok=True)
+        with FileIO(handle, "wb") as file:
+            draft = Draft(path, file, limit, self._count)
+            try:
+                yield draft
+            finally:
+                path.unlink(missing_ok=True)
+                self._count(-draft.counted)
 
     def keep(self, draft: Draft, name: str, *, inline: bool = False) -> Upload:
         """Keep a clip that was received whole.
@@ -216,6 +220,13 @@ class Uploads:
         """Bytes of all clips."""
         with self._guard:
             return sum(one.size for one in self._held.values())
+
+    def _count(self, size: int) -> None:
+        """Count what is being received: all clips at a time take no more than the space either."""
+        with self._guard:
+            if size > 0 and self._receiving + size > self._space:
+                raise Refused(429, "Too much is being sent at a time.", code="busy", retry_after=30)
+            self._receiving += size
 
     def _make_room(self, size: int) -> None:
         self._expire()

@@ -15,7 +15,6 @@ import gc
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -79,12 +78,29 @@ class WarmInfo:
 
 
 class Turn:
-    """The right to use the model, from `WarmModel.turn`."""
+    """The right to use a model: taken, given up for a while, and ended.
+
+    `WarmModel.turn` is the usual way to one. Whatever interrupts a method of it, `end` puts things
+    right, any number of times.
+    """
 
     def __init__(self, warm: WarmModel) -> None:
         self._warm = warm
-        self._held = True
-        self._was_loaded = warm._model is not None
+        self._was_loaded = False
+
+    def take(self, timeout: float | None = None) -> bool:
+        """Wait for the turn; return False if it does not come within `timeout` seconds.
+
+        Raises
+        ------
+        ModelError
+            After `WarmModel.close`.
+        """
+        if not self._warm._turns.take(self, timeout):
+            return False
+        self._warm._enter(self)
+        self._was_loaded = self._warm._model is not None
+        return True
 
     def model(self, progress: Progress | None = None) -> Model:
         """Return the model; load it if it is not loaded.
@@ -111,18 +127,19 @@ class Turn:
 
         The turn comes back at its end, after those that wait by then. The model is not dropped.
         """
-        self.release()
+        self._warm._turns.give(self)
         try:
             yield
         finally:
-            self._warm._turns.take()
-            self._held = True
+            self._warm._turns.take(self)
+            model = self._warm._model
+            if model is not None:
+                model.warm = self._was_loaded
 
-    def release(self) -> None:
-        """Give the turn up, if it is held."""
-        if self._held:
-            self._held = False
-            self._warm._turns.give()
+    def end(self) -> None:
+        """Give the turn up for good."""
+        self._warm._leave(self)
+        self._warm._turns.give(self)
 
 
 class WarmModel:
@@ -162,11 +179,19 @@ class WarmModel:
         self._turns = _Turns()
         self._model: Model | None = None
         self._guard = threading.Lock()  # of what follows
-        self._inside = 0
+        self._inside: set[Turn] = set()
         self._uses = 0
         self._left = time.monotonic()
         self._timer: threading.Timer | None = None
         self._closed = False
+        self._hear: list[Callable[[], None]] = []
+
+    def when_dropped(self, call: Callable[[], None]) -> None:
+        """Call something whenever the model is dropped, so that it lets go of what holds it.
+
+        It is called by the thread that drops the model, while nobody has a turn.
+        """
+        self._hear.append(call)
 
     @contextmanager
     def use(self, progress: Progress | None = None) -> Iterator[Model]:
@@ -217,18 +242,11 @@ class WarmModel:
     @contextmanager
     def try_turn(self, timeout: float | None) -> Iterator[Turn | None]:
         """Like `turn`, with None if the turn does not come within `timeout` seconds."""
-        if not self._turns.take(timeout):
-            yield None
-            return
         turn = Turn(self)
         try:
-            self._enter()
-            try:
-                yield turn
-            finally:
-                self._leave()
+            yield turn if turn.take(timeout) else None
         finally:
-            turn.release()
+            turn.end()
 
     def info(self) -> WarmInfo:
         """Return the state at this moment."""
@@ -253,17 +271,18 @@ class WarmModel:
 
     def unload(self) -> bool:
         """Drop the model if nobody has a turn; return whether none is loaded now."""
-        if not self._turns.take(0):
+        turn = Turn(self)
+        if not self._turns.take(turn, 0):
             return False
         try:
             with self._guard:
                 if self._inside:
                     return self._model is None
                 self._model = None
-            _free_memory()
+            self._let_go()
             return True
         finally:
-            self._turns.give()
+            self._turns.give(turn)
 
     def close(self) -> None:
         """Take no more uses, and drop the model: now, or when who has it leaves."""
@@ -277,18 +296,20 @@ class WarmModel:
             self._model = self._load(self.options, progress)
         return self._model
 
-    def _enter(self) -> None:
+    def _enter(self, turn: Turn) -> None:
         with self._guard:
             if self._closed:
                 raise ModelError("The warm model is closed.", hint="Load the model again.")
-            self._inside += 1
+            self._inside.add(turn)
             self._cancel()
 
-    def _leave(self) -> None:
+    def _leave(self, turn: Turn) -> None:
         """Count the use, and start the clock of `keep_alive`. The turn is still held."""
         drop = False
         with self._guard:
-            self._inside -= 1
+            if turn not in self._inside:
+                return
+            self._inside.discard(turn)
             self._uses += 1
             self._left = time.monotonic()
             if self._inside:
@@ -300,7 +321,12 @@ class WarmModel:
                 self._timer.daemon = True
                 self._timer.start()
         if drop:
-            _free_memory()
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for call in self._hear:
+            call()
+        _free_memory()
 
     def _expire(self) -> None:
         with self._guard:
@@ -317,49 +343,48 @@ class WarmModel:
 
 
 class _Turns:
-    """A lock that is given in the order in which it was asked for."""
+    """A lock that is given in the order in which it was asked for.
+
+    It knows who has it and who waits, so that one who was interrupted between asking and having can
+    give it up in any state.
+    """
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._waiting: deque[threading.Event] = deque()
-        self._taken = False
+        self._waiting: dict[object, threading.Event] = {}
+        self._holder: object | None = None
 
-    def take(self, timeout: float | None = None) -> bool:
+    def take(self, who: object, timeout: float | None = None) -> bool:
         """Wait for the lock; return False if it does not come within `timeout` seconds."""
+        mine = threading.Event()
         with self._guard:
-            if not self._taken:
-                self._taken = True
+            if self._holder is None:
+                self._holder = who
                 return True
-            mine = threading.Event()
-            self._waiting.append(mine)
+            self._waiting[who] = mine
         try:
             mine.wait(timeout)
         except BaseException:  # Ctrl-C in the main thread
-            if not self._withdraw(mine):
-                self.give()
+            self.give(who)
             raise
-        return not self._withdraw(mine)
-
-    def give(self) -> None:
-        """Hand the lock to who waits longest."""
         with self._guard:
-            if self._waiting:
-                self._waiting.popleft().set()
-            else:
-                self._taken = False
+            self._waiting.pop(who, None)
+            return self._holder is who
+
+    def give(self, who: object) -> None:
+        """Hand the lock to the one who waits longest, if `who` has it; else wait no more for it."""
+        with self._guard:
+            self._waiting.pop(who, None)
+            if self._holder is not who:
+                return
+            self._holder = next(iter(self._waiting), None)
+            if self._holder is not None:
+                self._waiting.pop(self._holder).set()
 
     def state(self) -> tuple[bool, int]:
         """Return whether the lock is taken, and how many wait for it."""
         with self._guard:
-            return self._taken, len(self._waiting)
-
-    def _withdraw(self, mine: threading.Event) -> bool:
-        """Wait no more; return False if the lock was given meanwhile."""
-        with self._guard:
-            if mine.is_set():
-                return False
-            self._waiting.remove(mine)
-            return True
+            return self._holder is not None, len(self._waiting)
 
 
 def _load(options: LoadOptions, progress: Progress | None) -> Model:

@@ -30,6 +30,7 @@ from omnidrop_cli.interrupts import (
     interrupted,
     stop_if_interrupted,
 )
+from omnidrop_cli.loading import at_rest
 from omnidrop_cli.options.common import AnswerFlags, ReadFlags, SpanFlags
 from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.options.parsing import parse_budget, parse_choices
@@ -135,7 +136,8 @@ class Talk:
         while True:
             forget_interrupts()
             try:
-                typed = source.read()
+                with at_rest():
+                    typed = source.read()
             except EOFError:
                 self._screen.leave()
                 return self._code()

@@ -15,9 +15,11 @@ from omnidrop_cli.options.check import CheckFlags
 from omnidrop_cli.options.common import (
     AnswerFlags,
     ModelFlags,
+    NoServe,
     OutputFlags,
     ReadFlags,
     Recursive,
+    Report,
     SpanFlags,
 )
 from omnidrop_cli.options.evidence import EvidenceFlags
@@ -89,6 +91,7 @@ def command(
         ),
     ] = None,
     recursive: Recursive = False,
+    no_serve: NoServe = False,
     *,
     span: SpanFlags,
     read: ReadFlags,
@@ -129,7 +132,7 @@ def command(
         evidence=evidence,
         page=page,
     )
-    for notice in filter(None, (said.notice, *notices)):
+    for notice in filter(None, (said.notice, *notices, _why_not_warm(output))):
         run.reporter.tell(notice)
     return run.go()
 
@@ -316,6 +319,14 @@ class Run:
             if len(codes) == 1:
                 return codes.pop()
         return batch_code(len(problems) + len(empty))
+
+
+def _why_not_warm(output: OutputFlags) -> str:
+    """Return why a warm model did not take this command, for those who want to know everything."""
+    from omnidrop_cli.serving.client import why_not
+
+    why = why_not() if output.report in (Report.full, Report.settings) else ""
+    return f"The warm model of omnidrop serve was not used: {why}." if why else ""
 
 
 def _place(question: Question) -> tuple[Path, SpanFlags]:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from omnidrop_cli.options.chat import ChatFlags
-from omnidrop_cli.options.common import AnswerFlags, ModelFlags, ReadFlags, SpanFlags
+from omnidrop_cli.options.common import AnswerFlags, ModelFlags, NoServe, ReadFlags, SpanFlags
 from omnidrop_cli.options.groups import grouped
 from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.options.pruning import DropFlags
@@ -45,6 +45,7 @@ keeps none.
 @grouped
 def command(
     clip: Annotated[Path, typer.Argument(metavar="CLIP", help="A local media file.")],
+    no_serve: NoServe = False,
     *,
     session: ChatFlags,
     span: SpanFlags,

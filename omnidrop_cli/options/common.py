@@ -25,6 +25,14 @@ Quiet = Annotated[bool, option("--quiet", panel="Output", help="No progress.")]
 Debug = Annotated[
     bool, option("--debug", panel="Output", help="Show tracebacks and library warnings.")
 ]
+NoServe = Annotated[
+    bool,
+    option(
+        "--no-serve",
+        panel="Warm model",
+        help="Load the model in this process, even if omnidrop serve has it loaded.",
+    ),
+]
 Recursive = Annotated[
     bool,
     option(

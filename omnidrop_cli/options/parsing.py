@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import re
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from omnidrop.errors import UsageError, printable
+from omnidrop.parsing import seconds_of, split_choices
 
 SUFFIXES = (".json", ".html", ".svg", ".txt")
 
@@ -19,19 +19,13 @@ def parse_time(text: Any) -> float:
     """Return the seconds of `75`, `1:15` or `0:01:15.5`."""
     if isinstance(text, (int, float)):
         return float(text)
-    wrong = UsageError(
-        f"{printable(text)!r} is not a time.", hint="Write seconds, mm:ss or hh:mm:ss, like 1:15."
-    )
-    parts = text.strip().split(":")
-    if not 1 <= len(parts) <= 3:
-        raise wrong
-    try:
-        numbers = [float(p) if i == len(parts) - 1 else float(int(p)) for i, p in enumerate(parts)]
-    except ValueError:
-        raise wrong from None
-    if any(not math.isfinite(n) or n < 0 for n in numbers) or any(n >= 60 for n in numbers[1:]):
-        raise wrong
-    return sum(n * 60.0**i for i, n in enumerate(reversed(numbers)))
+    seconds = seconds_of(text)
+    if seconds is None:
+        raise UsageError(
+            f"{printable(text)!r} is not a time.",
+            hint="Write seconds, mm:ss or hh:mm:ss, like 1:15.",
+        )
+    return seconds
 
 
 def parse_share(text: Any) -> float:
@@ -119,6 +113,14 @@ def parse_duration(text: Any) -> float:
     return _quantity(text, {"": 1.0, "s": 1.0, "ms": 1e-3}, "a duration", "2s or 500ms")
 
 
+def parse_long_duration(text: Any) -> float:
+    """Return the seconds of `5m`, `2 h`, `90s` or `90`; 0 is one too."""
+    if isinstance(text, str) and re.fullmatch(r"0+(\.0*)? ?[a-z]*", text.strip(), re.ASCII):
+        text = 0.0
+    units = {"": 1.0, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
+    return _quantity(text, units, "a duration", "90s, 5m or 2h")
+
+
 def parse_size(text: Any) -> float:
     """Return the bytes of `12GB`, `12 GiB` or `800MB`."""
     units = {"KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
@@ -141,8 +143,7 @@ def parse_choices(text: Any) -> tuple[str, ...]:
     """Return the choices of `yes,no` or of `"red, white",blue`."""
     if not isinstance(text, str):
         return tuple(text)
-    rows = list(csv.reader([text], skipinitialspace=True))
-    choices = tuple(c.strip() for c in (rows[0] if rows else []))
+    choices = split_choices(text)
     if len(choices) < 2 or not all(choices):
         raise UsageError(
             f"--choices {printable(text)!r} does not name two or more choices.",

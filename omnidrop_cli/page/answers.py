@@ -54,8 +54,8 @@ def answers_page(
             playing.add(made.key)
         sections.append(section(outcome, made, number, alone=alone, plays=plays))
     body = [*([] if alone else [_contents(outcomes)]), *sections, _words()]
-    scripted = any(made.source for made in films.values())
-    return document(title(outcomes), join(body, "\n"), data, "answers", script=scripted)
+    script = "jump.js" if any(made.source for made in films.values()) else ""
+    return document(title(outcomes), join(body, "\n"), data, "answers", script=script)
 
 
 def title(outcomes: Sequence[Outcome]) -> str:

@@ -41,7 +41,16 @@ def policy(style: str, script: str | None) -> str:
     )
 
 
-def document(title: str, body: Markup, data: Any, name: str, *, script: bool = False) -> str:
+def document(
+    title: str,
+    body: Markup,
+    data: Any,
+    name: str,
+    *,
+    script: str = "",
+    style: str = "",
+    offer: bool = True,
+) -> str:
     """Return a page that needs no other file.
 
     Parameters
@@ -50,33 +59,42 @@ def document(title: str, body: Markup, data: Any, name: str, *, script: bool = F
     body : Markup
         What stands in `<main>`.
     data : object
-        Written as JSON under the id `name`, and offered as a file.
+        Written as JSON under the id `name`.
     name : str
-    script : bool
-        Whether links with `data-at` make a player jump.
+    script : str
+        File of this package with the page's script: `jump.js` lets links with `data-at` move a
+        player.
+    style : str
+        File with rules besides those of every page.
+    offer : bool
+        Offer the data as a file too, which makes the page more than twice as large.
     """
-    style, code = _part("style.css"), _part("jump.js") if script else None
+    rules, code = _part("style.css"), _part(script) if script else None
+    rules += f"\n{_part(style)}" if style else ""
     text = to_json(data)
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=policy(style, code)),
+        tag("meta", http_equiv="Content-Security-Policy", content=policy(rules, code)),
         tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
         tag("meta", name="color-scheme", content="light dark"),
         tag("meta", name="referrer", content="no-referrer"),
         tag("title", title),
-        tag("style", Markup(style)),
+        tag("style", Markup(rules)),
     )
     # `</` and `<!--` inside a script element would end it.
     block = tag("script", Markup(text.replace("<", "\\u003c")), type="application/json", id=name)
-    parts = [tag("main", body), _foot(text, name), block]
+    main = tag("main", body, class_="wide" if style else None)
+    parts = [main, _foot(text, name) if offer else _foot(), block]
     if code:
         parts.append(tag("script", Markup(code)))
     page = tag("html", "\n", head, "\n", tag("body", join(parts, "\n")), "\n", lang="en")
     return f"<!DOCTYPE html>\n{page}\n"
 
 
-def _foot(text: str, name: str) -> Markup:
+def _foot(text: str = "", name: str = "") -> Markup:
+    if not name:
+        return tag("footer", tag("p", "Written by OmniDrop.", class_="muted"))
     encoded = base64.b64encode(text.encode("utf-8")).decode()
     link = tag(
         "a",

@@ -10,7 +10,7 @@ from omnidrop.files import plain
 
 #: Characters without a glyph that writing needs: joiners of scripts and emoji, soft hyphens.
 _NEEDED = "\n\t\u200c\u200d\u00ad"
-_VOID = {"br", "hr", "img", "meta"}
+_VOID = {"br", "hr", "img", "input", "meta"}
 
 
 class Markup(str):

@@ -249,7 +249,8 @@ def stages(trace: Trace, width: int, ink: Ink) -> list[Text]:
     if trace.load_seconds:
         line = Text(" " * INDENT + StageName.LOAD.ljust(room))
         line.append(f"{fmt.duration(trace.load_seconds):>11}  ")
-        line.append("once, before the first question", style="dim")
+        when = "earlier, by omnidrop serve" if trace.warm else "once, before the first question"
+        line.append(when, style="dim")
         line.truncate(width)
         lines.append(line)
     for depth, stage in placed:
@@ -300,6 +301,9 @@ def cost(trace: Trace, width: int, ink: Ink) -> list[Text]:
     line.append(f"{fmt.size(memory.host):>11} host")
     if memory.device is not None:
         line.append(f", {fmt.size(memory.device)} device")
+    if memory.weights:
+        mapped = f", {fmt.size(memory.mapped)} mapped" if memory.mapped else ""
+        line.append(f"  weights {fmt.size(memory.weights)}{mapped}", style="dim")
     return [*lines, line]
 
 

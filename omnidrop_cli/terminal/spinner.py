@@ -172,6 +172,12 @@ def print_above(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
+def forget() -> None:
+    """Let go of the streams of a command that has ended, in a process that outlives it."""
+    stop()
+    _kept.clear()
+
+
 def stop() -> None:
     """Take the spinner off the screen, if one turns."""
     global _running

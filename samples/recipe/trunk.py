@@ -13,9 +13,9 @@ from .batches import PROBES, Batch
 from .precision import working_dtype
 
 
-def _norm(x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+def _norm(x: torch.Tensor, weight: torch.Tensor, eps: float) -> torch.Tensor:
     x = x.float()
-    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * weight
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
 
 
 def _turn(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
@@ -39,10 +39,10 @@ def attend(
     return torch.cat([here @ v[:, :, :prefix], there @ v], 2)
 
 
-def block(x, n1, wq, bq, wk, bk, wv, bv, wo, n2, wg, wu, wd, cos, sin, clip, text):
+def block(x, n1, wq, bq, wk, bk, wv, bv, wo, n2, wg, wu, wd, cos, sin, clip, text, eps):
     """Run a decoder layer, given its weights, so that all layers share one compilation."""
     b, n, _ = x.shape
-    h = _norm(x, n1).to(wq.dtype)
+    h = _norm(x, n1, eps).to(wq.dtype)
     q = F.linear(h, wq, bq).view(b, n, -1, 64).transpose(1, 2)
     k = F.linear(h, wk, bk).view(b, n, -1, 64).transpose(1, 2)
     v = F.linear(h, wv, bv).view(b, n, -1, 64).transpose(1, 2)
@@ -51,7 +51,7 @@ def block(x, n1, wq, bq, wk, bk, wv, bv, wo, n2, wg, wu, wd, cos, sin, clip, tex
     k, v = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1)
     y = attend(q, k, v, clip, text)
     x = x + F.linear(y.transpose(1, 2).reshape(b, n, -1), wo)
-    h = _norm(x, n2).to(wg.dtype)
+    h = _norm(x, n2, eps).to(wg.dtype)
     return x + F.linear(F.silu(F.linear(h, wg)) * F.linear(h, wu), wd)
 
 
@@ -63,11 +63,20 @@ class Trunk(nn.Module):
     ) -> None:
         super().__init__()
         self.text, self.head, self.probe_layer = text, head, probe_layer
+        self.eps = text.norm.variance_epsilon
         self.gaze_layer = len(text.layers) // 2
         self.gaze_loss = self.name_loss = torch.zeros(())
         width = head.in_features
         self.probes = nn.ModuleDict({k: nn.Linear(width, n) for k, n in PROBES.items()})
         self.block = torch.compile(block, dynamic=True) if compiled else block
+
+    def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return the embeddings of text."""
+        return self.text.embed_tokens(ids)
+
+    def project(self, av: torch.Tensor) -> torch.Tensor:
+        """Return what the decoder gets of the encoders' output."""
+        return av
 
     def weights(self, layer: nn.Module) -> tuple[torch.Tensor, ...]:
         """Return the weights of a layer in the order of `block`, matrices in the working dtype."""
@@ -106,7 +115,7 @@ class Trunk(nn.Module):
         rows, cols, seen = where
         a, b = batch.blocks
         at = layer.self_attn
-        h = _norm(x, layer.input_layernorm.weight)
+        h = _norm(x, layer.input_layernorm.weight, self.eps)
         q = F.linear(h[rows, cols], at.q_proj.weight, at.q_proj.bias).unflatten(-1, (-1, 64))[:, :2]
         q = _turn(q, cos[rows, :, cols].float(), sin[rows, :, cols].float()) / 8
         k = F.linear(h[:, a:b], at.k_proj.weight, at.k_proj.bias)
@@ -129,9 +138,9 @@ class Trunk(nn.Module):
         keep : (B, A) bool, clip tokens that enter the first layer (for evaluation only)
         """
         a, b = batch.blocks
-        x = self.text.embed_tokens(batch.ids)
+        x = self.embed(batch.ids)
         self.gaze_loss = self.name_loss = x.new_zeros(())
-        x = torch.cat([x[:, :a], batch.av.to(x.dtype), x[:, b:]], 1)
+        x = torch.cat([x[:, :a], self.project(batch.av).to(x.dtype), x[:, b:]], 1)
         mask = batch.mask
         if keep is not None:
             mask = mask.clone()
@@ -166,9 +175,9 @@ class Trunk(nn.Module):
                 and len(batch.named[0])
             ):
                 self.name_loss = self.gaze(x, layer, batch, cos, sin, batch.named)
-            x = self.block(x, *self.weights(layer), cos, sin, clip, asked)
+            x = self.block(x, *self.weights(layer), cos, sin, clip, asked, self.eps)
             if i + 1 == self.probe_layer and self.training:
                 mid = F.layer_norm(x[:, a:b].float(), x.shape[-1:])
                 probed = {k: p(mid) for k, p in self.probes.items()}
-        out = _norm(x[batch.rows, cols], self.text.norm.weight)
+        out = _norm(x[batch.rows, cols], self.text.norm.weight, self.eps)
         return self.head(out.float()), probed

@@ -1,4 +1,4 @@
-"""What the command line's tests share: a short clip, a fake model, a subprocess, a browser."""
+"""What the command line's tests share: a short clip, a fake model, a subprocess."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
-import browser
 import pytest
 from fakes import HERE, ROOT, environment
 
@@ -45,15 +44,6 @@ def fake(monkeypatch: pytest.MonkeyPatch):
     import fakes
 
     return fakes.install(monkeypatch.setattr)
-
-
-@pytest.fixture(scope="session")
-def tab() -> Iterator[browser.Browser]:
-    """A tab of Chromium, where there is one."""
-    if browser.chromium() is None:
-        pytest.skip("needs Chromium")
-    with browser.browser() as found:
-        yield found
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-VOID = {"br", "hr", "img", "meta"}
+VOID = {"br", "hr", "img", "input", "meta"}
 INLINE = {"strong", "small", "q", "a", "i"}
 REFERENCES = ("src", "href", "poster", "xlink:href", "srcset", "action", "data", "background")
 

@@ -29,6 +29,8 @@ COMMANDS = (
     "eval",
     "calibrate",
     "batch",
+    "report",
+    "serve",
     "chunks",
     "models",
     "doctor",

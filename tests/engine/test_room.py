@@ -22,7 +22,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def free(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
-    monkeypatch.setattr(memory, "host_memory_free", lambda: count)
+    monkeypatch.setattr(memory, "host_memory_free", lambda _: count)
 
 
 def undecodable(*_: object, **__: object) -> None:

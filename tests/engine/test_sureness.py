@@ -16,7 +16,7 @@ from omnidrop.engine.encode import Features
 from omnidrop.engine.model import Model
 from omnidrop.engine.sureness import MOST_TOKENS, OWN, judge
 from omnidrop.evaluation.benchmarks.avsynth import avsynth_questions
-from omnidrop.evaluation.jsonl import read_items
+from omnidrop.evaluation.question_files import read_items
 from omnidrop.models.calibration import Calibration, Curve
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import EMPTY, Choice, Used

@@ -19,7 +19,7 @@ from omnidrop.evaluation.evidence import (
     with_evidence,
 )
 from omnidrop.evaluation.items import Item, QuestionSet
-from omnidrop.evaluation.jsonl import read_items
+from omnidrop.evaluation.question_files import read_items
 from omnidrop.evaluation.runner import RunOptions
 from omnidrop.evaluation.sets import read_set
 from omnidrop.evidence import EvidenceReading

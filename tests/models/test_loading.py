@@ -250,7 +250,7 @@ def test_estimate_for_a_gpu(thinker_folder, monkeypatch):
 
 
 def test_a_model_that_does_not_fit_is_not_loaded(thinker_folder, monkeypatch):
-    monkeypatch.setattr(memory, "host_memory_free", lambda: 1_000_000)
+    monkeypatch.setattr(memory, "host_memory_free", lambda _: 1_000_000)
     with pytest.raises(MemoryShortError, match=r"does not fit: weights 1\.6 MB, free 1\.0 MB"):
         load_adapter(options(thinker_folder, dtype="float32"))
 

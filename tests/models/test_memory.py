@@ -16,7 +16,7 @@ from omnidrop.models.memory import (
 
 
 def test_a_cpu_has_the_hosts_memory(monkeypatch):
-    monkeypatch.setattr(memory, "host_memory_free", lambda: 7)
+    monkeypatch.setattr(memory, "host_memory_free", lambda _: 7)
     assert not has_own_memory(torch.device("cpu"))
     assert memory_free(torch.device("cpu")) == 7
 

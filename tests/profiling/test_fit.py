@@ -61,7 +61,7 @@ def test_the_budget_meets_what_is_expected(model: Model, slow, features: Feature
 
 
 def test_memory_grows_with_the_budget(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "memory_in_use", lambda device: (10**9, 10**9))
+    monkeypatch.setattr(fitting, "in_use", lambda adapter: (10**9, 10**9))
     found = []
     with model.features(make_features((40, 16, 16), 4100, model=model)) as clip:
         encoded = clip.encode()

@@ -12,11 +12,13 @@ from typing import Any
 from predictors import predictor_folder
 
 from omnidrop.pruning.method import Method
+from omnidrop.pruning.methods.apack import APack
 from omnidrop.pruning.methods.auto import OmniDropAuto
 from omnidrop.pruning.methods.contextguard import ContextGuard
 from omnidrop.pruning.methods.dash import Dash
 from omnidrop.pruning.methods.divprune import DivPrune
 from omnidrop.pruning.methods.dycoke import DyCoke
+from omnidrop.pruning.methods.evs import Evs
 from omnidrop.pruning.methods.fastv import FastV
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.pruning.methods.omnizip import OmniZip
@@ -61,6 +63,10 @@ SOLVED: dict[str, Make] = {
     "visionzip": VisionZip,
     "dycoke": DyCoke,
     "dycoke-even": partial(DyCoke, audio="even"),
+    "apack": APack,
+    "apack-own": partial(APack, cache="own", alike=1.0, since=2),
+    "evs": Evs,
+    "evs-even": partial(Evs, audio="even"),
     "seats": Seats,
     "seats-own": partial(Seats, cache="own", split="mass", after=(0.4, 0.6), late=1.0),
     "pyramiddrop": PyramidDrop,
@@ -90,7 +96,7 @@ GIVEN: dict[str, Make] = {
     "none": Method,
     **{
         name: partial(lambda preset: preset, preset)
-        for kind in (Dash, DyCoke, OmniDrop, OmniZip, PyramidDrop, Seats, SparseVLM)
+        for kind in (APack, Dash, DyCoke, OmniDrop, OmniZip, PyramidDrop, Seats, SparseVLM)
         for name, preset in kind.presets().items()
     },
 }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from omnidrop.errors import UsageError
 from omnidrop.evaluation.items import Item, QuestionSet
-from omnidrop.evaluation.jsonl import read_items
+from omnidrop.evaluation.question_files import read_items
 
 NAME = "avsynth"
 
