@@ -44,7 +44,7 @@ GROUND = {
     "options": {"errors"},
     "parsing": set(),
     "recommended": set(),
-    "evidence": {"errors"},
+    "evidence": {"errors", "files"},
 }
 DOORS = {room: doors | set(GROUND) for room, doors in DOORS.items()} | GROUND
 

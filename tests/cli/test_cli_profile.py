@@ -319,6 +319,7 @@ def test_estimates(run, fake, clip, monkeypatch, words) -> None:
     assert not any(line.startswith("load") for line in fake.log)
 
 
+@pytest.mark.slow
 def test_a_real_run(run, tmp_path) -> None:
     film = media.mp4(tmp_path / "film.mp4", seconds=4.0)
     words = ("film.mp4", "Which instrument?", "--budget", "0.3", "--repeats", "1", "--warmup", "0")
