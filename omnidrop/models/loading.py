@@ -17,6 +17,7 @@ from omnidrop.models.calibration import read_calibration
 from omnidrop.models.checking import readable
 from omnidrop.models.family import LoadRequest
 from omnidrop.models.hub import Progress
+from omnidrop.models.mapped import NARROW
 from omnidrop.models.locations import (
     KnownModel,
     Location,
@@ -30,6 +31,7 @@ from omnidrop.models.memory import (
     gigabytes,
     out_of_memory,
 )
+from omnidrop.models.pinned import TYPES
 from omnidrop.models.quantising import QUANTISED
 from omnidrop.models.unneeded import keep_out_torchvision
 from omnidrop.models.world import read_world
@@ -124,6 +126,26 @@ def dtype_for(
     if device.type == "cuda" and own == torch.bfloat16 and not torch.cuda.is_bf16_supported():
         return torch.float16
     return own
+
+
+def pick_stored(
+    options: LoadOptions, location: Location, device: torch.device, dtype: torch.dtype
+) -> torch.dtype | None:
+    """Return the dtype in which weights stay mapped; see `LoadRequest.stored`.
+
+    On a CPU without bfloat16 arithmetic weights of 16 bits stay mapped unless a dtype is asked for.
+    What is quantised on a CPU is read from mapped weights as well.
+    """
+    if device.type != "cpu":
+        return None
+    listed = weights(location.folder, location.family.unused_weights)
+    found = {TYPES[w.dtype] for w in listed if w.dtype in TYPES}
+    kinds = {kind for kind in found if kind.is_floating_point}
+    stored = next(iter(kinds)) if len(kinds) == 1 else None
+    narrow = stored is not None and stored in NARROW and dtype == torch.float32
+    if options.quantize is not None:
+        return stored if narrow else dtype
+    return stored if narrow and DTYPES[options.dtype] is None and not location.demo else None
 
 
 def pick_positions(options: LoadOptions, location: Location) -> str | None:
@@ -265,6 +287,7 @@ def _load(
         quantize=options.quantize,
         parameters=parameters,
         positions=positions,
+        stored=pick_stored(options, location, device, dtype),
     )
     with readable(location.folder), out_of_memory(LOWER):
         adapter = location.family.load(request)

@@ -10,6 +10,9 @@ import torch
 
 from omnidrop.errors import ModelError
 from omnidrop.models.experts import SmallExperts
+from omnidrop.models.mapped import MappedPages, embedding_table, replace
+from omnidrop.models.packed import PackedEmbedding, PackedLinear, packed
+from omnidrop.models.scratch import Scratch
 
 #: Bytes per weight of a quantised linear layer, scales included.
 QUANTISED = {"4bit": 0.53, "8bit": 1.01}
@@ -76,6 +79,45 @@ def _without(module: torch.nn.Module, decoder: torch.nn.Module, name: str = "") 
     ]
 
 
+def pack(model: Any, kind: str, scratch: Scratch) -> None:
+    """Quantise a model on a CPU in place: the decoder's linear layers and the tables.
+
+    The model's weights are mapped from its files, so only the quantised ones take memory; a matrix
+    is read once, and its pages are given back.
+
+    Parameters
+    ----------
+    model : Module
+    kind : {"4bit", "8bit"}
+        For the linear layers; the table of embeddings and the output layer take 8 bits.
+    scratch : Scratch
+        Of the dtype to compute in.
+    """
+    table, head = embedding_table(model), model.get_output_embeddings()
+    tied = head is not None and head.weight.data_ptr() == table.weight.data_ptr()
+    pages = MappedPages()
+    entries = packed(table.weight, "8bit", scratch)
+    pages.give_back(table.weight)
+    outputs = entries if tied or head is None else packed(head.weight, "8bit", scratch)
+    if head is not None:
+        pages.give_back(head.weight)
+
+    def table_or_head(part: torch.nn.Module) -> torch.nn.Module | None:
+        if part is table:
+            return PackedEmbedding(entries)
+        return PackedLinear(outputs) if part is head else None
+
+    def linear(part: torch.nn.Module) -> torch.nn.Module | None:
+        if type(part) is not torch.nn.Linear:
+            return None
+        small = PackedLinear(packed(part.weight, kind, scratch), part.bias)
+        pages.give_back(part.weight)
+        return small
+
+    replace(model, table_or_head)
+    replace(language_model(model).layers, linear)
+
+
 def check_quantised(model: Any, folder: Path, wanted: Callable[[str], bool]) -> None:
     """Check that the decoder was quantised, all of it and nothing else.
 
@@ -92,13 +134,18 @@ def check_quantised(model: Any, folder: Path, wanted: Callable[[str], bool]) -> 
     ModelError
         If not; names the part.
     """
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    kinds: tuple[type, ...] = (PackedLinear, SmallExperts)
+    if model.device.type != "cpu":
+        from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
+        kinds += (Linear4bit, Linear8bitLt)
     inside = {id(part) for part in language_model(model).layers.modules()}
+    if isinstance(embedding_table(model), PackedEmbedding):
+        inside.add(id(model.get_output_embeddings()))
     found = {
         name: id(part) in inside
         for name, part in model.named_modules()
-        if isinstance(part, (Linear4bit, Linear8bitLt, SmallExperts))
+        if isinstance(part, kinds)
     }
     wrong = [name for name, in_decoder in found.items() if not in_decoder]
     left = [
@@ -115,7 +162,7 @@ def check_quantised(model: Any, folder: Path, wanted: Callable[[str], bool]) -> 
         what = f"left {left[0]} and {len(left) - 1} more weights as they were"
     if what is not None:
         raise ModelError(
-            f"This pair of transformers and bitsandbytes {what}.",
+            f"These versions of transformers, bitsandbytes and PyTorch {what}.",
             path=folder,
-            hint="Load without --4bit and --8bit, or install tested versions of both.",
+            hint="Load without --4bit and --8bit, or install tested versions of them.",
         )
