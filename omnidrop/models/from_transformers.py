@@ -55,7 +55,7 @@ def load(
         If weights are missing or the wrong parts were quantised.
     """
     small = experts is not None and (request.quantize is not None or request.stored is not None)
-    if small:
+    if small and experts is not None:
         kind = experts_module.with_small_experts(kind, experts, request.quantize)
     with quiet():
         model, report, tokenizer = _from_disk(kind, config, request, unused, small)

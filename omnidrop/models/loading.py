@@ -17,7 +17,6 @@ from omnidrop.models.calibration import read_calibration
 from omnidrop.models.checking import readable
 from omnidrop.models.family import LoadRequest
 from omnidrop.models.hub import Progress
-from omnidrop.models.mapped import NARROW
 from omnidrop.models.locations import (
     KnownModel,
     Location,
@@ -25,6 +24,7 @@ from omnidrop.models.locations import (
     known_models,
     weights,
 )
+from omnidrop.models.mapped import NARROW
 from omnidrop.models.memory import (
     MemoryEstimate,
     device_memory_free,
@@ -32,7 +32,7 @@ from omnidrop.models.memory import (
     out_of_memory,
 )
 from omnidrop.models.pinned import TYPES
-from omnidrop.models.quantising import QUANTISED
+from omnidrop.models.quantising import QUANTISED, packed_bytes
 from omnidrop.models.unneeded import keep_out_torchvision
 from omnidrop.models.world import read_world
 from omnidrop.options import LoadOptions
@@ -174,13 +174,15 @@ def quick_bfloat16() -> bool:
     return any(getattr(torch.cpu, test, bool)() for test in tests)
 
 
-def estimate(location: Location, options: LoadOptions) -> MemoryEstimate:
+def estimate(location: Location, options: LoadOptions, *, card: bool = False) -> MemoryEstimate:
     """Estimate the memory that loading takes, from the headers of the checkpoint's files.
 
     Parameters
     ----------
     location : Location
     options : LoadOptions
+    card : bool
+        Count what a GPU would hold, whatever the device is.
 
     Returns
     -------
@@ -188,13 +190,18 @@ def estimate(location: Location, options: LoadOptions) -> MemoryEstimate:
         Weights only; KV cache and activations come on top.
     """
     device = pick_device(options.device)
-    size = torch.empty(0, dtype=pick_dtype(options, location, device)).element_size()
+    dtype = pick_dtype(options, location, device)
     family = location.family
     listed = weights(location.folder, family.unused_weights)
-    linears = sum(w.numel for w in listed if family.quantised(w.name))
     total = sum(w.numel for w in listed)
+    stored = None if card else pick_stored(options, location, device, dtype)
+    size = (stored or dtype).itemsize
     need = total * size
-    if options.quantize is not None:
+    if options.quantize is not None and stored is not None:
+        held = ((w, packed_bytes(w, options.quantize, family.quantised(w.name))) for w in listed)
+        need = sum(w.numel * size if few is None else few for w, few in held)
+    elif options.quantize is not None:
+        linears = sum(w.numel for w in listed if family.quantised(w.name))
         need = round((total - linears) * size + linears * QUANTISED[options.quantize])
     # Weights are copied to the GPU tensor by tensor; a Mac has one memory for both.
     apart = device.type == "cuda"

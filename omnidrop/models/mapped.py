@@ -30,7 +30,7 @@ from omnidrop.models.scratch import Scratch
 
 #: Values of a block that is widened for a single row: 1 MiB of float32, which stays in the cache.
 BLOCK_VALUES = 2**18
-#: Rows of a block are a multiple of this, so that no kernel ends in the middle of its unrolled loop.
+#: Rows of a block are a multiple of this, so that no kernel ends inside its unrolled loop.
 BLOCK_ROWS = 64
 #: Values that are widened at once at most: 1 GiB of float32. More rows of output come in runs.
 MOST_VALUES = 2**28
@@ -44,7 +44,7 @@ class WidenedLinear(nn.Module):
 
     Parameters
     ----------
-    weight : Parameter, (out, in)
+    weight : Tensor, (out, in)
         In 16 bits; it is not copied.
     bias : Tensor, (out,), or None
     scratch : Scratch
@@ -53,9 +53,9 @@ class WidenedLinear(nn.Module):
 
     stays: ClassVar = ("weight",)
 
-    def __init__(self, weight: nn.Parameter, bias: Tensor | None, scratch: Scratch) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None, scratch: Scratch) -> None:
         super().__init__()
-        self.weight = weight
+        self.weight = nn.Parameter(weight.detach(), requires_grad=False)
         wide = None if bias is None else bias.detach().to(scratch.dtype)
         self.bias = None if wide is None else nn.Parameter(wide, requires_grad=False)
         self.out_features, self.in_features = weight.shape
@@ -98,7 +98,7 @@ class WidenedEmbedding(nn.Module):
 
     Parameters
     ----------
-    weight : Parameter, (V, D)
+    weight : Tensor, (V, D)
         It is not copied.
     dtype : torch.dtype
         Dtype of the rows returned.
@@ -106,9 +106,9 @@ class WidenedEmbedding(nn.Module):
 
     stays: ClassVar = ("weight",)
 
-    def __init__(self, weight: nn.Parameter, dtype: torch.dtype) -> None:
+    def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
         super().__init__()
-        self.weight, self.dtype = weight, dtype
+        self.weight, self.dtype = nn.Parameter(weight.detach(), requires_grad=False), dtype
 
     def forward(self, ids: Tensor) -> Tensor:
         """Return the rows of ids, (...) → (..., D)."""
@@ -139,7 +139,9 @@ def keep_mapped(model: Any, dtype: torch.dtype, scratch: Scratch | None = None) 
 
     table = embedding_table(model)
     if isinstance(table, nn.Embedding) and table.weight.dtype in NARROW:
-        replace(model, lambda part: WidenedEmbedding(table.weight, dtype) if part is table else None)
+        replace(
+            model, lambda part: WidenedEmbedding(table.weight, dtype) if part is table else None
+        )
     replace(model, kept)
     for part in model.modules():
         stays = getattr(part, "stays", ())

@@ -117,7 +117,7 @@ class Matrix4(Matrix):
 
     @staticmethod
     def quick() -> bool:
-        return tile_rows() is not None
+        return quick_4_bits()
 
     @property
     def padded_columns(self) -> int:
@@ -125,7 +125,7 @@ class Matrix4(Matrix):
 
     def put(self, weight: Tensor, first: int = 0) -> None:
         """Quantise rows of the matrix, from row `first` on, a multiple of 64, chunk by chunk."""
-        tiles, columns, half = self.codes.shape
+        _, columns, half = self.codes.shape
         tile = 2 * half
         step = max(1, CHUNK // (columns * tile)) * tile
         for at in range(0, len(weight), step):
@@ -206,7 +206,7 @@ class Matrix8(Matrix):
         for at in range(0, len(weight), step):
             part = weight[at : at + step].float()
             scales = part.abs().amax(1) / 127
-            part = part.mul_((1 / scales.clamp(min=1e-30))[:, None]).round_()
+            part = (part * (1 / scales.clamp(min=1e-30))[:, None]).round_()
             span = slice(first + at, first + at + len(part))
             self.codes[span, : self.columns] = part.to(torch.int8)
             self.scales[span] = scales
@@ -283,8 +283,17 @@ class PackedEmbedding(nn.Module):
 
 def packed(weight: Tensor, kind: str, scratch: Scratch) -> Matrix4 | Matrix8:
     """Quantise a matrix, (out, in), to "4bit" or "8bit"."""
-    made = (Matrix4 if kind == "4bit" else Matrix8)(*weight.shape, scratch)
-    made.put(weight)
+    if kind == "8bit":
+        return packed_8(weight, scratch)
+    made = Matrix4(weight.shape[0], weight.shape[1], scratch)
+    made.put(weight.detach())
+    return made
+
+
+def packed_8(weight: Tensor, scratch: Scratch) -> Matrix8:
+    """Quantise a matrix, (out, in), to 8 bits."""
+    made = Matrix8(weight.shape[0], weight.shape[1], scratch)
+    made.put(weight.detach())
     return made
 
 
@@ -356,6 +365,11 @@ def tile_rows() -> int | None:
         if torch.equal((low | high << 4).flatten(), theirs.flatten()):
             return tile
     return None
+
+
+def quick_4_bits() -> bool:
+    """Whether 4-bit products of few rows are faster here than those of float32."""
+    return tile_rows() is not None
 
 
 @cache

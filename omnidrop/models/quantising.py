@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,38 @@ from typing import Any
 import torch
 
 from omnidrop.errors import ModelError
-from omnidrop.models.experts import SmallExperts
+from omnidrop.models.experts import SmallExperts, is_expert
+from omnidrop.models.locations import Weight
 from omnidrop.models.mapped import MappedPages, embedding_table, replace
-from omnidrop.models.packed import PackedEmbedding, PackedLinear, packed
+from omnidrop.models.packed import GROUP, PackedEmbedding, PackedLinear, bytes_of, packed, packed_8
 from omnidrop.models.scratch import Scratch
 
-#: Bytes per weight of a quantised linear layer, scales included.
+#: Bytes per weight of a linear layer quantised by bitsandbytes, and of experts, scales included.
 QUANTISED = {"4bit": 0.53, "8bit": 1.01}
+#: The same on a CPU (`omnidrop.models.packed`), experts excepted.
+PACKED = {"4bit": 0.5 + 4 / GROUP, "8bit": 1.002}
+
+#: Names of the table of embeddings and of the output layer.
+_TABLE = re.compile(r"(^|\.)(embed_tokens|lm_head)\.weight$")
+
+
+def packed_bytes(weight: Weight, kind: str, quantised: bool) -> int | None:
+    """Return the bytes of a weight that loading on a CPU quantises; None if it does not.
+
+    Parameters
+    ----------
+    weight : Weight
+    kind : {"4bit", "8bit"}
+    quantised : bool
+        Whether it is one of those that the family quantises.
+    """
+    if quantised and is_expert(weight.name):
+        return round(weight.numel * QUANTISED[kind])
+    if len(weight.shape) != 2:
+        return None
+    if quantised:
+        return bytes_of(kind, weight.shape[0], weight.shape[1])
+    return bytes_of("8bit", weight.shape[0], weight.shape[1]) if _TABLE.search(weight.name) else None
 
 
 def language_model(model: Any) -> Any:
@@ -96,9 +122,9 @@ def pack(model: Any, kind: str, scratch: Scratch) -> None:
     table, head = embedding_table(model), model.get_output_embeddings()
     tied = head is not None and head.weight.data_ptr() == table.weight.data_ptr()
     pages = MappedPages()
-    entries = packed(table.weight, "8bit", scratch)
+    entries = packed_8(table.weight, scratch)
     pages.give_back(table.weight)
-    outputs = entries if tied or head is None else packed(head.weight, "8bit", scratch)
+    outputs = entries if tied or head is None else packed_8(head.weight, scratch)
     if head is not None:
         pages.give_back(head.weight)
 
@@ -143,9 +169,7 @@ def check_quantised(model: Any, folder: Path, wanted: Callable[[str], bool]) -> 
     if isinstance(embedding_table(model), PackedEmbedding):
         inside.add(id(model.get_output_embeddings()))
     found = {
-        name: id(part) in inside
-        for name, part in model.named_modules()
-        if isinstance(part, kinds)
+        name: id(part) in inside for name, part in model.named_modules() if isinstance(part, kinds)
     }
     wrong = [name for name, in_decoder in found.items() if not in_decoder]
     left = [
