@@ -41,7 +41,9 @@ def packed_bytes(weight: Weight, kind: str, quantised: bool) -> int | None:
         return None
     if quantised:
         return bytes_of(kind, weight.shape[0], weight.shape[1])
-    return bytes_of("8bit", weight.shape[0], weight.shape[1]) if _TABLE.search(weight.name) else None
+    return (
+        bytes_of("8bit", weight.shape[0], weight.shape[1]) if _TABLE.search(weight.name) else None
+    )
 
 
 def language_model(model: Any) -> Any:
