@@ -60,9 +60,12 @@ class LoadOptions:
     dtype : str
         "auto", "bfloat16", "float16" or "float32". Auto: on a GPU the checkpoint's own; on a CPU
         float32 for the demo model, for a float32 checkpoint, and if the CPU has no bfloat16
-        arithmetic; else bfloat16.
+        arithmetic; else bfloat16. On a CPU without it, auto leaves 16-bit weights in their files
+        and widens each when it is used; "float32" widens all when they are loaded, in twice the
+        memory.
     quantize : {None, "4bit", "8bit"}
-        Quantise the language model's linear layers and experts; the encoders keep `dtype`.
+        Quantise the language model's linear layers and experts; the encoders keep `dtype`. On a
+        CPU the table of embeddings and the output layer take 8 bits as well.
     attention : {"sdpa", "flash", "eager"}
         Flash attention must be installed; eager is slow and meant for comparisons.
     offline : bool

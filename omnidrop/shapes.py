@@ -470,7 +470,12 @@ class Shapes:
         """Weights of all matrices and tables."""
         return self.text.parameters + self.vision.parameters + self.audio.parameters
 
-    def weight_bytes(self, bytes_per_weight: float, quantised: float | None = None) -> int:
+    def weight_bytes(
+        self,
+        bytes_per_weight: float,
+        quantised: float | None = None,
+        tables: float | None = None,
+    ) -> int:
         """Return the bytes of the weights in memory.
 
         Parameters
@@ -479,10 +484,13 @@ class Shapes:
             For everything that is not quantised.
         quantised : float, optional
             For the decoder's layers; default `bytes_per_weight`.
+        tables : float, optional
+            For the table of embeddings and the output layer; default `bytes_per_weight`.
         """
         width = bytes_per_weight if quantised is None else quantised
         encoders = self.vision.parameters + self.audio.parameters
-        text = self.text.linear_weights * width + self.text.table_weights * bytes_per_weight
+        table = bytes_per_weight if tables is None else tables
+        text = self.text.linear_weights * width + self.text.table_weights * table
         return round(text + encoders * bytes_per_weight)
 
     def peak_bytes(

@@ -172,6 +172,32 @@ class Packed8(Packed):
         return codes.to(self.dtype).mul_(scales.to(self.dtype))
 
 
+class Kept(Packed):
+    """Matrices as they are stored, mapped from the files; nothing is quantised."""
+
+    def __init__(
+        self, count: int, rows: int, columns: int, device: torch.device, dtype: torch.dtype
+    ) -> None:
+        super().__init__(count, rows, columns, device, dtype)
+        self._parts: list[dict[int, Tensor]] = [{} for _ in range(count)]
+
+    @property
+    def bytes(self) -> int:
+        parts = (part for parts in self._parts for part in parts.values())
+        return sum(part.numel() * part.element_size() for part in parts)
+
+    def put(self, expert: int, first: int, weight: Tensor) -> None:
+        self._parts[expert][first] = weight
+
+    def widen(self, experts: Tensor | slice) -> Tensor:
+        chosen = torch.arange(self.count)[experts].tolist()
+        wide = torch.empty(len(chosen), self.rows, self.columns, dtype=self.dtype)
+        for into, expert in zip(wide, chosen, strict=True):
+            for first, part in self._parts[expert].items():
+                into[first : first + len(part)] = part
+        return wide
+
+
 def nf4(device: torch.device | str = "cpu") -> Tensor:
     """Return the 16 values of NF4, ascending from -1 to 1, as bitsandbytes has them."""
     from bitsandbytes.functional import get_4bit_type
@@ -290,7 +316,7 @@ class SmallExperts(nn.Module):
         -------
         Tensor, (n, hidden)
         """
-        if chosen.numel() <= FEW_PAIRS:
+        if chosen.numel() <= FEW_PAIRS and self._kind is not Kept:
             out = self._gathered(hidden, chosen)
         else:
             out = self._grouped(hidden, chosen)
@@ -312,7 +338,7 @@ class SmallExperts(nn.Module):
         counts = torch.bincount(experts, minlength=self.count).tolist()
         out = hidden.new_empty(len(order), self.hidden)
         per_expert = 2 * self.width * self.hidden * self.gate_up.dtype.itemsize
-        size = max(1, GROUP_BYTES // per_expert)
+        size = 1 if self._kind is Kept else max(1, GROUP_BYTES // per_expert)
         at = 0
         for first in range(0, self.count, size):
             inside = counts[first : first + size]
@@ -397,8 +423,8 @@ def _multiplies_groups(rows: Tensor) -> bool:
     )
 
 
-def with_small_experts(kind: Any, block: type, quantize: str) -> Any:
-    """Return a class of models like `kind`, whose experts are quantised.
+def with_small_experts(kind: Any, block: type, quantize: str | None) -> Any:
+    """Return a class of models like `kind`, whose experts are quantised, or stay as stored.
 
     Parameters
     ----------
@@ -406,9 +432,11 @@ def with_small_experts(kind: Any, block: type, quantize: str) -> Any:
         Model class of transformers.
     block : type
         Its module of a layer's router and experts.
-    quantize : {"4bit", "8bit"}
+    quantize : {"4bit", "8bit", None}
     """
-    packed = Packed4 if quantize == "4bit" else Packed8
+    packed: type[Packed] = Kept
+    if quantize is not None:
+        packed = Packed4 if quantize == "4bit" else Packed8
 
     def initialise(self: Any, config: Any, *args: Any, **settings: Any) -> None:
         kind.__init__(self, config, *args, **settings)

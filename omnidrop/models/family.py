@@ -142,6 +142,10 @@ class LoadRequest:
         Parameters in the files, unused parts left out.
     positions : str or None
         One of the family's conventions of positions; None if it has only one.
+    stored : torch.dtype or None
+        On a CPU: the dtype in which weights stay mapped from the files, widened to `dtype` or
+        quantised afterwards (`omnidrop.models.mapped`, `omnidrop.models.packed`). None to convert
+        all of them to `dtype` when they are loaded.
     """
 
     name: str
@@ -154,6 +158,7 @@ class LoadRequest:
     quantize: str | None
     parameters: int
     positions: str | None = None
+    stored: torch.dtype | None = None
 
 
 class Family(Protocol):

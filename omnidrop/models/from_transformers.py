@@ -13,7 +13,9 @@ from omnidrop.models import pinned
 from omnidrop.models.family import LoadRequest
 from omnidrop.models.folder_checks import refuse_missing, refuse_other_shapes
 from omnidrop.models.locations import all_shards, shards
-from omnidrop.models.quantising import check_quantised, quantisation
+from omnidrop.models.mapped import keep_mapped
+from omnidrop.models.quantising import check_quantised, pack, quantisation
+from omnidrop.models.scratch import Scratch
 
 
 def load(
@@ -40,7 +42,8 @@ def load(
         The family's `Family.quantised`.
     experts : type, optional
         The module of a layer's router and experts in transformers, for families that have some.
-        Quantised loading replaces it (`omnidrop.models.experts`).
+        Quantised loading, and loading that keeps weights mapped, replace it
+        (`omnidrop.models.experts`).
 
     Returns
     -------
@@ -51,35 +54,42 @@ def load(
     ModelError
         If weights are missing or the wrong parts were quantised.
     """
-    if request.quantize is not None and experts is not None:
+    small = experts is not None and (request.quantize is not None or request.stored is not None)
+    if small and experts is not None:
         kind = experts_module.with_small_experts(kind, experts, request.quantize)
     with quiet():
-        model, report, tokenizer = _from_disk(kind, config, request, unused)
+        model, report, tokenizer = _from_disk(kind, config, request, unused, small)
         _check_report(report, request.folder)
-        if request.quantize is not None and experts is not None:
+        if small:
             experts_module.fill(model, request.folder, request.dtype, tuple(unused))
+    if request.stored is not None:
+        scratch = Scratch(request.dtype)
+        if request.quantize is not None:
+            pack(model, request.quantize, scratch)
+        if request.stored != request.dtype:
+            keep_mapped(model, request.dtype, scratch)
     if request.quantize is not None:
         check_quantised(model, request.folder, quantised)
     return model, tokenizer
 
 
 def _from_disk(
-    kind: Any, config: Any, request: LoadRequest, unused: Sequence[str]
+    kind: Any, config: Any, request: LoadRequest, unused: Sequence[str], small: bool
 ) -> tuple[Any, Any, Any]:
     """Return the model, transformers' loading report, and the tokenizer."""
     from transformers import AutoTokenizer
 
     folder = request.folder
     settings: dict[str, Any] = {}
-    if request.quantize is not None:
+    if request.quantize is not None and request.stored is None:
         settings["quantization_config"] = quantisation(
             request.quantize, kind, config, request.dtype
         )
-    if request.quantize is not None or request.device.type != "cpu":
+    if request.device.type != "cpu":
         settings["device_map"] = {"": str(request.device)}
     settings |= {
         "config": config,
-        "dtype": request.dtype,
+        "dtype": request.stored or request.dtype,
         "attn_implementation": request.attention,
         "use_safetensors": True,
         "local_files_only": True,
@@ -87,9 +97,9 @@ def _from_disk(
     }
     loaded: Any = None
     if pinned.reads_pinned(request.device):
-        loaded = _read_pinned(kind, request, settings, unused)
-    if loaded is None and not all_shards(folder):
-        loaded = _read_used(kind, request, settings, unused)
+        loaded = _read_pinned(kind, request, settings, unused, small)
+    if loaded is None and (request.stored is not None or not all_shards(folder)):
+        loaded = _read_used(kind, request, settings, unused, small)
     if loaded is None:
         loaded = kind.from_pretrained(folder, **settings)
     tokenizer = AutoTokenizer.from_pretrained(
@@ -99,7 +109,11 @@ def _from_disk(
 
 
 def _read_pinned(
-    kind: Any, request: LoadRequest, settings: dict[str, Any], unused: Sequence[str]
+    kind: Any,
+    request: LoadRequest,
+    settings: dict[str, Any],
+    unused: Sequence[str],
+    small: bool,
 ) -> Any:
     """Load with weights read by `omnidrop.models.pinned`; None if that is not possible."""
     folder = request.folder
@@ -112,14 +126,18 @@ def _read_pinned(
         if unread is None:
             return None
         loaded: Any = kind.from_pretrained(
-            None, state_dict=_without_experts(unread, request), **settings
+            None, state_dict=_without_experts(unread, small), **settings
         )
     _add_generation_config(loaded[0], folder)
     return loaded
 
 
 def _read_used(
-    kind: Any, request: LoadRequest, settings: dict[str, Any], unused: Sequence[str]
+    kind: Any,
+    request: LoadRequest,
+    settings: dict[str, Any],
+    unused: Sequence[str],
+    small: bool,
 ) -> Any:
     """Load from the files that hold used weights; transformers asks for all in the index."""
     from safetensors import safe_open
@@ -131,15 +149,15 @@ def _read_used(
             names = [name for name in file.keys() if not name.startswith(tuple(unused))]  # noqa: SIM118
             unread |= {name: file.get_slice(name) for name in names}
         loaded: Any = kind.from_pretrained(
-            None, state_dict=_without_experts(unread, request), **settings
+            None, state_dict=_without_experts(unread, small), **settings
         )
     _add_generation_config(loaded[0], request.folder)
     return loaded
 
 
-def _without_experts(unread: dict[str, Any], request: LoadRequest) -> dict[str, Any]:
-    """Leave out experts that are quantised: they are read later, one by one."""
-    if request.quantize is None:
+def _without_experts(unread: dict[str, Any], small: bool) -> dict[str, Any]:
+    """Leave out experts that have modules of our own: they are read later, one by one."""
+    if not small:
         return unread
     return {k: v for k, v in unread.items() if not experts_module.is_expert(k)}
 

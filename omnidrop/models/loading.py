@@ -22,7 +22,9 @@ from omnidrop.models.locations import (
     find,
     known_models,
     shards,
+    weights,
 )
+from omnidrop.models.mapped import NARROW
 from omnidrop.models.memory import (
     MemoryEstimate,
     Weights,
@@ -31,6 +33,7 @@ from omnidrop.models.memory import (
     out_of_memory,
     weights_of,
 )
+from omnidrop.models.pinned import TYPES
 from omnidrop.models.unneeded import keep_out_torchvision
 from omnidrop.models.world import read_world
 from omnidrop.options import LoadOptions
@@ -127,6 +130,26 @@ def dtype_for(
     return own
 
 
+def pick_stored(
+    options: LoadOptions, location: Location, device: torch.device, dtype: torch.dtype
+) -> torch.dtype | None:
+    """Return the dtype in which weights stay mapped; see `LoadRequest.stored`.
+
+    On a CPU without bfloat16 arithmetic weights of 16 bits stay mapped unless a dtype is asked for.
+    What is quantised on a CPU is read from mapped weights as well.
+    """
+    if device.type != "cpu":
+        return None
+    listed = weights(location.folder, location.family.unused_weights)
+    found = {TYPES[w.dtype] for w in listed if w.dtype in TYPES}
+    kinds = {kind for kind in found if kind.is_floating_point}
+    stored = next(iter(kinds)) if len(kinds) == 1 else None
+    narrow = stored is not None and stored in NARROW and dtype == torch.float32
+    if options.quantize is not None:
+        return stored if narrow else dtype
+    return stored if narrow and DTYPES[options.dtype] is None and not location.demo else None
+
+
 def pick_positions(options: LoadOptions, location: Location) -> str | None:
     """Return the convention of positions; None if the family has only one.
 
@@ -153,13 +176,15 @@ def quick_bfloat16() -> bool:
     return any(getattr(torch.cpu, test, bool)() for test in tests)
 
 
-def estimate(location: Location, options: LoadOptions) -> MemoryEstimate:
+def estimate(location: Location, options: LoadOptions, *, card: bool = False) -> MemoryEstimate:
     """Estimate the memory that loading takes, from the headers of the checkpoint's files.
 
     Parameters
     ----------
     location : Location
     options : LoadOptions
+    card : bool
+        Count what a GPU would hold, whatever the device is.
 
     Returns
     -------
@@ -168,7 +193,8 @@ def estimate(location: Location, options: LoadOptions) -> MemoryEstimate:
     """
     device = pick_device(options.device)
     dtype = pick_dtype(options, location, device)
-    found = weights_of(location, device, dtype, options.quantize)
+    stored = None if card else pick_stored(options, location, device, dtype)
+    found = weights_of(location, device, dtype, options.quantize, stored)
     free = memory_free(device)
     return MemoryEstimate(
         weights=found,
@@ -254,6 +280,7 @@ def _load(
         quantize=options.quantize,
         parameters=found.parameters,
         positions=positions,
+        stored=pick_stored(options, location, device, dtype),
     )
     with readable(location.folder), out_of_memory(LOWER):
         adapter = location.family.load(request)

@@ -15,10 +15,10 @@ import torch
 
 from omnidrop.errors import MemoryShortError
 from omnidrop.host_memory import host_memory_free
-from omnidrop.models.experts import is_single_expert
+from omnidrop.models.experts import is_expert, is_single_expert
 from omnidrop.models.locations import Location, weights
 from omnidrop.models.pinned import TYPES
-from omnidrop.models.quantising import QUANTISED
+from omnidrop.models.quantising import QUANTISED, packed_bytes
 
 #: Share of the free memory that must remain after the weights, for everything else.
 HEADROOM = 0.05
@@ -67,7 +67,11 @@ class Weights:
 
 
 def weights_of(
-    location: Location, device: torch.device, dtype: torch.dtype, quantize: str | None
+    location: Location,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantize: str | None,
+    stored: torch.dtype | None = None,
 ) -> Weights:
     """Count the weights of a checkpoint as loading will hold them; no weight is read.
 
@@ -78,6 +82,8 @@ def weights_of(
     dtype : torch.dtype
         As `loading.pick_device` and `loading.pick_dtype` choose them.
     quantize : {None, "4bit", "8bit"}
+    stored : torch.dtype, optional
+        In which weights stay mapped on a CPU, as `loading.pick_stored` chooses it.
 
     Raises
     ------
@@ -85,15 +91,23 @@ def weights_of(
         If a file is missing, damaged or truncated.
     """
     family = location.family
+    held = stored or dtype
     mapped, own, count = 0, 0.0, 0
     for weight in weights(location.folder, family.unused_weights):
         count += weight.numel
-        if quantize is not None and family.quantised(weight.name):
-            own += weight.numel * QUANTISED[quantize]
-        elif TYPES.get(weight.dtype) != dtype or is_single_expert(weight.name):
-            own += weight.numel * dtype.itemsize  # converted, or copied into the layer's experts
+        few: float | None = None
+        if quantize is not None and stored is not None:
+            few = packed_bytes(weight, quantize, family.quantised(weight.name))
+        elif quantize is not None and family.quantised(weight.name):
+            few = weight.numel * QUANTISED[quantize]
+        if few is not None:
+            own += few
+        elif held != dtype and len(weight.shape) != 2 and not is_expert(weight.name):
+            own += weight.numel * dtype.itemsize  # only matrices are widened when they are used
+        elif TYPES.get(weight.dtype) != held or is_single_expert(weight.name):
+            own += weight.numel * held.itemsize  # converted, or copied into the layer's experts
         else:
-            mapped += weight.numel * dtype.itemsize
+            mapped += weight.numel * held.itemsize
     if device.type == "cuda":
         return Weights(device_bytes=round(mapped + own), parameters=count)
     if device.type != "cpu":  # one memory for both; weights are copied to where the GPU wants them

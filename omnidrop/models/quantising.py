@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,40 @@ from typing import Any
 import torch
 
 from omnidrop.errors import ModelError
-from omnidrop.models.experts import SmallExperts
+from omnidrop.models.experts import SmallExperts, is_expert
+from omnidrop.models.locations import Weight
+from omnidrop.models.mapped import MappedPages, embedding_table, replace
+from omnidrop.models.packed import GROUP, PackedEmbedding, PackedLinear, bytes_of, packed, packed_8
+from omnidrop.models.scratch import Scratch
 
-#: Bytes per weight of a quantised linear layer, scales included.
+#: Bytes per weight of a linear layer quantised by bitsandbytes, and of experts, scales included.
 QUANTISED = {"4bit": 0.53, "8bit": 1.01}
+#: The same on a CPU (`omnidrop.models.packed`), experts excepted.
+PACKED = {"4bit": 0.5 + 4 / GROUP, "8bit": 1.002}
+
+#: Names of the table of embeddings and of the output layer.
+_TABLE = re.compile(r"(^|\.)(embed_tokens|lm_head)\.weight$")
+
+
+def packed_bytes(weight: Weight, kind: str, quantised: bool) -> int | None:
+    """Return the bytes of a weight that loading on a CPU quantises; None if it does not.
+
+    Parameters
+    ----------
+    weight : Weight
+    kind : {"4bit", "8bit"}
+    quantised : bool
+        Whether it is one of those that the family quantises.
+    """
+    if quantised and is_expert(weight.name):
+        return round(weight.numel * QUANTISED[kind])
+    if len(weight.shape) != 2:
+        return None
+    if quantised:
+        return bytes_of(kind, weight.shape[0], weight.shape[1])
+    return (
+        bytes_of("8bit", weight.shape[0], weight.shape[1]) if _TABLE.search(weight.name) else None
+    )
 
 
 def language_model(model: Any) -> Any:
@@ -76,6 +107,45 @@ def _without(module: torch.nn.Module, decoder: torch.nn.Module, name: str = "") 
     ]
 
 
+def pack(model: Any, kind: str, scratch: Scratch) -> None:
+    """Quantise a model on a CPU in place: the decoder's linear layers and the tables.
+
+    The model's weights are mapped from its files, so only the quantised ones take memory; a matrix
+    is read once, and its pages are given back.
+
+    Parameters
+    ----------
+    model : Module
+    kind : {"4bit", "8bit"}
+        For the linear layers; the table of embeddings and the output layer take 8 bits.
+    scratch : Scratch
+        Of the dtype to compute in.
+    """
+    table, head = embedding_table(model), model.get_output_embeddings()
+    tied = head is not None and head.weight.data_ptr() == table.weight.data_ptr()
+    pages = MappedPages()
+    entries = packed_8(table.weight, scratch)
+    pages.give_back(table.weight)
+    outputs = entries if tied or head is None else packed_8(head.weight, scratch)
+    if head is not None:
+        pages.give_back(head.weight)
+
+    def table_or_head(part: torch.nn.Module) -> torch.nn.Module | None:
+        if part is table:
+            return PackedEmbedding(entries)
+        return PackedLinear(outputs) if part is head else None
+
+    def linear(part: torch.nn.Module) -> torch.nn.Module | None:
+        if type(part) is not torch.nn.Linear:
+            return None
+        small = PackedLinear(packed(part.weight, kind, scratch), part.bias)
+        pages.give_back(part.weight)
+        return small
+
+    replace(model, table_or_head)
+    replace(language_model(model).layers, linear)
+
+
 def check_quantised(model: Any, folder: Path, wanted: Callable[[str], bool]) -> None:
     """Check that the decoder was quantised, all of it and nothing else.
 
@@ -92,13 +162,16 @@ def check_quantised(model: Any, folder: Path, wanted: Callable[[str], bool]) -> 
     ModelError
         If not; names the part.
     """
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    kinds: tuple[type, ...] = (PackedLinear, SmallExperts)
+    if model.device.type != "cpu":
+        from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
+        kinds += (Linear4bit, Linear8bitLt)
     inside = {id(part) for part in language_model(model).layers.modules()}
+    if isinstance(embedding_table(model), PackedEmbedding):
+        inside.add(id(model.get_output_embeddings()))
     found = {
-        name: id(part) in inside
-        for name, part in model.named_modules()
-        if isinstance(part, (Linear4bit, Linear8bitLt, SmallExperts))
+        name: id(part) in inside for name, part in model.named_modules() if isinstance(part, kinds)
     }
     wrong = [name for name, in_decoder in found.items() if not in_decoder]
     left = [
@@ -115,7 +188,7 @@ def check_quantised(model: Any, folder: Path, wanted: Callable[[str], bool]) -> 
         what = f"left {left[0]} and {len(left) - 1} more weights as they were"
     if what is not None:
         raise ModelError(
-            f"This pair of transformers and bitsandbytes {what}.",
+            f"These versions of transformers, bitsandbytes and PyTorch {what}.",
             path=folder,
-            hint="Load without --4bit and --8bit, or install tested versions of both.",
+            hint="Load without --4bit and --8bit, or install tested versions of them.",
         )

@@ -82,8 +82,7 @@ class ThinkerAdapter(Adapter):
         parameters = parameters or sum(p.numel() for p in thinker.parameters())
         self._vision, self._audio = self._towers(holder)
         self.folder, self.fingerprint = folder, _fingerprint(*self._last_projections(holder))
-        weight = self._text.embed_tokens.weight
-        self.device, self.dtype = weight.device, weight.dtype
+        self.device, self.dtype = thinker.device, _computes_in(self._text)
         self._implementation = self._text.config._attn_implementation
         self._silu = self._text.config.hidden_act == "silu"
         self.scaling = float(self._layers[0].self_attn.scaling)
@@ -262,6 +261,13 @@ def _rotated(states: torch.Tensor, width: int, rotary: Rotary, norm: Any | None)
     if norm is not None:
         heads = fused.rms_norm(heads, norm.weight, norm.variance_epsilon)
     return fused.rotate(heads.transpose(1, 2), cos[:, None], sin[:, None])
+
+
+def _computes_in(text: Any) -> torch.dtype:
+    """Return the dtype of embeddings, of whatever kind their table is."""
+    table = text.embed_tokens
+    dtype: torch.dtype = table.dtype if hasattr(table, "dtype") else table.weight.dtype
+    return dtype
 
 
 def _stop_ids(thinker: Any, end_of_turn: int) -> frozenset[int]:

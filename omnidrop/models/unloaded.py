@@ -27,7 +27,7 @@ from omnidrop.models.loading import (
     resolve,
 )
 from omnidrop.models.locations import cached, long_name
-from omnidrop.models.quantising import QUANTISED
+from omnidrop.models.quantising import PACKED, QUANTISED
 from omnidrop.shapes import Shapes
 from omnidrop.tokens import TextEncoder
 
@@ -98,8 +98,14 @@ class RoughEncoder:
         return [0] * len(spans), spans
 
 
-def describe(options: LoadOptions) -> Unloaded:
+def describe(options: LoadOptions, *, card: bool = False) -> Unloaded:
     """Describe a model; nothing is downloaded and no weight is read.
+
+    Parameters
+    ----------
+    options : LoadOptions
+    card : bool
+        Count the weights as a GPU would hold them, whatever the device is.
 
     Raises
     ------
@@ -110,7 +116,7 @@ def describe(options: LoadOptions) -> Unloaded:
     name = long_name(options.model or "")
     found = published(split_revision(name)[0])
     if found is not None and cached(name) is None:
-        return _published(name, *found, options)
+        return _published(name, *found, options, card)
     offline = LoadOptions(**{**vars(options), "offline": True})
     try:
         location = resolve(offline)
@@ -120,20 +126,20 @@ def describe(options: LoadOptions) -> Unloaded:
             path=error.path,
             hint=f"Name a model that is here, or {' or '.join(known)}, whose sizes are known.",
         ) from error
-    return _local(location, options)
+    return _local(location, options, card)
 
 
-def _local(location: Location, options: LoadOptions) -> Unloaded:
+def _local(location: Location, options: LoadOptions, card: bool) -> Unloaded:
     check(location)
     with readable(location.folder):
-        return _read(location, options)
+        return _read(location, options, card)
 
 
-def _read(location: Location, options: LoadOptions) -> Unloaded:
+def _read(location: Location, options: LoadOptions, card: bool) -> Unloaded:
     """Return what the files of a checkpoint say."""
     family, config = location.family, location.config
     device = pick_device(options.device)
-    need = estimate(location, options)
+    need = estimate(location, options, card=card)
     video_spec, audio_spec = family.media(location.folder, config)
     codec = family.codec(location.folder)
     return Unloaded(
@@ -152,11 +158,18 @@ def _read(location: Location, options: LoadOptions) -> Unloaded:
     )
 
 
-def _published(name: str, family: Family, shapes: Shapes, options: LoadOptions) -> Unloaded:
+def _published(
+    name: str, family: Family, shapes: Shapes, options: LoadOptions, card: bool
+) -> Unloaded:
     device = pick_device(options.device)
     dtype = dtype_for(options, None, device)
-    size = torch.empty(0, dtype=dtype).element_size()
-    width = QUANTISED[options.quantize] if options.quantize is not None else None
+    mapped = device.type == "cpu" and not card
+    size, width, tables = dtype.itemsize, None, None
+    if mapped and (options.quantize is not None or options.dtype == "auto"):
+        size = min(size, torch.bfloat16.itemsize)  # published weights stay as they are stored
+    if options.quantize is not None:
+        small = PACKED if mapped and shapes.text.experts is None else QUANTISED
+        width, tables = small[options.quantize], PACKED["8bit"] if mapped else None
     video_spec, audio_spec = family.media(None, None)
     return Unloaded(
         name=name,
@@ -170,5 +183,5 @@ def _published(name: str, family: Family, shapes: Shapes, options: LoadOptions) 
         dtype=str(dtype).removeprefix("torch."),
         quantization=options.quantize,
         parameters=shapes.parameters,
-        weights=shapes.weight_bytes(size, width),
+        weights=shapes.weight_bytes(size, width, tables),
     )

@@ -16,9 +16,10 @@ import torch
 from omnidrop.clip.options import ClipOptions
 from omnidrop.errors import OmniDropError
 from omnidrop.models.family import aliases, families
-from omnidrop.models.loading import pick_device, quick_bfloat16
+from omnidrop.models.loading import pick_device
 from omnidrop.models.locations import cached
 from omnidrop.models.memory import gigabytes, memory_free
+from omnidrop.models.packed import quick_4_bits
 from omnidrop.options import DEFAULT_BUDGET, LoadOptions
 from omnidrop.profiling.estimate import estimate
 from omnidrop.pruning.methods.omnidrop import OmniDrop
@@ -91,8 +92,8 @@ def real_model(
     """Return the model to ask about a clip; None if nothing is known about any.
 
     Of the models with a short name, those in the hub's cache come first; else those of the first
-    family. On a GPU the largest that fits is taken, in 4 bits only where it does not fit otherwise;
-    on a CPU the smallest. If none fits, it is the smallest.
+    family. On a GPU the largest that fits is taken; on a CPU the smallest. In 4 bits only where it
+    does not fit otherwise, and a CPU has quick products for them. If none fits, it is the smallest.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ def _candidates(gpu: bool) -> Iterator[tuple[str, str, str | None]]:
     known = here or next((dict(f.aliases) for f in families() if f.aliases), {})
     for alias, name in reversed(known.items()) if gpu else known.items():
         yield alias, name, None
-        if gpu:
+        if gpu or quick_4_bits():
             yield alias, name, "4bit"
 
 
@@ -132,9 +133,7 @@ def _advice(
     device: str,
 ) -> Advice | None:
     chosen = pick_device(device)
-    # What loading takes by default, whether or not the files that say so are here.
-    dtype = "float32" if chosen.type == "cpu" and not quick_bfloat16() else "auto"
-    options = LoadOptions(model=alias, device=device, dtype=dtype, quantize=quantize, offline=True)
+    options = LoadOptions(model=alias, device=device, quantize=quantize, offline=True)
     try:
         found = estimate(
             path, question, [OmniDrop(budget=DEFAULT_BUDGET)], model=options, clip=clip

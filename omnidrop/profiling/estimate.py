@@ -377,7 +377,7 @@ def _room(
     @cache
     def model(quantize: str | None) -> Unloaded:
         chosen = quantize or options.quantize
-        return describe(replace(options, device="cpu", dtype=dtype, quantize=chosen))
+        return describe(replace(options, device="cpu", dtype=dtype, quantize=chosen), card=True)
 
     def peak_of(setup: Setup) -> int:
         known = model(setup.quantize)

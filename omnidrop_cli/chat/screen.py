@@ -34,11 +34,16 @@ class Screen:
         Show no remarks or notices, only errors.
     progress : Progress
         Taken off the screen before anything is written.
+    thoughts : bool
+        Show on stderr what a thinking model thought before an answer that is text.
     """
 
-    def __init__(self, *, typed: bool, jsonl: bool, quiet: bool, progress: Progress) -> None:
+    def __init__(
+        self, *, typed: bool, jsonl: bool, quiet: bool, progress: Progress, thoughts: bool = False
+    ) -> None:
         self.typed, self._jsonl, self._quiet, self._progress = typed, jsonl, quiet, progress
         self._streaming = typed and not jsonl and is_terminal(sys.stdout)
+        self._thoughts = thoughts and not jsonl and not quiet
         self._begun = False
         self._noticed: set[str] = set()
 
@@ -117,6 +122,11 @@ class Screen:
             os.write(2, b"\nStopping; once more ends omnidrop.\n")
 
     def _below(self, answer: Answer, seconds: float) -> None:
+        if self._thoughts and answer.thinking:
+            from omnidrop_cli.terminal.answer import thoughts
+            from omnidrop_cli.terminal.console import terminal
+
+            terminal().print(thoughts(answer))
         if self.typed:
             self.say(facts(answer, seconds))
         fresh = [notice for notice in answer.trace.notices if notice not in self._noticed]

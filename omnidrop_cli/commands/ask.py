@@ -27,6 +27,7 @@ from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.options.page import PageFlags
 from omnidrop_cli.options.pruning import DropFlags
+from omnidrop_cli.options.thoughts import ThoughtFlags
 
 if TYPE_CHECKING:
     from omnidrop.clip.clip import Clip
@@ -103,6 +104,7 @@ def command(
     evidence: EvidenceFlags,
     output: OutputFlags,
     page: PageFlags,
+    thoughts: ThoughtFlags,
 ) -> int:
     """Answer questions about local clips."""
     from omnidrop_cli.commands.answering import Question
@@ -131,6 +133,7 @@ def command(
         check=check,
         evidence=evidence,
         page=page,
+        thoughts=thoughts.thoughts,
     )
     for notice in filter(None, (said.notice, *notices, _why_not_warm(output))):
         run.reporter.tell(notice)
@@ -154,6 +157,7 @@ class Run:
         check: CheckFlags,
         evidence: EvidenceFlags,
         page: PageFlags,
+        thoughts: bool = False,
     ) -> None:
         from omnidrop_cli.files.stderr import Reporter
         from omnidrop_cli.files.stdout import Printer
@@ -169,7 +173,12 @@ class Run:
         texts = tuple(question.text for question in questions)
         self.printer = Printer(form, len(questions) == 1, self.progress, texts)
         self.reporter = Reporter(
-            output.report, output.quiet, self.printer, several_clips, self.terminal
+            output.report,
+            output.quiet,
+            self.printer,
+            several_clips,
+            self.terminal,
+            thoughts=thoughts,
         )
         self.outcomes: list[Outcome] = []
         self.page = page

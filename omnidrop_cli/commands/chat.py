@@ -14,6 +14,7 @@ from omnidrop_cli.options.common import AnswerFlags, ModelFlags, NoServe, ReadFl
 from omnidrop_cli.options.groups import grouped
 from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.options.pruning import DropFlags
+from omnidrop_cli.options.thoughts import ThoughtFlags
 
 NAME = "chat"
 HELP = """Talk about a clip: one question after another, each with the turns before it in view.
@@ -54,6 +55,7 @@ def command(
     fit: FitFlags,
     model: ModelFlags,
     flags: AnswerFlags,
+    thoughts: ThoughtFlags,
 ) -> int:
     """Talk about a clip."""
     from omnidrop.begun import state_folder
@@ -73,7 +75,13 @@ def command(
     silence_warnings(session.debug)
     typed = is_terminal(sys.stdin)
     progress = Progress(is_terminal(sys.stderr) and not session.quiet)
-    screen = Screen(typed=typed, jsonl=session.jsonl, quiet=session.quiet, progress=progress)
+    screen = Screen(
+        typed=typed,
+        jsonl=session.jsonl,
+        quiet=session.quiet,
+        progress=progress,
+        thoughts=thoughts.thoughts,
+    )
     drop.early()
     choices = parse_choices(flags.choices) if flags.choices is not None else ()
     with progress:

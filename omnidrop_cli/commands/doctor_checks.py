@@ -159,7 +159,8 @@ def _processor() -> Iterator[Finding]:
             NOTE,
             "cpu speed",
             value,
-            f"On this CPU bfloat16 is {half / full:.1f} times slower: --dtype float32, if it fits.",
+            f"On this CPU bfloat16 is {half / full:.1f} times slower, so models compute in "
+            "float32: weights stay in 16 bits, and are widened when they are used.",
         )
     else:
         yield Finding(OK, "cpu speed", value)
@@ -189,6 +190,8 @@ def _devices() -> Iterator[Finding]:
     elif torch.backends.mps.is_available():
         yield Finding(OK, "mps", "Apple GPU")
     else:
+        from omnidrop.models.packed import quick_4_bits
+
         built = torch.version.cuda or torch.version.hip
         driver = shutil.which("nvidia-smi") is not None
         if driver and not built:
@@ -203,7 +206,8 @@ def _devices() -> Iterator[Finding]:
                 NOTE,
                 "gpu",
                 "none; models run on the CPU",
-                "Short clips, --max-pixels 50176 and --4bit keep it bearable.",
+                "Short clips and --max-pixels 50176 keep it bearable"
+                + (", and so does --4bit." if quick_4_bits() else "."),
             )
     flash = importlib.util.find_spec("flash_attn") is not None
     yield Finding(OK, "attention", "sdpa and flash" if flash else "sdpa; flash is not installed")
@@ -225,19 +229,38 @@ def _memory() -> Iterator[Finding]:
 def _quantising() -> Iterator[Finding]:
     import torch
 
+    if torch.cuda.is_available():
+        yield from _quantising_on_a_gpu()
+        return
+    from omnidrop.models.packed import multiplies_8_bits, quick_4_bits
+
+    quick = [bits for bits, there in (("4", quick_4_bits()), ("8", multiplies_8_bits())) if there]
+    if len(quick) == 2:
+        yield Finding(OK, "4 and 8 bits", "quick products on this CPU")
+    else:
+        yield Finding(
+            NOTE,
+            "4 and 8 bits",
+            f"no quick products on this CPU{f', except of {quick[0]} bits' if quick else ''}",
+            "--4bit and --8bit save memory, but decode slowly.",
+        )
+
+
+def _quantising_on_a_gpu() -> Iterator[Finding]:
+    import torch
+
     if importlib.util.find_spec("bitsandbytes") is None:
         return
     from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    weights = torch.linspace(-1, 1, 4096, device=device).reshape(64, 64)
+    weights = torch.linspace(-1, 1, 4096, device="cuda").reshape(64, 64)
     packed, state = quantize_4bit(weights, quant_type="nf4")
     error = float((dequantize_4bit(packed, state) - weights).abs().max())
     good = error < 0.2
     yield Finding(
         OK if good else WRONG,
         "4 bits",
-        f"works on {device}" if good else f"gives wrong numbers on {device}",
+        "works on cuda" if good else "gives wrong numbers on cuda",
         "" if good else "pip install -U bitsandbytes",
     )
 

@@ -39,6 +39,8 @@ class Reporter:
         Notices name their clip.
     terminal : bool
         Whether stderr is a terminal.
+    thoughts : bool
+        Show what a thinking model thought before each answer that is text.
     """
 
     asked: Report | None
@@ -46,6 +48,7 @@ class Reporter:
     printer: Printer
     several_clips: bool
     terminal: bool = False
+    thoughts: bool = False
     _noticed: set[tuple[Path | None, str]] = field(default_factory=set)
     _general: list[str] = field(default_factory=list)
 
@@ -71,6 +74,10 @@ class Reporter:
         answer, on_screen = outcome.answer, self.printer.on_screen
         if self.quiet or answer is None:
             return
+        if self.thoughts and answer.thinking and self.printer.form == "text":
+            from omnidrop_cli.terminal.answer import thoughts
+
+            terminal().print(thoughts(answer))
         if self.kind is Report.none:
             if on_screen:
                 self._complain(outcome)

@@ -78,7 +78,7 @@ class ModelFlags:
         ),
     ] = LoadOptions.dtype
     four_bit: Annotated[
-        bool, option("--4bit", panel="Model", help="Quantise the language model to 4 bits (NF4).")
+        bool, option("--4bit", panel="Model", help="Quantise the language model to 4 bits.")
     ] = False
     eight_bit: Annotated[
         bool, option("--8bit", panel="Model", help="Quantise the language model to 8 bits.")

@@ -76,6 +76,18 @@ def brief(
     return Layout(lambda width, ink: summary(answer, shown, width, with_answer=with_answer))
 
 
+def thoughts(answer: Answer) -> Layout:
+    """Return what a thinking model thought, paragraph by paragraph."""
+
+    def make(width: int, ink: Ink) -> Iterator[Text]:
+        yield Text()
+        yield sections.title("Thoughts", width)
+        for line in answer.thinking.splitlines():
+            yield from sections.note(printable(line), width) if line.strip() else [Text()]
+
+    return Layout(make)
+
+
 def failed(outcome: Outcome) -> Layout:
     """Return the part of a saved report about a question that got no answer."""
 

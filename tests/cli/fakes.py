@@ -252,6 +252,7 @@ class FakeSession:
             probability=odds[0] / sum(odds) if choices else 0.923,
             probability_source="calibrated on 600 questions of AVSynth",
             choice_mass=0.83 if choices else None,
+            thinking="First I listen.\n\nThere is a piano." if "think" in question else "",
         )
 
 

@@ -31,6 +31,7 @@ from omnidrop.models.experts import (
 )
 from omnidrop.models.loading import LoadOptions, estimate, load_adapter, resolve
 from omnidrop.models.locations import weights
+from omnidrop.models.packed import Matrix
 from omnidrop.models.quantising import check_quantised
 from omnidrop.models.qwen3_omni import FAMILY
 from omnidrop.models.qwen3_omni.tiny import hub_layout, tiny_thinker
@@ -201,10 +202,8 @@ def test_the_estimate_counts_experts_as_quantised(folder, loaded):
     inside = sum(part.gate_up.bytes + part.down.bytes for part in experts)
     counted = sum(part.gate_up.weights + part.down.weights for part in experts)
     assert inside / counted == pytest.approx(0.53125, abs=0.01)
-    small = [weight for weight in thinker.parameters() if weight.dtype == torch.uint8]
-    rest = [weight for weight in thinker.parameters() if weight.dtype != torch.uint8]
-    held = inside + sum(weight.numel() for weight in small) * 1.06
-    held += sum(weight.numel() * weight.element_size() for weight in rest)
+    held = inside + sum(part.bytes for part in thinker.modules() if isinstance(part, Matrix))
+    held += sum(weight.numel() * weight.element_size() for weight in thinker.parameters())
     assert need.weights.host_bytes == pytest.approx(held, rel=0.02)
 
 

@@ -17,9 +17,11 @@ from omnidrop.errors import MemoryShortError, ModelError, UsageError
 from omnidrop.models import from_transformers, loading, memory
 from omnidrop.models.loading import LoadOptions, estimate, load_adapter, resolve
 from omnidrop.models.locations import weights
+from omnidrop.models.packed import Matrix, Matrix4, PackedEmbedding, PackedLinear
 from omnidrop.models.quantising import check_quantised
 from omnidrop.models.qwen2_5_omni import FAMILY
 from omnidrop.models.qwen2_5_omni.tiny import thinker_config, tiny_thinker
+from omnidrop.models.scratch import Scratch
 from tests.models.conftest import load
 
 
@@ -142,19 +144,17 @@ def test_what_stays_whole_is_named_in_few_words(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["4bit", "8bit"])
 def test_only_the_decoder_is_quantised(hub_folder, kind):
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt
-
     adapter, plain = load(hub_folder, quantize=kind), load(hub_folder)
     assert adapter.info.quantization == kind
     assert adapter.info.parameters == plain.info.parameters
     found = [
-        name
-        for name, part in adapter._thinker.named_modules()
-        if isinstance(part, (Linear4bit, Linear8bitLt))
+        name for name, part in adapter._thinker.named_modules() if isinstance(part, PackedLinear)
     ]
+    found.remove("lm_head")  # in 8 bits, like the table of embeddings
+    assert isinstance(adapter._text.embed_tokens, PackedEmbedding)
     assert len(found) == 6 * 7
     assert all(".layers." in name for name in found)
-    assert not any(part in name for name in found for part in ("visual", "audio_tower", "lm_head"))
+    assert not any(part in name for name in found for part in ("visual", "audio_tower"))
     # The encoders are unchanged, and the decoder is close to the original.
     patches = torch.randn(64, 1176)
     torch.testing.assert_close(
@@ -168,13 +168,11 @@ def test_only_the_decoder_is_quantised(hub_folder, kind):
 
 
 def test_quantising_the_wrong_parts_is_an_error(thinker_folder):
-    from bitsandbytes.nn import Linear4bit
-
     adapter = load(thinker_folder)
     with pytest.raises(ModelError, match="quantised nothing"):
         check_quantised(adapter._thinker, thinker_folder, FAMILY.quantised)
     thinker = load(thinker_folder)._thinker
-    thinker.lm_head = Linear4bit(64, 8)
+    thinker.lm_head = PackedLinear(Matrix4(64, 8, Scratch(torch.float32)))
     with pytest.raises(ModelError, match="quantised lm_head"):
         check_quantised(thinker, thinker_folder, FAMILY.quantised)
     thinker = load(thinker_folder, quantize="8bit")._thinker
@@ -234,7 +232,15 @@ def test_estimate_counts_the_thinker_alone(hub_folder, thinker_folder):
         assert need.fits
     small = estimate(hub, options(hub_folder, dtype="float32", quantize="4bit"))
     linears = 6 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 128)
-    assert small.weights.host_bytes == pytest.approx((count - linears) * 4 + linears * 0.53, abs=2)
+    assert small.weights.host_bytes < (count - linears) * 4 + linears
+    thinker = load(hub_folder, quantize="4bit")._thinker
+    matrices = {id(part): part for part in thinker.modules() if isinstance(part, Matrix)}
+    held = sum(part.bytes for part in matrices.values())
+    held += sum(weight.numel() * weight.element_size() for weight in thinker.parameters())
+    assert small.weights.host_bytes == held
+    gpu = estimate(hub, options(hub_folder, dtype="float32", quantize="4bit"), card=True)
+    held = gpu.weights.host_bytes
+    assert held == pytest.approx((count - linears) * 4 + linears * 0.53, abs=2)
 
 
 def test_estimate_for_a_gpu(thinker_folder, monkeypatch):

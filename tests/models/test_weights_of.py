@@ -10,13 +10,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from omnidrop.models.loading import DTYPES, load_adapter, resolve
+from omnidrop.models.loading import estimate, load_adapter, resolve
 from omnidrop.models.memory import Weights, weights_of
 from omnidrop.options import LoadOptions
 from omnidrop.testing import tiny_checkpoint
 
 FAMILIES = ("qwen2_5_omni", "qwen3_omni_moe", "qwen2_5_vl")
-CPU = torch.device("cpu")
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/maps")
 
@@ -31,11 +30,11 @@ def half(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return folder
 
 
-def counted(folder: Path, dtype: str, quantize: str | None = None) -> Weights:
-    location = resolve(LoadOptions(model=str(folder), offline=True))
-    found = DTYPES[dtype]
-    assert found is not None
-    return weights_of(location, CPU, found, quantize)
+def counted(folder: Path, dtype: str, quantize: str | None) -> Weights:
+    options = LoadOptions(
+        model=str(folder), device="cpu", dtype=dtype, quantize=quantize, offline=True
+    )
+    return estimate(resolve(options), options).weights
 
 
 def held(folder: Path, dtype: str, quantize: str | None) -> tuple[float, float]:
@@ -54,8 +53,6 @@ def held(folder: Path, dtype: str, quantize: str | None) -> tuple[float, float]:
     packed = (b for n, b in thinker.named_buffers() if n.endswith(("codes", "scales")))
     for weight in chain(thinker.parameters(), packed):
         size = float(weight.numel() * weight.element_size())
-        if weight.dtype == torch.uint8 and isinstance(weight, torch.nn.Parameter):
-            size *= 1.06  # bitsandbytes keeps the scales elsewhere
         if any(start <= weight.data_ptr() < end for start, end in ends):
             mapped += size
         else:
@@ -69,7 +66,8 @@ def held(folder: Path, dtype: str, quantize: str | None) -> tuple[float, float]:
 def test_the_headers_tell_what_loading_holds(half: Path, dtype: str, quantize: str | None) -> None:
     found = counted(half, dtype, quantize)
     mapped, own = held(half, dtype, quantize)
-    assert found.mapped_bytes == pytest.approx(mapped, rel=0.02)
+    # A table of positions is widened at loading: 3 % of these tiny models, 0.02 % of published ones.
+    assert found.mapped_bytes == pytest.approx(mapped, rel=0.04)
     assert found.anonymous_bytes == pytest.approx(own, rel=0.05)
     assert found.device_bytes == 0
 

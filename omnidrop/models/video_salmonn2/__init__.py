@@ -125,7 +125,13 @@ class VideoSalmonn2:
 
         config = _parsed(request.config)
         thinker, tokenizer = load(THINKER, config, request, (PREFIX,), quantised=self.quantised)
-        audio = load_audio(request.folder, audio_config(config), request.device, request.dtype)
+        audio = load_audio(
+            request.folder,
+            audio_config(config),
+            request.device,
+            request.dtype,
+            mapped=request.stored not in (None, request.dtype),
+        )
         return SalmonnAdapter(
             thinker,
             tokenizer,

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from omnidrop.models.encoding import attention_received, batch_size
 from omnidrop.models.folder_checks import refuse_missing, refuse_other_shapes
 from omnidrop.models.locations import shards, weights
+from omnidrop.models.mapped import keep_mapped
 from omnidrop.models.uploading import Upload
 from omnidrop.models.video_salmonn2.sizes import AudioConfig
 
@@ -371,7 +372,12 @@ def check_audio(folder: Path, config: AudioConfig) -> None:
 
 
 def load_audio(
-    folder: Path, config: AudioConfig, device: torch.device, dtype: torch.dtype
+    folder: Path,
+    config: AudioConfig,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    mapped: bool = False,
 ) -> AudioEncoder:
     """Load the encoder's weights from a checkpoint.
 
@@ -381,6 +387,8 @@ def load_audio(
     config : AudioConfig
     device : torch.device
     dtype : torch.dtype
+    mapped : bool
+        Leave 16-bit weights in the files, and widen them when they are used.
 
     Raises
     ------
@@ -389,7 +397,10 @@ def load_audio(
     """
     check_audio(folder, config)
     module = _empty(config)
-    module.load_state_dict(_stored(folder, module.state_dict(), device, dtype), assign=True)
+    stored = _stored(folder, module.state_dict(), device, None if mapped else dtype)
+    module.load_state_dict(stored, assign=True)
+    if mapped:
+        keep_mapped(module, dtype)
     return module.eval().requires_grad_(False)
 
 
@@ -400,9 +411,9 @@ def _empty(config: AudioConfig) -> AudioEncoder:
 
 
 def _stored(
-    folder: Path, wanted: dict[str, Any], device: torch.device, dtype: torch.dtype
+    folder: Path, wanted: dict[str, Any], device: torch.device, dtype: torch.dtype | None
 ) -> dict[str, Tensor]:
-    """Read the encoder's tensors, one after the other."""
+    """Read the encoder's tensors, one after the other; without a dtype they stay mapped."""
     from safetensors import safe_open
 
     found: dict[str, Tensor] = {}
@@ -411,5 +422,6 @@ def _stored(
             for name in tensors.keys():  # noqa: SIM118
                 own = name.removeprefix(PREFIX)
                 if name.startswith(PREFIX) and own in wanted:
-                    found[own] = tensors.get_tensor(name).to(device=device, dtype=dtype)
+                    value = tensors.get_tensor(name)
+                    found[own] = value if dtype is None else value.to(device, dtype)
     return found
