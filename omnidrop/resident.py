@@ -43,6 +43,11 @@ class Held:
     own: int
     files: int = 0
 
+    @property
+    def total(self) -> int:
+        """Both together."""
+        return self.own + self.files
+
 
 def held() -> Held:
     """Return what this process holds now; takes about 10 µs on Linux."""

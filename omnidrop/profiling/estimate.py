@@ -29,10 +29,15 @@ from omnidrop.profiling.card import Room, Setup, Start, room
 from omnidrop.profiling.machine import device_name, matmul_speed
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
+from omnidrop.resident import held
 from omnidrop.shapes import Shapes, described, with_buffers
 from omnidrop.tokens import Prompt
 
 SCHEMA = "omnidrop.estimate/1"
+
+#: Bytes of Python, PyTorch and the other libraries in a process that answers, by
+#: `benchmarks/host_memory.py`; one that holds a model already has more.
+PROGRAM = 550_000_000
 
 ROUGH_TEXT = "The tokenizer is not on this machine: text tokens are a guess, four letters each."
 
@@ -85,7 +90,8 @@ class RunEstimate:
     speedup : float
         Of the LLM prefill against keeping everything, by FLOPs.
     kv_cache, peak : int
-        Bytes: KV cache after prefill, and the most held at once, weights included.
+        Bytes: KV cache after prefill, and the most held at once: weights, and on a CPU the program
+        and its libraries, included.
     seconds : float
         To the first token, encoders included.
     """
@@ -161,12 +167,15 @@ class Sizes:
         Bytes per value of hidden states, keys and values.
     gpu : bool
         Whether it runs on a GPU, where encoder batches are larger.
+    program : int
+        Bytes of Python and its libraries, where they share the memory of the model.
     """
 
     shapes: Shapes
     weights: int
     width: int
     gpu: bool = False
+    program: int = 0
 
 
 def encoder_flops(sizes: Sizes, tokens: Tokens) -> tuple[float, float]:
@@ -216,7 +225,7 @@ def run_estimate(
 
 
 def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
-    """Return the most bytes held at once: weights, embeddings, and encoder or prefill.
+    """Return the most bytes held at once: weights, program, embeddings, and encoder or prefill.
 
     `Shapes.peak_bytes` says what is held.
 
@@ -227,7 +236,7 @@ def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
     lengths : sequence of int, length L
         Tokens entering each layer, text included.
     """
-    held = sizes.shapes.peak_bytes(
+    besides = sizes.shapes.peak_bytes(
         lengths,
         sizes.width,
         rows=tokens.av + tokens.text,
@@ -235,7 +244,7 @@ def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
         grid=tokens.grid,
         gpu=sizes.gpu,
     )
-    return sizes.weights + held
+    return sizes.weights + sizes.program + besides
 
 
 def estimate(
@@ -292,7 +301,8 @@ def estimate(
     if not tokens.counted:
         notices.append(ROUGH_TEXT)
     gpu = has_own_memory(torch.device(known.device))
-    sizes = Sizes(known.shapes, known.weights, known.bytes_per_value, gpu)
+    program = 0 if gpu else min(held().total, PROGRAM)
+    sizes = Sizes(known.shapes, known.weights, known.bytes_per_value, gpu, program)
     speed, speed_of = _speed(known, tflops)
 
     def one(label: str, method: Method) -> RunEstimate:

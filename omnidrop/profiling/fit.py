@@ -167,7 +167,7 @@ def choose_budget(
         If no budget of the method meets them.
     """
     speed = prefill_speed(adapter, method) if limits.latency is not None else None
-    held, peak = in_use(adapter)
+    held, peak = in_use(adapter) if limits.memory is not None else (0, 0)
     if limits.memory is not None and peak > limits.memory:
         raise BudgetError(
             f"{limits} cannot be met: {rounded_size(peak)} were in use before the language model "
@@ -261,7 +261,7 @@ def fit_sampling(
         for options in _lower_samplings(opened, pixels, fps):
             media, seconds, encoder = predict_encoding(adapter, opened.replanned(options))
             prompt = build_prompt(adapter.text, adapter.template, question, media, system=system)
-            held = in_use(adapter)[0]
+            held = in_use(adapter)[0] if limits.memory is not None else 0
             expect = _expectation(
                 adapter, prompt, method, limits, speed, seconds, held, held + encoder
             )  # fmt: skip

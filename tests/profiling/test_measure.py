@@ -14,7 +14,7 @@ from omnidrop.engine.encode import Features
 from omnidrop.engine.model import Model, load
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.models.loading import LoadOptions
-from omnidrop.profiling.estimate import estimate
+from omnidrop.profiling.estimate import PROGRAM, estimate
 from omnidrop.profiling.machine import matmul_speed
 from omnidrop.profiling.measure import first_token_kl, profile
 from omnidrop.profiling.result import PREFILL, Profile, summable
@@ -132,5 +132,7 @@ def test_estimate_counts_what_the_run_counts(folder: Path, found: Profile, film:
     assert told.runs[0].kv_cache == trace.memory.kv_cache
     assert told.control.kv_cache == trace.memory.kv_cache_unpruned
     assert told.model["parameters"] == trace.model["parameters"]
+    program = told.control.peak - told.model["weights"]
+    assert 100e6 < program < PROGRAM + 100e6  # beside which a tiny model takes next to nothing
     assert any("none 0.5 cannot be run" in notice for notice in told.notices)
     assert json.dumps(told.to_dict())
