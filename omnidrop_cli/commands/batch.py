@@ -102,14 +102,9 @@ def command(
 
     fit.check(drop)
     silence_warnings(debug)
-<<<<<<< HEAD
     answering = _answer_options(read, drop, fit, model, flags, flow)
     options = replace(_run_options(output, flow, answering), ray=cluster.options())
-    _check_output(output, flow)
-=======
-    options = _run_options(output, flow, _answer_options(read, drop, fit, model, flags, flow))
     _check_output(out, output, flow)
->>>>>>> batch
     for path in output.copy or ():
         check_copy(path)
     rows, notices = read_sources(
