@@ -79,30 +79,34 @@ def lines_of(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def killed(words: list[str], out: Path, rows: int, kills: int, draw: random.Random) -> int:
-    """Kill and restart a batch, with another one beside it; return how often it was killed."""
+def killed(words: list[str], out: Path, rows: int, kills: int, draw: random.Random) -> None:
+    """Kill one of two processes that want the same file, again and again; then let one end."""
     done = refused = 0
-    for _ in range(kills):
-        aim = lines_of(out) + draw.randint(1, max(1, 2 * rows // max(kills, 1)))
-        process = start(words)
-        other = None
-        while process.poll() is None and lines_of(out) < aim:
-            if other is None and lines_of(out):
-                other = start(words)
-            time.sleep(0.01 + draw.random() / 20)
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            done += 1
+    running = [start(words), start(words)]
+    while done < kills and lines_of(out) < rows:
+        aim = lines_of(out) + draw.randint(1, max(1, rows // kills))
+        while lines_of(out) < aim and any(process.poll() is None for process in running):
+            time.sleep(0.01)
+        time.sleep(draw.random() / 10)  # anywhere in a row
+        for process in running:  # the one that writes; the other may be told to wait
+            if process.poll() is None:
+                process.send_signal(signal.SIGKILL)
+                done += 1
+                break
+        ended = [process for process in running if process.poll() is not None]
+        for process in ended:
+            process.communicate()
+            refused += process.returncode == 2
+        running = [process for process in running if process not in ended]
+        running += [start(words) for _ in range(2 - len(running))]
+    for process in running:
         process.communicate()
-        if other is not None:
-            code = other.communicate()[0] or other.returncode
-            refused += code == 2
-    print(f"  killed {done} times; {refused} others were told to wait", flush=True)
+        refused += process.returncode == 2
+    print(f"  killed {done} times; {refused} processes were told to wait", flush=True)
     final = start(words)
     said = final.communicate()[1]
     assert final.returncode == 6, said
-    print(f"  {said.strip().splitlines()[-3:]}")
-    return done
+    print(f"  {said.strip().splitlines()[-3:]}", flush=True)
 
 
 def main() -> None:

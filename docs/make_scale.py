@@ -91,8 +91,8 @@ def tables() -> str:
     fast = seconds_of(found["omnidrop 20%"])
     lines += [
         "",
-        "Reading is the greater part: at 20 % a card is done with a clip in the time in which a core "
-        f"reads 1/{read / fast:.0f} of one.",
+        "Reading is the greater part: at 20 % a card is done with a clip in the time in which a "
+        f"core reads 1/{read / fast:.0f} of one.",
     ]
     return "\n".join(lines)
 

@@ -483,5 +483,4 @@ def setup_of(options: AnswerOptions, place: Location | None, model: Callable[[],
         "clip": clip,
         "generate": plain_fields(options.generate),
         "system": options.system,
-        "anyway": options.anyway,
     })  # fmt: skip

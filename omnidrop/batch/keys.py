@@ -72,7 +72,8 @@ class Setup:
     Attributes
     ----------
     settings : mapping
-        Nested plain values. A device is none of them: it changes the rounding, not the question.
+        Nested plain values. The device is none of them: it changes the rounding, not the question.
+        Nor is `anyway`, which changes which questions are asked, and no answer.
     """
 
     settings: Mapping[str, Any]

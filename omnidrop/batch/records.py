@@ -198,6 +198,7 @@ FIELDS: dict[str, tuple[str, Callable[[Record], Any]]] = {
     "tokens": ("audio and video tokens of the clip", _tokens),
     "seconds": ("seconds that the row took, reading included", _same("seconds")),
     "ttft": ("seconds to the first token", _rounded(_trace("ttft"))),
+    "unknown": ("words of the question that the model does not know", _same("unknown")),
     "exit_code": ("exit code that `omnidrop ask` has for the error", _same("exit_code")),
     "method": ("method that chose the tokens", _trace("method", "name")),
     "model": ("name of the model", _trace("model", "name")),
@@ -246,7 +247,7 @@ USUAL = (
 )
 
 _TAKEN = frozenset((
-    *ALWAYS, *FIELDS, EXPECTED, "settings", "unknown", "traceback", *Answer.__dataclass_fields__
+    *ALWAYS, *FIELDS, EXPECTED, "settings", "traceback", *Answer.__dataclass_fields__
 ))  # fmt: skip
 
 

@@ -13,7 +13,7 @@ import typer
 from omnidrop.errors import UsageError, printable
 from omnidrop_cli.options.batch import AnswersFlags, RunFlags, SourceFlags
 from omnidrop_cli.options.common import AnswerFlags, Debug, ModelFlags, NoServe, ReadFlags
-from omnidrop_cli.options.groups import grouped
+from omnidrop_cli.options.groups import grouped, option
 from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.options.pruning import DropFlags
 from omnidrop_cli.options.ray import RayFlags
@@ -32,19 +32,21 @@ HELP = """Answer many questions about many clips; add one line of JSON each to a
 \b
 Examples:
   omnidrop batch samples/batch.jsonl --out answers.jsonl
-  omnidrop batch samples/batch.csv --out more.jsonl --budget 0.2 --copy more.csv
-  omnidrop batch samples -q "Is there a piano?" --choices yes,no --out piano.jsonl
-  omnidrop batch "samples/p*.mp4" -q "What instrument plays first?" --out - --fields answer
-  omnidrop batch samples/questions.jsonl --out judged.jsonl --limit 6 --retry 1
-  omnidrop batch mine.csv --out mine.jsonl --model 3b --timeout 60s --shard 1/4
+  omnidrop batch samples/batch.csv --out b.jsonl --budget 0.2 --copy b.csv
+  omnidrop batch samples -q "Is there a piano?" --out piano.jsonl
+  omnidrop batch "samples/p*.mp4" -q "What instrument plays first?" --out -
+  omnidrop batch samples/questions.jsonl --out six.jsonl --limit 6 --retry 1
+  omnidrop batch mine.csv --out mine.jsonl --model 3b --timeout 60s
 
 \b
-A file of questions is JSONL, CSV, TSV (with a header line) or Parquet; a row is one question:
+A file of questions is JSONL, CSV, TSV (with a header line) or Parquet.
+A row is one question:
   clip or video  path, relative to the file's folder
   question       text
   choices        optional: a list, or A,B,C
   start end      optional: seconds, mm:ss or hh:mm:ss
-  id             optional: any text; made from the other columns if left out
+  id             optional: any text; made from the others if left out
+
 Other columns are carried through to the answers. Files for omnidrop eval are of the same form.
 Clips, folders and globs go with -q instead.
 
@@ -63,6 +65,16 @@ def command(
         list[Path],
         typer.Argument(
             metavar="SOURCE...", help="A file of questions; or clips, folders and globs with -q."
+        ),
+    ],
+    out: Annotated[
+        Path,
+        option(
+            "--out",
+            "-o",
+            panel="Output",
+            metavar="FILE",
+            help="Answers are added to this JSONL file, a line each; - is stdout.",
         ),
     ],
     debug: Debug = False,
@@ -92,7 +104,7 @@ def command(
     silence_warnings(debug)
     answering = _answer_options(read, drop, fit, model, flags, flow)
     options = replace(_run_options(output, flow, answering), ray=cluster.options())
-    _check_output(output, flow)
+    _check_output(out, output, flow)
     for path in output.copy or ():
         check_copy(path)
     rows, notices = read_sources(
@@ -106,9 +118,9 @@ def command(
 
     def tell_kept() -> None:
         shown.finish()
-        if not output.quiet and tally.asked and not _is_stdout(output.out):
+        if not output.quiet and tally.asked and not _is_stdout(out):
             complain(
-                f"{tally.done} of {tally.total} rows are in {printable(output.out)}. The same "
+                f"{tally.done} of {tally.total} rows are in {printable(out)}. The same "
                 "command goes on with the rest.",
                 "interrupted",
             )
@@ -116,7 +128,7 @@ def command(
     try:
         with terminating() if not is_warm() else telling(lambda: None), telling(tell_kept):
             try:
-                _run(rows, output, options, model, tally, shown)
+                _run(rows, out, output, options, model, tally, shown)
             finally:
                 shown.finish()
     except KeyboardInterrupt:
@@ -131,6 +143,7 @@ def command(
 
 def _run(
     rows: list[Row],
+    out: Path,
     output: AnswersFlags,
     options: RunOptions,
     model: ModelFlags,
@@ -158,11 +171,11 @@ def _run(
             on_file=partial(_tell_of_earlier_versions, quiet=output.quiet),
             start_worker=partial(silence_warnings, False),
         )
-        if _is_stdout(output.out):
+        if _is_stdout(out):
             run_to(rows, StreamAnswers(sys.stdout.buffer), options, hooks, tally=tally)
             return
-        run(rows, output.out, options, hooks, tally=tally)
-    written = options.shard.output(output.out) if options.shard is not None else output.out
+        run(rows, out, options, hooks, tally=tally)
+    written = options.shard.output(out) if options.shard is not None else out
     for path in output.copy or ():
         write_copy(written, path)
 
@@ -234,15 +247,15 @@ def _workers(flow: RunFlags, device: str) -> int:
     return count if count > 1 or flow.timeout is not None else 0
 
 
-def _check_output(output: AnswersFlags, flow: RunFlags) -> None:
-    if output.out.suffix.lower() in (".csv", ".tsv", ".parquet", ".pq"):
+def _check_output(out: Path, output: AnswersFlags, flow: RunFlags) -> None:
+    if out.suffix.lower() in (".csv", ".tsv", ".parquet", ".pq"):
         raise UsageError(
             "The answers are added row by row to a JSONL file.",
-            path=output.out,
-            hint=f"Write a table at the end: --out {printable(output.out.with_suffix('.jsonl'))} "
-            f"--copy {printable(output.out)}",
+            path=out,
+            hint=f"Write a table at the end: --out {printable(out.with_suffix('.jsonl'))} "
+            f"--copy {printable(out)}",
         )
-    if _is_stdout(output.out) and (output.copy or flow.shard):
+    if _is_stdout(out) and (output.copy or flow.shard):
         raise UsageError(
             "--copy and --shard need a file of answers.", hint="Give --out a file instead of -."
         )

@@ -40,8 +40,8 @@ Names for --where and --sort:
 Any other name is looked up in the file's own lines, like trace.memory.host.
 """
 
-#: Rows of each list of an overview, on a high and on a low terminal.
-SHOWN, FEW, HIGH = 5, 3, 36
+#: Rows of each list of an overview on a high and on a low terminal; lines of a high one.
+SHOWN, FEW, HIGH = 5, 2, 40
 
 
 @grouped
@@ -131,11 +131,13 @@ def _lists(found: Collection, ordered: list[int], choose: ChooseFlags) -> list[L
         made.append(listed(heading, ordered, value, choose.rows))
     if made:
         return made
-    few = SHOWN if shutil.get_terminal_size().lines >= HIGH else FEW
+    high = shutil.get_terminal_size().lines >= HIGH
+    few = SHOWN if high else FEW
     slowest, unsure = found.slowest(ordered, few), found.least_sure(ordered, few)
     failed = found.failed(ordered)
     return [
-        listed("Failed rows", failed, "", few),
+        # On a low terminal their causes, which stand above, have to do.
+        *([listed("Failed rows", failed, "", few)] if high else []),
         listed("Slowest", slowest, "seconds", 0),
         listed("Least sure", unsure, "probability", 0),
     ]

@@ -63,16 +63,6 @@ class SourceFlags:
 class AnswersFlags:
     """Where the answers go, and what is written of them."""
 
-    out: Annotated[
-        Path,
-        option(
-            "--out",
-            "-o",
-            panel="Output",
-            metavar="FILE",
-            help="Answers are added to this JSONL file, a line each; - is stdout.",
-        ),
-    ]
     copy: Annotated[
         list[Path] | None,
         option(

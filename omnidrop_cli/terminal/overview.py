@@ -239,6 +239,8 @@ def _causes(told: Overview, width: int) -> Iterator[Text]:
         yield from hanging(head, Text(printable(cause.text + clips)), width)
     if len(told.causes) > len(shown):
         yield from note(f"and {len(told.causes) - len(shown)} more causes", width)
+    if told.failed < told.rows:
+        yield from note("--failed lists the rows", width)
 
 
 def _named(group: GroupFigures, groups: Sequence[GroupFigures]) -> str:
