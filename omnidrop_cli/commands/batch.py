@@ -34,7 +34,7 @@ Examples:
   omnidrop batch samples/batch.jsonl --out answers.jsonl
   omnidrop batch samples/batch.csv --out b.jsonl --budget 0.2 --copy b.csv
   omnidrop batch samples -q "Is there a piano?" --out piano.jsonl
-  omnidrop batch "samples/p*.mp4" -q "What instrument plays first?" --out -
+  omnidrop batch "samples/p*.mp4" --out - -q "What plays first?"
   omnidrop batch samples/questions.jsonl --out six.jsonl --limit 6 --retry 1
   omnidrop batch mine.csv --out mine.jsonl --model 3b --timeout 60s
 

@@ -112,7 +112,8 @@ def test_limits_on_a_real_model(run, film, tmp_path) -> None:
     rows = tmp_path / "questions.jsonl"
     rows.write_text(json.dumps({"clip": str(film), "question": "What plays?"}) + "\n")
     made = tmp_path / "answers.jsonl"
-    code, _, _ = run("batch", rows, "--out", made, *asked, "--fit-memory", "900GB")
+    fields = ("--fields", "answer,notices")
+    code, _, _ = run("batch", rows, "--out", made, *asked, "--fit-memory", "900GB", *fields)
     assert code == 0
     found = json.loads(made.read_text())
     assert "--fit-memory 900 GB: budget 1" in json.dumps(found)

@@ -141,7 +141,8 @@ def test_two_methods_joined(ask, film, run, folder, tmp_path) -> None:
     manifest = tmp_path / "q.jsonl"
     manifest.write_text(json.dumps({"clip": str(film), "question": "What?", "choices": "a,b"}))
     model = ("--model", folder, "--offline", "--device", "cpu", "--dtype", "float32")
-    code, _, _ = run("batch", manifest, "--out", tmp_path / "o.jsonl", *model, *flags, "--quiet")
+    whole = ("--quiet", "--fields", "all")
+    code, _, _ = run("batch", manifest, "--out", tmp_path / "o.jsonl", *model, *flags, *whole)
     assert code == 0
     found = json.loads((tmp_path / "o.jsonl").read_text())
     assert found["trace"]["method"]["name"] == "uniform+omnidrop"
@@ -174,7 +175,7 @@ def test_batch(run, folder, film, tmp_path) -> None:
     code, _, _ = run("batch", manifest, "--out", tmp_path / "o.jsonl", "--model", folder,
                      "--offline", "--quiet")  # fmt: skip
     assert code == 0
-    assert json.loads((tmp_path / "o.jsonl").read_text())["text"] in ("a", "b")
+    assert json.loads((tmp_path / "o.jsonl").read_text())["answer"] in ("a", "b")
 
 
 @pytest.mark.slow
