@@ -8,15 +8,14 @@ with model.open("clip.mp4") as clip:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from omnidrop.engine.asked_about import what_is_missing
+from omnidrop.engine import notices
 from omnidrop.engine.captured import Steps
 from omnidrop.engine.conversation import Conversation, Said, Written, write_prompt
 from omnidrop.engine.decode import Token
@@ -42,9 +41,8 @@ from omnidrop.errors import MemoryShortError, OutsideError
 from omnidrop.evidence import EvidenceReading
 from omnidrop.models.adapter import Adapter, ModelInfo
 from omnidrop.models.memory import out_of_memory
-from omnidrop.notices import DEMO
 from omnidrop.options import GenerateOptions
-from omnidrop.prompt import build_prompt, long_position_notice
+from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method, Need
 from omnidrop.report.trace import Answer
 from omnidrop.stages import StageName
@@ -54,11 +52,6 @@ if TYPE_CHECKING:  # precomputed features need no media library
     from omnidrop.clip.clip import Clip
 
 TOO_BIG = "Lower --max-pixels, --fps or --max-frames, ask about a shorter span, or use --4bit."
-
-DEMO_NOTICE = (
-    f"{DEMO}: it knows only instruments, shapes and colours. "
-    "For real clips: omnidrop ask --model 3b CLIP QUESTION"
-)
 
 
 class BudgetChooser(Protocol):
@@ -381,8 +374,8 @@ class Session:
         curves = self.adapter.calibration
         fitted = not drawn and curves is not None and curves.covers(method.name, method.budget)
         sure = judge(reply.made, reply.choices, curves, fitted=fitted)
-        missing = tuple(self._missing(question, encoded))
-        doubt = _doubt(outside, missing)
+        missing = notices.missing(question, self.clip, encoded.used)
+        doubt = notices.doubt(outside, missing)
         account = Account(
             written=written,
             prefilled=prefilled,
@@ -392,7 +385,9 @@ class Session:
             kv_bytes=kv_bytes,
             ticks=reply.ticks,
             notices=(
-                *self._notices(prompt, prefilled, chosen.notice, outside),
+                *notices.of_answer(self.adapter, self.clip, prompt, prefilled.plan, outside),
+                *filter(None, [chosen.notice]),
+                *self._further_notices,
                 *missing,
                 *sure.notices,
                 *reply.made.notices,
@@ -446,11 +441,6 @@ class Session:
             counts = method.plan(tokens, self.info.text.layers).counts
         check_room(self.adapter, media, prompt, counts, TOO_BIG)
 
-    def _seconds(self) -> float | None:
-        """Return the length of the part of the clip that is asked about, if it is known."""
-        seconds = self.clip.duration if self.clip is not None else math.inf
-        return seconds if math.isfinite(seconds) else None
-
     def outside(self, question: str, choices: Sequence[str] = ()) -> OutsideError | None:
         """Return what lies outside of what the model's files say it knows, or None.
 
@@ -462,7 +452,7 @@ class Session:
         world = self.adapter.world
         if world is None or not question.strip():  # an empty question is refused as such
             return None
-        return world.check(self.info.name, question, choices, self._seconds())
+        return world.check(self.info.name, question, choices, notices.seconds_of(self.clip))
 
     def _build_prompt(
         self,
@@ -489,47 +479,6 @@ class Session:
         with meter.stage(StageName.FIT):
             found, notice = limits.choose(self.adapter, prompt, method, meter.since_start_done)
         return Chosen(found, notice=notice)
-
-    def _notices(
-        self,
-        prompt: Prompt,
-        prefilled: Prefilled,
-        method_notice: str | None,
-        outside: OutsideError | None,
-    ) -> tuple[str, ...]:
-        """Return the notices about this answer, in the order they are shown."""
-        found = [DEMO_NOTICE] if self.info.demo else []
-        if outside is not None:
-            found.append(f"{outside.what} The answer is a guess.")
-        elif self.adapter.world is not None and (
-            long := self.adapter.world.long_notice(self._seconds())
-        ):
-            found.append(long)
-        found += self.clip.notices if self.clip is not None else []
-        found += [
-            str(notice)
-            for notice in (
-                long_position_notice(prompt, self.adapter.template),
-                prefilled.plan.settings.get("note"),
-                method_notice,
-            )
-            if notice
-        ]
-        return (*found, *self._further_notices)
-
-    def _missing(self, question: str, encoded: Encoded) -> Iterator[str]:
-        """Yield notices about sound or picture that is asked about and is not there."""
-        sound = picture = None
-        options = self.clip.options if self.clip is not None else None
-        if not encoded.used.audio_seconds:
-            left_out = options is not None and not options.audio
-            sound = "it is left out (--no-audio)" if left_out else "there is none"
-        elif self.clip is not None and self.clip.silent:
-            sound = "the clip is silent all through"
-        if not encoded.used.frames:
-            left_out = options is not None and not options.video
-            picture = "it is left out (--no-video)" if left_out else "there is none"
-        return what_is_missing(question, sound, picture)
 
     def _prefill(
         self,
@@ -573,10 +522,3 @@ class Session:
     def info(self) -> ModelInfo:
         """The model's name, family, shapes, dtype and device."""
         return self.adapter.info
-
-
-def _doubt(outside: OutsideError | None, missing: Sequence[str]) -> str:
-    """Return why no probability holds for a question: none was measured on questions like it."""
-    if outside is not None:
-        return "the model does not know what is asked"
-    return missing[0][0].lower() + missing[0][1:].rstrip(".") if missing else ""

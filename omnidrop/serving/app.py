@@ -8,7 +8,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -52,9 +52,10 @@ def make_app(state: State, page: Path = PAGE) -> ASGIApp:
         Route("/v1/clips/{clip}/media", ClipMedia(state, tokens), methods=["GET"]),
         Route("/v1/clips/{clip}/estimate", ClipCost(state, tokens), methods=["POST"]),
     ]
-    if (page / "index.html").is_file():
-        routes.append(Mount("/", _Page(page)))
-    return Guard(Router(routes, redirect_slashes=False), state.settings, state.metrics)
+    # Not a route: it would go before one that is there for another method.
+    default = _Page(page) if (page / "index.html").is_file() else None
+    router = Router(routes, redirect_slashes=False, default=default)
+    return Guard(router, state.settings, state.metrics)
 
 
 class _Health(Endpoint):
