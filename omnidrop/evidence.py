@@ -12,13 +12,13 @@ which the reading was measured to be better than chance.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
 from omnidrop.errors import UsageError
+from omnidrop.files import read_small_json
 
 SCHEMA = "omnidrop.evidence/1"
 
@@ -32,8 +32,6 @@ Rows = Literal["last", "question"]
 #: row between clip and question, which has not seen the question, is subtracted. "per token": a
 #: chunk counts by the mean of its surviving tokens instead of their sum.
 Correction = Literal["none", "neutral", "per token"]
-
-_LARGEST = 1 << 20  # bytes; a reading has a few thousand
 
 
 @dataclass(frozen=True)
@@ -194,17 +192,11 @@ def read_reading(path: Path) -> EvidenceReading | None:
         If there is one and it is not valid.
     """
     try:
-        if path.stat().st_size > _LARGEST:
-            raise UsageError("This file is too large for a reading of evidence.", path=path)
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except OSError as problem:
-        raise UsageError(
-            f"The reading of evidence cannot be read ({problem.strerror}).", path=path
-        ) from problem
-    except (ValueError, RecursionError) as problem:
-        raise UsageError(f"The reading of evidence is not JSON: {problem}.", path=path) from problem
+        found = read_small_json(path, "reading of evidence")
+    except UsageError as problem:
+        if isinstance(problem.__cause__, FileNotFoundError):
+            return None
+        raise
     try:
         return reading_of(found)
     except UsageError as problem:

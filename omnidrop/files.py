@@ -1,4 +1,4 @@
-"""Atomic writes of files, and conversion of values to strict JSON."""
+"""Atomic writes of files, conversion of values to strict JSON, and small JSON files."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from omnidrop.errors import UsageError, printable
+
+#: Bytes of the largest file that `read_small_json` reads.
+LARGEST = 1 << 20
 
 
 def check_target(path: Path, force: bool) -> None:
@@ -138,3 +141,31 @@ def plain(value: Any) -> Any:
 def to_json(value: Any, indent: int | None = None) -> str:
     """Return `value` as strict JSON text; see `plain`."""
     return json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=indent)
+
+
+def read_small_json(path: Path, what: str, *, hint: str | None = None) -> Any:
+    """Read a JSON file of at most `LARGEST` bytes.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        What it should be, for errors: "preset".
+    hint : str, optional
+        What to do about a file that cannot be read.
+
+    Raises
+    ------
+    UsageError
+        If it cannot be read, is too large, or is not JSON; the system's error is its cause.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise UsageError(f"This file is too large for a {what}.", path=path)
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as problem:
+        raise UsageError(
+            f"The {what} cannot be read ({problem.strerror}).", path=path, hint=hint
+        ) from problem
+    except (ValueError, RecursionError) as problem:
+        raise UsageError(f"The {what} is not JSON: {problem}.", path=path) from problem

@@ -59,6 +59,15 @@ def test_a_file_gives_back_the_reading(tmp_path: Path) -> None:
     assert read_reading(tmp_path / "none.json") is None
 
 
+def test_a_file_of_nothing_is_not_a_file_that_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "evidence.json"
+    path.write_text("null")
+    with pytest.raises(UsageError, match="its schema is not") as problem:
+        read_reading(path)
+    assert problem.value.path == path
+    assert read_reading(tmp_path / "none.json") is None
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -38,12 +38,13 @@ GROUND = {
     "transfers": set(),
     "shapes": set(),
     "stages": set(),
+    "notices": set(),
     "begun": {"errors"},
     "files": {"errors"},
     "options": {"errors"},
     "parsing": set(),
     "recommended": set(),
-    "evidence": {"errors"},
+    "evidence": {"errors", "files"},
 }
 DOORS = {room: doors | set(GROUND) for room, doors in DOORS.items()} | GROUND
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,9 +37,22 @@ class Bytes:
         return [FIRST + ord(c) for c in text], [(i, i + 1) for i in range(len(text))]
 
 
-def reference_clip(media: Media) -> list[int]:
-    """Markers and placeholders as the library's processor writes them."""
-    from transformers import Qwen2_5OmniProcessor as Processor
+def reference_clip(
+    media: Media, processor: Any = None, per_second: float = 25, array: Any = torch.tensor
+) -> list[int]:
+    """Markers and placeholders as a processor of the library writes them; Qwen2.5-Omni's here.
+
+    Parameters
+    ----------
+    media : Media
+    processor : type, optional
+    per_second : float
+        Positions a second.
+    array : callable
+        Makes what the processor takes as grids.
+    """
+    if processor is None:
+        from transformers import Qwen2_5OmniProcessor as processor
 
     names = {"V": 3, "A": 4, "v": 5, "w": 6, "a": 7, "b": 8}
     if media.grid is None:
@@ -57,22 +71,22 @@ def reference_clip(media: Media) -> list[int]:
         video_processor=SimpleNamespace(merge_size=2),
         image_processor=SimpleNamespace(merge_size=2),
     )
-    stub.get_chunked_index = lambda *a: Processor.get_chunked_index(stub, *a)
-    grids = torch.tensor([media.grid])
-    seconds = [media.second_per_grid]
-    if hasattr(Processor, "replace_video_with_audio_token"):
-        text = Processor.replace_video_with_audio_token(
+    if hasattr(processor, "get_chunked_index"):
+        stub.get_chunked_index = lambda *a: processor.get_chunked_index(stub, *a)
+    grids, seconds = array([media.grid]), [media.second_per_grid]
+    if hasattr(processor, "replace_video_with_audio_token"):
+        text = processor.replace_video_with_audio_token(
             stub,
             {"video_grid_thw": grids, "video_second_per_grid": seconds},
             0,
             {"num_audio_tokens": [media.audio_tokens]},
             0,
-            position_id_per_seconds=25,
+            position_id_per_seconds=per_second,
             seconds_per_chunk=2.0,
         )
         text = f"v{text}w"
     else:
-        text = Processor.replace_multimodal_special_tokens(
+        text = processor.replace_multimodal_special_tokens(
             stub,
             ["vVw"],
             iter([media.audio_tokens]),
@@ -80,7 +94,7 @@ def reference_clip(media: Media) -> list[int]:
             iter(grids),
             iter(seconds),
             True,
-            25,
+            per_second,
             2.0,
         )[0]
     return [names[c] for c in text]

@@ -42,6 +42,7 @@ from omnidrop.clip.sampling import check_limits, sampling_plan
 from omnidrop.clip.specs import MediaSpec
 from omnidrop.clip.tracks import audible_track
 from omnidrop.errors import MediaError, UsageError
+from omnidrop.notices import NO_AUDIO, NO_VIDEO
 
 __all__ = ["Clip", "ClipOptions", "FrameChunk", "SamplingPlan", "open_clip"]
 
@@ -228,7 +229,7 @@ class Clip:
         number = self.options.audio_track
         if number is None:
             if not info.audio:
-                self._note("The clip has no audio.")
+                self._note(NO_AUDIO)
                 return None
             if len(info.audio) == 1:
                 return info.audio[0]
@@ -302,7 +303,7 @@ class Clip:
         video, options = self.info.video, self.options
         if video is None or not options.video:
             if video is None and options.video:
-                self._note("The clip has no video.")
+                self._note(NO_VIDEO)
             return None
         end, last = self.start + self.duration, self._video_end()
         if end - last > _OVERHANG:

@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from omnidrop.engine.asked_about import what_is_missing
 from omnidrop.engine.captured import Steps
 from omnidrop.engine.conversation import Conversation, Said, Written, write_prompt
-from omnidrop.engine.decode import Generated, Token, generate, score_choices
+from omnidrop.engine.decode import Token
 from omnidrop.engine.default import Chosen, choose, method_of
 from omnidrop.engine.encode import (
     Encoded,
@@ -33,6 +33,7 @@ from omnidrop.engine.leave_out import Asked, proven
 from omnidrop.engine.memory import HostPeak, reset_device_peak
 from omnidrop.engine.prefill import Prefilled, prefill
 from omnidrop.engine.prefix import Prefixes
+from omnidrop.engine.reply import choose_answer, generate_answer, told
 from omnidrop.engine.room import check_room, surely_fits
 from omnidrop.engine.sureness import judge
 from omnidrop.engine.timing import Meter
@@ -41,10 +42,11 @@ from omnidrop.errors import MemoryShortError, OutsideError
 from omnidrop.evidence import EvidenceReading
 from omnidrop.models.adapter import Adapter, ModelInfo
 from omnidrop.models.memory import out_of_memory
+from omnidrop.notices import DEMO
 from omnidrop.options import GenerateOptions
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method, Need
-from omnidrop.report.trace import Answer, Choice
+from omnidrop.report.trace import Answer
 from omnidrop.stages import StageName
 from omnidrop.tokens import Prompt
 
@@ -54,7 +56,7 @@ if TYPE_CHECKING:  # precomputed features need no media library
 TOO_BIG = "Lower --max-pixels, --fps or --max-frames, ask about a shorter span, or use --4bit."
 
 DEMO_NOTICE = (
-    "This is the demo model: it knows only instruments, shapes and colours. "
+    f"{DEMO}: it knows only instruments, shapes and colours. "
     "For real clips: omnidrop ask --model 3b CLIP QUESTION"
 )
 
@@ -83,14 +85,6 @@ class BudgetChooser(Protocol):
             If no budget of the method will do.
         """
         ...
-
-
-class _Reply(NamedTuple):
-    """What was generated or chosen; `ticks` are seconds from the start to each token."""
-
-    made: Generated
-    choices: tuple[Choice, ...]
-    ticks: tuple[float, ...]
 
 
 class Session:
@@ -371,10 +365,17 @@ class Session:
             if on_prefill is not None:
                 on_prefill(prefilled)
             if choices:
-                reply = self._choose_answer(prefilled, choices, on_text, meter)
+                reply = choose_answer(self.adapter, prefilled, choices, on_text, meter)
             else:
-                tell = _both(alive, on_token)
-                reply = self._generate(prefilled, options, on_text, meter, tell)
+                reply = generate_answer(
+                    self.adapter,
+                    prefilled,
+                    options,
+                    on_text,
+                    meter,
+                    self._decoding,
+                    told(alive, on_token),
+                )
         # Curves are fitted on greedy answers; drawn ones of equal probability are right less often.
         drawn = options.temperature > 0 and not choices
         curves = self.adapter.calibration
@@ -489,40 +490,6 @@ class Session:
             found, notice = limits.choose(self.adapter, prompt, method, meter.since_start_done)
         return Chosen(found, notice=notice)
 
-    def _choose_answer(
-        self,
-        prefilled: Prefilled,
-        choices: Sequence[str],
-        on_text: Callable[[str], None] | None,
-        meter: Meter,
-    ) -> _Reply:
-        with meter.stage(StageName.CHOICES):
-            scored = score_choices(self.adapter, prefilled, choices)
-        tick = meter.since_start()
-        made = Generated((), scored[0].text, "choice", ())
-        if on_text:
-            on_text(made.text)
-        return _Reply(made, scored, (tick,))
-
-    def _generate(
-        self,
-        prefilled: Prefilled,
-        options: GenerateOptions,
-        on_text: Callable[[str], None] | None,
-        meter: Meter,
-        tell: Callable[[Token], None] | None,
-    ) -> _Reply:
-        ticks: list[float] = []
-
-        def tick() -> None:
-            ticks.append(meter.since_start())
-
-        with meter.stage(StageName.ANSWER):
-            made = generate(
-                self.adapter, prefilled, options, on_text, tick, meter, self._decoding, tell
-            )
-        return _Reply(made, (), tuple(ticks))
-
     def _notices(
         self,
         prompt: Prompt,
@@ -606,21 +573,6 @@ class Session:
     def info(self) -> ModelInfo:
         """The model's name, family, shapes, dtype and device."""
         return self.adapter.info
-
-
-def _both(
-    alive: Callable[[], None] | None, on_token: Callable[[Token], None] | None
-) -> Callable[[Token], None] | None:
-    """Return one function that calls those of both that are there."""
-    if alive is None:
-        return on_token
-
-    def tell(token: Token) -> None:
-        alive()
-        if on_token is not None:
-            on_token(token)
-
-    return tell
 
 
 def _doubt(outside: OutsideError | None, missing: Sequence[str]) -> str:

@@ -11,7 +11,6 @@ from (`omnidrop.evidence`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +18,13 @@ from typing import Any
 
 from omnidrop.errors import UsageError, printable
 from omnidrop.evidence import EvidenceReading, reading_of
+from omnidrop.files import read_small_json
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.registry import get_method
 
 SCHEMA = "omnidrop.preset/1"
 
 _KEYS = ("schema", "method", "budgets", "fields", "made", "evidence")
-_LARGEST = 1 << 20  # bytes; a preset has a few hundred
 
 
 @dataclass(frozen=True)
@@ -79,18 +78,9 @@ def read_preset(path: Path) -> Preset:
         If it cannot be read, is no preset, holds something unknown, or a value that the method
         refuses.
     """
-    try:
-        if path.stat().st_size > _LARGEST:
-            raise UsageError("This file is too large for a preset.", path=path)
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as problem:
-        raise UsageError(
-            f"The preset cannot be read ({problem.strerror}).",
-            path=path,
-            hint="Check the path, or name a preset that `omnidrop models` lists.",
-        ) from problem
-    except (ValueError, RecursionError) as problem:
-        raise UsageError(f"The preset is not JSON: {problem}.", path=path) from problem
+    found = read_small_json(
+        path, "preset", hint="Check the path, or name a preset that `omnidrop models` lists."
+    )
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         raise UsageError(
             f"This is no preset: its schema is not {SCHEMA}.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 import omnidrop
+from omnidrop.pruning.registry import describe, methods
 from omnidrop.serving.clip_routes import ClipCost, ClipList, ClipMedia, OneClip, Tokens
 from omnidrop.serving.completions import ChatCompletions
 from omnidrop.serving.endpoint import Endpoint
@@ -52,7 +54,7 @@ def make_app(state: State, page: Path = PAGE) -> ASGIApp:
     ]
     if (page / "index.html").is_file():
         routes.append(Mount("/", _Page(page)))
-    return Guard(Router(routes), state.settings, state.metrics)
+    return Guard(Router(routes, redirect_slashes=False), state.settings, state.metrics)
 
 
 class _Health(Endpoint):
@@ -90,19 +92,33 @@ class _Models(Endpoint):
     name = "models"
 
     async def reply(self, request: Request) -> Response:
-        info = self.state.warm.info()
+        info, settings = self.state.warm.info(), self.state.settings
+        usual = self.state.recommended  # known once the model was loaded
         one: dict[str, Any] = {
             "id": self.state.name,
             "object": "model",
             "created": self.state.began,
             "owned_by": "omnidrop",
-            "omnidrop": {"loaded": info.loaded, "device": info.device, "dtype": info.dtype},
+            "omnidrop": {
+                "loaded": info.loaded,
+                "device": info.device,
+                "dtype": info.dtype,
+                "default": usual and {"method": usual.method, "budget": usual.budget},
+                "methods": _methods(),
+            },
         }
         asked = request.path_params.get("name")
         if asked is None:
-            return JSONResponse({"object": "list", "data": [one]})
+            limits = {"upload_bytes": settings.max_upload, "queue": settings.queue}
+            return JSONResponse({"object": "list", "data": [one], "limits": limits})
         self.state.check_model(asked)
         return JSONResponse(one)
+
+
+@cache
+def _methods() -> list[dict[str, str]]:
+    """Return name and summary of every method."""
+    return [{"name": name, "about": describe(kind)} for name, kind in methods().items()]
 
 
 class _Page:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +16,7 @@ from omnidrop_cli.options.common import AnswerFlags, Debug, ModelFlags, NoServe,
 from omnidrop_cli.options.groups import grouped
 from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.options.pruning import DropFlags
+from omnidrop_cli.options.ray import RayFlags
 
 if TYPE_CHECKING:
     from omnidrop.batch.answering import AnswerOptions, Hooks
@@ -69,6 +71,7 @@ def command(
     source: SourceFlags,
     output: AnswersFlags,
     flow: RunFlags,
+    cluster: RayFlags,
     read: ReadFlags,
     drop: DropFlags,
     fit: FitFlags,
@@ -87,7 +90,8 @@ def command(
 
     fit.check(drop)
     silence_warnings(debug)
-    options = _run_options(output, flow, _answer_options(read, drop, fit, model, flags, flow))
+    answering = _answer_options(read, drop, fit, model, flags, flow)
+    options = replace(_run_options(output, flow, answering), ray=cluster.options())
     _check_output(output, flow)
     for path in output.copy or ():
         check_copy(path)

@@ -15,6 +15,8 @@ from fakes import ROOT, make_trace
 from pages import Page
 from rich.cells import cell_len
 
+from omnidrop.models.locations import demo_folder
+from omnidrop.models.world import read_world
 from omnidrop.profiling import measure, replay
 from omnidrop.profiling.estimate import Estimate, Sizes, Tokens, encoder_flops, run_estimate
 from omnidrop.profiling.result import (
@@ -169,6 +171,15 @@ def test_runs_are_every_method_at_every_budget(run, measured, clip) -> None:
     assert measured[2]["methods"] == []
 
 
+def test_of_a_question_that_nobody_asked_there_is_no_warning(run, measured, clip) -> None:
+    assert run("profile", clip)[0] == 0
+    asked = measured[0]["question"]
+    world = read_world(demo_folder())
+    assert world is not None
+    assert world.check("demo", asked) is None
+    assert world.check("demo", "What happens in this clip?") is not None
+
+
 def test_labels_tell_runs_apart() -> None:
     drops = CompareFlags(
         budgets=(0.5, 0.2), methods="omnidrop,fastv", presets=["paper-7b-30", "paper-7b-30"]
@@ -308,6 +319,7 @@ def test_estimates(run, fake, clip, monkeypatch, words) -> None:
     assert not any(line.startswith("load") for line in fake.log)
 
 
+@pytest.mark.slow
 def test_a_real_run(run, tmp_path) -> None:
     film = media.mp4(tmp_path / "film.mp4", seconds=4.0)
     words = ("film.mp4", "Which instrument?", "--budget", "0.3", "--repeats", "1", "--warmup", "0")

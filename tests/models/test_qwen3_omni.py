@@ -33,6 +33,7 @@ from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
 from omnidrop.tokens import Media
 from tests.test_prompt import Bytes
+from tests.test_prompt import reference_clip as reference_markers
 from tests.tiny import make_features
 
 TEMPLATE = Qwen3OmniTemplate(
@@ -49,49 +50,7 @@ TEMPLATE = Qwen3OmniTemplate(
 
 def reference_clip(media: Media) -> list[int]:
     """Markers and placeholders as the library's processor writes them."""
-    processor = processing.Qwen3OmniMoeProcessor
-    names = {"V": 3, "A": 4, "v": 5, "w": 6, "a": 7, "b": 8}
-    if media.grid is None:
-        return [names[c] for c in "a" + "A" * media.audio_tokens + "b"] if media else []
-    video = int(np.prod(media.grid)) // 4
-    if not media.audio_tokens:
-        return [names[c] for c in "v" + "V" * video + "w"]
-    stub = SimpleNamespace(
-        audio_bos_token="a",
-        audio_eos_token="b",
-        audio_token="A",
-        video_token="V",
-        vision_bos_token="v",
-        vision_eos_token="w",
-        image_token="I",
-        video_processor=SimpleNamespace(merge_size=2),
-        image_processor=SimpleNamespace(merge_size=2),
-    )
-    grids, seconds = np.array([media.grid]), [media.second_per_grid]
-    if hasattr(processor, "replace_video_with_audio_token"):
-        text = processor.replace_video_with_audio_token(
-            stub,
-            {"video_grid_thw": grids, "video_second_per_grid": seconds},
-            0,
-            {"num_audio_tokens": [media.audio_tokens]},
-            0,
-            position_id_per_seconds=13.0,
-            seconds_per_chunk=2.0,
-        )
-        text = f"v{text}w"
-    else:
-        text = processor.replace_multimodal_special_tokens(
-            stub,
-            ["vVw"],
-            iter([media.audio_tokens]),
-            iter([]),
-            iter(grids),
-            iter(seconds),
-            True,
-            13.0,
-            2.0,
-        )[0]
-    return [names[c] for c in text]
+    return reference_markers(media, processing.Qwen3OmniMoeProcessor, 13.0, np.array)
 
 
 def frames_of(tokens: int) -> int:

@@ -83,6 +83,7 @@ def test_a_broken_offer_is_named(monkeypatch, value, message):
     assert registry.get_method("none") == Method()
 
 
+@pytest.mark.slow
 def test_importing_the_registry_loads_no_method():
     code = (
         "import sys; import omnidrop.pruning.registry as r; r.method_names();"

@@ -58,6 +58,7 @@ def test_moments_are_where_the_events_are(model, name, budget) -> None:
     assert met >= len(KNOWN) - 1
 
 
+@pytest.mark.slow
 def test_the_flash_is_found_in_a_minute_of_film(model) -> None:
     """The digit is shown from 40 to 41 s; the clip is eight times as long as those trained on."""
     with model.open(SAMPLES / "long.mp4") as clip:

@@ -29,6 +29,7 @@ def moved_everywhere(module: torch.nn.Module) -> bool:
     return all(isinstance(p.grad, Elsewhere) for p in module.parameters() if p.grad is not None)
 
 
+@pytest.mark.slow
 def test_decoder_training_leaves_no_tensor_on_the_cpu() -> None:
     rng = np.random.default_rng(0)
     model = build_model(TOK, 8)
@@ -49,6 +50,7 @@ def test_decoder_training_leaves_no_tensor_on_the_cpu() -> None:
     assert moved_everywhere(trunk)
 
 
+@pytest.mark.slow
 def test_tower_training_leaves_no_tensor_on_the_cpu() -> None:
     audio, vision, _ = parts(build_model(TOK, 1))
     heads = Heads(WIDTH)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
-import threading
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -39,51 +37,26 @@ NEED_NAMES = {
 
 @dataclass
 class Served:
-    """A server that runs in this process.
-
-    Attributes
-    ----------
-    url : str
-        Ends in a slash.
-    warm : WarmModel
-    """
+    """A server that runs in this process; its URL ends in a slash."""
 
     url: str
     warm: WarmModel
-
-    def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self.url + path, timeout=20) as reply:
-            return json.load(reply)
 
 
 @contextmanager
 def serving(warm: WarmModel, **settings: Any) -> Iterator[Served]:
     pytest.importorskip("uvicorn")
-    from omnidrop.serving.server import serve_http
+    from omnidrop.serving.server import http_server
 
-    found: list[str] = []
-    started, stop = threading.Event(), threading.Event()
-
-    def told(url: str) -> None:
-        found.append(url)
-        started.set()
-
-    def run() -> None:
-        serve_http(warm, HttpSettings(port=0, **settings), stop=stop, started=told)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    assert started.wait(20)
-    try:
-        yield Served(f"{found[0].rstrip('/')}/", warm)
-    finally:
-        stop.set()
-        thread.join(20)
+    with http_server(warm, HttpSettings(port=0, **settings)) as url:
+        yield Served(f"{url}/", warm)
 
 
 @pytest.fixture(scope="module")
 def warm() -> Iterator[WarmModel]:
     made = WarmModel(LoadOptions(model="demo"), None)
+    with made.use():
+        pass  # loaded here, not in the first question's time
     yield made
     made.close()
 
@@ -188,6 +161,10 @@ def test_what_a_budget_means(tab: Browser, server: Served) -> None:
     assert int(kept.replace(",", "")) == pytest.approx(0.35 * whole, abs=0.02 * whole)
     # What was chosen is what is asked, and said beside the answer.
     tab.value("document.getElementById('options').open = true")
+    assert text(tab, "#method option") == "The model’s own (omnidrop-auto)"
+    tab.value("document.getElementById('method').focus()")
+    tab.press("d")
+    tab.wait("document.getElementById('method-note').textContent.startsWith('Keeps audio by ')")
     for name, value in (("start", "0:10"), ("end", "22"), ("choices", "circle, star")):
         tab.value(f"document.getElementById('{name}').focus()")
         tab.type(value)
@@ -197,10 +174,11 @@ def test_what_a_budget_means(tab: Browser, server: Served) -> None:
     trace = next(iter(json.loads(tab.value("sessionStorage['omnidrop.history']")).values()))
     report = trace[0]["report"]
     assert report["trace"]["asked_budget"] == pytest.approx(0.35)
+    assert report["trace"]["method"]["name"] == "dash"
     assert report["trace"]["clip"]["start"] == 10.0
     assert report["trace"]["clip"]["span"] == pytest.approx(12.0, abs=0.1)
     assert {choice["text"] for choice in report["choices"]} == {"circle", "star"}
-    assert "0:10–0:22 · budget 35 % · 2 choices" in text(tab, ".card header")
+    assert "0:10–0:22 · budget 35 % · method dash · 2 choices" in text(tab, ".card header")
     assert tab.said() == []
 
 
@@ -281,6 +259,22 @@ def test_a_question_that_the_model_does_not_know(tab: Browser, server: Served) -
     tab.value("document.querySelector('.remedy button').click()")
     there(tab, ".card .facts")
     assert tab.value("document.querySelectorAll('.card').length") == 1
+
+
+def test_what_is_no_clip(tab: Browser, server: Served, root: Path, tmp_path: Path) -> None:
+    words = tmp_path / "words.mp4"
+    words.write_text("These are words.\n" * 50)
+    tab.open(server.url, 390)
+    there(tab, ".clip", 2)
+    tab.choose("#file", words)
+    tab.wait("!document.getElementById('fault').hidden")
+    assert "holds text" in text(tab, "#fault")
+    shutil.copy(words, root / "words.mp4")
+    tab.open(server.url, 390)
+    pick(tab, "words.mp4")
+    tab.wait("!document.getElementById('choose').hidden")
+    assert "holds text" in text(tab, "#fault")
+    (root / "words.mp4").unlink()
 
 
 def test_stopping_and_a_full_queue(tab: Browser, server: Served) -> None:

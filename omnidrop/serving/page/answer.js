@@ -17,7 +17,7 @@ export function asked(entry) {
     method && `method ${method}`,
     choices && `${choices.length} choices`,
     check && "compared",
-    evidence && "with proof",
+    evidence && "moments tested",
   ].filter(Boolean);
 }
 

@@ -8,8 +8,8 @@ const wide = matchMedia("(min-width: 60rem)");
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
 /** Bring an element into sight. */
-export function reveal(element) {
-  element.scrollIntoView({ block: "nearest", behavior: still.matches ? "auto" : "smooth" });
+export function reveal(element, block = "nearest") {
+  element.scrollIntoView({ block, behavior: still.matches ? "auto" : "smooth" });
 }
 
 export class Answers {
@@ -88,7 +88,7 @@ export class Answers {
   /** A new question, before anything of its answer is there. */
   begun(entry) {
     this.draw();
-    if (!wide.matches) reveal(this.node(entry));
+    if (!wide.matches) reveal(this.node(entry), "center");
   }
 
   /** A piece of an answer. */

@@ -10,7 +10,7 @@ import { Settings } from "./settings.js";
 import { shortcuts } from "./shortcuts.js";
 import { Speech } from "./speech.js";
 import { Timeline } from "./timeline.js";
-import { doing, duration, fault } from "./words.js";
+import { doing, duration, fault, size } from "./words.js";
 
 const coarse = matchMedia("(hover: none) and (pointer: coarse)");
 
@@ -146,7 +146,8 @@ async function open(found) {
     if (state.clip === found) arrived(known);
   } catch (error) {
     if (state.clip !== found) return;
-    if (error.code === "clip_not_found") choosing();
+    // There is no such clip, or it is none.
+    if ([400, 403, 404].includes(error.status)) choosing();
     complain(error);
   }
 }
@@ -168,7 +169,7 @@ function send(file) {
   progress(0);
   $("sending").hidden = false;
   state.sent = limit && file.size > limit
-    ? Promise.reject(new api.ServerError(`The file is larger than the ${Math.floor(limit / 1e6)} MB that this server takes.`, { status: 413 }))
+    ? Promise.reject(new api.ServerError(`The file is larger than the ${size(limit)} that this server takes.`, { status: 413 }))
     : api.upload(file, progress, call.signal);
   state.sent.then(
     (clip) => {

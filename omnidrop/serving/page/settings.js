@@ -61,7 +61,7 @@ export class Settings {
   /** Take the model's methods and defaults. */
   use(model) {
     this.model = model;
-    const methods = (model.omnidrop.methods ?? []).map(({ name }) => h("option", { value: name }, name));
+    const methods = model.omnidrop.methods.map(({ name }) => h("option", { value: name }, name));
     $("method").replaceChildren(h("option", { value: "" }, "The model’s own"), ...methods);
     this.know(model.omnidrop.default);
     this.update();
@@ -78,7 +78,7 @@ export class Settings {
   /** Estimate for this clip; null while there is none on the server. */
   of(clip) {
     this.clip = clip;
-    if (!clip) $("cost").replaceChildren(...costs({}));
+    if (!clip || !$("cost").hasChildNodes()) $("cost").replaceChildren(...costs({}));
     this.update();
   }
 
@@ -180,10 +180,10 @@ export class Settings {
       method,
       choices?.join(" / "),
       check && "compared",
-      evidence && "with proof",
+      evidence && "moments tested",
     ].filter(Boolean);
     $("options-set").textContent = set.join(" · ");
-    const about = this.model?.omnidrop.methods?.find(({ name }) => name === $("method").value)?.about;
+    const about = this.model?.omnidrop.methods.find(({ name }) => name === $("method").value)?.about;
     $("method-note").textContent = about ?? "";
   }
 
@@ -208,7 +208,7 @@ export class Settings {
         this.usual = found.budget;
         this.showBudget();
       }
-      if (this.loud) this.tell(`${number(found.kept)} of ${number(av(found))} tokens, about ${duration(found.seconds)}, ${size(found.memory)}.`);
+      if (this.loud) this.tell(`${number(found.kept)} of ${number(av(found))} tokens, about ${duration(found.seconds)} and ${size(found.memory)}.`);
       this.loud = false;
     } catch (error) {
       if (error.name === "AbortError") return;
