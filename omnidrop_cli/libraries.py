@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 #: GNU's counts turns of a loop, LLVM's and Intel's milliseconds. Spinning longer than the pause
 #: between two operations takes the cores from other processes; sleeping at once costs a system
 #: call at every operation. Measured by benchmarks/threads.py.
-SPINNING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+SPINNING = {"GOMP_SPINCOUNT": "2000", "KMP_BLOCKTIME": "1"}
 #: The variable by which people choose between spinning and sleeping themselves.
 POLICY = "OMP_WAIT_POLICY"
 

@@ -9,17 +9,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omnidrop_cli.calling import Admit
 
 #: Set by a shell that asks what could be typed next; holds its name and "source" or "complete".
 COMPLETION = "_OMNIDROP_COMPLETE"
-
-
-#: Decides whether a command runs in this process.
-Admit = Callable[[str, dict[str, Any]], None]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -112,6 +110,7 @@ def _invoke(words: list[str], admit: Admit | None) -> int:
     import typer
 
     from omnidrop.errors import UsageError
+    from omnidrop_cli.calling import Calling
     from omnidrop_cli.errors import complain
 
     # typer 0.25 and later carries its own click, and of the exceptions it raises exports this one.
@@ -123,7 +122,7 @@ def _invoke(words: list[str], admit: Admit | None) -> int:
     try:
         if COMPLETION in os.environ:
             group._main_shell_completion({}, "omnidrop")
-        with group.make_context("omnidrop", list(words), obj=admit) as context:
+        with group.make_context("omnidrop", list(words), obj=Calling(run, admit)) as context:
             result = group.invoke(context)
     except typer.Exit as leave:
         return leave.exit_code

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO
 
+import typer
+
 from omnidrop.errors import ModelError, UsageError, printable
 from omnidrop_cli.options.common import Debug, Json, ModelFlags, Quiet
 from omnidrop_cli.options.groups import grouped
@@ -19,6 +21,7 @@ from omnidrop_cli.options.serve_http import API_KEY, HttpFlags
 if TYPE_CHECKING:
     from omnidrop import LoadOptions, Model
     from omnidrop.serving.warm import WarmModel
+    from omnidrop_cli.calling import Run
 
 #: Seconds in which the process that serves answers, and in which it ends.
 PATIENCE = 15.0
@@ -49,6 +52,7 @@ else in ~/.local/state/omnidrop/serve, or the file that OMNIDROP_SOCKET names.
 
 @grouped
 def command(
+    context: typer.Context,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -75,12 +79,19 @@ def command(
         )
     if serve.http is not None:
         _check_http()
-    _serve(serve, http, model, path, quiet=quiet, debug=debug)
+    _serve(context.obj.run, serve, http, model, path, quiet=quiet, debug=debug)
     return 0
 
 
 def _serve(
-    flags: ServeFlags, http: HttpFlags, model: ModelFlags, path: str, *, quiet: bool, debug: bool
+    run: Run,
+    flags: ServeFlags,
+    http: HttpFlags,
+    model: ModelFlags,
+    path: str,
+    *,
+    quiet: bool,
+    debug: bool,
 ) -> None:
     """Load the model, and serve it until the end."""
     from omnidrop.serving.warm import WarmModel
@@ -99,7 +110,7 @@ def _serve(
         progress("find the model", 0, None)
         warm = WarmModel(pin(model.load_options(), told), flags.seconds, load=_load)
 
-    host = Host(warm, path) if protocol.is_supported() else None
+    host = Host(warm, path, run) if protocol.is_supported() else None
     places = [] if host is None else [printable(path)]
 
     def prepare() -> None:

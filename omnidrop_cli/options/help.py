@@ -41,8 +41,8 @@ class PlainCommand(TyperCommand):
     def invoke(self, ctx: Any) -> Any:
         from omnidrop_cli import config
 
-        if ctx.obj is not None:
-            ctx.obj(str(self.name), dict(ctx.params))
+        if ctx.obj is not None and ctx.obj.admit is not None:
+            ctx.obj.admit(str(self.name), dict(ctx.params))
         with config.named_sources(ctx):
             return super().invoke(ctx)
 

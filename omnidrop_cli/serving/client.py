@@ -59,7 +59,7 @@ ANSWER_WITHIN = 10.0
 PAUSE_WITHIN = 1.0
 #: Ctrl-C after which this process leaves whatever the host does: a chat takes two without ending.
 MOST_INTERRUPTS = 4
-INTERRUPTED, ENVIRONMENT = 130, 4
+INTERRUPTED, TERMINATED, ENVIRONMENT = 130, 143, 4
 
 _why_not = ""
 
@@ -126,6 +126,7 @@ class Call:
     def __init__(self, link: socket.socket, words: list[str]) -> None:
         self._link, self._words = link, words
         self._interrupts = 0
+        self._terminated = False
         self._pausing = False
         self._waits: Any = None
 
@@ -176,7 +177,7 @@ class Call:
             elif said == "paused":
                 self._pause()
             elif said == "ended":
-                return int(message["code"])
+                return TERMINATED if self._terminated else int(message["code"])
             elif said == "stopped":
                 return self._lost("omnidrop serve was stopped")
             message = self._next()
@@ -248,6 +249,8 @@ class Call:
         if signal.getsignal(signal.SIGTSTP) == signal.SIG_DFL:
             handlers[signal.SIGTSTP] = self._stop
         handlers[signal.SIGWINCH] = self._resize
+        if self._words[0] == "batch":  # which says what it has, as it does by itself
+            handlers[signal.SIGTERM] = self._terminate
         if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
             del handlers[signal.SIGINT]
         return {number: signal.signal(number, handler) for number, handler in handlers.items()}
@@ -259,6 +262,14 @@ class Call:
             raise KeyboardInterrupt  # not begun yet
         if self._interrupts >= MOST_INTERRUPTS:
             os._exit(INTERRUPTED)
+        self._say({"say": "interrupt"})
+
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        """Pass SIGTERM on as Ctrl-C; the exit code tells the difference."""
+        if self._terminated or self._waits is not None:
+            os._exit(TERMINATED)
+        self._terminated = True
+        self._interrupts += 1
         self._say({"say": "interrupt"})
 
     def _resize(self, number: int, frame: FrameType | None) -> None:

@@ -103,6 +103,10 @@ class Fitting:
             return "--debug shows how a model is loaded"
         if (parameters.get("workers") or 1) > 1 or parameters.get("timeout"):
             return "--workers and --timeout take processes of their own"
+        if parameters.get("ray") is not None:
+            return "--ray answers on a cluster"
+        if (parameters.get("workers") or 0) > 1 or parameters.get("timeout") is not None:
+            return "--workers and --timeout take processes of their own"
         try:
             flags = ModelFlags(**{f.name: parameters[f.name] for f in fields(ModelFlags)})
             options = flags.load_options()

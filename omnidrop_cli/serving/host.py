@@ -24,6 +24,7 @@ from typing import Any
 from omnidrop.errors import UsageError, printable
 from omnidrop.serving.warm import Progress, WarmModel
 from omnidrop_cli import interrupts, loading
+from omnidrop_cli.calling import Run
 from omnidrop_cli.serving import protocol
 from omnidrop_cli.serving.borrowed import Own, Stream, Surroundings, give_files_away
 from omnidrop_cli.serving.fitting import Fitting
@@ -96,10 +97,12 @@ class Host:
     warm : WarmModel
     path : str
         Of the socket.
+    run : Run
+        Runs a command line.
     """
 
-    def __init__(self, warm: WarmModel, path: str) -> None:
-        self._warm, self._path = warm, path
+    def __init__(self, warm: WarmModel, path: str, run: Run) -> None:
+        self._warm, self._path, self._run_words = warm, path, run
         self._own = Own()
         self._fitting = Fitting(warm)
         self._calls: queue.SimpleQueue[Caller | None] = queue.SimpleQueue()
@@ -359,7 +362,6 @@ class Host:
 
     def _run(self, caller: Caller) -> tuple[str, dict[str, Any]]:
         """Run the caller's command; return what it is told at the end."""
-        from omnidrop_cli.main import run
         from omnidrop_cli.terminal import spinner
 
         def admit(name: str, parameters: dict[str, Any]) -> None:
@@ -375,7 +377,7 @@ class Host:
         try:
             try:
                 self._running = True
-                code = run(caller.words, admit)
+                code = self._run_words(caller.words, admit)
             finally:
                 self._running = False
         except Refused as problem:
