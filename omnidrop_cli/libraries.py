@@ -12,6 +12,25 @@ if TYPE_CHECKING:
     from omnidrop_cli.terminal.progress import Progress
 
 
+#: How long threads of OpenMP spin before they sleep, by the variable of each implementation:
+#: GNU's counts turns of a loop, LLVM's and Intel's milliseconds. Spinning longer than the pause
+#: between two operations takes the cores from other processes; sleeping at once costs a system
+#: call at every operation. Measured by benchmarks/threads.py.
+SPINNING = {"GOMP_SPINCOUNT": "10000", "KMP_BLOCKTIME": "1"}
+#: The variable by which people choose between spinning and sleeping themselves.
+POLICY = "OMP_WAIT_POLICY"
+
+
+def bound_spinning() -> None:
+    """Let idle threads of this process sleep soon; to be called before torch is imported.
+
+    What the person has set holds.
+    """
+    if POLICY not in os.environ:
+        for name, value in SPINNING.items():
+            os.environ.setdefault(name, value)
+
+
 def silence_warnings(debug: bool) -> None:
     """Keep other libraries' warnings off stderr; notices worth reading are in the Trace."""
     if not debug:

@@ -43,6 +43,10 @@ def main(arguments: list[str] | None = None) -> None:
         from omnidrop_cli.serving import client
 
         served = client.run(words)
+        if served is None:
+            from omnidrop_cli.libraries import bound_spinning
+
+            bound_spinning()
         code = run(words) if served is None else served
     except KeyboardInterrupt:
         code = 130
@@ -114,7 +118,8 @@ def _invoke(words: list[str], admit: Admit | None) -> int:
     usage_error: type[Exception] = typer.BadParameter.__mro__[1]
     click_error: type[Exception] = typer.BadParameter.__mro__[2]
     # Not `app()`: it handles a closed pipe, an EOFError and Ctrl-C in its own way.
-    group = _group()
+    # A process that runs many commands makes the group once; it depends on the shell a little.
+    group = _group() if admit is None else _kept_group()
     try:
         if COMPLETION in os.environ:
             group._main_shell_completion({}, "omnidrop")
@@ -142,14 +147,16 @@ def _invoke(words: list[str], admit: Admit | None) -> int:
     return result if isinstance(result, int) else 0
 
 
-@cache
 def _group() -> Any:
-    """Return the commands; a process that runs many of them makes them once."""
+    """Return the commands."""
     import typer.main
 
     from omnidrop_cli.app import app
 
     return typer.main.get_command(app)
+
+
+_kept_group = cache(_group)
 
 
 def _leave(code: int) -> None:

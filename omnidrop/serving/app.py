@@ -54,7 +54,7 @@ def make_app(state: State, page: Path = PAGE) -> ASGIApp:
     ]
     if (page / "index.html").is_file():
         routes.append(Mount("/", _Page(page)))
-    return Guard(Router(routes), state.settings, state.metrics)
+    return Guard(Router(routes, redirect_slashes=False), state.settings, state.metrics)
 
 
 class _Health(Endpoint):

@@ -147,7 +147,7 @@ class ChatCompletions:
         clock = exchange.loop.call_later(job.left, exchange.put, _End("time"))
         watch = asyncio.ensure_future(exchange.watch(receive))
         try:
-            await to_thread.run_sync(self._start, exchange)
+            await self._opened(exchange)
             reply = Reply(name)
             if request.stream:
                 await self._stream(exchange, reply, scope, receive, send)
@@ -158,6 +158,14 @@ class ChatCompletions:
             clock.cancel()
             watch.cancel()
             state.metrics.time("request_seconds", time.monotonic() - exchange.began)
+
+    async def _opened(self, exchange: _Exchange) -> None:
+        """Wait until the request is lined up, or its time is over."""
+        start = to_thread.run_sync(self._start, exchange, abandon_on_cancel=True)
+        try:
+            await asyncio.wait_for(start, max(0.0, exchange.job.left))
+        except TimeoutError:
+            self._result(exchange, _End("time"))
 
     def _start(self, exchange: _Exchange) -> None:
         """Open the clip, and line up for the model."""

@@ -119,8 +119,10 @@ class Sessions:
         return key in self._held
 
     def _close(self, key: Hashable) -> None:
-        self._held.pop(key).stack.close()
-        self._count()
+        held = self._held.pop(key, None)
+        if held is not None:
+            held.stack.close()
+            self._count()
 
     def _count(self) -> None:
         self.bytes = sum(one.bytes for one in self._held.values())

@@ -67,8 +67,7 @@ class State:
         """Stop, and delete what clients sent."""
         self.stop()
         self.desk.join()
-        with self.warm.try_turn(1.0):  # else who has the model is about to end as well
-            self.sessions.clear()
+        self.sessions.clear()
         self.clips.close()
 
     def know(self, model: Model) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 from omnidrop.errors import ModelError, UsageError, printable
 from omnidrop_cli.options.common import Debug, Json, ModelFlags, Quiet
 from omnidrop_cli.options.groups import grouped
 from omnidrop_cli.options.serve import ServeFlags
+from omnidrop_cli.options.serve_http import API_KEY, HttpFlags
 
 if TYPE_CHECKING:
     from omnidrop import LoadOptions, Model
+    from omnidrop.serving.warm import WarmModel
 
 #: Seconds in which the process that serves answers, and in which it ends.
 PATIENCE = 15.0
@@ -49,6 +54,7 @@ def command(
     debug: Debug = False,
     *,
     serve: ServeFlags,
+    http: HttpFlags,
     model: ModelFlags,
 ) -> int:
     """Keep a model loaded."""
@@ -67,14 +73,20 @@ def command(
             "commands.",
             hint="Serve over HTTP alone: --http 127.0.0.1:8000",
         )
-    return _serve(serve, model, path, quiet=quiet, debug=debug)
+    if serve.http is not None:
+        _check_http()
+    _serve(serve, http, model, path, quiet=quiet, debug=debug)
+    return 0
 
 
-def _serve(flags: ServeFlags, model: ModelFlags, path: str, *, quiet: bool, debug: bool) -> int:
-    """Load the model and serve it until the end; return the exit code."""
+def _serve(
+    flags: ServeFlags, http: HttpFlags, model: ModelFlags, path: str, *, quiet: bool, debug: bool
+) -> None:
+    """Load the model, and serve it until the end."""
     from omnidrop.serving.warm import WarmModel
     from omnidrop_cli.errors import complain
     from omnidrop_cli.libraries import downloads, silence_warnings
+    from omnidrop_cli.serving import protocol
     from omnidrop_cli.serving.fitting import pin
     from omnidrop_cli.serving.host import Host, preload
     from omnidrop_cli.terminal.console import is_terminal
@@ -87,26 +99,75 @@ def _serve(flags: ServeFlags, model: ModelFlags, path: str, *, quiet: bool, debu
         progress("find the model", 0, None)
         warm = WarmModel(pin(model.load_options(), told), flags.seconds, load=_load)
 
+    host = Host(warm, path) if protocol.is_supported() else None
+    places = [] if host is None else [printable(path)]
+
     def prepare() -> None:
         with progress:
             progress("load the model", 0, None)
             preload(warm, told)
+        if flags.http is not None:
+            log = sys.stderr if host is None else host.log
+            places.insert(0, serving.enter_context(_over_http(warm, http, flags.http, log)))
         info = warm.info()
         if not quiet:
             complain(
-                f"{info.name} in {info.dtype} on {info.device} is served at {printable(path)}. "
-                "Ctrl-C ends it.",
+                f"{info.name} in {info.dtype} on {info.device} is served at "
+                f"{' and '.join(places)}. Ctrl-C ends it.",
                 "notice",
             )
 
-    host = Host(warm, path)
+    with ExitStack() as serving:
+        serving.callback(warm.close)
+        if host is None:
+            complain("Without Unix sockets it is served over HTTP alone, not to ask.", "notice")
+            prepare()
+            with suppress(KeyboardInterrupt):
+                threading.Event().wait()
+        else:
+            serving.callback(host.close)
+            host.listen()
+            host.run(prepare)
+
+
+def _check_http() -> None:
+    """Refuse --http where what it needs is not installed.
+
+    Raises
+    ------
+    UsageError
+        Names the extra.
+    """
+    from importlib.util import find_spec
+
+    if not all(map(find_spec, ("starlette", "uvicorn", "python_multipart"))):
+        raise UsageError(
+            "--http needs packages that are not installed.",
+            hint="Install them: pip install 'omnidrop[serve]'",
+        )
+
+
+@contextmanager
+def _over_http(warm: WarmModel, http: HttpFlags, address: str, log: TextIO) -> Iterator[str]:
+    """Serve over HTTP in a thread of its own during the block; yields the address."""
+    from ipaddress import ip_address
+
+    from omnidrop.serving.server import http_server
+    from omnidrop_cli.errors import complain
+
+    settings = http.settings(address, log=log)
+    host = settings.host.strip("[]")
     try:
-        host.listen()
-        host.run(prepare)
-    finally:
-        host.close()
-        warm.close()
-    return 0
+        private = ip_address(host).is_loopback
+    except ValueError:
+        private = host == "localhost"
+    if not private and settings.api_key is None:
+        complain(
+            f"Everybody who can reach {host} can ask: set {API_KEY} to have a key asked for.",
+            "notice",
+        )
+    with http_server(warm, settings) as url:
+        yield url
 
 
 def _load(options: LoadOptions, progress: Any) -> Model:

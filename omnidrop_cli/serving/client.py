@@ -30,6 +30,7 @@ OTHERS = frozenset(
         "help",
         "models",
         "profile",
+        "report",
         "serve",
         "train-a2v",
     )
@@ -52,8 +53,8 @@ OWN_WORDS = frozenset(
 OWN_VARIABLES = ("OMNIDROP_NO_SERVE", "OMNIDROP_DEBUG")
 COMPLETION = "_OMNIDROP_COMPLETE"
 
-#: Seconds in which the host must answer: it does so from a thread that does nothing else.
-ANSWER_WITHIN = 2.0
+#: Seconds in which the host must answer, which it does at once; a busy machine may take a while.
+ANSWER_WITHIN = 10.0
 #: Seconds to wait for the command to pause before this process does.
 PAUSE_WITHIN = 1.0
 #: Ctrl-C after which this process leaves whatever the host does: a chat takes two without ending.

@@ -8,6 +8,7 @@ for another model is refused, and its client runs it itself.
 
 from __future__ import annotations
 
+import gc
 import os
 import queue
 import signal
@@ -30,7 +31,7 @@ from omnidrop_cli.serving.fitting import Fitting
 #: Commands that may take hours: nobody waits for their end.
 LONG = ("batch", "chat")
 #: Seconds in which a client must say what it wants, and start when it may.
-HELLO_WITHIN, GO_WITHIN = 5.0, 10.0
+HELLO_WITHIN, GO_WITHIN = 10.0, 20.0
 #: Seconds between interrupts of a command whose client has gone.
 AGAIN = 3.0
 #: Waits between two commands after which what they left is collected.
@@ -396,8 +397,6 @@ class Host:
     def _tidy(self) -> None:
         """Between commands: collect what they left."""
         if self._done:
-            import gc
-
             gc.collect()
             self._done = 0
 
@@ -492,12 +491,16 @@ def preload(warm: WarmModel, progress: Progress | None = None) -> None:
     import omnidrop.pruning
     import omnidrop_cli
 
-    with warm.use(progress):
-        pass
     for package in (omnidrop.clip, omnidrop.engine, omnidrop.pruning, omnidrop_cli):
         for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             if not found.name.endswith("__main__"):
                 import_module(found.name)
+    with warm.use(progress):
+        pass
+    # What is there now stays: collecting after each command need not look at it.
+    gc.collect()
+    gc.freeze()
+    warm.when_dropped(gc.unfreeze)
 
 
 __all__ = ["Caller", "Host", "Refused", "preload"]

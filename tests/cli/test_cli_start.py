@@ -30,6 +30,7 @@ COMMANDS = (
     "calibrate",
     "batch",
     "report",
+    "serve",
     "chunks",
     "models",
     "doctor",
