@@ -26,7 +26,7 @@ from omnidrop.errors import (
     UsageError,
     printable,
 )
-from omnidrop_cli.interrupts import INTERRUPTED
+from omnidrop_cli.interrupts import INTERRUPTED, TERMINATED
 from omnidrop_cli.terminal import spinner
 from omnidrop_cli.terminal.console import is_terminal, plain_terminal
 
@@ -44,6 +44,7 @@ EXIT_CODES = {
     OutputError.exit_code: "output that cannot be written",
     OutOfTimeError.exit_code: "out of time",
     INTERRUPTED: "interrupted",
+    TERMINATED: "terminated",
 }
 
 BUG = (

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 _received: list[int] = []
 _second: list[Callable[[], None]] = []
@@ -79,6 +79,32 @@ def telling(what_was_kept: Callable[[], None]) -> Iterator[None]:
         if interrupted():
             what_was_kept()
         raise
+
+
+@contextmanager
+def terminating() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does; a second one ends the process at once."""
+
+    def end(number: int, frame: object) -> None:
+        if signal.SIGTERM in _received:
+            os._exit(TERMINATED)
+        _received.append(signal.SIGTERM)
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, end)
+    except ValueError:  # in a thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def terminated() -> bool:
+    """Return whether SIGTERM has come since `forget_interrupts`."""
+    return signal.SIGTERM in _received
 
 
 def forget_interrupts() -> None:

@@ -50,6 +50,11 @@ def load_model(flags: ModelFlags, progress: Progress, *, quiet: bool) -> Model:
     return loaded
 
 
+def is_warm() -> bool:
+    """Return whether this is the process of a warm model, which outlives its commands."""
+    return _turn is not None
+
+
 @contextmanager
 def from_warm(warm: WarmModel) -> Iterator[None]:
     """Let the command that the block runs have the warm model, from `load_model` to its end."""

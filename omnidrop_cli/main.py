@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         code = run(words) if served is None else served
     except KeyboardInterrupt:
         code = 130
-    if code == 130:
+    if code in (130, 143):
         _leave(code)
     sys.exit(code)
 

@@ -57,3 +57,13 @@ def test_the_readme_counts_the_other_methods() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     assert f"{words[len(others)]} other methods are built in" in text
     assert len(text.splitlines()) <= 120
+
+
+def test_the_fields_of_a_batch_are_those_of_the_library() -> None:
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("make_fields", ROOT / "docs" / "make_fields.py")
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    text = (ROOT / "docs" / "batch.md").read_text("utf-8")
+    assert maker.page(text) == text, "run: python docs/make_fields.py"

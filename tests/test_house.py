@@ -38,6 +38,7 @@ GROUND = {
     "transfers": set(),
     "shapes": set(),
     "stages": set(),
+    "notices": set(),
     "begun": {"errors"},
     "files": {"errors"},
     "options": {"errors"},

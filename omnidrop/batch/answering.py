@@ -184,6 +184,11 @@ class _Opening:
         assert self._clip is not None
         return self._clip
 
+    def close(self) -> None:
+        """Close the clip, if it is open by now."""
+        if self._clip is not None:
+            self._clip.close()
+
 
 class Answerer:
     """Answers rows with one model, which is loaded at the first row.
@@ -405,6 +410,7 @@ class Answerer:
             self.hooks.begun.forget(*opened.rows[0].span)
             if session is not None:
                 session.close()
+            opened.close()
 
     def _tell(self, row: Row) -> None:
         if self.hooks.on_row is not None:
@@ -443,6 +449,8 @@ def setup_of(options: AnswerOptions, place: Location | None, model: Callable[[],
         Returns the model, loaded; called only where there is no place.
     """
     recommended: Recommended
+    from omnidrop.engine.default import method_of
+
     if place is not None:
         name, recommended = place.name, place.recommended
         folder: Path | None = place.folder
@@ -451,9 +459,8 @@ def setup_of(options: AnswerOptions, place: Location | None, model: Callable[[],
         name, recommended = loaded.info.name, loaded.recommended
         folder = getattr(getattr(loaded, "adapter", None), "folder", None)
     method = options.method.method(recommended)
-    chosen: dict[str, Any] = {"default": plain_fields(recommended)}
-    if method is not None:
-        chosen = {"name": method.name, **method.settings()}
+    runs = method or method_of(recommended)  # or none, where that saves too little
+    chosen = {"name": runs.name, **runs.settings(), "default": method is None}
     clip = plain_fields(options.clip)
     for span in ("start", "end"):
         del clip[span]

@@ -20,7 +20,9 @@ from itertools import chain
 from pathlib import Path
 
 from omnidrop.batch.answering import Answerer, AnswerOptions, Hooks
+from omnidrop.batch.keys import Setup
 from omnidrop.batch.output import DONE, Answers, AnswersFile, Shard
+from omnidrop.batch.ray import RayCrew, RayOptions
 from omnidrop.batch.records import USUAL, Keys, Record, check_fields, chosen, is_failure
 from omnidrop.batch.rows import Row, by_clip
 from omnidrop.batch.workers import Crew
@@ -52,6 +54,8 @@ class RunOptions:
         Ask the rows of some of the clips only.
     workers : int
         Processes that answer, each with a model of its own; 0 for this process.
+    ray : RayOptions or None
+        A cluster that answers, in place of this machine's processes.
     """
 
     answer: AnswerOptions = field(default_factory=AnswerOptions)
@@ -60,6 +64,7 @@ class RunOptions:
     fail_fast: bool = False
     shard: Shard | None = None
     workers: int = 0
+    ray: RayOptions | None = None
 
     def __post_init__(self) -> None:
         check_fields(self.fields)
@@ -201,7 +206,7 @@ class _Job:
             groups = [g for g in groups if self.options.shard.has(place[g[0].clip])]
         self.rows = {row.id: row for group in groups for row in group}
         self.tally.total += len(self.rows)
-        self.answers.check(self.answerer.find_setup(download=self.options.workers > 0))
+        self.answers.check(self._setup())
         left = self._left(groups)
         first = next(left, None)
         if first is None:
@@ -215,9 +220,18 @@ class _Job:
                 if not self._take(answering.answer_clips(self._again()), hold=retries > 0):
                     return
 
+    def _setup(self) -> Setup:
+        """Return the settings of the run; where others answer, the model is found here, too."""
+        elsewhere = self.options.workers > 0 or self.options.ray is not None
+        return self.answerer.find_setup(download=elsewhere)
+
     @contextmanager
-    def _answering(self) -> Iterator[Answerer | Crew]:
+    def _answering(self) -> Iterator[Answerer | Crew | RayCrew]:
         options, hooks = self.options, self.hooks
+        if options.ray is not None:
+            with RayCrew(options.answer, options.ray, start=hooks.start_worker) as actors:
+                yield actors
+            return
         if not options.workers:
             yield self.answerer
             return

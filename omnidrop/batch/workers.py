@@ -371,3 +371,14 @@ def _cannot_start(how: str) -> MemoryShortError | ModelError:
         f"The process ended ({how}) while it loaded the model.",
         hint="Run the same command without --workers and --timeout to see why.",
     )
+
+
+def gpus() -> int:
+    """Return how many CUDA devices there are; torch is not imported where there is one at most."""
+    from pathlib import Path
+
+    if len(list(Path("/dev").glob("nvidia[0-9]*"))) < 2:
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 1

@@ -35,12 +35,14 @@ from omnidrop.clip.frames.parallel import shown_frames
 from omnidrop.clip.frames.picture import fitted
 from omnidrop.clip.log_mel import log_mel_stream
 from omnidrop.clip.options import ClipOptions, FrameChunk, SamplingPlan, Stopwatch
-from omnidrop.clip.prefetch import Gate
+from omnidrop.clip.prefetch import Gate, Prefetch
 from omnidrop.clip.probe import AudioStream, MediaInfo, probe
+from omnidrop.clip.read_ahead import Early, frames_ahead
 from omnidrop.clip.sampling import check_limits, sampling_plan
 from omnidrop.clip.specs import MediaSpec
 from omnidrop.clip.tracks import audible_track
 from omnidrop.errors import MediaError, UsageError
+from omnidrop.notices import NO_AUDIO, NO_VIDEO
 
 __all__ = ["Clip", "ClipOptions", "FrameChunk", "SamplingPlan", "open_clip"]
 
@@ -109,6 +111,9 @@ class Clip:
         self.info: MediaInfo = self._probed(known)
         self.notices: list[str] = list(self.info.notices)
         self._closed = False
+        self._early_frames: Prefetch[FrameChunk] | None = None
+        self._early_mel: Early[Tensor | None] | None = None
+        self._stop_early = Event()
         self.silent = False
         self.gate = Gate()
         self.resizing, self.transforming, self.waiting = Stopwatch(), Stopwatch(), Stopwatch()
@@ -157,6 +162,29 @@ class Clip:
     def close(self) -> None:
         """End the use of the clip. What is being read is closed with its iterator."""
         self._closed = True
+        self._stop_early.set()
+        if self._early_frames is not None:
+            self._early_frames.close()
+        self._early_frames = self._early_mel = None
+
+    def read_ahead(self) -> None:
+        """Begin to decode in threads; `frame_chunks` and `log_mel` then go on from there, once.
+
+        At most 128 MiB of frames are held until they are asked for.
+        """
+        self._check_open()
+        if self.plan is not None and self._early_frames is None:
+            per_chunk = self.spec.video.frames_per_chunk(self.spec.chunk_seconds, self.plan.fps)
+            size = 3 * self.plan.size[0] * self.plan.size[1]
+            self._early_frames = frames_ahead(self._decoded_chunks(), per_chunk * size)
+        if self.has_audio and self._early_mel is None:
+            make = partial(self._decoded_mel, self._stop_early)
+            self._early_mel = Early(make, "omnidrop-sound-ahead")
+
+    @property
+    def is_read_ahead(self) -> bool:
+        """Whether decoding has begun before it was asked for."""
+        return self._early_frames is not None or self._early_mel is not None
 
     # What is selected
 
@@ -201,7 +229,7 @@ class Clip:
         number = self.options.audio_track
         if number is None:
             if not info.audio:
-                self._note("The clip has no audio.")
+                self._note(NO_AUDIO)
                 return None
             if len(info.audio) == 1:
                 return info.audio[0]
@@ -275,7 +303,7 @@ class Clip:
         video, options = self.info.video, self.options
         if video is None or not options.video:
             if video is None and options.video:
-                self._note("The clip has no video.")
+                self._note(NO_VIDEO)
             return None
         end, last = self.start + self.duration, self._video_end()
         if end - last > _OVERHANG:
@@ -341,6 +369,14 @@ class Clip:
             If no frame of the selected span can be decoded.
         """
         self._check_open()
+        early, self._early_frames = self._early_frames, None
+        if early is not None:
+            with closing(early):
+                yield from early
+            return
+        yield from self._decoded_chunks()
+
+    def _decoded_chunks(self) -> Generator[FrameChunk, None, None]:
         plan, video = self.plan, self.info.video
         if plan is None or video is None:
             return
@@ -438,6 +474,10 @@ class Clip:
         Setting ``stop`` from another thread ends the reading early, with None.
         """
         self._check_open()
+        early, self._early_mel = self._early_mel, None
+        return early.result() if early is not None else self._decoded_mel(stop)
+
+    def _decoded_mel(self, stop: Event | None = None) -> Tensor | None:
         if not self.has_audio:
             return None
         stream = log_mel_stream(self.spec.audio)

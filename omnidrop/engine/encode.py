@@ -317,7 +317,7 @@ def _video(
     report: Progress,
     attention: bool,
 ) -> _Video | None:
-    if _decodes_in_parallel(adapter):
+    if decodes_in_parallel(adapter):
         gpu = adapter.device.type != "cpu"
         prefetch = prefetched_grids(clip, meter, PREFETCHED_GPU if gpu else PREFETCHED)
         batches = joined(_timed(prefetch, meter), BATCH_PATCHES_GPU if gpu else 0)
@@ -327,7 +327,7 @@ def _video(
         return _embedded(adapter, clip, meter, report, grids, attention)
 
 
-def _decodes_in_parallel(adapter: Adapter) -> bool:
+def decodes_in_parallel(adapter: Adapter) -> bool:
     """Whether decoding can run in parallel to the encoder without slowing it down."""
     idle = (os.cpu_count() or 1) - torch.get_num_threads()
     return adapter.device.type != "cpu" or idle >= READERS

@@ -22,6 +22,7 @@ from omnidrop.engine.timing import Meter
 from omnidrop.errors import BudgetError
 from omnidrop.format import span
 from omnidrop.models.adapter import Adapter
+from omnidrop.notices import PROVEN
 from omnidrop.options import GenerateOptions
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import Answer, LeftOut, Moment, Trace
@@ -88,20 +89,20 @@ def proven(answer: Answer, asked: Asked, steps: Steps | None = None) -> Answer:
 def sentence(answer: Answer) -> str:
     """Return what leaving out showed, in one sentence."""
     if not answer.left_out:
-        return "Evidence: no part of the clip stands out, so nothing was left out."
+        return f"{PROVEN}no part of the clip stands out, so nothing was left out."
     one = answer.hangs_on
     if one is None:
         each = ", ".join(span(left.moment.start, left.moment.end) for left in answer.left_out)
         what = "it does not hang on that moment alone"
         if len(answer.left_out) > 1:
             each, what = f"each of {each}", "it hangs on none of them alone"
-        return f"Evidence: without {each} the answer is the same, so {what}."
+        return f"{PROVEN}without {each} the answer is the same, so {what}."
     when = span(one.moment.start, one.moment.end)
     if one.changed:
         what = f"the answer is {one.text!r}" if one.text.strip() else "there is no answer"
-        return f"Evidence: without {when} {what}, so it hangs on that moment."
+        return f"{PROVEN}without {when} {what}, so it hangs on that moment."
     return (
-        f"Evidence: without {when} the answer is the same, with a probability of "
+        f"{PROVEN}without {when} the answer is the same, with a probability of "
         f"{100 * one.probability:.3g} % instead of {100 * one.whole:.3g} %."
     )
 

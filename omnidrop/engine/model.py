@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from omnidrop.clip.options import ClipOptions
 from omnidrop.engine.captured import Steps
 from omnidrop.engine.default import method_of
-from omnidrop.engine.encode import Features, Progress
+from omnidrop.engine.encode import Features, Progress, decodes_in_parallel
 from omnidrop.engine.session import Session
 from omnidrop.errors import UsageError
 from omnidrop.evidence import FILE, EvidenceReading, read_reading
@@ -178,7 +178,9 @@ class Model:
             known = ", ".join(ClipOptions.__dataclass_fields__)
             raise UsageError(f"{error}.", hint=f"open() takes: {known}.") from None
         spec = self.adapter.media_spec
-        if isinstance(source, Clip):
+        if isinstance(source, Clip) and source.is_read_ahead and source.options == chosen:
+            clip = source  # of `prepare`
+        elif isinstance(source, Clip):
             clip = source.replanned(chosen, spec)
         else:
             clip = open_clip(source, chosen, spec)
@@ -188,6 +190,10 @@ class Model:
 
     def prepare(self, source: str | os.PathLike[str], options: ClipOptions | None = None) -> Clip:
         """Open a file for this model, to be handed to `open` later; no session is made yet.
+
+        Where the machine has something left for it, decoding begins too: beside a model on a GPU,
+        and beside one on a CPU that leaves cores idle. `open` takes the clip over, and closes it
+        with its session.
 
         Parameters
         ----------
@@ -201,7 +207,10 @@ class Model:
         """
         from omnidrop.clip.clip import open_clip
 
-        return open_clip(source, options or ClipOptions(), self.adapter.media_spec)
+        clip = open_clip(source, options or ClipOptions(), self.adapter.media_spec)
+        if decodes_in_parallel(self.adapter):
+            clip.read_ahead()
+        return clip
 
     def features(self, features: Features) -> Session:
         """Open precomputed features instead of a file; no media library is needed."""

@@ -41,6 +41,7 @@ from omnidrop.errors import MemoryShortError, OutsideError
 from omnidrop.evidence import EvidenceReading
 from omnidrop.models.adapter import Adapter, ModelInfo
 from omnidrop.models.memory import out_of_memory
+from omnidrop.notices import DEMO
 from omnidrop.options import GenerateOptions
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method, Need
@@ -54,7 +55,7 @@ if TYPE_CHECKING:  # precomputed features need no media library
 TOO_BIG = "Lower --max-pixels, --fps or --max-frames, ask about a shorter span, or use --4bit."
 
 DEMO_NOTICE = (
-    "This is the demo model: it knows only instruments, shapes and colours. "
+    f"{DEMO}: it knows only instruments, shapes and colours. "
     "For real clips: omnidrop ask --model 3b CLIP QUESTION"
 )
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from omnidrop.engine.decode import Generated
 from omnidrop.models.calibration import Calibration
+from omnidrop.notices import UNFITTING
 from omnidrop.report.trace import EMPTY, Choice
 
 OWN = "the model's own"
@@ -85,4 +86,4 @@ def _none_fits(mass: float, calibration: Calibration | None) -> Iterator[str]:
     least = FITTING_MASS if calibration is None else calibration.fitting_mass
     if mass < least:
         percent = f"{100 * mass:.2g}" if mass >= 1e-6 else "less than 0.0001"
-        yield f"None of the choices fits: together they have {percent} % of the probability."
+        yield f"{UNFITTING}: together they have {percent} % of the probability."

@@ -25,6 +25,9 @@ from omnidrop.models.pinned import TYPES
 
 #: Names of experts' tensors: layer, number, part.
 _EXPERT = re.compile(r"(.+\.experts)\.(\d+)\.(.+)")
+#: Parts of an expert.
+_GATE, _UP, _DOWN = "gate_proj.weight", "up_proj.weight", "down_proj.weight"
+_PARTS = {_GATE, _UP, _DOWN}
 
 
 @contextmanager
@@ -61,7 +64,7 @@ def check_weights(kind: Any, config: Any, folder: Path, unused: Sequence[str] = 
     ModelError
         If a tensor is missing or has another shape; names it.
     """
-    listed = weights(folder, unused)
+    listed = with_joined_experts(weights(folder, unused))
     state = {
         weight.name: torch.empty(
             weight.shape, dtype=TYPES.get(weight.dtype, torch.uint8), device="meta"
@@ -82,6 +85,41 @@ def check_weights(kind: Any, config: Any, folder: Path, unused: Sequence[str] = 
         )
     refuse_other_shapes(report["mismatched_keys"], folder)
     refuse_missing(report["missing_keys"], folder)
+
+
+def with_joined_experts(listed: Sequence[Weight]) -> list[Weight]:
+    """Return weights with the experts of a layer joined as transformers holds them, if all agree.
+
+    Transformers takes a second for a thousand experts to find out how to join them.
+    """
+    layers: dict[str, dict[str, dict[int, Weight]]] = {}
+    for weight in listed:
+        if named := _EXPERT.fullmatch(weight.name):
+            layers.setdefault(named[1], {}).setdefault(named[3], {})[int(named[2])] = weight
+    joined: dict[str, list[Weight]] = {}
+    for layer, parts in layers.items():
+        shapes = {
+            part: {weight.shape for weight in found.values()} for part, found in parts.items()
+        }
+        numbers = {tuple(sorted(found)) for found in parts.values()}
+        if parts.keys() != _PARTS or numbers != {tuple(range(len(parts[_DOWN])))}:
+            continue
+        if any(len(found) > 1 for found in shapes.values()) or shapes[_GATE] != shapes[_UP]:
+            continue
+        (gate,), (down,), count = shapes[_GATE], shapes[_DOWN], len(parts[_DOWN])
+        if len(gate) != 2:
+            continue
+        dtype = parts[_DOWN][0].dtype
+        joined[layer] = [
+            Weight(f"{layer}.gate_up_proj", dtype, (count, 2 * gate[0], gate[1])),
+            Weight(f"{layer}.down_proj", dtype, (count, *down)),
+        ]
+    rest = [
+        weight
+        for weight in listed
+        if not ((named := _EXPERT.fullmatch(weight.name)) and named[1] in joined)
+    ]
+    return rest + [weight for pair in joined.values() for weight in pair]
 
 
 def check_experts(folder: Path, count: int, unused: Sequence[str] = ()) -> None:

@@ -1,129 +1,263 @@
-"""`omnidrop batch MANIFEST`: many questions from a file; can be stopped and continued."""
+"""`omnidrop batch`: many questions about many clips, into a file; can be stopped and continued."""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from omnidrop.errors import printable
+from omnidrop.errors import UsageError, printable
+from omnidrop_cli.options.batch import AnswersFlags, RunFlags, SourceFlags
 from omnidrop_cli.options.common import AnswerFlags, Debug, ModelFlags, NoServe, ReadFlags
-from omnidrop_cli.options.groups import grouped, option
+from omnidrop_cli.options.groups import grouped
 from omnidrop_cli.options.limits import FitFlags
 from omnidrop_cli.options.pruning import DropFlags
+from omnidrop_cli.options.ray import RayFlags
+
+if TYPE_CHECKING:
+    from omnidrop.batch.answering import AnswerOptions, Hooks
+    from omnidrop.batch.output import AnswersFile
+    from omnidrop.batch.records import Record
+    from omnidrop.batch.rows import Row
+    from omnidrop.batch.run import RunOptions, Tally
+    from omnidrop_cli.terminal.progress import Progress
 
 NAME = "batch"
-HELP = """Answer the questions of a manifest; write one line of JSON each.
+HELP = """Answer many questions about many clips; add one line of JSON each to a file.
 
 \b
 Examples:
   omnidrop batch samples/batch.jsonl --out answers.jsonl
-  omnidrop batch samples/batch.csv --out more.jsonl --budget 0.2
-  omnidrop batch samples/batch.jsonl --out answers.jsonl --retry
-  omnidrop batch my-questions.csv --out mine.jsonl --model 3b --4bit
+  omnidrop batch samples/batch.csv --out more.jsonl --budget 0.2 --copy more.csv
+  omnidrop batch samples -q "Is there a piano?" --choices yes,no --out piano.jsonl
+  omnidrop batch "samples/p*.mp4" -q "What instrument plays first?" --out - --fields answer
+  omnidrop batch samples/questions.jsonl --out judged.jsonl --limit 6 --retry 1
+  omnidrop batch mine.csv --out mine.jsonl --model 3b --timeout 60s --shard 1/4
 
 \b
-A manifest is JSONL or CSV (.csv, with a header line); one question a row:
-  clip       path, relative to the manifest's folder
-  question   text
-  choices    optional: a list, or A,B,C
-  start end  optional: seconds, mm:ss or hh:mm:ss
-  id         optional: any text; made from the other columns if left out
+A file of questions is JSONL, CSV, TSV (with a header line) or Parquet; a row is one question:
+  clip or video  path, relative to the file's folder
+  question       text
+  choices        optional: a list, or A,B,C
+  start end      optional: seconds, mm:ss or hh:mm:ss
+  id             optional: any text; made from the other columns if left out
+Other columns are carried through to the answers. Files for omnidrop eval are of the same form.
+Clips, folders and globs go with -q instead.
 
-Rows whose id is in the output already are skipped, so a call that was stopped continues. A row that
-fails is written with its error and does not stop the others; --retry asks it again. If a clip ends
-the whole process, the next call writes that clip's rows as failed and goes on. A question that the
-model is known not to understand has failed, unless --anyway is given. The exit code is 6 if any row
-of the manifest has failed.
+A row is done if the output has an answer for the same content of the clip, span, question and
+choices, so a call that was stopped or killed continues, and a clip may be renamed. Settings that
+differ from those of the answers there are refused. A row that fails is written with its error and
+does not stop the others; --retry asks it again. If a clip ends the whole process, its rows are
+written as failed and the rest goes on. A question that the model is known not to understand has
+failed, unless --anyway is given. The exit code is 6 if any row has failed.
 """
 
 
 @grouped
 def command(
-    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A .jsonl or .csv file.")],
-    out: Annotated[
-        Path,
-        option(
-            "--out",
-            "-o",
-            panel="Output",
-            metavar="FILE",
-            help="Answers are added to this JSONL file.",
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="SOURCE...", help="A file of questions; or clips, folders and globs with -q."
         ),
     ],
-    retry: Annotated[
-        bool, option("--retry", panel="Output", help="Ask the rows again that failed before.")
-    ] = False,
-    quiet: Annotated[
-        bool, option("--quiet", panel="Output", help="No progress and no summary.")
-    ] = False,
     debug: Debug = False,
     no_serve: NoServe = False,
     *,
+    source: SourceFlags,
+    output: AnswersFlags,
+    flow: RunFlags,
+    cluster: RayFlags,
     read: ReadFlags,
     drop: DropFlags,
     fit: FitFlags,
     model: ModelFlags,
     flags: AnswerFlags,
 ) -> int:
-    """Answer the questions of a manifest."""
-    from omnidrop.begun import Begun
-    from omnidrop.report.trace import EMPTY
-    from omnidrop_cli.commands.answering import Job, Question, answers
-    from omnidrop_cli.errors import batch_code, complain, describe
-    from omnidrop_cli.files.manifest import done_before, open_output, read_manifest
-    from omnidrop_cli.interrupts import telling
+    """Answer many questions about many clips."""
+    from omnidrop.batch.copies import check_copy
+    from omnidrop.batch.run import Tally
+    from omnidrop_cli.errors import batch_code, complain
+    from omnidrop_cli.files.rows import read_sources
+    from omnidrop_cli.interrupts import TERMINATED, telling, terminated, terminating
     from omnidrop_cli.libraries import silence_warnings
-    from omnidrop_cli.loading import give_way, load_model
-    from omnidrop_cli.terminal.console import is_terminal
-    from omnidrop_cli.terminal.progress import Progress
+    from omnidrop_cli.loading import is_warm
+    from omnidrop_cli.terminal.batch import BatchProgress, summary
 
     fit.check(drop)
     silence_warnings(debug)
-    questions = read_manifest(manifest, flags.choices)
-    earlier = done_before(out)
-    old_failures = 0
-    left: list[Question] = []
-    for question in questions:
-        if question.id not in earlier or (retry and not earlier[question.id]):
-            left.append(question)
-        elif not earlier[question.id]:
-            old_failures += 1
-    progress = Progress(is_terminal(sys.stderr) and not quiet)
-    failed = number = 0
+    answering = _answer_options(read, drop, fit, model, flags, flow)
+    options = replace(_run_options(output, flow, answering), ray=cluster.options())
+    _check_output(output, flow)
+    for path in output.copy or ():
+        check_copy(path)
+    rows, notices = read_sources(
+        sources, source.question or (), flags.choices, recursive=source.recursive
+    )
+    for notice in () if output.quiet else notices:
+        complain(notice, "notice")
+    rows = rows[: source.limit]
+    tally = Tally()
+    shown = BatchProgress(tally, quiet=output.quiet)
 
     def tell_kept() -> None:
-        if not quiet and number:
+        shown.finish()
+        if not output.quiet and tally.asked and not _is_stdout(output.out):
             complain(
-                f"{number} of {len(left)} rows are in {printable(out)}. The same command goes on "
-                "with the rest.",
+                f"{tally.done} of {tally.total} rows are in {printable(output.out)}. The same "
+                "command goes on with the rest.",
                 "interrupted",
             )
 
-    notes = Begun(out.parent, f".{out.name}.begun")
-    with telling(tell_kept), progress, open_output(out) as write, notes as begun:
-        if left:
-            drop.early()
-            loaded = load_model(model, progress, quiet=quiet)
-            method = drop.for_model(loaded.recommended)
-            job = Job(loaded, method, read, flags, progress, fit=fit, begun=begun)
-            for outcome in answers(left, job):
-                failed += outcome.answer is None
-                write(outcome)
-                number += 1
-                give_way()
-                name = outcome.question.id
-                if outcome.problem is not None:
-                    complain(f"{name}: {describe(outcome.problem)[0]}")
-                elif not quiet:
-                    print(f"{number}/{len(left)} {name}", file=sys.stderr, flush=True)
-                    if outcome.answer is not None and not outcome.answer.text.strip():
-                        complain(f"{name}: {EMPTY}", "notice")
-    if not quiet:
-        counts = f"{len(left) - failed} answered, {failed} failed"
-        if len(questions) > len(left):
-            counts += f", {len(questions) - len(left)} done before"
-        print(f"omnidrop: {counts}", file=sys.stderr)
-    return batch_code(failed + old_failures)
+    try:
+        with terminating() if not is_warm() else telling(lambda: None), telling(tell_kept):
+            try:
+                _run(rows, output, options, model, tally, shown)
+            finally:
+                shown.finish()
+    except KeyboardInterrupt:
+        if terminated():
+            return TERMINATED
+        raise
+    if not output.quiet:
+        for line in summary(tally):
+            print(f"omnidrop: {line}", file=sys.stderr)
+    return batch_code(tally.failed + tally.failed_before)
+
+
+def _run(
+    rows: list[Row],
+    output: AnswersFlags,
+    options: RunOptions,
+    model: ModelFlags,
+    tally: Tally,
+    shown: Any,
+) -> None:
+    """Run the batch, then write its copies."""
+    from omnidrop.batch.copies import write_copy
+    from omnidrop.batch.output import StreamAnswers
+    from omnidrop.batch.run import RunHooks, run, run_to
+    from omnidrop_cli.libraries import silence_warnings
+    from omnidrop_cli.loading import give_way
+    from omnidrop_cli.terminal.console import is_terminal
+    from omnidrop_cli.terminal.progress import Progress
+
+    def on_record(tally: Tally, row: Row, record: Record) -> None:
+        shown.done(tally, row, record)
+        give_way()
+
+    with Progress(is_terminal(sys.stderr) and not output.quiet) as progress:
+        hooks = RunHooks(
+            answer=_hooks(model, progress, shown.stage, quiet=output.quiet),
+            on_record=on_record,
+            on_asked=shown.begin,
+            on_file=partial(_tell_of_earlier_versions, quiet=output.quiet),
+            start_worker=partial(silence_warnings, False),
+        )
+        if _is_stdout(output.out):
+            run_to(rows, StreamAnswers(sys.stdout.buffer), options, hooks, tally=tally)
+            return
+        run(rows, output.out, options, hooks, tally=tally)
+    written = options.shard.output(output.out) if options.shard is not None else output.out
+    for path in output.copy or ():
+        write_copy(written, path)
+
+
+def _hooks(model: ModelFlags, progress: Progress, stage: Any, *, quiet: bool) -> Hooks:
+    from omnidrop.batch.answering import Hooks
+    from omnidrop_cli.interrupts import stop_if_interrupted
+    from omnidrop_cli.libraries import downloads
+    from omnidrop_cli.loading import load_model
+
+    return Hooks(
+        progress=stage,
+        on_load=lambda options: load_model(model, progress, quiet=quiet),
+        on_download=downloads(progress, quiet=quiet),
+        on_problem=stop_if_interrupted,
+    )
+
+
+def _answer_options(
+    read: ReadFlags,
+    drop: DropFlags,
+    fit: FitFlags,
+    model: ModelFlags,
+    flags: AnswerFlags,
+    flow: RunFlags,
+) -> AnswerOptions:
+    from omnidrop.batch.answering import AnswerOptions
+
+    return AnswerOptions(
+        load=model.load_options(),
+        method=drop.choice(),
+        clip=read.clip_options(),
+        generate=flags.generate(),
+        system=flags.system,
+        anyway=flags.anyway,
+        limits=fit.limits(),
+        fit_pixels=fit.fit_pixels,
+        fit_fps=fit.fit_fps,
+        timeout=flow.timeout,
+    )
+
+
+def _run_options(output: AnswersFlags, flow: RunFlags, answer: AnswerOptions) -> RunOptions:
+    from omnidrop.batch.output import Shard
+    from omnidrop.batch.records import USUAL, check_fields
+    from omnidrop.batch.run import RunOptions
+
+    return RunOptions(
+        answer=answer,
+        fields=USUAL if output.fields is None else check_fields(output.fields),
+        retry=flow.retry,
+        fail_fast=flow.fail_fast,
+        shard=None if flow.shard is None else Shard(*flow.shard),
+        workers=_workers(flow, answer.load.device),
+    )
+
+
+def _workers(flow: RunFlags, device: str) -> int:
+    """Return how many processes answer; 0 for this one.
+
+    A limit of time takes a process, which can be ended; a warm model is in the process at hand.
+    """
+    from omnidrop.batch.workers import gpus
+    from omnidrop_cli.loading import is_warm
+
+    if is_warm():
+        return 0
+    count = flow.workers or (gpus() if device in ("auto", "cuda") else 1)
+    return count if count > 1 or flow.timeout is not None else 0
+
+
+def _check_output(output: AnswersFlags, flow: RunFlags) -> None:
+    if output.out.suffix.lower() in (".csv", ".tsv", ".parquet", ".pq"):
+        raise UsageError(
+            "The answers are added row by row to a JSONL file.",
+            path=output.out,
+            hint=f"Write a table at the end: --out {printable(output.out.with_suffix('.jsonl'))} "
+            f"--copy {printable(output.out)}",
+        )
+    if _is_stdout(output.out) and (output.copy or flow.shard):
+        raise UsageError(
+            "--copy and --shard need a file of answers.", hint="Give --out a file instead of -."
+        )
+
+
+def _is_stdout(path: Path) -> bool:
+    return str(path) == "-"
+
+
+def _tell_of_earlier_versions(answers: AnswersFile, *, quiet: bool) -> None:
+    from omnidrop_cli.errors import complain
+
+    if answers.earlier_versions and not quiet:
+        complain(
+            f"{answers.earlier_versions} answers in {printable(answers.path)} are of an earlier "
+            "version; they are known by their ids alone, whatever their settings were.",
+            "notice",
+        )

@@ -1,1 +1,1 @@
-"""What commands write: answers, profiles, evaluations, SVG; and the manifest they read."""
+"""What commands write: answers, profiles, evaluations, SVG; and the questions they read."""

@@ -16,7 +16,8 @@ from omnidrop_cli.options.parsing import parse_budgets, parse_size, split_words,
 from omnidrop_cli.options.pruning import DropFlags
 
 SWEEP = (0.7, 0.5, 0.3, 0.2, 0.1)
-QUESTION = "What happens in this clip?"
+#: What is asked where nothing is; the demo model, too, knows all of its words.
+QUESTION = "What do you see and hear in the clip?"
 SAVED = (".json", ".html", ".txt", ".png", ".svg")
 OVERLAYS = (".mp4", ".mkv", ".mov")
 

@@ -19,6 +19,7 @@ from omnidrop_cli.options.parsing import (
 
 if TYPE_CHECKING:
     from omnidrop import Method, Model
+    from omnidrop.batch.answering import MethodChoice
     from omnidrop.recommended import Recommended
 
 #: What `--budget auto` is, and the share of the question's attention that it keeps.
@@ -141,6 +142,20 @@ class DropFlags:
         if self.asks_model and self.budget is None and not self.settings:
             return None
         return self.pruning(recommended)
+
+    def choice(self) -> MethodChoice:
+        """Return the method as a batch sends it to other processes.
+
+        Raises
+        ------
+        UsageError
+            As `pruning`.
+        """
+        from omnidrop.batch.answering import MethodChoice
+
+        if self.asks_model:
+            return MethodChoice(None, self.budget, parse_pairs(tuple(self.settings or ())))
+        return MethodChoice.of(self.pruning())
 
     def reading(self, model: Model) -> Model:
         """Return the model with the reading of evidence that a preset file holds, if it does."""

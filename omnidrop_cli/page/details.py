@@ -140,6 +140,9 @@ def costs(trace: Trace) -> Markup:
     rows.append(("Peak memory, host", fmt.size(memory.host)))
     if memory.device is not None:
         rows.append(("Peak memory, device", fmt.size(memory.device)))
+    if memory.weights:
+        mapped = f"{fmt.size(memory.mapped)} mapped from the files" if memory.mapped else ""
+        rows.append(("Weights in it", join((fmt.size(memory.weights), " ", tag("small", mapped)))))
     text, audio, video = trace.text_tokens, trace.audio_tokens, trace.video_tokens
     prompt = f"{fmt.number(text)} text, {fmt.number(audio)} audio, {fmt.number(video)} video"
     rows.append(("Tokens of the prompt", prompt))

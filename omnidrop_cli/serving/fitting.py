@@ -101,6 +101,8 @@ class Fitting:
             return "--no-serve asks for that"
         if parameters.get("debug"):
             return "--debug shows how a model is loaded"
+        if (parameters.get("workers") or 1) > 1 or parameters.get("timeout"):
+            return "--workers and --timeout take processes of their own"
         try:
             flags = ModelFlags(**{f.name: parameters[f.name] for f in fields(ModelFlags)})
             options = flags.load_options()

@@ -301,6 +301,9 @@ def cost(trace: Trace, width: int, ink: Ink) -> list[Text]:
     line.append(f"{fmt.size(memory.host):>11} host")
     if memory.device is not None:
         line.append(f", {fmt.size(memory.device)} device")
+    if memory.weights:
+        mapped = f", {fmt.size(memory.mapped)} mapped" if memory.mapped else ""
+        line.append(f"  weights {fmt.size(memory.weights)}{mapped}", style="dim")
     return [*lines, line]
 
 

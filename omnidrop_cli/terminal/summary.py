@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from omnidrop import format as fmt
+from omnidrop.notices import DEMO, NO_AUDIO, NO_VIDEO, PROVEN, UNFITTING
 from omnidrop_cli.terminal.sections import field, listed, note
 
 if TYPE_CHECKING:
@@ -19,12 +20,8 @@ LINES = 12
 WIDEST = 100
 #: Most moments named.
 MOMENTS = 4
-#: How a notice begins where the choices together are too improbable for one to be right.
-UNFITTING = "None of the choices fits"
-#: How a notice begins that repeats what `Answer.left_out` holds.
-PROVEN = "Evidence: "
 #: Notices that the line of what was used repeats.
-SAID = ("The clip has no audio.", "The clip has no video.")
+SAID = (NO_AUDIO, NO_VIDEO)
 #: Lines that notices may take even where that is more than `LINES` in all.
 NOTICES = 3
 
@@ -67,7 +64,7 @@ def summary(
 
 def about_model(trace: Trace, notice: str) -> bool:
     """Return whether a notice is about the model, whatever the question and the clip."""
-    return bool(trace.model.get("demo")) and notice.startswith("This is the demo model")
+    return bool(trace.model.get("demo")) and notice.startswith(DEMO)
 
 
 def in_order(answer: Answer, notices: Sequence[str]) -> list[str]:

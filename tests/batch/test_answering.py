@@ -70,14 +70,29 @@ def test_every_row_has_a_record_and_a_clip_is_opened_once(model, options, rows, 
     json.dumps(found, allow_nan=False)
 
 
-def test_what_is_read_ahead_is_answered_like_what_is_not(model, options, rows):
+def test_what_is_read_ahead_is_answered_like_what_is_not(model, options, rows, monkeypatch):
     from dataclasses import replace
 
-    def texts(ahead: bool) -> list[object]:
+    opened: list[bool] = []
+    open_clip = Model.open
+
+    def noted(self, source, *given, **settings):
+        opened.append(source.is_read_ahead)
+        return open_clip(self, source, *given, **settings)
+
+    monkeypatch.setattr(Model, "open", noted)
+
+    def texts(ahead: bool, decoded: bool = False) -> list[object]:
+        monkeypatch.setattr("omnidrop.engine.model.decodes_in_parallel", lambda _: decoded)
         answerer = Answerer(replace(options, read_ahead=ahead), model=model)
         return [record.get("token_ids") for record in answerer.answer(rows)]
 
-    assert texts(True) == texts(False)
+    usual = texts(False)
+    assert texts(True) == usual
+    assert not any(opened)
+    opened.clear()
+    assert texts(True, decoded=True) == usual
+    assert opened == [True, True]
 
 
 def test_an_answerer_can_be_sent_and_loads_its_own_model(options, rows, model):

@@ -177,6 +177,10 @@ class FakeSession:
     log: list[str] = field(default_factory=list)
     prefixes: list[Any] = field(default_factory=list)
 
+    @property
+    def is_encoded(self) -> bool:
+        return bool(self.asked)
+
     def close(self) -> None:
         self.log.append(f"close {self.path.name}")
 
@@ -259,6 +263,11 @@ class FakeModel:
     recommended: Recommended = SAFE
     spans: list[tuple[float | None, float | None]] = field(default_factory=list)
     info: Any = field(default_factory=lambda: SimpleNamespace(name="tiny", demo=False))
+
+    def prepare(self, path: Path, options: Any = None) -> Any:
+        if not path.exists():
+            raise MediaError("There is no such file.", path=path)
+        return SimpleNamespace(path=path, close=lambda: None)
 
     def open(self, clip: Any, options: Any = None) -> FakeSession:
         path = Path(getattr(clip, "path", clip))

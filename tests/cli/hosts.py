@@ -27,6 +27,7 @@ class Served:
     options: tuple[str, ...] = ()
     variables: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[str] | None = None
+    said: str = ""
 
     @property
     def socket(self) -> Path:
@@ -46,6 +47,7 @@ class Served:
         assert self.process.stderr is not None
         line = self.process.stderr.readline()
         assert "is served at" in line, line + self.process.stderr.read()
+        self.said = line
         return self
 
     def start_call(self, *words: object, cwd: Path = ROOT, **extra: str) -> subprocess.Popen[bytes]:

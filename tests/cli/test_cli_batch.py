@@ -1,4 +1,4 @@
-"""`omnidrop batch`: manifests, resuming, failures."""
+"""`omnidrop batch`: what it is given, resuming, failures, and what it leaves."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fakes
 import pytest
 
-from omnidrop_cli.files.manifest import done_before, read_manifest
+from omnidrop.batch.rows import read_rows
 
 
 @pytest.fixture
@@ -38,16 +39,16 @@ def test_batch(run, fake, manifest, tmp_path) -> None:
     assert (code, stdout) == (6, "")
     assert "3 answered, 1 failed" in err
     assert "omnidrop: error: b: " in err
-    assert found["a"]["schema"] == "omnidrop.answer/1"
-    assert found["b"]["schema"] == "omnidrop.error/1"
-    assert found["b"]["exit_code"] == 3
-    assert found["c"]["text"] == "red, white"
+    assert "omnidrop: 1 × There is no such file" in err
+    assert {row["schema"] for row in found.values()} == {"omnidrop.batch/1"}
+    assert found["a"]["answer"] == fakes.TEXT
+    assert found["a"]["error"] is None
+    assert (found["b"]["answer"], found["b"]["cause"]) == (None, "There is no such file")
+    assert found["c"]["answer"] == "red, white"
     assert [e for e in fake.log if e.startswith("open")] == ["open concert.mp4"] * 2
 
 
 def test_batch_tells_of_an_answer_without_a_word(run, fake, clip, tmp_path, monkeypatch) -> None:
-    import fakes
-
     monkeypatch.setattr(fakes, "TEXT", "")
     path = clip.with_name("one.jsonl")
     path.write_text(json.dumps({"id": "a", "clip": clip.name, "question": "What?"}), "utf-8")
@@ -63,12 +64,13 @@ def test_batch_goes_on_where_it_was(run, fake, manifest, tmp_path) -> None:
     fake.log.clear()
     code, _, err = run("batch", manifest, "--out", out)
     assert code == 6
-    assert "4 done before" in err
+    assert "4 done before (1 of them failed)" in err
     assert (fake.log, out.read_bytes()) == ([], before)
     manifest.with_name("none.mp4").write_bytes(b"x")
-    code, _, err = run("batch", manifest, "--out", out, "--retry")
+    code, _, err = run("batch", manifest, "--out", out)
     assert code == 0
     assert "1 answered, 0 failed, 3 done before" in err
+    assert len(out.read_text("utf-8").splitlines()) == 4
     assert run("batch", manifest, "--out", out)[0] == 0
 
 
@@ -125,9 +127,11 @@ def test_a_clip_that_ended_the_process_costs_its_rows_alone(run, fake, clip, tmp
     found = written(out)
     assert code == 6
     assert "ended the whole process in an earlier call (Aborted)" in err
-    assert found[clip.name]["exit_code"] == 3
-    assert found[other.name]["schema"] == "omnidrop.answer/1"
-    assert run("batch", manifest, "--out", out, "--retry")[0] == 0
+    assert found[clip.name]["error"]
+    assert found[other.name]["answer"]
+    assert run("batch", manifest, "--out", out, "--retry", 1)[0] == 0
+    assert [row["error"] for row in written(out).values()] == [None, None]
+    assert len(out.read_text("utf-8").splitlines()) == 2
     assert not list(tmp_path.glob(".answers*"))
 
 
@@ -154,10 +158,10 @@ def test_csv(run, fake, clip, tmp_path) -> None:
         'clip,question,choices,start\nconcert.mp4,"What, then?","a,b",\nconcert.mp4,Two?,,1:05\n',
         "utf-8-sig",
     )
-    items = read_manifest(path)
-    assert [i.text for i in items] == ["What, then?", "Two?"]
+    items = read_rows(path)
+    assert [i.question for i in items] == ["What, then?", "Two?"]
     assert [i.choices for i in items] == [("a", "b"), ()]
-    assert [i.span.start for i in items] == [None, 65.0]
+    assert [i.start for i in items] == [None, 65.0]
     assert items[0].clip == clip
     assert len({i.id for i in items}) == 2
     assert run("batch", path, "--out", tmp_path / "o.jsonl")[0] == 0
@@ -167,20 +171,20 @@ def test_csv(run, fake, clip, tmp_path) -> None:
 def test_unusual_line_separators_are_text(clip, mark) -> None:
     path = clip.with_name("q.csv")
     path.write_bytes(f"clip,question\r\na.mp4,One{mark}two?\r\nb.mp4,Three?\n".encode())
-    assert [i.text for i in read_manifest(path)] == [f"One{mark}two?", "Three?"]
+    assert [i.question for i in read_rows(path)] == [f"One{mark}two?", "Three?"]
     path = clip.with_name("q.jsonl")
     row = {"clip": "a.mp4", "question": f"One{mark}two?"}
     path.write_text(json.dumps(row, ensure_ascii=False) + "\n", "utf-8")
-    assert [i.text for i in read_manifest(path)] == [f"One{mark}two?"]
+    assert [i.question for i in read_rows(path)] == [f"One{mark}two?"]
 
 
 def test_ids_do_not_depend_on_the_row(clip) -> None:
     path = clip.with_name("q.jsonl")
     rows = [{"clip": "a.mp4", "question": f"{i}?"} for i in range(3)]
     path.write_text("\n".join(map(json.dumps, rows)))
-    first = [i.id for i in read_manifest(path)]
+    first = [i.id for i in read_rows(path)]
     path.write_text("\n".join(map(json.dumps, reversed([*rows, rows[0]]))))
-    assert [i.id for i in read_manifest(path)] == [first[0], first[2], first[1]]
+    assert [i.id for i in read_rows(path)] == [first[0], first[2], first[1]]
 
 
 @pytest.mark.parametrize(
@@ -190,11 +194,16 @@ def test_ids_do_not_depend_on_the_row(clip) -> None:
         ("{", "Line 1 is not JSON"),
         ("[1]", "Line 1 is not a JSON object"),
         ('{"clip": "a.mp4"}', "Line 1: question is missing"),
-        ('{"clip": "a", "question": " "}', "Line 1: question is missing"),
-        ('\n{"clip": "a", "question": "b", "x": 1}', "Line 2: unknown column 'x'"),
-        ('{"clip": "a", "question": "b", "start": "x"}', "Line 1: 'x' is not a time"),
-        ('{"clip": "a", "question": "b", "end": 0}', "must come after"),
-        ('{"clip": "a", "question": "b", "choices": "one"}', "two or more"),
+        ('{"clip": "a", "question": " "}', "Line 1: question is not a text"),
+        ('{"clip": "a", "video": "a", "question": "b"}', "Line 1: video and clip are both given"),
+        ('\n{"clip": "a", "qestion": "b"}', "Line 2: unknown field 'qestion'. Did you mean"),
+        (
+            '{"clip": "a", "question": "b", "strat": 1}',
+            "Did you mean start?",
+        ),
+        ('{"clip": "a", "question": "b", "start": "x"}', "Line 1: start 'x' is not a time"),
+        ('{"clip": "a", "question": "b", "end": 0}', "Line 1: end is not after start"),
+        ('{"clip": "a", "question": "b", "choices": "one"}', "Line 1: choices holds 1"),
         ('{"clip":"a","question":"b","id":1}\n{"clip":"a","question":"c","id":1}', "used twice"),
     ],
 )
@@ -223,9 +232,181 @@ def test_bad_files(run, fake, manifest, tmp_path) -> None:
     assert "not UTF-8" in run("batch", tmp_path / "q.jsonl", "--out", "x.jsonl")[2]
 
 
-def test_done_before_takes_the_last_word(tmp_path) -> None:
-    path = tmp_path / "o.jsonl"
-    assert done_before(path) == {}
-    rows = [{"schema": f"omnidrop.{kind}/1", "id": "a"} for kind in ("error", "answer")]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert done_before(path) == {"a": True}
+def test_answers_of_an_earlier_version_are_continued(run, fake, manifest, tmp_path) -> None:
+    out = tmp_path / "o.jsonl"
+    kinds = [("a", "error"), ("a", "answer"), ("b", "error")]
+    rows = [{"schema": f"omnidrop.{kind}/1", "id": name, kind: "x"} for name, kind in kinds]
+    out.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, _, err = run("batch", manifest, "--out", out)
+    assert code == 6
+    assert "2 answered, 0 failed, 2 done before (1 of them failed)" in err
+    assert "2 answers in" in err
+    assert "are of an earlier version" in " ".join(err.split())
+    found = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [row["id"] for row in found] == ["a", "b", "c", "d"]
+    assert found[0]["schema"] == "omnidrop.answer/1"
+
+
+def test_a_renamed_clip_is_known_and_other_settings_are_refused(run, fake, clip, tmp_path) -> None:
+    other, out = clip.with_name("renamed.mp4"), tmp_path / "o.jsonl"
+    assert run("batch", clip, "-q", "What?", "-q", "Who?", "--out", out)[0] == 0
+    clip.rename(other)
+    fake.log.clear()
+    code, _, err = run("batch", other, "-q", "What?", "-q", "Who?", "--out", out)
+    assert (code, fake.log) == (0, [])
+    assert "2 done before" in err
+    code, _, err = run("batch", other, "-q", "What?", "--out", out, "--max-new-tokens", 5)
+    assert code == 2
+    assert "generate.max_new_tokens is 5, but 128 in this file's answers" in " ".join(err.split())
+    assert len(out.read_text("utf-8").splitlines()) == 2
+
+
+def test_a_folder_and_a_glob_with_questions(run, fake, clip, tmp_path) -> None:
+    shutil.copy(clip, clip.with_name("duet.mp4"))
+    code, out, _ = run("batch", clip.parent, "-q", "What?", "--out", "-", "--quiet")
+    rows = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [Path(row["clip"]).name for row in rows] == ["concert.mp4", "duet.mp4"]
+    _, out, _ = run("batch", clip.parent / "d*.mp4", "-q", "A?", "-q", "B?", "--out", "-")
+    assert [json.loads(line)["question"] for line in out.splitlines()] == ["A?", "B?"]
+    assert run("batch", clip.parent / "x*.mp4", "-q", "A?", "--out", "-")[0] == 3
+    code, _, err = run("batch", clip.parent, "--out", "-")
+    assert code == 2
+    assert "-q" in err
+
+
+def test_columns_are_carried_through(run, fake, clip, tmp_path) -> None:
+    path, out = clip.with_name("q.jsonl"), tmp_path / "o.jsonl"
+    row = {"video": clip.name, "question": "What?", "topic": [1, "a"], "answer": "B", "tokens": 3}
+    path.write_text(json.dumps(row))
+    table = tmp_path / "o.csv"
+    assert run("batch", path, "--out", out, "--copy", table)[0] == 0
+    (found,) = written(out).values()
+    assert (found["topic"], found["expected"], found["input_tokens"]) == ([1, "a"], "B", 3)
+    assert found["tokens"] > 3
+    import csv
+
+    (line,) = csv.DictReader(table.open(encoding="utf-8"))
+    assert line["answer"] == fakes.TEXT
+    assert json.loads(line["topic"]) == [1, "a"]
+    assert "key" not in line
+
+
+def test_fields_are_chosen(run, fake, clip, tmp_path) -> None:
+    def fields(*words: object) -> set[str]:
+        code, out, _ = run("batch", clip, "-q", "What?", "--out", "-", "--quiet", *words)
+        assert code == 0
+        return set(json.loads(out))
+
+    always = {"schema", "id", "key", "setup", "error", "cause"}
+    assert fields("--fields", "answer,ttft,moments") == always | {"answer", "ttft", "moments"}
+    assert {"trace", "text", "token_ids"} < fields("--fields", "all")
+    assert run("batch", clip, "-q", "A?", "--out", "-", "--fields", "anwser")[0] == 2
+
+
+def test_a_parquet_file_and_a_parquet_copy(run, fake, clip, tmp_path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as parquet
+
+    path, copy = clip.with_name("q.parquet"), tmp_path / "o.parquet"
+    columns = {"clip": [clip.name] * 2, "question": ["A?", "B?"], "start": [0.5, float("nan")]}
+    parquet.write_table(pyarrow.table(columns), path)
+    assert run("batch", path, "--out", tmp_path / "o.jsonl", "--copy", copy)[0] == 0
+    found = parquet.read_table(copy).to_pylist()
+    assert [row["question"] for row in found] == ["A?", "B?"]
+    assert [row["start"] for row in found] == [0.5, None]
+    path.write_bytes(b"no table")
+    assert "not Parquet" in run("batch", path, "--out", tmp_path / "o.jsonl")[2]
+
+
+def test_without_pyarrow_the_extra_is_named(run, fake, clip, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    code, _, err = run("batch", clip.with_name("q.parquet"), "--out", "-")
+    assert code == 2
+    assert "omnidrop[parquet]" in err
+
+
+def test_a_table_is_no_output_and_stdout_has_no_copy(run, fake, clip, tmp_path) -> None:
+    code, _, err = run("batch", clip, "-q", "A?", "--out", tmp_path / "o.csv")
+    assert code == 2
+    assert "--copy" in err
+    assert run("batch", clip, "-q", "A?", "--out", "-", "--copy", tmp_path / "o.csv")[0] == 2
+    assert run("batch", clip, "-q", "A?", "--out", "o.jsonl", "--copy", "o.xls")[0] == 2
+
+
+def test_limit_fail_fast_and_shards(run, fake, clip, tmp_path) -> None:
+    names = ["a.mp4", "b.mp4", "c.mp4", "d.mp4"]
+    for name in names:
+        clip.with_name(name).write_bytes(name.encode())
+    rows = [{"id": f"{n}{i}", "clip": n, "question": f"{i}?"} for n in names for i in range(2)]
+    manifest = clip.with_name("q.jsonl")
+    manifest.write_text("\n".join(map(json.dumps, rows)))
+    out = tmp_path / "o.jsonl"
+    assert run("batch", manifest, "--out", out, "--limit", 3)[0] == 0
+    assert list(written(out)) == ["a.mp40", "a.mp41", "b.mp40"]
+    for part in ("1/2", "2/2"):
+        assert run("batch", manifest, "--out", out, "--shard", part)[0] == 0
+    parts = [written(tmp_path / f"o.{i}of2.jsonl") for i in (1, 2)]
+    assert list(parts[0]) == ["c.mp40", "c.mp41"]
+    assert list(parts[1]) == ["b.mp41", "d.mp40", "d.mp41"]
+    code, _, err = run("batch", manifest, "--out", out)
+    assert code == 0
+    assert "0 answered, 0 failed, 8 done before" in err
+    manifest.write_text(manifest.read_text().replace('"0?"', '"bug?"'))
+    code, _, err = run("batch", manifest, "--out", tmp_path / "p.jsonl", "--fail-fast")
+    assert code == 6
+    assert list(written(tmp_path / "p.jsonl")) == ["a.mp40"]
+    assert run("batch", manifest, "--out", out, "--shard", "3/2")[0] == 2
+
+
+def test_a_row_is_asked_again_where_that_may_help(run, fake, clip, tmp_path) -> None:
+    out = tmp_path / "o.jsonl"
+    rows = [{"id": q, "clip": clip.name, "question": q} for q in ("memory?", "What?")]
+    rows.append({"id": "none", "clip": "none.mp4", "question": "What?"})
+    manifest = clip.with_name("q.jsonl")
+    manifest.write_text("\n".join(map(json.dumps, rows)))
+    assert run("batch", manifest, "--out", out, "--retry", 2)[0] == 6
+    assert [e for e in fake.log if "memory" in e] == ["ask concert.mp4 memory?"] * 3
+    lines = [json.loads(line)["id"] for line in out.read_text("utf-8").splitlines()]
+    assert lines == ["What?", "none", "memory?"]
+
+
+def test_a_second_process_is_told_who_writes(run, fake, clip, tmp_path) -> None:
+    from omnidrop.batch.output import AnswersFile, Shard
+
+    out = tmp_path / "o.jsonl"
+    with AnswersFile(out):
+        code, _, err = run("batch", clip, "-q", "A?", "--out", out)
+        assert code == 2
+        assert f"process {os.getpid()} on" in " ".join(err.split())
+        assert "--shard" in err
+        assert run("batch", clip, "-q", "A?", "--out", out, "--shard", "1/2")[0] == 2
+    with AnswersFile(out, (), Shard(1, 2)):
+        assert run("batch", clip, "-q", "A?", "--out", out)[0] == 2
+        assert run("batch", clip, "-q", "A?", "--out", out, "--shard", "2/2")[0] == 0
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_sigterm_is_as_clean_as_ctrl_c(child, clip, tmp_path) -> None:
+    import signal
+    import time
+
+    out = tmp_path / "o.jsonl"
+    words = ["batch", clip, "--out", out, *(w for i in range(20) for w in ("-q", f"{i}?"))]
+    process = subprocess.Popen(
+        [sys.executable, str(fakes.HERE / "fakes.py"), *map(str, words)],
+        stderr=subprocess.PIPE,
+        env=fakes.environment(FAKE_PAUSE="0.3"),
+        cwd=fakes.ROOT,
+    )
+    while not out.exists() or out.read_bytes().count(b"\n") < 2:
+        time.sleep(0.05)
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1].decode()
+    assert process.returncode == 143
+    rows = out.read_bytes()
+    assert f"omnidrop: interrupted: {rows.count(b'}' + bytes([10]))} of 20 rows are in" in said
+    assert rows.endswith(b"}\n")
+    assert not list(tmp_path.glob(".*"))

@@ -15,6 +15,8 @@ from fakes import ROOT, make_trace
 from pages import Page
 from rich.cells import cell_len
 
+from omnidrop.models.locations import demo_folder
+from omnidrop.models.world import read_world
 from omnidrop.profiling import measure, replay
 from omnidrop.profiling.estimate import Estimate, Sizes, Tokens, encoder_flops, run_estimate
 from omnidrop.profiling.result import (
@@ -167,6 +169,15 @@ def test_runs_are_every_method_at_every_budget(run, measured, clip) -> None:
     assert [m.budget for m in measured[1]["methods"]] == [0.7, 0.5, 0.3, 0.2, 0.1]
     assert run("profile", clip, "--method", "none")[0] == 0
     assert measured[2]["methods"] == []
+
+
+def test_of_a_question_that_nobody_asked_there_is_no_warning(run, measured, clip) -> None:
+    assert run("profile", clip)[0] == 0
+    asked = measured[0]["question"]
+    world = read_world(demo_folder())
+    assert world is not None
+    assert world.check("demo", asked) is None
+    assert world.check("demo", "What happens in this clip?") is not None
 
 
 def test_labels_tell_runs_apart() -> None:

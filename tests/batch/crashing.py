@@ -1,0 +1,28 @@
+"""What a worker of a test does first: makes questions end, stop or hang the process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+from omnidrop.engine.session import Session
+
+
+def misbehave() -> None:
+    """Let a question do what it says; importable by a worker."""
+    ask = Session.ask
+
+    def asked(self, question, **settings):
+        if "crash" in question:
+            os.abort()
+        if "killed" in question:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if "slow" in question:
+            time.sleep(60)
+        if "hang" in question:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGALRM})
+            time.sleep(600)
+        return ask(self, question, **settings)
+
+    Session.ask = asked
