@@ -92,7 +92,7 @@ def prompt_shares(
     Tensor, (N,) float32 on the CPU, or None
         Sums to 1; None if nothing was read.
     """
-    shares = torch.zeros(length)
+    shares = torch.zeros(length, dtype=torch.float32)
     for one in attended:
         weights = one.weights.cpu()
         neutral = None if one.neutral is None else one.neutral.cpu()

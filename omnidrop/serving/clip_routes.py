@@ -18,7 +18,7 @@ from omnidrop.errors import OmniDropError
 from omnidrop.files import plain
 from omnidrop.serving.clips import ROOT_MARK, described
 from omnidrop.serving.endpoint import Endpoint
-from omnidrop.serving.estimates import read_cost_request
+from omnidrop.serving.estimates import PATIENCE, read_cost_request
 from omnidrop.serving.fields import read_json
 from omnidrop.serving.guard import UNAUTHORISED
 from omnidrop.serving.media import send_clip
@@ -26,9 +26,6 @@ from omnidrop.serving.problems import Refused, refusal
 from omnidrop.serving.receiving import receive_clip
 from omnidrop.serving.sources import Source
 from omnidrop.serving.state import State
-
-#: Seconds that an estimate waits for the model to be loaded.
-PATIENCE = 60.0
 
 
 class Tokens:

@@ -15,11 +15,15 @@ from omnidrop.pruning.method import Method
 from omnidrop.serving.asking import method_of
 from omnidrop.serving.chat import Wanted, read_wanted
 from omnidrop.serving.fields import Fields
+from omnidrop.serving.problems import busy
 from omnidrop.serving.sources import Source
 
 if TYPE_CHECKING:
-    from omnidrop.options import LoadOptions
     from omnidrop.recommended import Recommended
+    from omnidrop.serving.warm import WarmModel
+
+#: Seconds that an estimate waits for its turn.
+PATIENCE = 60.0
 
 #: The question of an estimate that names none; its length hardly matters.
 QUESTION = "What happens in this clip?"
@@ -52,12 +56,11 @@ class Costs:
 
     Parameters
     ----------
-    options : LoadOptions
-        Of the model.
+    warm : WarmModel
     """
 
-    def __init__(self, options: LoadOptions) -> None:
-        self._options = options
+    def __init__(self, warm: WarmModel) -> None:
+        self._warm, self._options = warm, warm.options
         self._guard = threading.Lock()
         self._known: tuple[Unloaded, float] | None = None
 
@@ -93,12 +96,20 @@ class Costs:
         return _document(found, method)
 
     def _machine(self) -> tuple[Unloaded, float]:
-        """Return what is known of the model, and the speed of a large matrix product in FLOP/s."""
+        """Return what is known of the model, and the speed of a large matrix product in FLOP/s.
+
+        Both are found out in the model's turn: reading a model's shapes sets the default dtype of
+        the whole process for a moment, which a question beside it would compute in, and a question
+        beside a measurement would make the machine look slow.
+        """
         with self._guard:
             if self._known is None:
-                known = describe(self._options)
-                device, dtype = torch.device(known.device), getattr(torch, known.dtype)
-                self._known = known, matmul_speed(device, dtype)
+                with self._warm.try_turn(PATIENCE) as turn:
+                    if turn is None:
+                        raise busy()
+                    known = describe(self._options)
+                    device, dtype = torch.device(known.device), getattr(torch, known.dtype)
+                    self._known = known, matmul_speed(device, dtype)
             return self._known
 
 

@@ -93,6 +93,11 @@ def wrong(message: str, param: str | None = None, code: str | None = None) -> Re
     return Refused(400, message, param=param, code=code)
 
 
+def busy() -> Refused:
+    """Return the error of a request whose turn did not come in time."""
+    return Refused(503, "The model is busy.", code="busy", retry_after=5)
+
+
 def refusal(problem: BaseException, names: Mapping[str, str] | None = None) -> Refused:
     """Return what a client is told of an error.
 

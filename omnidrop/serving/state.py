@@ -12,7 +12,7 @@ from omnidrop.serving.desk import Desk
 from omnidrop.serving.estimates import Costs
 from omnidrop.serving.guard import Bodies
 from omnidrop.serving.metrics import Metrics
-from omnidrop.serving.problems import Refused
+from omnidrop.serving.problems import Refused, busy
 from omnidrop.serving.sessions import Sessions, Turns
 from omnidrop.serving.settings import MIB, HttpSettings
 
@@ -51,7 +51,7 @@ class State:
         self.desk = Desk(warm, settings.queue)
         most = settings.max_inline * 4 // 3 + MIB
         self.bodies = Bodies(most, BODIES * most)
-        self.costs = Costs(warm.options)
+        self.costs = Costs(warm)
         self.began = int(time.time())
         self.recommended: Recommended | None = None
         self.stopping = False
@@ -86,7 +86,7 @@ class State:
         if self.recommended is None:
             with self.warm.try_use(seconds) as model:
                 if model is None:
-                    raise Refused(503, "The model is busy.", code="busy", retry_after=5)
+                    raise busy()
                 self.know(model)
         assert self.recommended is not None
         return self.recommended

@@ -141,6 +141,15 @@ def test_a_clip_is_sent_and_asked(tab: Browser, server: Served) -> None:
     # Loaded anew, the page has the clip and its answers again.
     tab.call("Page.reload")
     tab.wait("document.querySelector('.answer')?.textContent === 'piano'")
+    # An uploaded clip is deleted from the server, one of the folder is not.
+    tab.value("document.getElementById('other').click()")
+    delete = "document.querySelectorAll('.clips .link')"
+    tab.wait(f"{delete}.length === 1 && document.querySelectorAll('.clip').length === 3")
+    tab.value(f"{delete}[0].click()")
+    tab.wait(f"{delete}.length === 0 && document.querySelectorAll('.clip').length === 2")
+    count = "fetch('v1/clips').then((r) => r.json()).then((found) => found.data.length)"
+    assert tab.value(count) == 2
+    assert "piano" not in tab.value("sessionStorage['omnidrop.history']")
     assert tab.said() == []
     assert all(url.startswith((server.url, "data:", "blob:")) for url in tab.asked_for())
 

@@ -50,6 +50,7 @@ const at = (id) => `v1/clips/${encodeURIComponent(id)}`;
 export const models = async () => (await request("v1/models")).json();
 export const clips = async () => (await request("v1/clips")).json();
 export const clip = async (id) => (await request(at(id))).json();
+export const forget = async (id) => (await request(at(id), { method: "DELETE" })).json();
 export const estimate = async (id, body, signal) =>
   (await request(`${at(id)}/estimate`, { method: "POST", body, signal })).json();
 

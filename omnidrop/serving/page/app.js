@@ -50,7 +50,15 @@ const answers = new Answers({
     },
   },
 });
-const clips = new Clips({ open, send });
+const clips = new Clips({
+  open,
+  send,
+  forgotten: (clip) => {
+    history.clear(clip.id);
+    $("file").focus();
+    speech.tell(`${clip.name} was deleted from the server.`);
+  },
+});
 
 // Errors
 

@@ -18,8 +18,10 @@ export function about(clip) {
 }
 
 export class Clips {
-  constructor({ open, send }) {
+  /** `open` is given a clip of the list, `send` a file, `forgotten` a clip that was deleted. */
+  constructor({ open, send, forgotten }) {
     this.open = open;
+    this.forgotten = forgotten;
     this.found = [];
     $("file").addEventListener("change", () => {
       const [file] = $("file").files;
@@ -32,8 +34,10 @@ export class Clips {
 
   /** Read the list anew. */
   async load() {
+    const call = (this.call = {});
     try {
       const told = await api.clips();
+      if (this.call !== call) return; // a newer list was asked for
       this.found = told.data;
       this.more = Boolean(told.has_more);
       this.draw();
@@ -48,15 +52,35 @@ export class Clips {
     const words = $("filter").value.trim().toLowerCase();
     const found = this.found.filter(({ name }) => name.toLowerCase().includes(words));
     $("filter-box").hidden = this.found.length <= MANY;
-    $("clips").replaceChildren(...found.map((clip) =>
-      h("li", {}, h("button", { type: "button", class: "clip", on: { click: () => this.open(clip) } },
-        h("span", { class: "clip-name", dir: "auto" }, clip.name),
-        h("span", { class: "muted small" }, [clip.from === "upload" && "uploaded", about(clip)].filter(Boolean).join(" · ")))),
-    ));
+    $("clips").replaceChildren(...found.map((clip) => this.row(clip)));
     $("clips-note").textContent = !this.found.length
       ? "None yet. Start the server with --root FOLDER to choose from a folder of clips."
       : !found.length ? "No clip has such a name."
       : this.more ? "These are the first ones; the folder has more." : "";
+  }
+
+  row(clip) {
+    const sent = clip.from === "upload";
+    const said = [sent && "uploaded", about(clip)].filter(Boolean).join(" · ");
+    const choose = h("button", { type: "button", class: "clip", on: { click: () => this.open(clip) } },
+      h("span", { class: "clip-name", dir: "auto" }, clip.name), h("span", { class: "muted small" }, said));
+    const remove = sent && h("button", { type: "button", class: "link", on: { click: () => this.remove(clip) } },
+      "Delete", h("span", { class: "unseen" }, ` ${clip.name} from the server`));
+    return h("li", {}, choose, remove);
+  }
+
+  /** Delete an uploaded clip from the server. */
+  async remove(clip) {
+    try {
+      await api.forget(clip.id);
+    } catch (error) {
+      if (error.code !== "clip_not_found") {
+        $("clips-note").textContent = fault(error).text;
+        return;
+      }
+    }
+    this.forgotten(clip);
+    await this.load();
   }
 
   dropping(send) {

@@ -71,13 +71,15 @@ export class Player {
 
   seek(time) {
     this.until = null;
-    this.media.currentTime = time;
+    if (this.media.hidden) this.moved(time); // what is not played is looked up all the same
+    else this.media.currentTime = time;
   }
 
   /** Play a part and stop at its end. */
   jump(start, end) {
+    this.seek(start);
+    if (this.media.hidden) return;
     this.media.scrollIntoView({ block: "nearest" });
-    this.media.currentTime = start;
     this.until = end;
     this.play();
   }

@@ -74,7 +74,9 @@ function heat(found, kind, extent) {
         continue;
       }
       open = { shade, box: [part.start, y, part.end - part.start, 1] };
-      if (shade) shades.set(shade, [...(shades.get(shade) ?? []), open.box]);
+      if (!shade) continue;
+      if (!shades.has(shade)) shades.set(shade, []);
+      shades.get(shade).push(open.box);
     }
   });
   const drawn = [...shades].map(([shade, list]) => boxes(`${kind} s${shade}`, list));
