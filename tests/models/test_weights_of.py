@@ -66,7 +66,7 @@ def held(folder: Path, dtype: str, quantize: str | None) -> tuple[float, float]:
 def test_the_headers_tell_what_loading_holds(half: Path, dtype: str, quantize: str | None) -> None:
     found = counted(half, dtype, quantize)
     mapped, own = held(half, dtype, quantize)
-    # A table of positions is widened at loading: 3 % of these tiny models, 0.02 % of published ones.
+    # A table of positions is widened at loading: 3 % of a tiny model, 0.02 % of a published one.
     assert found.mapped_bytes == pytest.approx(mapped, rel=0.04)
     assert found.anonymous_bytes == pytest.approx(own, rel=0.05)
     assert found.device_bytes == 0
