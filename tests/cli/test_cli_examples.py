@@ -43,6 +43,8 @@ def is_run(line: str) -> bool:
 
 
 RUN = [(page, [line for p, line in ALL if p == page and is_run(line)]) for page in PAGES]
+#: The first example of this page runs until the last one ends it.
+SERVE = dict(RUN)["serve"]
 
 
 def test_every_page_has_examples() -> None:
@@ -118,7 +120,9 @@ def test_the_first_examples_run_in_a_shell(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the examples are written for a POSIX shell")
-@pytest.mark.parametrize(("page", "lines"), RUN[1:], ids=[page for page, _ in RUN[1:]])
+@pytest.mark.parametrize(
+    ("page", "lines"), [pytest.param(p, ls, id=p) for p, ls in RUN[1:] if p != "serve"]
+)
 def test_the_examples_of_a_page_run_one_after_another(
     page, lines, run, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +137,27 @@ def test_the_examples_of_a_page_run_one_after_another(
         name, *words = shlex.split(command)
         assert name == "omnidrop"
         check(page, line, *run(*(w for word in words for w in sorted(glob.glob(word)) or [word])))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such sockets")
+def test_the_examples_of_serve(run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first one stays, and the others ask it and end it."""
+    first, *others = SERVE
+    assert others
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    command = [sys.executable, "-m", "omnidrop_cli", *shlex.split(first)[1:]]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as serving:
+        try:
+            assert serving.stderr is not None
+            assert "is served at" in serving.stderr.readline()
+            for line in others:
+                check("serve", line, *run(*shlex.split(line)[1:]))
+            assert serving.wait(30) == 0
+        finally:
+            serving.kill()
 
 
 def test_parsing_examples() -> None:
