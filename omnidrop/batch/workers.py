@@ -39,12 +39,13 @@ _PATIENCE = 10.0
 
 @dataclass
 class _Task:
-    """Rows of one clip for a process, and how many of them are done."""
+    """Rows of one clip for a process, how many of them are done, and if any row ever was."""
 
     rows: Sequence[Row]
     keys: dict[str, Keys]
     alone: bool = False
     done: int = 0
+    readable: bool = False
 
     @property
     def left(self) -> Sequence[Row]:
@@ -210,6 +211,7 @@ class Crew:
             worker.began = None
             task = worker.tasks[0]
             task.done += 1
+            task.readable = True
             if not task.left:
                 worker.tasks.popleft()
             yield what
@@ -241,8 +243,8 @@ class Crew:
                 if self._ends[row.id] < _MOST_ENDS and (others or how == "SIGKILL"):
                     self._wait(tasks, alone=True)
                     return
-            # A process that answered none of the clip's rows has most likely ended in reading it.
-            for lost in current.left[:1] if current.done else current.left:
+            # Where none answered any of the rows, it has most likely ended in reading the clip.
+            for lost in current.left[:1] if current.readable else current.left:
                 yield failed(lost, current.keys[lost.id], problem)
                 current.done += 1
         self._wait(tasks, alone=False)

@@ -33,8 +33,8 @@ HELP = """Answer many questions about many clips; add one line of JSON each to a
 Examples:
   omnidrop batch samples/batch.jsonl --out answers.jsonl
   omnidrop batch samples/batch.csv --out b.jsonl --budget 0.2 --copy b.csv
-  omnidrop batch samples -q "Is there a piano?" --out piano.jsonl
-  omnidrop batch "samples/p*.mp4" --out - -q "What plays first?"
+  omnidrop batch "samples/p*.mp4" -q "Is there a piano?" --out p.jsonl
+  omnidrop batch "samples/d*.mp4" --out - -q "What plays first?"
   omnidrop batch samples/questions.jsonl --out six.jsonl --limit 6 --retry 1
   omnidrop batch mine.csv --out mine.jsonl --model 3b --timeout 60s
 

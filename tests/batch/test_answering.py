@@ -54,7 +54,7 @@ def test_every_row_has_a_record_and_a_clip_is_opened_once(model, options, rows, 
     answerer = Answerer(options, Hooks(on_row=lambda row: asked.append(row.id)), model=model)
     found = {record["id"]: record for record in answerer.answer(rows)}
     assert list(found) == ["1", "3", "2", "4"]
-    assert opened == ["a.mp4", "bad.mp4", "b.mp4"]
+    assert sorted(opened) == ["a.mp4", "b.mp4", "bad.mp4"], "a thread opens the next one"
     assert asked == ["1", "3", "2", "4"]
     assert found["1"]["schema"] == "omnidrop.answer/1"
     assert found["1"]["trace"]["method"]["name"] == "uniform"

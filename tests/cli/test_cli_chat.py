@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -192,7 +191,7 @@ def test_a_session_survives_a_hasty_second_interrupt(monkeypatch) -> None:
     monkeypatch.setattr(os, "_exit", sys.exit)
 
     def press() -> None:
-        interrupts._interrupt(signal.SIGINT, None)
+        interrupts.interrupt()
 
     try:
         interrupts.forget_interrupts()

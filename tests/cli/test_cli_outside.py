@@ -212,15 +212,18 @@ def test_the_model_advised_is_the_best_that_fits(monkeypatch) -> None:
     monkeypatch.setattr(advice, "_advice", made)
     monkeypatch.setattr(advice, "cached", lambda name: None)
     found = []
-    for kind, free in (
-        ("cuda", 30),
-        ("cuda", 12),
-        ("cuda", 6),
-        ("cuda", 1),
-        ("cpu", 30),
-        ("cpu", 1),
+    for kind, free, quick in (
+        ("cuda", 30, False),
+        ("cuda", 12, False),
+        ("cuda", 6, False),
+        ("cuda", 1, False),
+        ("cpu", 30, True),
+        ("cpu", 6, True),
+        ("cpu", 6, False),
+        ("cpu", 1, False),
     ):
         room["free"] = free
+        monkeypatch.setattr(advice, "quick_4_bits", lambda quick=quick: quick)
         monkeypatch.setattr(
             advice, "pick_device", lambda name, kind=kind: advice.torch.device(kind)
         )
@@ -228,7 +231,7 @@ def test_the_model_advised_is_the_best_that_fits(monkeypatch) -> None:
         found.append((one.alias, one.quantize, one.fits))
     assert found == [
         ("7b", None, True), ("7b", "4bit", True), ("3b", "4bit", True), ("3b", "4bit", False),
-        ("3b", None, True), ("3b", None, False),
+        ("3b", None, True), ("3b", "4bit", True), ("3b", None, False), ("3b", None, False),
     ]  # fmt: skip
     monkeypatch.setattr(advice, "cached", lambda name: Path() if "7B" in name else None)
     assert real_model("clip.mp4", "Who?").alias == "7b", "it is on this machine"

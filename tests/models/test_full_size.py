@@ -67,7 +67,7 @@ def test_what_is_stated_of_a_model_is_what_its_files_say(published: tuple[str, P
     assert found.weights == 2 * found.parameters
     # Without its files it is described nearly alike.
     assert stated.weight_bytes(2) == pytest.approx(found.weights, rel=1e-3)
-    small = describe(options(folder, dtype="bfloat16", quantize="4bit"))
+    small = describe(options(folder, dtype="bfloat16", quantize="4bit"), card=True)
     assert stated.weight_bytes(2, 0.53) == pytest.approx(small.weights, rel=0.005)
 
 

@@ -107,7 +107,11 @@ def test_the_estimate_is_half_of_float32(folder, slow_bfloat16):
         estimate(location, options(folder)),
         estimate(location, options(folder, dtype="float32")),
     )
-    assert 2 * mine.host == whole.host
+    assert mine.weights.mapped_bytes > 0.5 * mine.weights.total_bytes
+    half = whole.weights.total_bytes / 2
+    assert half == 2 * whole.weights.parameters
+    # Norms, biases and convolutions are held in float32: much of a tiny model, little of others.
+    assert half < mine.weights.total_bytes < 1.5 * half
 
 
 def test_a_checkpoint_of_several_dtypes_is_converted(tmp_path, slow_bfloat16):
