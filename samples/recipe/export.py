@@ -47,16 +47,29 @@ NAMES = {
 LIMITS = {"shortest_edge": 3136, "longest_edge": 50176}
 
 
-def _dump(path: Path, value: object) -> None:
+def dump(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
-def write_files(tok: Tokenizer, folder: Path) -> None:
-    """Write everything but the weights and the model's config."""
+def write_tokenizer(
+    tok: Tokenizer, folder: Path, special: tuple[str, ...], *, longest: int, answer: int
+) -> None:
+    """Write the tokenizer, the chat template and the settings of generation.
+
+    Parameters
+    ----------
+    tok : Tokenizer
+    folder : Path
+        Made if it is not there.
+    special : tuple of str
+        Special tokens, the padding first.
+    longest, answer : int
+        Most tokens of a prompt, and of an answer.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     tok.save(str(folder / "tokenizer.json"))
     vocab = json.loads(tok.to_str())["model"]
-    _dump(folder / "vocab.json", vocab["vocab"])
+    dump(folder / "vocab.json", vocab["vocab"])
     pairs = [m if isinstance(m, str) else " ".join(m) for m in vocab["merges"]]
     (folder / "merges.txt").write_text(
         "#version: 0.2\n" + "\n".join(pairs) + "\n", encoding="utf-8"
@@ -70,13 +83,13 @@ def write_files(tok: Tokenizer, folder: Path) -> None:
             "single_word": False,
             "special": True,
         }
-        for t in SPECIAL
+        for t in special
     }
-    _dump(
+    dump(
         folder / "tokenizer_config.json",
         {
             "added_tokens_decoder": added,
-            "additional_special_tokens": list(SPECIAL[1:]),
+            "additional_special_tokens": list(special[1:]),
             "extra_special_tokens": NAMES,
             **NAMES,
             "add_bos_token": False,
@@ -85,7 +98,7 @@ def write_files(tok: Tokenizer, folder: Path) -> None:
             "clean_up_tokenization_spaces": False,
             "eos_token": "<|im_end|>",
             "errors": "replace",
-            "model_max_length": 32768,
+            "model_max_length": longest,
             "pad_token": "<|endoftext|>",
             "processor_class": "Qwen2_5OmniProcessor",
             "split_special_tokens": False,
@@ -94,7 +107,22 @@ def write_files(tok: Tokenizer, folder: Path) -> None:
         },
     )
     (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
-    _dump(folder / "chat_template.json", {"chat_template": TEMPLATE})
+    dump(folder / "chat_template.json", {"chat_template": TEMPLATE})
+    dump(
+        folder / "generation_config.json",
+        {
+            "bos_token_id": tok.token_to_id("<|im_start|>"),
+            "eos_token_id": tok.token_to_id("<|im_end|>"),
+            "pad_token_id": tok.token_to_id("<|endoftext|>"),
+            "do_sample": False,
+            "max_new_tokens": answer,
+        },
+    )
+
+
+def write_files(tok: Tokenizer, folder: Path) -> None:
+    """Write everything but the weights and the model's config."""
+    write_tokenizer(tok, folder, SPECIAL, longest=32768, answer=8)
     vision = {
         "do_convert_rgb": True,
         "do_normalize": True,
@@ -124,7 +152,7 @@ def write_files(tok: Tokenizer, folder: Path) -> None:
         "dither": 0.0,
         "return_attention_mask": True,
     }
-    _dump(
+    dump(
         folder / "preprocessor_config.json",
         {
             **vision,
@@ -134,7 +162,7 @@ def write_files(tok: Tokenizer, folder: Path) -> None:
             "processor_class": "Qwen2_5OmniProcessor",
         },
     )
-    _dump(
+    dump(
         folder / "video_preprocessor_config.json",
         {
             **vision,
@@ -145,17 +173,7 @@ def write_files(tok: Tokenizer, folder: Path) -> None:
             "processor_class": "Qwen2_5OmniProcessor",
         },
     )
-    _dump(
-        folder / "generation_config.json",
-        {
-            "bos_token_id": tok.token_to_id("<|im_start|>"),
-            "eos_token_id": tok.token_to_id("<|im_end|>"),
-            "pad_token_id": tok.token_to_id("<|endoftext|>"),
-            "do_sample": False,
-            "max_new_tokens": 8,
-        },
-    )
-    _dump(folder / "world.json", world())
+    dump(folder / "world.json", world())
 
 
 def world() -> dict:
@@ -176,11 +194,16 @@ def world() -> dict:
 def export(model: torch.nn.Module, tok: Tokenizer, folder: Path) -> None:
     """Write config, weights in bfloat16 and every other file into `folder`."""
     write_files(tok, folder)
+    write_model(model, folder)
+
+
+def write_model(model: torch.nn.Module, folder: Path) -> None:
+    """Write config and weights in bfloat16."""
     config = model.config.to_dict()
     config["architectures"] = ["Qwen2_5OmniThinkerForConditionalGeneration"]
     config["dtype"] = "bfloat16"
     config.pop("_name_or_path", None)
-    _dump(folder / "config.json", config)
+    dump(folder / "config.json", config)
     audio, vision, text = parts(model)
     # names as on the hub, which every version of transformers can read
     named = {"audio_tower": audio, "visual": vision, "model": text, "lm_head": model.lm_head}
