@@ -5,25 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
+from plain import cosine, frames_of
 
 from omnidrop.pruning.methods.dycoke import DyCoke
 from omnidrop.testing.simulate import clip, entry_view
 from omnidrop.tokens import Kind
-
-
-def cosine(a, b):
-    """Cosine of two lists of numbers."""
-    dot = sum(x * y for x, y in zip(a, b, strict=True))
-    return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
-
-
-def frames_of(tokens):
-    """Token indices of each temporal grid, in order of time."""
-    found = {}
-    for i in range(len(tokens)):
-        if int(tokens.kind[i]) == Kind.VIDEO:
-            found.setdefault((int(tokens.chunk[i]), int(tokens.grid[i, 0])), []).append(i)
-    return [found[key] for key in sorted(found)]
 
 
 def slow_groups_of_four(embeds, frames, quotas):

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import pytest
 import torch
+from plain import cosine, frames_of
 
 from omnidrop.pruning.methods.evs import Evs
 from omnidrop.testing.simulate import clip, entry_view
-from omnidrop.tokens import Kind
-
-
-def cosine(a, b):
-    """Cosine of two lists of numbers."""
-    dot = sum(x * y for x, y in zip(a, b, strict=True))
-    return dot / math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
-
-
-def frames_of(tokens):
-    """Token indices of each temporal grid, in order of time, each by row and column."""
-    found = {}
-    for i in range(len(tokens)):
-        if int(tokens.kind[i]) == Kind.VIDEO:
-            found.setdefault((int(tokens.chunk[i]), int(tokens.grid[i, 0])), []).append(i)
-    return [found[key] for key in sorted(found)]
 
 
 def engines_choice(embeds, frames, count):
