@@ -44,12 +44,13 @@ class OmniFocus(EntryMethod):
     of OmniZip.
 
     Ours: after the number is added, rates are clamped to [0, 1] (the summary does not say to what),
-    since a modality that drops 0.8 could not be had with all rates below 0.75. One budget gives the shares of audio and
-    video, on straight lines between (0.75, 0.40), (0.65, 0.30) and (0.55, 0.20), which are 45, 35
-    and 25 % where six tokens in seven are video: the first two are those of OmniZip with its
-    anchors, the last that of SEATS and OmniPack. A token that is chosen by association is not
-    chosen again; the next peak takes its place. Where a chunk has one modality only, peaks alone
-    are kept. Whole numbers of tokens come from cumulative rounding.
+    since a modality that drops 0.8 could not be had with all rates below 0.75. One budget gives the
+    shares of audio and video, on straight lines between (0.75, 0.40), (0.65, 0.30) and
+    (0.55, 0.20), which are 45, 35 and 25 % where six tokens in seven are video: the first two are
+    those of OmniZip with its anchors, the last that of SEATS and OmniPack. A token that is chosen
+    by association is not chosen again; the next peak takes its place. Where a chunk has one
+    modality only, all that it keeps are peaks. Whole numbers of tokens come from cumulative
+    rounding.
 
     Parameters
     ----------

@@ -56,8 +56,9 @@ _TINY = 1e-12
 class OmniPack(LayerMethod):
     """Merges tokens into important and typical ones at entry, and once more inside the LLM.
 
-    Based on OmniPack (https://arxiv.org/abs/2608.03812) and its public code
-    (https://github.com/RowanSu/OmniPack).
+    Based on OmniPack (https://arxiv.org/abs/2608.03812), its formulas as a public audit of the paper
+    gives them (https://github.com/thepreakerebi/gist, `docs/omnipack-replication-audit.md`), and on
+    its public code (https://github.com/RowanSu/OmniPack).
 
     Published: of each modality a share of what enters, 0.25 of video and 0.35 of audio, are its
     most important tokens, by the attention received in the encoder and by change, the cosine
@@ -72,17 +73,17 @@ class OmniPack(LayerMethod):
     word most alike), that to the mean of the other modality, and exp(−mean distance to its own
     modality). The dropped tokens are merged again, and the caches of earlier layers are cut.
 
-    Ours: where the paper is open, attention and change are scaled to [0, 1] and added, change
-    weighing 0.35 for video and 0.25 for audio, as in the public code; of the two changes of video
-    the larger counts (also from there). Places are time for audio and time, row and column for
-    video, scaled so that the clip's ends are 1 apart. Density peaks are sought among what is not
-    yet taken. In the LLM a dropped token weighs ((1 + cosine) / 2)² times half to one by its
-    relevance, as in the public code. The text is the question, as it is
-    for the other methods; the public code takes all text. That code also raises density by
-    importance and mixes 0.62 of a token's own embedding into its mean, which is left out. The step
+    Ours: where the paper is open, the public code decides. Attention and change are scaled to
+    [0, 1] and added, change weighing 0.35 for video and 0.25 for audio; of the two changes of video
+    the larger counts; density peaks are sought among what is not yet taken; inside the LLM a
+    dropped token weighs ((1 + cosine) / 2)² times half to one by its relevance. Other than in that
+    code, the text is the question, as for the other methods here (`rows`; there, all text), and
+    density is not raised by importance, nor is a merged mean mixed with the token's own embedding
+    (there at 0.62 and 0.65): the paper's formulas have neither. Places are time for audio, and
+    time, row and column for video, scaled so that opposite ends of the clip are 1 apart. The step
     is at the same share of the depth in other models. One budget gives both shares, on straight
-    lines between the published pairs; budgets for which half after the step is too little let
-    everything in and keep more there.
+    lines between the published pairs; where half after the step would be too few, everything enters
+    and more than half stays.
 
     Parameters
     ----------
