@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from omnidrop.errors import UsageError
+from omnidrop.pruning.methods import omnipack
 from omnidrop.pruning.methods.omnipack import OmniPack
 from omnidrop.pruning.registry import get_preset
 from omnidrop.testing.simulate import View, clip, clip_of, entry_view
@@ -265,6 +266,21 @@ def test_both_modalities_keep_a_token_where_there_is_room():
         assert len(kept) == count
     assert len(OmniPack(budget=0.3).keep(view, 1).keep) == 1
     assert len(OmniPack(budget=0.3).keep(view, 0).keep) == 0
+
+
+def test_long_clips_are_compared_block_by_block(monkeypatch):
+    """Tables too large to hold are computed in parts, with the same result."""
+    view = entry_view(clip(chunks=4, audio=20), 0)
+    method = OmniPack(budget=0.2)
+    plan = method.plan(view.tokens, 28)
+    after, states, _ = inside(view.tokens, 0)
+    whole = method.enter(view, plan), method.keep(after, 50)
+    monkeypatch.setattr(omnipack, "_WHOLE", 0)
+    monkeypatch.setattr(omnipack, "_BLOCK", 300)
+    parts = method.enter(view, plan), method.keep(after, 50)
+    for one, other, rows in zip(whole, parts, (view.embeds, states), strict=True):
+        assert torch.equal(one.keep, other.keep)
+        torch.testing.assert_close(one.take(rows), other.take(rows), atol=1e-5, rtol=1e-5)
 
 
 def test_the_caches_are_cut_and_the_host_does_not_wait():
