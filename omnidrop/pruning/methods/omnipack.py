@@ -57,8 +57,8 @@ class OmniPack(LayerMethod):
     """Merges tokens into important and typical ones at entry, and once more inside the LLM.
 
     Based on OmniPack (https://arxiv.org/abs/2608.03812), with the formulas that a public audit of
-    the paper gives (https://github.com/thepreakerebi/gist, `docs/omnipack-replication-audit.md`),
-    and on its public code (https://github.com/RowanSu/OmniPack).
+    the paper gives (https://github.com/thepreakerebi/gist), and on its public code
+    (https://github.com/RowanSu/OmniPack).
 
     Published: of each modality a share of what enters, 0.25 of video and 0.35 of audio, are its
     most important tokens, by the attention received in the encoder and by change, the cosine
