@@ -5,6 +5,8 @@ python samples/make_clips.py --ready samples            the six committed .mp4 f
 python samples/make_clips.py --out DIR --seed 5 --count 3
 python samples/make_clips.py --out DIR --seed 910000000 --count 100 --questions
                                                         a question set of other clips
+python samples/make_clips.py --out DIR --seed 910000000 --count 100 --questions --wide
+                                                        longer clips, things at the same time, words
 python samples/make_clips.py --check                    fingerprints of the question set
 python samples/make_clips.py --write-test               draw the question set again
 """
@@ -41,11 +43,12 @@ def make_test(folder: Path) -> None:
     shutil.copy(testset.FOLDER / "test.jsonl", folder / "test.jsonl")
 
 
-def make_set(folder: Path, seeds: list[int]) -> int:
+def make_set(folder: Path, seeds: list[int], wide: bool = False) -> int:
     """Write a question set from other seeds; return the number of questions."""
+    draw = testset.wide_clip if wide else testset.test_clip
     for seed in seeds:
-        write_clip(folder / testset.clip_name(seed), testset.test_clip(seed))
-    return testset.write(folder, seeds)
+        write_clip(folder / testset.clip_name(seed), draw(seed))
+    return testset.write(folder, seeds, wide)
 
 
 def check() -> int:
@@ -66,9 +69,16 @@ def main() -> int:
         action="store_true",
         help="with --seed: a question set of these clips, for `omnidrop eval avsynth:DIR`",
     )
+    parser.add_argument(
+        "--wide",
+        action="store_true",
+        help="with --questions: clips of up to a minute with overlaps and words on screen",
+    )
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--write-test", action="store_true")
     args = parser.parse_args()
+    if args.wide and not args.questions:
+        parser.error("--wide goes with --questions.")
     if args.write_test:
         print(testset.write(), "questions")
     if args.ready:
@@ -80,7 +90,7 @@ def main() -> int:
             seeds = testset.fresh_seeds(args.seed, args.count)
         except ValueError as problem:
             parser.error(f"{problem}.")
-        print(make_set(args.out, seeds), "questions")
+        print(make_set(args.out, seeds, args.wide), "questions")
     elif args.out:
         for seed in range(args.seed, args.seed + args.count):
             write_clip(args.out / f"clip_{seed}.mp4", draw_clip(seed), load_bank("train"))

@@ -38,6 +38,8 @@ def spans(clip: Clip, fact: Fact) -> tuple[tuple[float, float], ...]:
             found.append((shapes[i].start, shapes[i].end))
         elif kind == "q" and clip.silence is not None:
             found.append(clip.silence)
+        elif kind == "w":
+            found.append((clip.words[i].start, clip.words[i].end))
         elif kind in "dfg" and flash is not None:
             found.append((flash.start, flash.end))
     return tuple((round(start, 3), round(min(end, clip.duration), 3)) for start, end in found)

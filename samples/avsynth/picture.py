@@ -1,4 +1,4 @@
-"""Draw the frames of a clip: one shape at a time on a background, and a digit in a corner."""
+"""Draw the frames of a clip: shapes on a background, a digit in a corner, words on a band."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from .letters import draw_word
 from .world import COLOURS, Clip, Flash, Shape
 
 RGB = {
@@ -166,6 +167,9 @@ def draw_frame(clip: Clip, t: float, ground: np.ndarray | None = None) -> np.nda
             )
     if clip.flash and clip.flash.start <= t < clip.flash.end:
         draw_plate(frame, clip.flash)
+    for word in clip.words:
+        if word.start <= t < word.end:
+            draw_word(frame, word)
     return np.clip(np.rint(frame), 0, 255).astype(np.uint8)
 
 

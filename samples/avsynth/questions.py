@@ -13,9 +13,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .wide_wordings import WIDE_SEEN, WIDE_UNSEEN
 from .wordings import SEEN, UNSEEN
 from .world import COLOURS, CORNERS, DIGITS, INSTRUMENTS, SHAPES, Clip, Shape, Sound
 
+ALL_SEEN, ALL_UNSEEN = {**SEEN, **WIDE_SEEN}, {**UNSEEN, **WIDE_UNSEEN}
 FAMILY = {"s": "sound", "p": "picture", "b": "both"}
 
 
@@ -30,7 +32,8 @@ class Fact:
     sparse: bool
     look: tuple[tuple[str, int], ...] = ()
     """Which event shows the answer: ("s", i) audio event i, ("p", i) shape i, ("d", 0) the digit,
-    ("q", 0) the silence, ("f", 0) what plays during the digit, ("g", 0) the shape during the digit.
+    ("q", 0) the silence, ("f", 0) what plays during the digit, ("g", 0) the shape during the digit,
+    ("w", i) word i on screen.
     """
 
     @property
@@ -310,7 +313,7 @@ def facts_of(clip: Clip, rng: np.random.Generator) -> list[Fact]:
 
 def word(fact: Fact, rng: np.random.Generator, seen: bool = True) -> Question:
     """Word a fact as a question: draw a wording, case, question mark and sometimes choices."""
-    forms = (SEEN if seen else UNSEEN)[fact.kind]
+    forms = (ALL_SEEN if seen else ALL_UNSEEN)[fact.kind]
     text = forms[int(rng.integers(len(forms)))].format(**dict(fact.slots))
     mark = "?" if rng.random() < 0.75 else ""
     choices = fact.choices

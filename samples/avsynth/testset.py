@@ -10,10 +10,13 @@ import numpy as np
 from .evidence import spans
 from .media import fingerprint
 from .questions import Fact, facts_of, word
+from .wide import WideOptions, draw_wide
+from .wide_questions import wide_facts
 from .world import TEST_SEEDS, Clip, WorldOptions, draw_clip
 
 FOLDER = Path(__file__).parent
 OPTIONS = WorldOptions(test=True)
+WIDE_OPTIONS = WideOptions(test=True)
 CLIPS, PER_CLIP = 100, 6
 
 
@@ -54,14 +57,21 @@ def _pick(facts: list[Fact], rng: np.random.Generator, used: dict[str, int]) -> 
     return chosen
 
 
-def build(seeds: list[int] | None = None) -> tuple[list[dict], dict[str, str]]:
-    """Return the lines of test.jsonl and the fingerprints of the clips, or those of other seeds."""
+def build(seeds: list[int] | None = None, wide: bool = False) -> tuple[list[dict], dict[str, str]]:
+    """Return the lines of test.jsonl and the fingerprints of the clips, or those of other seeds.
+
+    Parameters
+    ----------
+    seeds : those of the built-in set if not given
+    wide : clips and questions of `wide` and `wide_questions`
+    """
     lines, prints, used = [], {}, {}
+    facts = wide_facts if wide else facts_of
     for seed in seeds or test_seeds():
-        clip = draw_clip(seed, OPTIONS)
+        clip = wide_clip(seed) if wide else test_clip(seed)
         prints[str(seed)] = fingerprint(clip)
         rng = np.random.default_rng([seed, 9])
-        for k, fact in enumerate(_pick(facts_of(clip, rng), rng, used)):
+        for k, fact in enumerate(_pick(facts(clip, rng), rng, used)):
             seen = bool((k + seed) % 2)
             q = word(fact, rng, seen)
             lines.append(
@@ -96,9 +106,9 @@ def fresh_seeds(first: int, count: int) -> list[int]:
     return list(range(first, first + count))
 
 
-def write(folder: Path = FOLDER, seeds: list[int] | None = None) -> int:
+def write(folder: Path = FOLDER, seeds: list[int] | None = None, wide: bool = False) -> int:
     """Write test.jsonl and fingerprints.json; return the number of questions."""
-    lines, prints = build(seeds)
+    lines, prints = build(seeds, wide)
     (folder / "test.jsonl").write_text(
         "".join(json.dumps(x) + "\n" for x in lines), encoding="utf-8"
     )
@@ -119,3 +129,8 @@ def read_fingerprints() -> dict[str, str]:
 def test_clip(seed: int) -> Clip:
     """Return the clip of a test seed."""
     return draw_clip(seed, OPTIONS)
+
+
+def wide_clip(seed: int) -> Clip:
+    """Return the wide clip of a test seed."""
+    return draw_wide(seed, WIDE_OPTIONS)

@@ -12,7 +12,7 @@ them.
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -67,6 +67,16 @@ class Flash:
 
 
 @dataclass(frozen=True)
+class Word:
+    """A word on a dark band at the "top" or "bottom" of the frame."""
+
+    text: str
+    start: float
+    end: float
+    band: str
+
+
+@dataclass(frozen=True)
 class Clip:
     """All events of a clip; `sounds` is None without audio, `shapes` is None without video."""
 
@@ -83,6 +93,8 @@ class Clip:
     noise_db: float
     gaps: bool
     """True if the audio has pauses other than `silence`; silence is then not asked about."""
+    words: tuple[Word, ...] = field(default=(), repr=False)
+    """Words on screen, in wide clips only (`wide`); not in `repr`, which fingerprints hash."""
 
     @property
     def short(self) -> Sound | None:
