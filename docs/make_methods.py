@@ -17,7 +17,7 @@ from pathlib import Path
 
 from omnidrop.pruning.compose import Compose
 from omnidrop.pruning.method import Method, Need, Part
-from omnidrop.pruning.registry import methods
+from omnidrop.pruning.registry import methods, wrappers
 
 HEAD = """# Methods
 
@@ -81,7 +81,7 @@ def plain(value: object) -> str:
 def facts(kind: type[Method]) -> list[str]:
     """Return what holds of a method, from its attributes."""
     found = [f"Source: `{kind.__module__.replace('.', '/')}.py`, class `{kind.__name__}`."]
-    if kind is Compose:
+    if kind is Compose or kind in wrappers().values():
         return found
     parts = [PARTS[part] for part in Part if part in kind().parts()]
     if parts:
@@ -90,6 +90,10 @@ def facts(kind: type[Method]) -> list[str]:
         found.append("In a composition, as the entry, it lets every token in.")
     if Need.VIDEO_ATTENTION in kind.wants:
         found.append("It needs the vision encoder's attention, which is computed for it.")
+    if Need.QUESTION in kind.wants:
+        found.append(
+            "What enters depends on the question: a second question reuses only the encoders."
+        )
     if kind.question_free:
         found.append("It does not look at the question: a second question reuses the whole clip.")
     if kind.needs_host and Part.LAYERS in kind().parts():
@@ -109,7 +113,8 @@ def page(name: str, kind: type[Method]) -> str:
 
 def document() -> str:
     """Return the whole page."""
-    found = [page(name, kind) for name, kind in methods().items()]
+    found = [page(f"Splitting a budget: METHOD@{name}", kind) for name, kind in wrappers().items()]
+    found += [page(name, kind) for name, kind in methods().items()]
     return "\n".join([HEAD, page("Compositions: uniform+omnidrop", Compose), *found])
 
 

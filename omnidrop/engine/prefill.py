@@ -19,7 +19,7 @@ from functools import cached_property, partial
 import torch
 
 from omnidrop.engine.cache import KVCache
-from omnidrop.engine.device_prompt import DevicePrompt
+from omnidrop.engine.device_prompt import DevicePrompt, query_rows
 from omnidrop.engine.encode import Encoded
 from omnidrop.engine.evidence import Attended, prompt_shares
 from omnidrop.engine.layer_view import DecoderLayerView, LayerAttention
@@ -29,9 +29,18 @@ from omnidrop.engine.timing import Meter
 from omnidrop.errors import ModelError
 from omnidrop.evidence import EvidenceReading
 from omnidrop.models.adapter import Adapter
-from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodState, Plan
+from omnidrop.pruning.method import (
+    Backbone,
+    Entry,
+    EntryView,
+    Method,
+    MethodState,
+    Need,
+    Plan,
+)
 from omnidrop.stages import StageName, prefix_stage
 from omnidrop.tokens import Prompt
+from omnidrop.transfers import to_device
 
 #: A clip with fewer rows than this is computed together with the question: a separate pass would
 #: read all weights once more, which costs more than it saves.
@@ -173,7 +182,7 @@ def prefill(
     task = _Task(adapter, on_device, method, plan, meter, reading, alive)
     end = task.prompt.clip_end()
     kept = prefixes if end else None
-    key = Key(method, plan, seed, tuple(prompt.ids[:end].tolist())) if kept is not None else None
+    key = None if kept is None else _key(task, seed, end)
     known = kept.find(key) if kept is not None and key is not None else None
     if known is not None:
         loop = _resumed(task, known, end)
@@ -198,6 +207,15 @@ def prefill(
         next_position=prompt.next_position,
         reused=known.layers if known is not None else 0,
     )
+
+
+def _key(task: _Task, seed: int, end: int) -> Key:
+    """Return what a prefix that ends at prompt index `end` depends on."""
+    prompt = task.prompt.on_host
+    asked: tuple[int, ...] = ()
+    if Need.QUESTION in task.method.wants:  # it decides which tokens enter
+        asked = tuple(prompt.ids[query_rows(prompt.tokens, "question")].tolist())
+    return Key(task.method, task.plan, seed, tuple(prompt.ids[:end].tolist()), asked)
 
 
 def _check_finite(logits: torch.Tensor, adapter: Adapter) -> None:
@@ -244,6 +262,8 @@ def _entered(
             video_attention=encoded.video_attention,
             state=state,
             backbone=Backbone(adapter.info.name, adapter.fingerprint, adapter.folder),
+            question_embeds=_question(task),
+            phrase_embeds=_phrases(task),
         )
         entry = method.enter(view, task.plan)
         rows, _ = rows.keep(entry.keep)
@@ -266,6 +286,22 @@ def _entered(
     return _LayerLoop(
         task, cache, split, state, generator, PrefixRecorder(cache) if record else None
     )
+
+
+def _question(task: _Task) -> torch.Tensor | None:
+    """Return the embeddings of the question, (r, D), if the method asks for them."""
+    if Need.QUESTION not in task.method.wants:
+        return None
+    return task.adapter.embed(task.prompt.ids[task.prompt.query_rows("question")])
+
+
+def _phrases(task: _Task) -> tuple[torch.Tensor, ...]:
+    """Return the embeddings of the method's phrases, (r, D) each."""
+    ids = [task.adapter.text.encode(phrase)[0] for phrase in task.method.phrases]
+    if not ids:
+        return ()
+    flat = torch.tensor([token for words in ids for token in words], dtype=torch.int64)
+    return task.adapter.embed(to_device(flat, task.prompt.device)).split([len(w) for w in ids])
 
 
 def _resumed(task: _Task, known: Prefix, end: int) -> _LayerLoop:

@@ -23,6 +23,7 @@ from omnidrop.pruning.method import (
     LayerView,
     Method,
     MethodState,
+    Need,
     Part,
     Plan,
 )
@@ -137,14 +138,19 @@ class Compose(Method):
         return self.entry.wants
 
     @property
+    def phrases(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The phrases of the entry method."""
+        return self.entry.phrases
+
+    @property
     def draws(self) -> bool:  # type: ignore[override]
         """Whether one of the parts draws at random."""
         return self.entry.draws or self.layers.draws
 
     @property
     def question_free(self) -> bool:  # type: ignore[override]
-        """Whether the choice inside the layers asks nothing of the text."""
-        return self.layers.question_free
+        """Whether neither the entry nor the choice inside the layers asks anything of the text."""
+        return self.layers.question_free and Need.QUESTION not in self.wants
 
     @property
     def needs_host(self) -> str:  # type: ignore[override]

@@ -48,6 +48,9 @@ class Need(StrEnum):
     """What a method may ask for that costs extra; named in `Method.wants`."""
 
     VIDEO_ATTENTION = "video attention"
+    #: Embeddings of the question, for what enters. The entry then differs from question to question,
+    #: and a second question reuses none of the clip's layers.
+    QUESTION = "question embeddings"
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,11 @@ class EntryView:
         What `Method.start` returned; `keep` finds it again in its view.
     backbone : Backbone or None
         The model, for a method with weights trained for it.
+    question_embeds : Tensor or None, (r, D)
+        Embeddings with which the question enters layer 0, like `embeds`; those of the last token of
+        the prompt where there is no question. There only for a method whose `wants` names it.
+    phrase_embeds : tuple of Tensor, (r, D) each
+        Embeddings of the method's `phrases`, like `embeds`.
     """
 
     tokens: TokenMap
@@ -161,6 +169,8 @@ class EntryView:
     video_attention: torch.Tensor | None = None
     state: MethodState = field(default_factory=MethodState)
     backbone: Backbone | None = None
+    question_embeds: torch.Tensor | None = None
+    phrase_embeds: tuple[torch.Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -301,7 +311,9 @@ class Method:
     name: ClassVar[str] = "none"
     #: What the method needs that costs extra.
     wants: ClassVar[frozenset[str]] = frozenset()
-    #: `keep` asks nothing of the text, so every question about a clip finds the same tokens chosen,
+    #: Texts whose embeddings `enter` needs, in `EntryView.phrase_embeds`.
+    phrases: ClassVar[tuple[str, ...]] = ()
+    #: Nothing is asked of the text, so every question about a clip finds the same tokens chosen,
     #: and the clip's keys and values are computed only once.
     question_free: ClassVar[bool] = False
     #: It draws at random, so that results differ from seed to seed.

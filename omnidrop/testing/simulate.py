@@ -6,7 +6,7 @@ TokenMap with any mix of audio and video.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -134,12 +134,18 @@ def entry_view(
     width: int = WIDTH,
     state: MethodState | None = None,
     wants: frozenset[str] = frozenset(Need),
+    phrases: Sequence[str] = (),
 ) -> EntryView:
-    """Make an EntryView with random embeddings and attention of the encoders."""
+    """Make an EntryView with random embeddings and attention of the encoders.
+
+    The question has three tokens, and every phrase two.
+    """
     draw = torch.Generator().manual_seed(seed + 1)
     embeds = torch.randn(len(tokens), width, generator=draw)
     audio = torch.rand(int(tokens.audio.sum()), generator=draw)
     video = torch.rand(int(tokens.video.sum()), generator=draw)
+    question = torch.randn(3, width, generator=draw)
+    told = tuple(torch.randn(2, width, generator=draw) for _ in phrases)
     return EntryView(
         tokens=tokens,
         embeds=embeds,
@@ -147,6 +153,8 @@ def entry_view(
         video_attention=video if Need.VIDEO_ATTENTION in wants else None,
         generator=torch.Generator().manual_seed(seed),
         state=state or MethodState(),
+        question_embeds=question if Need.QUESTION in wants else None,
+        phrase_embeds=told,
     )
 
 
@@ -177,7 +185,11 @@ def prefill(
     plan = method.plan(tokens, layers)
     if not len(tokens):
         return Run(plan, Entry(torch.arange(0)), [torch.arange(0)] * layers)
-    view = see(entry_view(tokens, seed, state=method.start(plan), wants=method.wants))
+    view = see(
+        entry_view(
+            tokens, seed, state=method.start(plan), wants=method.wants, phrases=method.phrases
+        )
+    )
     draw = torch.Generator().manual_seed(seed + 2)
     entry = method.enter(view, plan)
     run, alive, state = Run(plan, entry, []), entry.keep, view.state

@@ -139,6 +139,22 @@ def test_a_second_question_equals_a_fresh_run(
 
 
 @pytest.mark.usefixtures("apart")
+@pytest.mark.parametrize("name", ["omniroute", "uniform@omnidelta"])
+def test_where_the_question_decides_what_enters_only_the_same_question_reuses_it(
+    model: Model, features: Features, name: str
+) -> None:
+    method = omnidrop.get_method(name, budget=0.5)
+    first, again, other = ask(model, features, [FIRST, FIRST, QUESTION], method)
+    (fresh,) = ask(model, features, [QUESTION], method)
+    same(again, first)
+    same(other, fresh)
+    assert other.trace.survivors != first.trace.survivors
+    counts = [len(alive) for alive in first.trace.survivors]
+    until = sum(count == counts[0] for count in counts)
+    assert [reused_layers(a) for a in (first, again, other)] == [0, until, 0]
+
+
+@pytest.mark.usefixtures("apart")
 def test_clip_rows_are_not_computed_twice(
     model: Model, features: Features, monkeypatch: pytest.MonkeyPatch
 ) -> None:

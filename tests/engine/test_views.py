@@ -10,9 +10,11 @@ import torch
 
 from omnidrop.engine.encode import Features
 from omnidrop.engine.model import Model
-from omnidrop.pruning.method import Entry, Method, MethodState, Mix, Need, Plan
+from omnidrop.pruning.method import Entry, EntryView, Method, MethodState, Mix, Need, Plan
+from omnidrop.pruning.methods.uniform import Uniform
 
 QUESTION = "What instrument plays first?"
+SECOND = "Which colour is shown last?"
 
 
 @dataclass
@@ -111,6 +113,51 @@ def test_the_questions_embeddings_can_be_read_after_every_layer(
     assert len(Reading.seen) == model.info.text.layers - 1
     for embeds in Reading.seen:
         assert torch.equal(embeds, model.adapter.embed(ids))
+
+
+@dataclass(frozen=True)
+class Asking(Uniform):
+    """Reads what a method may ask for at entry."""
+
+    name: ClassVar[str] = "asking"
+    wants: ClassVar[frozenset[str]] = frozenset({Need.QUESTION})
+    phrases: ClassVar[tuple[str, ...]] = ("a bell rings", "red")
+    question_free: ClassVar[bool] = False
+    seen: ClassVar[list[EntryView]] = []
+
+    def enter(self, view, plan):
+        self.seen.append(view)
+        return super().enter(view, plan)
+
+
+@dataclass(frozen=True)
+class Silent(Asking):
+    """Asks for nothing."""
+
+    wants: ClassVar[frozenset[str]] = frozenset()
+    phrases: ClassVar[tuple[str, ...]] = ()
+
+
+def test_a_method_gets_the_embeddings_of_question_and_phrases_it_asks_for(
+    model: Model, features: Features
+) -> None:
+    def embed(text: str) -> torch.Tensor:
+        return model.adapter.embed(torch.tensor(model.adapter.text.encode(text)[0]))
+
+    Asking.seen.clear()
+    with model.features(features) as clip:
+        for question in (QUESTION, SECOND, QUESTION):
+            clip.ask(question, method=Asking(budget=0.5))
+        clip.ask(QUESTION, method=Silent(budget=0.5))
+    *asked, silent = Asking.seen
+    for question, view in zip((QUESTION, SECOND), asked, strict=False):
+        assert view.question_embeds is not None
+        assert torch.equal(view.question_embeds, embed(question))
+        assert view.question_embeds.dtype == view.embeds.dtype
+        assert len(view.phrase_embeds) == 2
+        assert all(map(torch.equal, view.phrase_embeds, map(embed, Asking.phrases)))
+    assert silent.question_embeds is None
+    assert silent.phrase_embeds == ()
 
 
 def test_encoders_run_again_if_a_later_method_needs_their_attention(

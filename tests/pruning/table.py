@@ -21,6 +21,7 @@ from omnidrop.pruning.methods.dycoke import DyCoke
 from omnidrop.pruning.methods.evs import Evs
 from omnidrop.pruning.methods.fastv import FastV
 from omnidrop.pruning.methods.omnidrop import OmniDrop
+from omnidrop.pruning.methods.omniroute import OmniRoute
 from omnidrop.pruning.methods.omnizip import OmniZip
 from omnidrop.pruning.methods.pyramiddrop import PyramidDrop
 from omnidrop.pruning.methods.random import Random
@@ -72,6 +73,8 @@ SOLVED: dict[str, Make] = {
     "pyramiddrop": PyramidDrop,
     "sparsevlm": SparseVLM,
     "sparsevlm-plain": partial(SparseVLM, recycle=0),
+    "omniroute": OmniRoute,
+    "omniroute-follow": partial(OmniRoute, follow=1.0, heat=10.0, rho_a=0.8, contextual=0.3, group=1),
     "omnizip": OmniZip,
     "omnizip-rates": partial(OmniZip, rho_a=0.8, rho_v=0.5, contextual=0.3, group=1),
     "dash": Dash,
@@ -89,6 +92,18 @@ SOLVED: dict[str, Make] = {
     "uniform+uniform@omnidrop-auto": composed("uniform+uniform@omnidrop-auto"),
     "omnidrop-auto+omnidrop@seats": composed("omnidrop-auto+omnidrop@seats"),
     "none+random@pyramiddrop": composed("none+random@pyramiddrop"),
+    "omniroute+omnidrop": composed("omniroute+omnidrop"),
+    "uniform@omnidelta": composed("uniform@omnidelta"),
+    "random@omnidelta": composed("random@omnidelta", cells="chunk", shift=1, heat=0.01),
+    "evs@omnidelta": composed("evs@omnidelta", cells="modality"),
+    "omniroute@omnidelta": composed("omniroute@omnidelta", shift=0),
+    "omnidrop@omnidelta": composed("omnidrop@omnidelta", turning="asl", cells="modality"),
+    "omnidrop-auto@omnidelta": composed("omnidrop-auto@omnidelta"),
+    "fastv@omnidelta": composed("fastv@omnidelta"),
+    "seats@omnidelta": composed("seats@omnidelta"),
+    "sparsevlm@omnidelta": composed("sparsevlm@omnidelta"),
+    "visionzip+omnidrop@omnidelta": composed("visionzip+omnidrop@omnidelta"),
+    "random+random@omnidrop@omnidelta": composed("random+random@omnidrop@omnidelta", cache="cut"),
 }
 
 #: Methods whose counts do not follow from their budget alone.
@@ -107,6 +122,7 @@ LIMITED = {
     *("none+omnidrop", "visionzip+seats", "seats+fastv"),
     *("dash+fastv", "omnizip+pyramiddrop", "omnidrop+sparsevlm", "none+random@pyramiddrop"),
     "omnidrop-auto+omnidrop@seats",
+    *("fastv@omnidelta", "seats@omnidelta", "sparsevlm@omnidelta"),
 }
 
 #: Those that can be met at any budget from 0.02 to 1 on any depth from 4 layers.
