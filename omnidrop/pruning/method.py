@@ -48,7 +48,7 @@ class Need(StrEnum):
     """What a method may ask for that costs extra; named in `Method.wants`."""
 
     VIDEO_ATTENTION = "video attention"
-    #: Embeddings of the question, for what enters. The entry then differs from question to question,
+    #: Embeddings of the question, for what enters. That then differs from question to question,
     #: and a second question reuses none of the clip's layers.
     QUESTION = "question embeddings"
 

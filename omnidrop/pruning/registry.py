@@ -43,8 +43,8 @@ def get_method(name: str, **settings: Any) -> Method:
         may end in "@omnidelta", which splits its budget.
     **settings
         Values for its fields. Those of a composition's parts are "entry.NAME", "layers.NAME" and
-        "schedule.NAME", or plain where only one part has it; those of a method whose budget is split
-        are "method.NAME", or plain.
+        "schedule.NAME", or plain where only one part has it; those of a method whose budget is
+        split are "method.NAME", or plain.
 
     Raises
     ------
@@ -88,7 +88,9 @@ def _kind(name: str) -> type[Method]:
             hint=f"Write it behind that method: uniform@{name}.",
         )
     if name not in BUILT_IN and name not in added():
-        raise UsageError(f"There is no method {name!r}.", hint=_closest(name, [*method_names(), *WRAPPERS]))
+        raise UsageError(
+            f"There is no method {name!r}.", hint=_closest(name, [*method_names(), *WRAPPERS])
+        )
     return _load(name)
 
 

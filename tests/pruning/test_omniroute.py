@@ -105,9 +105,10 @@ def slow_omniroute(view, count):
         n_audio = min(max(n_audio, 1), count - 1)
 
     few = min(round(0.05 * len(audio)), n_audio // 2)
-    quotas = plain.whole_numbers(
-        [1 - audio_rate[c] for c in heard], [len(heard[c]) for c in heard], n_audio - few
-    )
+    sizes = [len(heard[c]) for c in heard]
+    quotas = [0] * len(sizes)
+    if audio:
+        quotas = plain.whole_numbers([1 - audio_rate[c] for c in heard], sizes, n_audio - few)
     received = dict(zip(audio, view.audio_attention.tolist(), strict=True))
     carried = {}
     for c, quota in zip(heard, quotas, strict=True):
@@ -117,7 +118,9 @@ def slow_omniroute(view, count):
         }
     carried |= plain.merged_audio(embeds, audio, video, set(carried), few, 3)
     if count > n_audio:
-        quotas = plain.whole_numbers([1 - r for r in rates], [len(f) for f in frames], count - n_audio)
+        quotas = plain.whole_numbers(
+            [1 - r for r in rates], [len(f) for f in frames], count - n_audio
+        )
         kept = plain.paired_frames(embeds, frames, frame_chunk, quotas, density_peaks)
         carried |= {i: embeds[i] for i in kept}
     return carried
@@ -143,7 +146,7 @@ def test_it_is_what_the_plain_loops_say(shape, budget):
         entry = method.enter(view, plan)
         slow = slow_omniroute(view, plan.counts[0])
         assert entry.keep.tolist() == sorted(slow)
-        expected = torch.tensor([slow[i] for i in sorted(slow)])
+        expected = torch.tensor([slow[i] for i in sorted(slow)], dtype=torch.float64)
         torch.testing.assert_close(entry.take(view.embeds).double(), expected, atol=1e-5, rtol=1e-5)
 
 

@@ -152,8 +152,8 @@ class OmniDelta(Method):
     cells : {"frame", "chunk", "modality"}, default "frame"
         Parts that have a number of tokens of their own at entry: frames of video and chunks of
         audio (published), chunks of both, or none, so that the method divides a modality itself.
-        Not looking across frames suits methods that rank tokens one by one; EVS, DyCoke and
-        OmniDrop's merging want "modality".
+        The first two suit methods that rank tokens one by one; those that compare frames (EVS,
+        DyCoke, the merging of OmniDrop) want "modality".
     """
 
     method: Method = field(default_factory=Method)

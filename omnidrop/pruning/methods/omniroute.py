@@ -23,20 +23,22 @@ class OmniRoute(EntryMethod):
     """Prunes less where a chunk changes, by the modality that is nearer to the question.
 
     Based on OmniRoute (October 2026, no code), of which only a summary without an address was at
-    hand; what it takes over from OmniZip (https://arxiv.org/abs/2511.14582) is used as it is here.
+    hand. What it shares with OmniZip (https://arxiv.org/abs/2511.14582) is computed as there.
 
     Published:
 
     - Who leads: per chunk, D = cosine of the question's mean embedding to the audio − its cosine to
       the video; audio leads with weight sigmoid((D − τ) / 0.03), video with the rest.
-    - The leader's pruning rate follows its change g = 0.7 · change inside the chunk + 0.3 · change
-      between chunks. The follower's is its base rate + 0.5 · (the leader's actual rate − the
-      leader's base rate).
+    - Change: g = 0.7 · change inside the chunk + 0.3 · change between chunks sets the video rate.
+    - The follower's rate is base + 0.5 · (the leader's actual rate − base).
     - Constants η_s 0.82, η_t 0.58, γ_v 0.21, γ_a 0.09, and anchors for 5 % of the audio.
 
     Ours:
 
     - τ is 0. Audio and video of a chunk are the means of their embeddings.
+    - Audio that leads goes by a g of its own. The follower's rate is its own base rate + 0.5 · (the
+      leader's actual rate − the leader's base rate); the actual rate is that of whole tokens. Where
+      neither leads alone, rates are mixed by the weight.
     - Change inside a chunk is the mean of 1 − cosine of video tokens to the same place of the frame
       before, of audio tokens to the one before; between chunks it is 1 − cosine of the means of
       this chunk and the one before (the first takes the second's). g is scaled to [0, 1] over the
@@ -46,8 +48,8 @@ class OmniRoute(EntryMethod):
       what change takes off. With OmniZip's audio rate of 0.3 and a mean g of ½ these constants
       then keep 45 % where one token in seven is audio, the highest of the published tiers, which is
       why they are read so. The base rates are those at g = ½.
-    - Audio inside a chunk is kept by its encoder's attention, and anchors take in three tokens each,
-      as in OmniZip.
+    - Audio inside a chunk is kept by its encoder's attention, and anchors take in three tokens
+      each, as in OmniZip.
     - At any other budget one factor scales what is kept (below the rates' own total) or what is
       dropped (above it), so that how much is audio depends on question and clip.
 
