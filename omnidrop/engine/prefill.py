@@ -19,7 +19,7 @@ from functools import cached_property, partial
 import torch
 
 from omnidrop.engine.cache import KVCache
-from omnidrop.engine.device_prompt import DevicePrompt, query_rows
+from omnidrop.engine.device_prompt import DevicePrompt
 from omnidrop.engine.encode import Encoded
 from omnidrop.engine.evidence import Attended, prompt_shares
 from omnidrop.engine.layer_view import DecoderLayerView, LayerAttention
@@ -29,15 +29,7 @@ from omnidrop.engine.timing import Meter
 from omnidrop.errors import ModelError
 from omnidrop.evidence import EvidenceReading
 from omnidrop.models.adapter import Adapter
-from omnidrop.pruning.method import (
-    Backbone,
-    Entry,
-    EntryView,
-    Method,
-    MethodState,
-    Need,
-    Plan,
-)
+from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodState, Need, Plan
 from omnidrop.stages import StageName, prefix_stage
 from omnidrop.tokens import Prompt
 from omnidrop.transfers import to_device
@@ -180,9 +172,10 @@ def prefill(
         plan = method.plan(on_device.av_on_host, layers)
     reading = reading or EvidenceReading.usual(layers)
     task = _Task(adapter, on_device, method, plan, meter, reading, alive)
-    end = task.prompt.clip_end()
+    # Where the question chooses what enters, no layer of the clip is the same for another one.
+    end = 0 if Need.QUESTION in method.wants else task.prompt.clip_end()
     kept = prefixes if end else None
-    key = None if kept is None else _key(task, seed, end)
+    key = Key(method, plan, seed, tuple(prompt.ids[:end].tolist())) if kept is not None else None
     known = kept.find(key) if kept is not None and key is not None else None
     if known is not None:
         loop = _resumed(task, known, end)
@@ -207,15 +200,6 @@ def prefill(
         next_position=prompt.next_position,
         reused=known.layers if known is not None else 0,
     )
-
-
-def _key(task: _Task, seed: int, end: int) -> Key:
-    """Return what a prefix that ends at prompt index `end` depends on."""
-    prompt = task.prompt.on_host
-    asked: tuple[int, ...] = ()
-    if Need.QUESTION in task.method.wants:  # it decides which tokens enter
-        asked = tuple(prompt.ids[query_rows(prompt.tokens, "question")].tolist())
-    return Key(task.method, task.plan, seed, tuple(prompt.ids[:end].tolist()), asked)
 
 
 def _check_finite(logits: torch.Tensor, adapter: Adapter) -> None:
@@ -262,7 +246,7 @@ def _entered(
             video_attention=encoded.video_attention,
             state=state,
             backbone=Backbone(adapter.info.name, adapter.fingerprint, adapter.folder),
-            question_embeds=_question(task),
+            question_embeds=_question(task) if Need.QUESTION in method.wants else None,
             phrase_embeds=_phrases(task),
         )
         entry = method.enter(view, task.plan)
@@ -288,10 +272,8 @@ def _entered(
     )
 
 
-def _question(task: _Task) -> torch.Tensor | None:
-    """Return the embeddings of the question, (r, D), if the method asks for them."""
-    if Need.QUESTION not in task.method.wants:
-        return None
+def _question(task: _Task) -> torch.Tensor:
+    """Return the embeddings with which the question's rows enter layer 0, (r, D)."""
     return task.adapter.embed(task.prompt.ids[task.prompt.query_rows("question")])
 
 

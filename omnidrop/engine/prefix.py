@@ -27,24 +27,12 @@ PREFIX_BYTES = 2 * 1024**3
 
 @dataclass(frozen=True)
 class Key:
-    """What a prefix depends on, apart from the clip.
-
-    Attributes
-    ----------
-    method : Method
-    plan : Plan
-    seed : int
-    ids : tuple of int
-        The prompt up to the end of the clip.
-    question : tuple of int
-        The question, for a method that lets it decide what enters; else empty.
-    """
+    """What a prefix depends on, apart from the clip."""
 
     method: Method
     plan: Plan
     seed: int
     ids: tuple[int, ...]
-    question: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,7 @@ class Compose(Method):
 
     @property
     def question_free(self) -> bool:  # type: ignore[override]
-        """Whether neither the entry nor the choice inside the layers asks anything of the text."""
+        """Whether neither part asks anything of the text."""
         return self.layers.question_free and Need.QUESTION not in self.wants
 
     @property

@@ -48,8 +48,8 @@ class Need(StrEnum):
     """What a method may ask for that costs extra; named in `Method.wants`."""
 
     VIDEO_ATTENTION = "video attention"
-    #: Embeddings of the question, for what enters. That then differs from question to question,
-    #: and a second question reuses none of the clip's layers.
+    #: Embeddings of the question, for what enters: it then differs from question to question, so
+    #: that no layer of the clip is reused for another one.
     QUESTION = "question embeddings"
 
 
@@ -292,6 +292,10 @@ class LayerView(Protocol):
 
     def text_embeds(self, rows: Rows) -> torch.Tensor:
         """Embeddings with which text rows entered layer 0, (r, D)."""
+        ...
+
+    def text_hidden(self, rows: Rows) -> torch.Tensor:
+        """Hidden states of text rows that left this layer, (r, D)."""
         ...
 
 

@@ -101,6 +101,11 @@ class View:
         self._look()
         return torch.arange(24.0).sub(8).div(24).view(3, WIDTH)
 
+    def text_hidden(self, rows: Rows) -> torch.Tensor:
+        """Return hidden states of three text rows, (3, 4)."""
+        self._look()
+        return torch.arange(12.0).sub(5).div(12).view(3, STATE_WIDTH)
+
 
 @dataclass
 class Run:
@@ -136,10 +141,7 @@ def entry_view(
     wants: frozenset[str] = frozenset(Need),
     phrases: Sequence[str] = (),
 ) -> EntryView:
-    """Make an EntryView with random embeddings and attention of the encoders.
-
-    The question has three tokens, and every phrase two.
-    """
+    """Make an EntryView with random embeddings, attention of the encoders, question and phrases."""
     draw = torch.Generator().manual_seed(seed + 1)
     embeds = torch.randn(len(tokens), width, generator=draw)
     audio = torch.rand(int(tokens.audio.sum()), generator=draw)

@@ -84,6 +84,7 @@ def test_everything_is_written_and_shown(run: Run, model, questions: Path, tmp_p
     assert "](accuracy.svg)" in report
 
 
+@pytest.mark.slow
 def test_a_second_call_asks_nothing_and_shows_the_same(
     run: Run, model, questions: Path, tmp_path: Path
 ) -> None:
@@ -189,6 +190,7 @@ def test_all_runs_every_method(run: Run, model, questions: Path, tmp_path: Path)
     assert found == {"unpruned", *method_names()} - {"none"}
 
 
+@pytest.mark.slow
 def test_folders_are_added_up_without_a_model(
     run: Run, model, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -409,6 +409,9 @@ class _Part:
     def text_embeds(self, rows: Rows) -> torch.Tensor:
         return self._whole.text_embeds(rows)
 
+    def text_hidden(self, rows: Rows) -> torch.Tensor:
+        return self._whole.text_hidden(rows)
+
     def _some(self, tensor: torch.Tensor, axis: int = 0) -> torch.Tensor:
         return tensor.index_select(axis, to_device(self._index, tensor.device))
 
