@@ -151,15 +151,20 @@ def test_methods_settings_variants_and_baseline(
     assert methods["even"]["layers.diversity"] == 0.1
 
 
-def test_two_methods_joined(run: Run, model, questions: Path, tmp_path: Path) -> None:
+def test_two_methods_joined_and_one_whose_budget_is_split(
+    run: Run, model, questions: Path, tmp_path: Path
+) -> None:
     code, _, err = run(
-        "eval", questions, "--out", tmp_path / "out", "--method", "omnidrop,uniform+omnidrop",
-        "-b", ".5", "--set", "uniform+omnidrop.layers.diversity=0", "--quiet",
+        "eval", questions, "--out", tmp_path / "out",
+        "--method", "omnidrop,uniform+omnidrop,random@omnidelta", "-b", ".5",
+        "--set", "uniform+omnidrop.layers.diversity=0", "--set", "random@omnidelta.shift=0.2",
+        "--quiet",
     )  # fmt: skip
     assert code == 0, err
     lines = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
     methods = {r["label"]: r["method"] for r in map(json.loads, lines)}
     assert methods["uniform+omnidrop"]["layers.diversity"] == 0
+    assert methods["random@omnidelta"]["shift"] == 0.2
     assert methods["omnidrop"]["diversity"] == 0.2
 
 

@@ -43,27 +43,35 @@ def asking(view, skill, strength=1.0):
 
 
 def slow_demand(view, heat=0.1):
-    """The difference of the softmax of both pools' highest cosines, token means less the common."""
-
-    def mean(rows):
-        return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
-
-    phrases = [mean(p.double().tolist()) for p in view.phrase_embeds]
-    common = mean(phrases)
-    asked = [
-        a - b for a, b in zip(mean(view.question_embeds.double().tolist()), common, strict=True)
-    ]
-    like = [plain.cosine([a - b for a, b in zip(p, common, strict=True)], asked) for p in phrases]
-    heard, saw = max(like[: len(AUDIO_SKILLS)]), max(like[len(AUDIO_SKILLS) :])
-    a, v = math.exp(heard / heat), math.exp(saw / heat)
+    """The difference of the softmax of both demands, the mean of the highest cosine per token."""
+    phrases = [p.double().tolist() for p in view.phrase_embeds]
+    pools = phrases[: len(AUDIO_SKILLS)], phrases[len(AUDIO_SKILLS) :]
+    asked = view.question_embeds.double().tolist()
+    a, v = (
+        math.exp(
+            sum(max(plain.cosine(word, other) for p in pool for other in p) for word in asked)
+            / len(asked)
+            / heat
+        )
+        for pool in pools
+    )
     return (a - v) / (a + v)
 
 
-def test_the_demand_is_that_of_the_nearest_phrases():
+def test_the_demand_is_that_of_the_nearest_words():
     method = get_method("uniform@omnidelta", budget=0.3)
     for seed in range(4):
         view, _ = seen(method, LONG, seed)
         assert method.demand(view) == pytest.approx(slow_demand(view), abs=1e-5)
+
+
+def test_words_of_both_pools_count_for_neither():
+    method = get_method("uniform@omnidelta", budget=0.3)
+    view, _ = seen(method, LONG)
+    first, last = view.phrase_embeds[0], view.phrase_embeds[-1]
+    both = replace(view, phrase_embeds=(*view.phrase_embeds[:-1], torch.cat((first, last))))
+    assert method.demand(asking(view, 0)) > 0.2
+    assert method.demand(asking(both, 0)) == pytest.approx(0, abs=1e-6)
 
 
 def test_phrases_are_all_different_and_both_pools_have_some():

@@ -11,9 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch.nn.functional import normalize
 
 from omnidrop.errors import UsageError
 from omnidrop.pruning import checks
@@ -118,9 +120,9 @@ class OmniDelta(Method):
 
     Ours:
 
-    - The pools (`AUDIO_SKILLS`, `VIDEO_SKILLS`) are short phrases. Phrases and question are the
-      means of their token embeddings, less the mean over all phrases, so that words that all
-      phrases have in common do not count. A modality's demand is the highest cosine of its phrases.
+    - The pools (`AUDIO_SKILLS`, `VIDEO_SKILLS`) are short phrases. A modality's demand is the mean
+      over the question's tokens of the highest cosine to any token of its pool, by the embeddings
+      that enter layer 0. A word that both pools have counts for neither.
     - The split is that of equal shares, times 1 + δ for audio and 1 − δ for video, scaled to the
       number of tokens; δ is `shift` times the difference of the two demands' softmax. Each modality
       keeps at least one token where two stay.
@@ -130,11 +132,11 @@ class OmniDelta(Method):
       clip keeps 1 + `spread` · (2w − 1) times its equal share.
     - The wrapped method runs once on the audio and once on the video, as if each were a clip by
       itself, and at entry once for every part, so that it works with any method, inside the layers
-      too (where only the split between the modalities acts). A method that compares audio with
-      video, or frames with earlier ones, sees less of the clip that way; see `cells`.
+      too (where only the split between the modalities acts). So it never compares audio with
+      video: A-PACK, ContextGuard, OmniRoute and OmniZip then lose what they are about.
 
     Write it METHOD@omnidelta: "uniform@omnidelta", "divprune+omnidrop@omnidelta". Settings of the
-    method are written `method.NAME`, or plainly `NAME`.
+    method are written `method.NAME`, or plainly `NAME` where this one has no such setting.
 
     Parameters
     ----------
@@ -288,15 +290,13 @@ class OmniDelta(Method):
     def demand(self, view: EntryView) -> float:
         """Return how far the question asks for hearing, 1, rather than for seeing, −1."""
         assert view.question_embeds is not None, "the engine gives what is named in wants"
-        pools = (
-            view.phrase_embeds[: len(AUDIO_SKILLS)],
-            view.phrase_embeds[len(AUDIO_SKILLS) : len(AUDIO_SKILLS) + len(VIDEO_SKILLS)],
-        )
-        centres = [torch.stack([p.float().mean(0) for p in pool if len(p)]) for pool in pools]
-        common = torch.cat(centres).mean(0)
-        asked = view.question_embeds.float().mean(0) - common
+        asked = normalize(view.question_embeds.float(), dim=-1)
+        ends = (0, len(AUDIO_SKILLS), len(AUDIO_SKILLS) + len(VIDEO_SKILLS))
         heard, seen = (
-            torch.cosine_similarity(centre - common, asked, dim=-1).max() for centre in centres
+            (asked @ normalize(torch.cat(view.phrase_embeds[start:end]).float(), dim=-1).T)
+            .amax(dim=1)
+            .mean()
+            for start, end in pairwise(ends)
         )
         return float(torch.tanh((heard - seen) / (2 * self.heat)))
 
