@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from omnidrop.errors import UsageError
 from omnidrop.evaluation.calibrate.grid import Grid, ranges_of
-from omnidrop.evaluation.runner import cells
+from omnidrop.evaluation.runner import cells as eval_cells
 from omnidrop.pruning.method import Need, Part
 from omnidrop.pruning.methods.fastv import FastV
 from omnidrop.pruning.methods.omnidelta import AUDIO_SKILLS, VIDEO_SKILLS, OmniDelta, split
 from omnidrop.pruning.methods.omnizip import OmniZip
 from omnidrop.pruning.methods.uniform import Uniform
 from omnidrop.pruning.presets import Preset
-from omnidrop.pruning.registry import get_method
+from omnidrop.pruning.registry import get_method, methods
 from omnidrop.testing.methods import check_method
 from omnidrop.testing.simulate import clip, clip_of, entry_view, prefill
 from omnidrop.tokens import Kind
@@ -230,6 +230,18 @@ def test_merges_come_through():
         torch.testing.assert_close(entry.take(view.embeds)[place], mean, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("cells", ["frame", "modality"])
+def test_every_method_can_be_split_and_keeps_its_budget(cells):
+    tokens = clip(chunks=6, grids=2, height=4, width=5, audio=25)
+    for name in set(methods()) - {"none"}:
+        whole, split_up = (get_method(n, budget=0.5) for n in (name, f"{name}@omnidelta"))
+        run = prefill(replace(split_up, cells=cells), tokens, 28, seed=1)
+        assert run.plan == whole.plan(tokens, 28), name
+        assert run.realised == pytest.approx(0.5, abs=0.01), name
+        if not run.plan.adaptive:
+            assert tuple(map(len, run.survivors)) == run.plan.counts, name
+
+
 def test_an_adaptive_method_stays_within_the_budget():
     for name, more in (
         ("omnidrop-auto@omnidelta", {"keep_mass": 0.5}),
@@ -266,7 +278,7 @@ def test_names_and_settings_go_through_everything():
         assert replace(made, budget=0.5) == Preset(name, (0.3, 0.5), fields).at(0.5)
         assert len({made, get_method(name, **settings)}) == 1
     assert OmniDelta(0.3, Uniform()) == get_method("uniform@omnidelta", budget=0.3)
-    assert [c.label for c in cells(["uniform@omnidelta"], [0.3])] == [
+    assert [c.label for c in eval_cells(["uniform@omnidelta"], [0.3])] == [
         "unpruned",
         "uniform@omnidelta",
     ]
