@@ -74,9 +74,7 @@ def measure(table: Table, out: Path) -> Measured:
         If a folder holds something else.
     """
     there = [c.set for c in table.columns if (out / c.set / "records.jsonl").is_file()]
-    return Measured(
-        table, {name: summarise(out / name, baselines=(UNPRUNED,)) for name in there}
-    )
+    return Measured(table, {name: summarise(out / name, baselines=(UNPRUNED,)) for name in there})
 
 
 def change(table: Table, row: Row, name: str) -> float | None:
@@ -219,9 +217,7 @@ def _set_rows(found: Measured, name: str) -> list[str]:
                 f"{_percent(cell.accuracy)} ({_percent(cell.low)} to {_percent(cell.high)})",
                 DASH if inside is None else "yes" if inside else "no",
                 DASH if printed is None else f"{printed:+.2f}",
-                DASH
-                if pair is None
-                else f"{100 * pair.difference:+.1f} ({100 * pair.low:+.1f} to {100 * pair.high:+.1f})",
+                _points(pair),
                 f"{_share(row.published.flops)} / {_share(cell.flops)}",
                 _share(cell.realised),
                 _counts(cell),
@@ -259,7 +255,9 @@ def _means(found: Measured) -> list[str]:
         mean = UNKNOWN if row.published.mean is None else f"{row.published.mean:g}"
         cells = [_title(row), mean, _percent(found.mean(row)), f"{row.published.of_full:g} %"]
         share = found.of_full(row)
-        lines.append(f"| {' | '.join([*cells, DASH if share is None else f'{100 * share:.1f} %'])} |")
+        lines.append(
+            f"| {' | '.join([*cells, DASH if share is None else f'{100 * share:.1f} %'])} |"
+        )
     return [*lines, ""]
 
 
@@ -272,6 +270,14 @@ def _inside(own: float | None, cell: CellRow) -> bool | None:
 
 def _percent(share: float | None) -> str:
     return DASH if share is None else f"{100 * share:.1f}"
+
+
+def _points(pair: PairRow | None) -> str:
+    """Return a paired difference in points, with its interval."""
+    if pair is None:
+        return DASH
+    own, low, high = (100 * x for x in (pair.difference, pair.low, pair.high))
+    return f"{own:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 def _share(share: float | None) -> str:

@@ -477,9 +477,9 @@ _APACK_ENTRY = (
     "Which video tokens enter differs: here segments end by the CKA of neighbouring frames, have "
     "equal shares of their tokens, and farthest-point sampling takes them from every frame. The "
     "paper ends segments by the cosine of smoothed frames, divides the budget by the question's "
-    "relevance and a gated CKA of sound and picture over three frames, samples each segment's first "
-    "frame alone, and keeps of the others what is least like it. How much enters, and what is dropped after which layer, is "
-    "as published."
+    "relevance and a gated CKA of sound and picture over three frames, samples each segment's "
+    "first frame alone, and keeps of the others what is least like it. How much enters, and what "
+    "is dropped after which layer, is as published."
 )
 _APACK_UNKNOWN = (
     "Frames, pixels, prompts and longest reply; the model's own and those of `omnidrop eval` are "

@@ -1,4 +1,4 @@
-"""Runs one table of a paper with `omnidrop eval`, and sets what was measured beside what is printed.
+"""Runs a table of a paper with `omnidrop eval`; sets what was measured beside what is printed.
 
     python benchmarks/papers/table.py seats --show
     python benchmarks/papers/table.py seats --out results/seats \
@@ -133,7 +133,7 @@ def parsed(words: Sequence[str]) -> tuple[Call, bool]:
     parser.add_argument("--limit", type=int, metavar="N", help="first N questions of each set")
     parser.add_argument("--predictor", metavar="DIR", help="ContextGuard's trained predictor")
     parser.add_argument("--show", action="store_true", help="run nothing: settings and figures")
-    found = parser.parse_args(typed)
+    found = parser.parse_intermixed_args(typed)
     table = TABLES[found.table]
     folders = {}
     for word in found.sets:

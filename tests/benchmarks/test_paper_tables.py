@@ -204,7 +204,9 @@ def predictor(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def words_of(name: str, copies: Path, folder: Path, out: Path, sets: int | None = None) -> list[str]:
+def words_of(
+    name: str, copies: Path, folder: Path, out: Path, sets: int | None = None
+) -> list[str]:
     named = [column.set for column in TABLES[name].columns][:sets]
     words = [name, "--out", str(out), "--model", str(folder)]
     words += [f"{one}={copies / one}" for one in named]
