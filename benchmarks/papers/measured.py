@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.papers.published import Row, Table
+from benchmarks.papers.rows import Row, Table
 from omnidrop.evaluation.runner import UNPRUNED
 from omnidrop.evaluation.summary import CellRow, PairRow, Summary, summarise
 

@@ -30,7 +30,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.papers.measured import Measured, document, markdown, measure  # noqa: E402
-from benchmarks.papers.published import TABLES, Column, Row, Table  # noqa: E402
+from benchmarks.papers.published import TABLES  # noqa: E402
+from benchmarks.papers.rows import Column, Row, Table  # noqa: E402
 from omnidrop.errors import OmniDropError  # noqa: E402
 
 #: Exit code of `omnidrop eval` where single questions failed; the rest of the table is made.
