@@ -113,7 +113,7 @@ def process(
     plain : bool
         Let transformers read the weights for OmniDrop.
     """
-    seconds = min(PATIENCE, bench.left())
+    seconds = min(PATIENCE, max(1.0, bench.left()))
     grid = max(2, round(tokens / shape.tokens_per_second)), *shape.frame
     words = [sys.executable, str(CHILD), str(folder), "--who", who, "--device", str(bench.device)]
     words += ["--grid", *map(str, grid), "--seconds", f"{seconds:.0f}"]

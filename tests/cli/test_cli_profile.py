@@ -200,7 +200,6 @@ def test_json_is_one_document(run, measured, clip) -> None:
     assert [r["label"] for r in found["runs"]] == ["omnidrop-auto 0.3"]
 
 
-@pytest.mark.slow
 def test_saved_files(run, measured, clip, tmp_path) -> None:
     words = [w for name in ("p.json", "p.txt", "p.png", "contact.svg")
              for w in ("--save", tmp_path / name)]  # fmt: skip

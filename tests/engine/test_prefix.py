@@ -78,6 +78,9 @@ REUSED: list[tuple[Method, int | None]] = [
     (omnidrop.get_method("random+random@omnidrop", budget=0.5, schedule="step", cache="cut"), 6),
     (omnidrop.get_method("random+random@omnidrop", budget=0.5, schedule="step"), 6),
     (Remembering(), 1),
+    (omnidrop.get_method("omnifocus", budget=0.4), 0),
+    (omnidrop.get_method("omnifocus+random@omnidrop", budget=0.4), 0),
+    (omnidrop.get_method("omnipack", budget=0.5), None),
 ]
 
 
@@ -91,7 +94,9 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefill_module, "SPLIT_FROM", 1)
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+@pytest.fixture(
+    scope="module", params=["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 def either(request, folder) -> Model:
     return load(LoadOptions(model=str(folder), device="cpu", dtype=request.param, offline=True))
 
