@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.papers.rows import Row, Table
+from benchmarks.papers.rows import Column, Row, Table
 from omnidrop.evaluation.runner import UNPRUNED
 from omnidrop.evaluation.summary import CellRow, PairRow, Summary, summarise
 
@@ -83,6 +83,20 @@ def change(table: Table, row: Row, name: str) -> float | None:
     return None if own is None or full is None or row.full else own - full
 
 
+def otherwise(column: Column, summary: Summary) -> list[str]:
+    """Return what a set was asked with where that is not as published."""
+    setup = summary.setup
+    was = {**setup, **setup.get("clip", {})}
+    said = [
+        f"{name} {was.get(name)!r} instead of {value!r}"
+        for name, value in asdict(column.asked).items()
+        if value is not None and was.get(name) != value
+    ]
+    if was.get("score") == "logits":
+        said.append("choices ranked by their logits instead of written replies")
+    return said
+
+
 def markdown(found: Measured) -> str:
     """Return the table as Markdown; without results, what is published."""
     table = found.table
@@ -91,7 +105,10 @@ def markdown(found: Measured) -> str:
     if found.sets:
         for column in table.columns:
             if column.set in found.sets:
-                lines += [f"## {column.title}", "", *_set_rows(found, column.set), ""]
+                lines += [f"## {column.title}", ""]
+                if said := otherwise(column, found.sets[column.set]):
+                    lines += [f"Not asked as published: {'; '.join(said)}.", ""]
+                lines += [*_set_rows(found, column.set), ""]
     else:
         lines += [*_published_rows(table), ""]
     lines += _means(found)
@@ -116,7 +133,10 @@ def document(found: Measured) -> dict[str, Any]:
         "title": table.title,
         "paper": table.paper,
         "published_model": table.model,
-        "sets": {name: _about(summary) for name, summary in found.sets.items()},
+        "sets": {
+            name: {**_about(summary), "otherwise": otherwise(table.column(name), summary)}
+            for name, summary in found.sets.items()
+        },
         "rows": [_row_document(found, row) for row in table.rows],
         "differs": list(table.differs),
         "unknown": list(table.unknown),

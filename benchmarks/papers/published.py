@@ -28,7 +28,6 @@ _SUBTITLES = "Video-MME is asked without subtitles."
 # OmniDrop -----------------------------------------------------------------------------------------
 
 _OMNIDROP = "https://arxiv.org/abs/2605.14458"
-# 288 video tokens and 50 audio tokens a chunk of two seconds: four frames, two grids of 144.
 _OMNIDROP_ASKED = Asked(fps=2, max_pixels=TOKENS_144)
 _OMNIDROP_COLUMNS = (
     Column("video-mme", "Video-MME", _OMNIDROP_ASKED),
@@ -44,7 +43,9 @@ _OMNIDROP_DIFFERS = (
     "45 % enter, in that proportion.",
 )
 _OMNIDROP_UNKNOWN = (
-    "The most frames of a clip; the model's own limit is taken.",
+    "Frames and pixels. The paper says 288 video tokens in a chunk of two seconds: taken as two "
+    "frames a second of at most 144 tokens each, a token covering two frames. The most frames of a "
+    "clip are the model's own.",
     "System prompt, wording, longest reply, and whether Video-MME was asked with subtitles.",
     "Whether AVUT means its human-annotated questions; those are read.",
 )

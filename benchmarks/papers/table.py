@@ -1,4 +1,4 @@
-"""Runs a table of a paper with `omnidrop eval`; sets what was measured beside what is printed.
+r"""Runs a table of a paper with `omnidrop eval`; sets what was measured beside what is printed.
 
     python benchmarks/papers/table.py seats --show
     python benchmarks/papers/table.py seats --out results/seats \
@@ -6,9 +6,10 @@
     python benchmarks/papers/table.py apack --out results/apack --limit 200 \
         avut=/data/AVUT -- --4bit
 
-Each SET=FOLDER is a local copy in the publisher's layout; sets may come in several calls. All rows
-of a set are one call of `omnidrop eval` in OUT/SET, so that every clip is encoded once, and a call
-that was stopped goes on where it was. What follows `--` goes to `omnidrop eval`. The table is
+Each SET=FOLDER is a local copy in the publisher's layout (docs/evaluate.md says what each holds);
+sets may come in several calls. All rows of a set are one call of `omnidrop eval` in OUT/SET, so
+that every clip is encoded once, and a call that was stopped goes on where it was. What follows `--`
+goes to `omnidrop eval` and wins over the paper's settings, which the table then says. The table is
 printed as Markdown and written to OUT/table.md and OUT/table.json.
 
 Exit code: that of `omnidrop eval`, so 6 if a question ended in an error; 2 for wrong usage.
@@ -115,6 +116,23 @@ def run(call: Call, out: Path) -> int:
     return worst
 
 
+def lacks_predictor(call: Call) -> str:
+    """Return what is wrong with ContextGuard's predictor; empty if nothing is.
+
+    Without this, a run of hours would end in an error for every question of that row.
+    """
+    if call.predictor is not None:
+        return "" if Path(call.predictor).is_dir() else f"--predictor {call.predictor}: no folder"
+    if Path(call.model).is_dir() or not any(
+        "predictor" in row.made().settings() for row in call.chosen()
+    ):
+        return ""
+    return (
+        f"--predictor is missing: train one with `omnidrop train-a2v CLIPS --model {call.model} "
+        "--out DIR`"
+    )
+
+
 def parsed(words: Sequence[str]) -> tuple[Call, bool]:
     """Return what was typed, and whether only the published table is wanted."""
     typed, extra = list(words), []
@@ -159,6 +177,8 @@ def parsed(words: Sequence[str]) -> tuple[Call, bool]:
         found.predictor,
         tuple(extra),
     )
+    if not found.show and folders and (problem := lacks_predictor(call)):
+        parser.error(problem)
     return call, found.show
 
 
