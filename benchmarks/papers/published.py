@@ -18,9 +18,8 @@ TOKENS_144 = 144 * 28**2
 TOKENS_144_LARGE = 144 * 32**2
 
 _WORDING = (
-    "Questions are worded as `omnidrop eval` words lettered choices, which is not an option, and "
-    "the papers' evaluations word them in their own ways. A reply counts only if it names exactly "
-    "one choice; their readers are more lenient."
+    "Questions are worded as `omnidrop eval` words lettered choices, and there is no option for "
+    "another wording. A reply counts only if it names exactly one choice."
 )
 _SUBTITLES = "Video-MME is asked without subtitles."
 
@@ -46,7 +45,8 @@ _OMNIDROP_UNKNOWN = (
     "Frames and pixels. The paper says 288 video tokens in a chunk of two seconds: taken as two "
     "frames a second of at most 144 tokens each, a token covering two frames. The most frames of a "
     "clip are the model's own.",
-    "System prompt, wording, longest reply, and whether Video-MME was asked with subtitles.",
+    "System prompt, wording, longest reply, how replies were read, and whether Video-MME was asked "
+    "with subtitles.",
     "Whether AVUT means its human-annotated questions; those are read.",
 )
 _OMNIDROP_LEFT_OUT = (
@@ -149,7 +149,8 @@ _SEATS_SETS = (
 )
 _SEATS_DIFFERS = (
     _WORDING,
-    "The public code takes the first letter of a reply, and a random choice where it finds none.",
+    "The public code words each set in its own way and takes the first letter of a reply; on "
+    "WorldSense and Daily-Omni it draws a choice where a reply has none.",
 )
 _SEATS_SOURCES = (
     "Settings: https://github.com/xxayt/SEATS at c553732: `scripts/`, `seats/config*.yaml`, the "
@@ -295,8 +296,8 @@ CONTEXTGUARD = Table(
         "abstract says: with 55 % of the input tokens pruned, the 7B model is as good as unpruned "
         "on five of six sets.",
         "Which six sets; these are the six of its kind that `omnidrop eval` reads.",
-        "Frames, pixels, prompts and longest reply; the model's own and those of `omnidrop eval` "
-        "are taken.",
+        "Frames, pixels, prompts, longest reply, and how replies were read; the model's own and "
+        "those of `omnidrop eval` are taken.",
         "The predictor's shape and training, and every threshold.",
     ),
     sources=("The paper's abstract.",),
@@ -321,8 +322,8 @@ _APACK_ENTRY = (
     "is dropped after which layer, is as published."
 )
 _APACK_UNKNOWN = (
-    "Frames, pixels, prompts and longest reply; the model's own and those of `omnidrop eval` are "
-    "taken.",
+    "Frames, pixels, prompts, longest reply, and how replies were read; the model's own and those "
+    "of `omnidrop eval` are taken.",
     "Whether the mean in percent of the unpruned model is a ratio of means, as it is taken here, "
     "or a mean of ratios.",
     "The settings of its ablation, which is left out: all of it at 29.9 % of the FLOPs keeps "
