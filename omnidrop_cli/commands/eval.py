@@ -31,7 +31,8 @@ Examples:
 
 \b
 A SET is a JSONL file, avsynth (built in), or a benchmark as FORMAT:FOLDER:
-  worldsense, daily-omni, avut, video-mme, music-avqa, omnivideobench, avsynth
+  worldsense, daily-omni, avut, video-mme, music-avqa, omnivideobench,
+  lvomnibench, avsynth
 One line of JSONL is one question:
   id, video, question, answer   required; video beside the file or in --videos
   choices                       optional; answer is one of them, or its letter
