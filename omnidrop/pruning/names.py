@@ -22,6 +22,7 @@ BUILT_IN = {
     "none": "omnidrop.pruning.method:Method",
     "omnidrop": "omnidrop.pruning.methods.omnidrop:OmniDrop",
     "omnidrop-auto": "omnidrop.pruning.methods.auto:OmniDropAuto",
+    "omnisift": "omnidrop.pruning.methods.omnisift:OmniSift",
     "omnizip": "omnidrop.pruning.methods.omnizip:OmniZip",
     "pyramiddrop": "omnidrop.pruning.methods.pyramiddrop:PyramidDrop",
     "random": "omnidrop.pruning.methods.random:Random",

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from audio_selectors import selector_folder
 from predictors import predictor_folder
 
 from omnidrop.pruning.method import Method
@@ -21,6 +22,7 @@ from omnidrop.pruning.methods.dycoke import DyCoke
 from omnidrop.pruning.methods.evs import Evs
 from omnidrop.pruning.methods.fastv import FastV
 from omnidrop.pruning.methods.omnidrop import OmniDrop
+from omnidrop.pruning.methods.omnisift import OmniSift
 from omnidrop.pruning.methods.omnizip import OmniZip
 from omnidrop.pruning.methods.pyramiddrop import PyramidDrop
 from omnidrop.pruning.methods.random import Random
@@ -72,6 +74,8 @@ SOLVED: dict[str, Make] = {
     "pyramiddrop": PyramidDrop,
     "sparsevlm": SparseVLM,
     "sparsevlm-plain": partial(SparseVLM, recycle=0),
+    "omnisift": partial(OmniSift, selector=selector_folder()),
+    "omnisift-audio": partial(OmniSift, selector=selector_folder(), rho_a=0.9, rho_v=0.1),
     "omnizip": OmniZip,
     "omnizip-rates": partial(OmniZip, rho_a=0.8, rho_v=0.5, contextual=0.3, group=1),
     "dash": Dash,
