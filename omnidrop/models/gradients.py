@@ -27,6 +27,8 @@ RECOMPUTED_FROM = 1024
 
 #: A weight of a decoder layer, under the names of the hub and of transformers.
 _LAYER = re.compile(r"(?:^|\.)(layers\.\d+\..+)$")
+#: Files that say what was measured of the weights as they were.
+_MEASURED = ("calibration.json", "evidence.json")
 _ENCODERS = re.compile(r"(^|\.)(audio|audio_tower|visual)\.")
 
 
@@ -77,6 +79,8 @@ class Decoder(ABC):
     @abstractmethod
     def write(self, folder: Path) -> None:
         """Write a checkpoint with the layers as they are now and everything else as it was.
+
+        What was measured of the model as it was, such as its calibration, is left out.
 
         Parameters
         ----------
@@ -171,7 +175,8 @@ class LayersDecoder(Decoder):
         where = self._sources(learned)
         folder.mkdir(parents=True, exist_ok=True)
         for path in self._folder.iterdir():
-            if path.is_file() and path.suffix in (".json", ".txt", ".jinja") and path.name != INDEX:
+            wanted = path.suffix in (".json", ".txt", ".jinja") and path.name not in _MEASURED
+            if path.is_file() and wanted and path.name != INDEX:
                 (folder / path.name).write_bytes(path.read_bytes())
         index: dict[str, str] = {}
         for path, names in self._files().items():

@@ -99,9 +99,8 @@ def test_padding_and_other_chunks_do_not_change_a_score():
     longer = torch.cat([video, torch.full((1, 3, 8), 7.0)], dim=1)
     padded = network(audio, longer, torch.arange(7)[None] < 4)
     assert torch.allclose(alone, padded, atol=1e-6)
-    both = network(
-        torch.cat([audio, audio.flip(2)]), torch.cat([longer] * 2), torch.arange(7)[None] < torch.tensor([[4], [0]])
-    )
+    there = torch.arange(7)[None] < torch.tensor([[4], [0]])
+    both = network(torch.cat([audio, audio.flip(2)]), torch.cat([longer] * 2), there)
     assert torch.allclose(both[:1], alone, atol=1e-6)
     assert bool(both.isfinite().all())
 
@@ -120,6 +119,7 @@ def test_scores_have_gradients_and_embeddings_have_none():
     assert found.scores is not None
     found.scores.sum().backward()
     assert all(p.grad is not None for p in network.parameters())
+    assert embeds.grad is None
     assert float(network.from_audio[0].weight.grad.abs().sum()) > 0
 
 

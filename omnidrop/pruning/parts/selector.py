@@ -241,6 +241,7 @@ def sift(
     n_audio, n_video : int
         How many stay.
     """
+    embeds = embeds.detach()
     audio = tokens.audio.cpu().nonzero().flatten()
     video = tokens.video.cpu().nonzero().flatten()
     kept_video = video[choose_video(tokens, embeds, video, n_video)]
@@ -321,9 +322,11 @@ def score_audio(
     for block in numbers.split(_BLOCK):
         own = torch.isin(chunk[audio], block).nonzero().flatten()
         watched = kept_video[torch.isin(chunk[kept_video], block)]
-        heard, there, rows = _padded(embeds, audio[own], torch.searchsorted(block, chunk[audio[own]]), len(block))
-        seen_rows, seen, _ = _padded(embeds, watched, torch.searchsorted(block, chunk[watched]), len(block))
-        parts.append(selector(heard, seen_rows, seen)[there])
+        heard_in = torch.searchsorted(block, chunk[audio[own]])
+        seen_in = torch.searchsorted(block, chunk[watched])
+        heard, there, rows = _padded(embeds, audio[own], heard_in, len(block))
+        shown, seen, _ = _padded(embeds, watched, seen_in, len(block))
+        parts.append(selector(heard, shown, seen)[there])
         order.append(own[rows])
     inverse = torch.cat(order).argsort().to(device)
     return torch.cat(parts).index_select(0, inverse)
