@@ -90,6 +90,8 @@ def facts(kind: type[Method]) -> list[str]:
         found.append("In a composition, as the entry, it lets every token in.")
     if Need.VIDEO_ATTENTION in kind.wants:
         found.append("It needs the vision encoder's attention, which is computed for it.")
+    if Need.QUESTION in kind.wants:
+        found.append("It chooses by the question what enters: a second question reuses no layer.")
     if kind.question_free:
         found.append("It does not look at the question: a second question reuses the whole clip.")
     if kind.needs_host and Part.LAYERS in kind().parts():

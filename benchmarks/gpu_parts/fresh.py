@@ -113,7 +113,7 @@ def process(
     plain : bool
         Let transformers read the weights for OmniDrop.
     """
-    seconds = min(PATIENCE, bench.left())
+    seconds = min(PATIENCE, max(1.0, bench.left()))
     grid = max(2, round(tokens / shape.tokens_per_second)), *shape.frame
     words = [sys.executable, str(CHILD), str(folder), "--who", who, "--device", str(bench.device)]
     words += ["--grid", *map(str, grid), "--seconds", f"{seconds:.0f}"]
@@ -148,7 +148,7 @@ def process(
         stack = [text.strip() for text in done.stderr.splitlines() if text.strip()]
         stack = [text for text in stack if "frozen importlib" not in text]
         values["failed"] = f"not done after {seconds:.0f} s, or broken: exit {done.returncode}"
-        values["stack"] = stack[:40] if "Timeout" in done.stderr else stack[-12:]
+        values["stack"] = stack[:30] + stack[30:][-10:] if "Timeout" in done.stderr else stack[-12:]
         timed_out = "Timeout" in done.stderr
         bench.wrong |= not timed_out
         print("\n".join(f"    {text}" for text in values["stack"]), flush=True)

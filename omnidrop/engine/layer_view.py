@@ -190,6 +190,11 @@ class DecoderLayerView:
         attention = self._attention
         return attention.adapter.embed(attention.prompt.ids[attention.queries(rows)])
 
+    def text_hidden(self, rows: QueryRows) -> torch.Tensor:
+        self._check_text_is_read()
+        index = torch.searchsorted(self._sequence.rows.alive, self._attention.queries(rows))
+        return self._sequence.join().block.states(index)
+
     def _told(self, tensor: torch.Tensor) -> torch.Tensor:
         return tensor.cpu() if self.on_host else tensor
 

@@ -29,7 +29,7 @@ from omnidrop.engine.timing import Meter
 from omnidrop.errors import ModelError
 from omnidrop.evidence import EvidenceReading
 from omnidrop.models.adapter import Adapter
-from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodState, Plan
+from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodState, Need, Plan
 from omnidrop.stages import StageName, prefix_stage
 from omnidrop.tokens import Prompt
 
@@ -171,7 +171,8 @@ def prefill(
         plan = method.plan(on_device.av_on_host, layers)
     reading = reading or EvidenceReading.usual(layers)
     task = _Task(adapter, on_device, method, plan, meter, reading, alive)
-    end = task.prompt.clip_end()
+    # Where the question chooses what enters, no layer of the clip is the same for another one.
+    end = 0 if Need.QUESTION in method.wants else task.prompt.clip_end()
     kept = prefixes if end else None
     key = Key(method, plan, seed, tuple(prompt.ids[:end].tolist())) if kept is not None else None
     known = kept.find(key) if kept is not None and key is not None else None
@@ -244,6 +245,7 @@ def _entered(
             video_attention=encoded.video_attention,
             state=state,
             backbone=Backbone(adapter.info.name, adapter.fingerprint, adapter.folder),
+            question_embeds=_question(task) if Need.QUESTION in method.wants else None,
         )
         entry = method.enter(view, task.plan)
         rows, _ = rows.keep(entry.keep)
@@ -266,6 +268,11 @@ def _entered(
     return _LayerLoop(
         task, cache, split, state, generator, PrefixRecorder(cache) if record else None
     )
+
+
+def _question(task: _Task) -> torch.Tensor:
+    """Return the embeddings with which the question's rows enter layer 0, (r, D)."""
+    return task.adapter.embed(task.prompt.ids[task.prompt.query_rows("question")])
 
 
 def _resumed(task: _Task, known: Prefix, end: int) -> _LayerLoop:

@@ -23,6 +23,7 @@ from omnidrop.pruning.method import (
     LayerView,
     Method,
     MethodState,
+    Need,
     Part,
     Plan,
 )
@@ -143,8 +144,8 @@ class Compose(Method):
 
     @property
     def question_free(self) -> bool:  # type: ignore[override]
-        """Whether the choice inside the layers asks nothing of the text."""
-        return self.layers.question_free
+        """Whether neither part asks anything of the text."""
+        return self.layers.question_free and Need.QUESTION not in self.wants
 
     @property
     def needs_host(self) -> str:  # type: ignore[override]

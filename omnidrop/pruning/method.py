@@ -48,6 +48,9 @@ class Need(StrEnum):
     """What a method may ask for that costs extra; named in `Method.wants`."""
 
     VIDEO_ATTENTION = "video attention"
+    #: Embeddings of the question, for what enters: it then differs from question to question, so
+    #: that no layer of the clip is reused for another one.
+    QUESTION = "question embeddings"
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,9 @@ class EntryView:
         What `Method.start` returned; `keep` finds it again in its view.
     backbone : Backbone or None
         The model, for a method with weights trained for it.
+    question_embeds : Tensor or None, (r, D)
+        Embeddings with which the question enters layer 0, like `embeds`; those of the last token of
+        the prompt where there is no question. There only for a method whose `wants` names it.
     """
 
     tokens: TokenMap
@@ -161,6 +167,7 @@ class EntryView:
     video_attention: torch.Tensor | None = None
     state: MethodState = field(default_factory=MethodState)
     backbone: Backbone | None = None
+    question_embeds: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -284,6 +291,10 @@ class LayerView(Protocol):
         """Embeddings with which text rows entered layer 0, (r, D)."""
         ...
 
+    def text_hidden(self, rows: Rows) -> torch.Tensor:
+        """Hidden states of text rows that left this layer, (r, D)."""
+        ...
+
 
 @dataclass(frozen=True)
 class Method:
@@ -301,7 +312,7 @@ class Method:
     name: ClassVar[str] = "none"
     #: What the method needs that costs extra.
     wants: ClassVar[frozenset[str]] = frozenset()
-    #: `keep` asks nothing of the text, so every question about a clip finds the same tokens chosen,
+    #: Nothing is asked of the text, so every question about a clip finds the same tokens chosen,
     #: and the clip's keys and values are computed only once.
     question_free: ClassVar[bool] = False
     #: It draws at random, so that results differ from seed to seed.

@@ -242,6 +242,8 @@ def method_of(known: Recommended, wanted: Wanted) -> Method | None:
 
 def _refuse_files(fields: dict[str, Any]) -> None:
     """Refuse settings that name files: a client may read none but clips."""
+    if not fields:
+        return
     files = {name for kind in methods().values() for name in kind.files}
     for name in fields:
         if name.rpartition(".")[2] in files:

@@ -101,6 +101,11 @@ class View:
         self._look()
         return torch.arange(24.0).sub(8).div(24).view(3, WIDTH)
 
+    def text_hidden(self, rows: Rows) -> torch.Tensor:
+        """Return hidden states of three text rows, (3, 4)."""
+        self._look()
+        return torch.arange(12.0).sub(5).div(12).view(3, STATE_WIDTH)
+
 
 @dataclass
 class Run:
@@ -135,11 +140,12 @@ def entry_view(
     state: MethodState | None = None,
     wants: frozenset[str] = frozenset(Need),
 ) -> EntryView:
-    """Make an EntryView with random embeddings and attention of the encoders."""
+    """Make an EntryView with random embeddings, attention of the encoders, and question."""
     draw = torch.Generator().manual_seed(seed + 1)
     embeds = torch.randn(len(tokens), width, generator=draw)
     audio = torch.rand(int(tokens.audio.sum()), generator=draw)
     video = torch.rand(int(tokens.video.sum()), generator=draw)
+    question = torch.randn(3, width, generator=draw)
     return EntryView(
         tokens=tokens,
         embeds=embeds,
@@ -147,6 +153,7 @@ def entry_view(
         video_attention=video if Need.VIDEO_ATTENTION in wants else None,
         generator=torch.Generator().manual_seed(seed),
         state=state or MethodState(),
+        question_embeds=question if Need.QUESTION in wants else None,
     )
 
 

@@ -196,9 +196,7 @@ class Teacher:
         else:
             wanted = self.budget * total
         n_audio, n_video = quotas(tokens, min(max(round(wanted), 1), total), RHO_A, RHO_V)
-        return sift(
-            selector if kept is Kept.SELECTED else None, tokens, embeds, n_audio, n_video
-        )
+        return sift(selector if kept is Kept.SELECTED else None, tokens, embeds, n_audio, n_video)
 
 
 def _straight_through(rows: torch.Tensor, sifted: Sifted) -> torch.Tensor:

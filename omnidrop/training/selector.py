@@ -222,9 +222,7 @@ def _split(lessons: Sequence[Lesson], options: SelectorOptions) -> _Parts:
     found = [tuple(group) for group in clips.values()]
     order = random.Random(options.seed).sample(range(len(found)), len(found))
     aside = min(max(round(options.held_out * len(found)), 1), len(found) - 1)
-    return _Parts(
-        tuple(found[i] for i in order[aside:]), tuple(found[i] for i in order[:aside])
-    )
+    return _Parts(tuple(found[i] for i in order[aside:]), tuple(found[i] for i in order[:aside]))
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,7 @@ def test_a_choice_without_a_name_is_the_models():
         MethodChoice("nothing").method(SAFE)
 
 
+@pytest.mark.slow
 def test_a_clip_is_noted_while_it_is_read_ahead_unless_it_is_a_suspect(
     model, options, rows, tmp_path
 ):

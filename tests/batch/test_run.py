@@ -39,6 +39,7 @@ def misbehaving(monkeypatch):
     misbehave()
 
 
+@pytest.mark.slow
 def test_a_row_that_takes_too_long_is_ended(model, options, clips, misbehaving):
     rows = [
         Row("1", clips / "a.mp4", "What?"),
@@ -57,6 +58,7 @@ def test_a_row_that_takes_too_long_is_ended(model, options, clips, misbehaving):
     assert found["2"]["exit_code"] == 8
 
 
+@pytest.mark.slow
 def test_a_clip_that_is_not_opened_in_time_is_left(model, options, clips, monkeypatch):
     from threading import Event
 

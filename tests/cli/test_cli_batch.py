@@ -387,6 +387,7 @@ def test_a_second_process_is_told_who_writes(run, fake, clip, tmp_path) -> None:
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_sigterm_is_as_clean_as_ctrl_c(child, clip, tmp_path) -> None:
     import signal

@@ -189,6 +189,7 @@ def test_all_runs_every_method(run: Run, model, questions: Path, tmp_path: Path)
     assert found == {"unpruned", *method_names()} - {"none"}
 
 
+@pytest.mark.slow
 def test_folders_are_added_up_without_a_model(
     run: Run, model, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

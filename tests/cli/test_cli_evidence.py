@@ -66,6 +66,7 @@ def test_evidence_says_what_the_answer_hangs_on(ask) -> None:
     assert found["text"] == json.loads(ask("--json")[1])["text"]
 
 
+@pytest.mark.slow
 def test_cut_writes_the_moments(ask, tmp_path) -> None:
     import omnidrop
 

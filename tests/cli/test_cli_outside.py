@@ -46,6 +46,7 @@ def test_one_question_exits_with_4_and_names_the_command(run, advised, tmp_path)
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_choices_are_looked_at_too(run, advised) -> None:
     words = ("ask", DUET, "Which instrument plays first?", *DEMO)
     code, _, err = run(*words, "--choices", "Obama,Merkel,Macron")
@@ -138,6 +139,7 @@ def test_a_row_of_a_batch_fails_alone(run, tmp_path) -> None:
     assert run("batch", manifest, "--out", out, *DEMO, "--retry", 1, "--anyway")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_question_of_an_evaluation_is_an_error(run, tmp_path) -> None:
     shutil.copy(DUET, tmp_path / "duet.mp4")
     asked = ("Who speaks?", "Ann", ["Ann", "Bob"]), (

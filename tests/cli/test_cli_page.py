@@ -269,6 +269,7 @@ def test_a_default_says_where_it_comes_from(movie: Path, tmp_path: Path) -> None
     assert "all " not in said.split("Kept")[1][:30]
 
 
+@pytest.mark.slow
 def test_a_long_clip_stays_readable(tab, movie: Path, tmp_path: Path) -> None:
     made = outcome(movie)
     assert made.answer is not None

@@ -273,6 +273,7 @@ def test_mistakes(run, measured, clip, words) -> None:
     assert not measured
 
 
+@pytest.mark.slow
 def test_what_exists_is_kept(run, measured, clip, tmp_path) -> None:
     kept = tmp_path / "p-stages.png"
     kept.write_text("mine")

@@ -273,6 +273,7 @@ def test_streams_are_their_own_again_after_the_spinner(monkeypatch) -> None:
         err.truncate()
 
 
+@pytest.mark.slow
 def test_interrupt_is_quiet(clip) -> None:
     code, seen = on_terminal("ask", clip, "What?", stop_at="━", FAKE_PAUSE="8")
     assert code == 130

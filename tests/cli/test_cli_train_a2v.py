@@ -34,6 +34,7 @@ def train(run, folder):
     return call
 
 
+@pytest.mark.slow
 def test_train_then_ask(run, train, folder, films, tmp_path) -> None:
     ask = ("ask", films[0], "What plays?", "--model", folder, "--offline", "--dtype", "float32",
            "--method", "contextguard", "--max-new-tokens", "2")  # fmt: skip

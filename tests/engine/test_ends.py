@@ -180,6 +180,7 @@ def test_a_question_can_be_interrupted_anywhere(
             assert again.token_ids == expected.token_ids
 
 
+@pytest.mark.slow
 def test_evidence_and_check_are_interrupted_too(model: Model, features: Features) -> None:
     calls = 0
 
@@ -194,6 +195,7 @@ def test_evidence_and_check_are_interrupted_too(model: Model, features: Features
     assert calls > once + model.info.text.layers - 2
 
 
+@pytest.mark.slow
 def test_a_turn_of_which_only_the_text_is_known(model: Model, features: Features) -> None:
     ids = tuple(model.adapter.text.encode("A drum.")[0])
     with model.features(features) as session:

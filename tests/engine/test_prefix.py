@@ -78,6 +78,9 @@ REUSED: list[tuple[Method, int | None]] = [
     (omnidrop.get_method("random+random@omnidrop", budget=0.5, schedule="step", cache="cut"), 6),
     (omnidrop.get_method("random+random@omnidrop", budget=0.5, schedule="step"), 6),
     (Remembering(), 1),
+    (omnidrop.get_method("omnifocus", budget=0.4), 0),
+    (omnidrop.get_method("omnifocus+random@omnidrop", budget=0.4), 0),
+    (omnidrop.get_method("omnipack", budget=0.5), None),
 ]
 
 

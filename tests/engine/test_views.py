@@ -8,6 +8,8 @@ from typing import ClassVar
 import pytest
 import torch
 
+from omnidrop.engine import prefill as prefill_module
+from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.engine.model import Model
 from omnidrop.pruning.method import Entry, Method, MethodState, Mix, Need, Plan
@@ -111,6 +113,103 @@ def test_the_questions_embeddings_can_be_read_after_every_layer(
     assert len(Reading.seen) == model.info.text.layers - 1
     for embeds in Reading.seen:
         assert torch.equal(embeds, model.adapter.embed(ids))
+
+
+@dataclass(frozen=True)
+class Asking(Method):
+    """Keeps everything, and notes the question that it is told before the first layer."""
+
+    name: ClassVar[str] = "asking"
+    wants: ClassVar[frozenset[str]] = frozenset({Need.QUESTION})
+    seen: ClassVar[list[torch.Tensor]] = []
+
+    def enter(self, view, plan):
+        self.seen.append(view.question_embeds)
+        return super().enter(view, plan)
+
+
+def test_the_question_is_known_at_entry_to_a_method_that_wants_it(
+    model: Model, features: Features
+) -> None:
+    Asking.seen.clear()
+    questions = [QUESTION, "Is there a drum?", QUESTION]
+    with model.features(features) as clip:
+        for question in questions:
+            clip.ask(question, method=Asking())
+        assert not len(clip.prefixes)
+    for question, told in zip(questions, Asking.seen, strict=True):
+        ids = torch.tensor(model.adapter.text.encode(question)[0])
+        assert torch.equal(told, model.adapter.embed(ids))
+
+
+@dataclass(frozen=True)
+class Untold(Method):
+    """Does not want the question."""
+
+    name: ClassVar[str] = "untold"
+
+    def enter(self, view, plan):
+        assert view.question_embeds is None
+        return super().enter(view, plan)
+
+
+def test_no_other_method_is_told_the_question(model: Model, features: Features) -> None:
+    with model.features(features) as clip:
+        clip.ask(QUESTION, method=Untold())
+
+
+@dataclass(frozen=True)
+class Following(Method):
+    """Keeps everything, and notes the states of text rows after every layer."""
+
+    name: ClassVar[str] = "following"
+    #: Output of each layer; and after each, that output and the states of question and last row.
+    left: ClassVar[dict[int, torch.Tensor]] = {}
+    seen: ClassVar[list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]] = []
+
+    def plan(self, tokens, layers):
+        return Plan(len(tokens), (len(tokens),) * layers, adaptive=True)
+
+    def keep(self, view, count):
+        found = (view.text_hidden(rows) for rows in ("question", "last"))
+        self.seen.append((self.left[view.layer], *found))
+        return torch.arange(len(view.tokens))
+
+
+@pytest.mark.parametrize("split_from", [1, 512], ids=["apart", "together"])
+def test_the_states_of_the_text_are_those_that_left_the_layer(
+    model: Model, features: Features, monkeypatch: pytest.MonkeyPatch, split_from: int
+) -> None:
+    left = Following.left
+    left.clear()
+    layer = model.adapter.layer
+
+    def noting(index, hidden, rotary, cache):
+        out = layer(index, hidden, rotary, cache)
+        left[index] = out[0] if index not in left else torch.cat((left[index], out[0]))
+        return out
+
+    monkeypatch.setattr(prefill_module, "SPLIT_FROM", split_from)
+    monkeypatch.setattr(model.adapter, "layer", noting)
+    Following.seen.clear()
+    with model.features(features) as clip:
+        clip.ask(QUESTION, method=Following(), options=GenerateOptions(max_new_tokens=1))
+    words = model.adapter.embed(torch.tensor(model.adapter.text.encode(QUESTION)[0]))
+    assert len(Following.seen) == model.info.text.layers - 1
+    for rows, asked, last in Following.seen:
+        assert asked.shape == words.shape
+        assert torch.equal(last, rows[-1:])
+        begins = _start_of(rows, asked)
+        assert begins is not None
+        assert 0 < len(rows) - begins - len(words) < 12, "the end of the template follows"
+
+
+def _start_of(rows: torch.Tensor, run: torch.Tensor) -> int | None:
+    """Return where `run` stands in `rows`."""
+    for start in range(len(rows) - len(run) + 1):
+        if torch.equal(rows[start : start + len(run)], run):
+            return start
+    return None
 
 
 def test_encoders_run_again_if_a_later_method_needs_their_attention(

@@ -218,6 +218,7 @@ def test_trials_of_another_clip_or_file_do_not_count(questions, tmp_path):
         calibrate(again, questions, search=search, ranges=RANGES, trials=path)
 
 
+@pytest.mark.slow
 def test_defaults_that_cannot_reach_the_budget(questions):
     def score(clip, question, method):
         method.plan(*_clip())

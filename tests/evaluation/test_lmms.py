@@ -136,6 +136,7 @@ def test_without_lmms_eval_nothing_is_imported_until_asked() -> None:
         _ = ours.Other
 
 
+@pytest.mark.slow
 def test_requests_are_answered_in_their_order_and_each_clip_is_opened_once(
     model, monkeypatch: pytest.MonkeyPatch
 ) -> None:

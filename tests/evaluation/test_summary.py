@@ -278,6 +278,7 @@ def test_a_name_with_dollars_is_drawn_as_it_is(questions: QuestionSet, tmp_path:
     assert label in svg.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_figure_is_the_same_for_the_same_numbers(summary: Summary, tmp_path: Path) -> None:
     one = figures.save(summary, tmp_path / "one")[1].read_text(encoding="utf-8")
     assert one == figures.save(summary, tmp_path / "two")[1].read_text(encoding="utf-8")

@@ -227,7 +227,15 @@ def from_disk(hub_folder: Path) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.parametrize("value", ["many", [1], {"shortest_edge": "wide"}, -5, None], ids=str)
-@pytest.mark.parametrize("field", ["size", "min_pixels", "patch_size", "sampling_rate"])
+@pytest.mark.parametrize(
+    "field",
+    [
+        "size",
+        pytest.param("min_pixels", marks=pytest.mark.slow),
+        pytest.param("patch_size", marks=pytest.mark.slow),
+        "sampling_rate",
+    ],
+)
 def test_mistyped_values_of_the_preprocessor(folder, from_disk, field, value, monkeypatch):
     """Nothing but a `ModelError` comes of them, in estimates as when loading."""
     path = folder / "preprocessor_config.json"

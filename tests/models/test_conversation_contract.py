@@ -38,6 +38,7 @@ def talk(session: Session) -> list[tuple[list[int], list[int]]]:
     return turns
 
 
+@pytest.mark.slow
 def test_qwen_equals_generate(thinker_folder: Path) -> None:
     model = Model(load(thinker_folder))
     theirs = Qwen2_5OmniThinkerForConditionalGeneration.from_pretrained(

@@ -239,6 +239,7 @@ def test_ask_downloads_what_it_needs(hub, capsys):
     assert find("3b").folder == cached(NAME)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_download_within_two_seconds(hub, tmp_path):
     hub.stall[SHARD] = 1000
     environment = {

@@ -119,7 +119,10 @@ def test_rows_of_a_table_are_looked_up():
     assert relative(made(ids), table[ids]) < 0.01
 
 
-@pytest.fixture(scope="module", params=[tiny_thinker, tiny_mixture, tiny_checkpoint])
+@pytest.fixture(
+    scope="module",
+    params=[tiny_thinker, pytest.param(tiny_mixture, marks=pytest.mark.slow), tiny_checkpoint],
+)
 def folder(request, tmp_path_factory) -> Path:
     return request.param(tmp_path_factory.mktemp("packed"), dtype=torch.bfloat16)
 

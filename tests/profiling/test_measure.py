@@ -74,6 +74,7 @@ def test_it_is_json_without_survivors(found: Profile) -> None:
     assert found.runs[0].trace.survivors
 
 
+@pytest.mark.slow
 def test_a_budget_out_of_reach_leaves_the_others_be(model: Model, film: Path) -> None:
     short = GenerateOptions(max_new_tokens=1)
     never = Method(budget=0.5)

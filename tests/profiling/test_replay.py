@@ -38,6 +38,7 @@ def test_replay_collects_frames_and_audio(model: Model, found: Profile, film: Pa
         replay(model, film, run, layer=99)
 
 
+@pytest.mark.slow
 def test_overlay_keeps_rate_and_sound_and_has_a_caption(
     model: Model, found: Profile, film: Path, tmp_path: Path
 ) -> None:

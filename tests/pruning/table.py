@@ -22,6 +22,8 @@ from omnidrop.pruning.methods.dycoke import DyCoke
 from omnidrop.pruning.methods.evs import Evs
 from omnidrop.pruning.methods.fastv import FastV
 from omnidrop.pruning.methods.omnidrop import OmniDrop
+from omnidrop.pruning.methods.omnifocus import OmniFocus
+from omnidrop.pruning.methods.omnipack import OmniPack
 from omnidrop.pruning.methods.omnisift import OmniSift
 from omnidrop.pruning.methods.omnizip import OmniZip
 from omnidrop.pruning.methods.pyramiddrop import PyramidDrop
@@ -74,11 +76,18 @@ SOLVED: dict[str, Make] = {
     "pyramiddrop": PyramidDrop,
     "sparsevlm": SparseVLM,
     "sparsevlm-plain": partial(SparseVLM, recycle=0),
+    "omnifocus": OmniFocus,
+    "omnifocus-even": partial(OmniFocus, least=0.5, most=0.5, association=0.8),
+    "omnipack": OmniPack,
+    "omnipack-own": partial(OmniPack, cache="own", at=0.3, keeps=0.2, rows="last", merge=False),
     "omnisift": partial(OmniSift, selector=selector_folder()),
     "omnisift-audio": partial(OmniSift, selector=selector_folder(), rho_a=0.9, rho_v=0.1),
     "omnizip": OmniZip,
     "omnizip-rates": partial(OmniZip, rho_a=0.8, rho_v=0.5, contextual=0.3, group=1),
     "dash": Dash,
+    "omnifocus+omnidrop": composed("omnifocus+omnidrop"),
+    "uniform+omnipack": composed("uniform+omnipack"),
+    "omnipack+fastv": composed("omnipack+fastv"),
     "none+omnidrop": composed("none+omnidrop"),
     "uniform+omnidrop": composed("uniform+omnidrop"),
     "uniform+omnidrop-cut": composed("uniform+omnidrop", cache="cut", turning="asl"),
@@ -100,7 +109,10 @@ GIVEN: dict[str, Make] = {
     "none": Method,
     **{
         name: partial(lambda preset: preset, preset)
-        for kind in (APack, Dash, DyCoke, OmniDrop, OmniZip, PyramidDrop, Seats, SparseVLM)
+        for kind in (
+            *(APack, Dash, DyCoke, OmniDrop, OmniFocus, OmniPack, OmniZip),
+            *(PyramidDrop, Seats, SparseVLM),
+        )
         for name, preset in kind.presets().items()
     },
 }
@@ -108,7 +120,7 @@ GIVEN: dict[str, Make] = {
 #: Those of `SOLVED` whose first layers see everything, which sets their lowest budget.
 LIMITED = {
     *("fastv", "seats", "seats-own", "pyramiddrop", "sparsevlm", "sparsevlm-plain"),
-    *("none+omnidrop", "visionzip+seats", "seats+fastv"),
+    *("none+omnidrop", "visionzip+seats", "seats+fastv", "omnipack+fastv"),
     *("dash+fastv", "omnizip+pyramiddrop", "omnidrop+sparsevlm", "none+random@pyramiddrop"),
     "omnidrop-auto+omnidrop@seats",
 }

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from plain import best, cosine, frames_of, of_kind
 from audio_selectors import made_up, selector_folder, write_selector
+from plain import best, cosine, frames_of, of_kind
 
 from omnidrop.errors import ModelError, UsageError
 from omnidrop.pruning.method import Backbone
@@ -137,7 +137,7 @@ def test_it_is_a_method(settings):
     check_method(OmniSift, selector=FOLDER, **settings)
 
 
-# The selector's files ------------------------------------------------------------------------------
+# The selector's files ---------------------------------------------------------------------------
 
 
 def test_no_selector_is_an_error_that_says_how_to_train_one(tmp_path):
@@ -174,8 +174,19 @@ def test_a_selector_trained_with_a_decoder_serves_that_alone(tmp_path):
     assert len(enter_with(Backbone("tuned", "abc", own)))
     assert len(enter_with(Backbone("tuned", "abc", own), selector=given))
     for backbone in (None, Backbone("stock", "abc", other)):
-        with pytest.raises(ModelError, match="together with a decoder.*--model .*tuned"):
+        with pytest.raises(ModelError, match=r"together with a decoder.*--model .*tuned"):
             enter_with(backbone, selector=given)
+
+
+def test_reading_a_selector_draws_nothing(tmp_path):
+    made = made_up()
+    selector.save(tmp_path, selector.Trained(made))
+    before = torch.get_rng_state()
+    found = selector.load(tmp_path).selector
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(
+        torch.equal(a, b) for a, b in zip(made.parameters(), found.parameters(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("damage", ["no json", "cut", "other schema", "missing tensor", "sizes"])

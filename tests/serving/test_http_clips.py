@@ -241,6 +241,7 @@ def test_what_is_sent_is_never_a_page(serve: Callable[..., Place], root: Path) -
     assert reply.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.slow
 def test_an_estimate_is_that_of_the_answer(serve: Callable[..., Place], folder: Path) -> None:
     import httpx
 

@@ -90,6 +90,7 @@ def test_a_prefill_ends_when_its_client_leaves(
     assert place.ask("inner/two.mp4", "Why?").json()["choices"] == expected
 
 
+@pytest.mark.slow
 def test_time_is_limited(serve: Callable[..., Place]) -> None:
     place = serve(timeout=0.6)
     reply = place.ask("one.mp4", max_tokens=LONG)

@@ -176,6 +176,7 @@ def test_a_symlink_in_a_race_is_not_followed(below: Root, tmp_path: Path) -> Non
     assert read <= {b"inside", b"outside_root", b"clip_not_found"}
 
 
+@pytest.mark.slow
 def test_nothing_stays_open(serve: Callable[..., Place], tmp_path: Path) -> None:
     """Requests that fail close what they opened; a session that was closed closes its files."""
     for index in range(3):

@@ -157,6 +157,7 @@ def test_it_is_dropped_when_nobody_has_used_it_for_a_while(loader) -> None:
     assert loader.loads == 2
 
 
+@pytest.mark.slow
 def test_every_use_starts_the_clock_anew(loader) -> None:
     warm = warm_model(loader, keep_alive=30)
     for _ in range(3):
@@ -207,6 +208,7 @@ def test_a_wrong_time_is_refused(keep_alive) -> None:
         WarmModel(LoadOptions(), keep_alive)
 
 
+@pytest.mark.slow
 def test_a_real_one_says_in_the_trace_that_it_was_warm(folder: Path, features: Any) -> None:
     warm = WarmModel(LoadOptions(model=str(folder), dtype="float32", offline=True))
     found = []

@@ -1,4 +1,4 @@
-"""Training of the audio selector: the loss falls, a stopped training goes on, the result is used."""
+"""Training of the audio selector: the loss falls, it goes on after a stop, the result is used."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def stopping_at(step: int):
     return progress
 
 
-# The loss ------------------------------------------------------------------------------------------
+# The loss ---------------------------------------------------------------------------------------
 
 
 def test_the_loss_is_what_the_engine_says_of_the_answer(model, clips, tmp_path) -> None:
@@ -145,7 +145,9 @@ def test_gradients_pass_straight_through(model, clips) -> None:
         audio[ranks[int(found.keep[found.audio[place]])]] *= factor
         changed = replace(encoded, audio=audio)
         with pytest.MonkeyPatch.context() as patch, torch.no_grad():
-            patch.setattr("omnidrop.training.lessons.sift", lambda *args: replace(found, scores=None))
+            patch.setattr(
+                "omnidrop.training.lessons.sift", lambda *args: replace(found, scores=None)
+            )
             return float(teacher.loss(network, lesson, changed))
 
     place = int(slope.abs().argmax())
@@ -176,7 +178,7 @@ def test_long_sequences_are_computed_again_and_not_held(model) -> None:
     assert torch.allclose(long, hidden.grad, atol=1e-6)
 
 
-# Training ------------------------------------------------------------------------------------------
+# Training ---------------------------------------------------------------------------------------
 
 
 def test_the_loss_falls_and_the_selector_is_used(model, clips, taught, tmp_path) -> None:
@@ -287,7 +289,7 @@ def test_the_decoder_is_trained_too_and_written_as_a_model(folder, clips, taught
     assert all(torch.equal(weights[name], again[name]) for name in weights)
 
 
-# What cannot be ------------------------------------------------------------------------------------
+# What cannot be ---------------------------------------------------------------------------------
 
 
 def test_a_clip_that_cannot_be_read_stops_no_other(model, clips, tmp_path) -> None:

@@ -77,9 +77,7 @@ class Selector(nn.Module):
         half = max(hidden // 2, 1)
         self.head = nn.Sequential(nn.Linear(hidden, half), nn.SiLU(), nn.Linear(half, 1))
 
-    def forward(
-        self, audio: torch.Tensor, video: torch.Tensor, seen: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, audio: torch.Tensor, video: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         """Score.
 
         Parameters
@@ -132,8 +130,7 @@ KIND = Kind(
     stem="selector",
     what="audio selector",
     method="OmniSIFT",
-    train="Train one: omnidrop train-selector SET --model MODEL --out FOLDER, "
-    "then --set selector=",
+    train="Train one: omnidrop train-selector SET --model MODEL --out FOLDER, then --set selector=",
     make=lambda sizes: Selector(Shape(**sizes)),
     dtype=torch.float32,
 )

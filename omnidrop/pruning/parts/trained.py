@@ -179,9 +179,10 @@ def _load(kind: Kind, folder: Path, changed: tuple[int, ...]) -> Network:
         if settings["schema"] != kind.schema:
             raise ValueError(f"it is a {settings['schema']}")
         shape = {name: int(value) for name, value in settings["shape"].items()}
-        module = kind.make(shape)
+        with torch.device("meta"):  # nothing is drawn for weights that are read next
+            module = kind.make(shape)
         state = {name: v.float() for name, v in load_file(folder / kind.weights).items()}
-        module.load_state_dict(state)
+        module.load_state_dict(state, assign=True)
         named = settings.get("backbone"), settings.get("fingerprint")
         training = dict(settings.get("training") or {})
         width = shape["width"]
