@@ -14,6 +14,8 @@ from omnidrop.models.qwen2_5_omni import tiny as checkpoints
 from omnidrop.testing import media
 from omnidrop.training.resuming import STATE
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.engine.model import Model
 from omnidrop.errors import MediaError, ModelError, UsageError
-from omnidrop.models.gradients import RECOMPUTED_FROM
+from omnidrop.models.gradients import RECOMPUTED_FROM, Decoder
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.methods.omnisift import OmniSift
@@ -181,11 +183,85 @@ def test_long_sequences_are_computed_again_and_not_held(model) -> None:
 # Training ---------------------------------------------------------------------------------------
 
 
-def test_the_loss_falls_and_the_selector_is_used(model, clips, taught, tmp_path) -> None:
+class Listening(Decoder):
+    """In place of a model's: an answer is as likely as what stays of the clip points one way."""
+
+    def __init__(self, model: Model, way: torch.Tensor) -> None:
+        self.real, self.way = model.adapter.decoder(), way
+        words = Teacher(model.adapter, self.real).answer_ids(LESSONS[0].answer)
+        self.right = torch.zeros(model.info.text.vocab).index_fill(0, words, 1.0)
+
+    def embed(self, ids):
+        return self.real.embed(ids)
+
+    def logits(self, hidden, positions, rows, planes=(), places=None):
+        return (hidden[places] @ self.way).mean() * self.right.expand(rows, -1)
+
+    def parameters(self):
+        return {}
+
+    def write(self, folder):
+        raise NotImplementedError
+
+
+@pytest.mark.slow
+def test_it_learns_which_audio_the_answer_needs(model, clips, tmp_path, monkeypatch) -> None:
+    """A third of the audio tells the answer; the selector comes to keep that, in new clips too."""
+    adapter, lessons = model.adapter, LESSONS[::2]
+    way = torch.nn.functional.normalize(torch.linspace(-1, 1, model.info.text.hidden), dim=0)
+    stand_in = Listening(model, way)
+    monkeypatch.setattr(adapter, "decoder", lambda: stand_in)
+    telling, encodings = {}, {}
+    for number, (path, features) in enumerate(clips.items()):
+        draw = torch.Generator().manual_seed(number)
+        with model.features(features) as session:
+            encoded = session.encode()
+        audio = torch.randn(encoded.audio.shape, generator=draw)
+        telling[path] = torch.randperm(len(audio), generator=draw)[: len(audio) // 3]
+        audio[telling[path]] += 8.0 * way
+        encodings[path] = replace(encoded, audio=audio)
+
+    def share(network: parts.Selector) -> float:
+        """Return how much of what tells the answer stays, where as many audio tokens do."""
+        found = []
+        for lesson in lessons:
+            encoded = encodings[lesson.clip]
+            prompt = build_prompt(adapter.text, adapter.template, lesson.question, encoded.media)
+            tokens = prompt.tokens.select(prompt.tokens.av)
+            n_audio, n_video = len(telling[lesson.clip]), len(encoded.video)
+            rows = encoded.in_prompt_order(tokens.video)[0]
+            sifted = parts.sift(network, tokens, rows, n_audio, n_video)
+            ranks = ranks_of_audio(adapter, lesson, encoded)
+            kept = {ranks[i] for i in sifted.keep[sifted.audio].tolist()}
+            found.append(len(kept & set(telling[lesson.clip].tolist())) / n_audio)
+        return sum(found) / len(found)
+
+    options = replace(SMALL, budget=0.3, steps=40)
+    trained = train(
+        model,
+        lessons,
+        tmp_path,
+        options,
+        open_clip=lambda one: nullcontext(SimpleNamespace(encode=lambda: encodings[one.clip])),
+    ).trained
+    with torch.random.fork_rng():
+        torch.manual_seed(options.seed)
+        untrained = parts.Selector(trained.selector.shape)
+    # Measured: 0.94 after training and 0.30 before (seeds 0 to 5: 0.91 to 0.94, 0.15 to 0.64).
+    assert share(trained.selector) > 0.85
+    assert share(untrained) < 0.5
+    # Measured: 1.95 after training, 4.24 before, 4.30 evenly spaced.
+    losses = trained.training
+    assert losses["held_out_loss"] < losses["held_out_loss_before"] - 1.5
+    assert losses["held_out_loss"] < losses["held_out_loss_even"] - 1.5
+    assert losses["loss"] < losses["loss_before"] - 1.5
+
+
+@pytest.mark.slow
+def test_only_the_selector_is_trained_and_it_is_used(model, clips, taught, tmp_path) -> None:
     before = {n: p.clone() for n, p in model.adapter.decoder().parameters().items()}
-    result = taught(tmp_path, replace(SMALL, steps=40))
+    result = taught(tmp_path, replace(SMALL, steps=10))
     losses = result.trained.training
-    assert losses["loss"] < losses["loss_before"] - 0.005
     assert (losses["clips"], losses["held_out_clips"]) == (4, 1)
     assert (losses["questions"], losses["held_out_questions"]) == (8, 2)
     assert losses["parameters"] == sum(
@@ -211,6 +287,7 @@ def test_the_loss_falls_and_the_selector_is_used(model, clips, taught, tmp_path)
             session.ask(QUESTION, method=OmniSift(budget=0.4))
 
 
+@pytest.mark.slow
 def test_a_stopped_training_goes_on_to_the_same_weights(taught, tmp_path) -> None:
     options = replace(SMALL, steps=8)
     whole = taught(tmp_path / "whole", options)
@@ -241,6 +318,7 @@ def test_a_damaged_state_is_said_to_be_one(taught, tmp_path) -> None:
     assert "--force" in str(caught.value.hint)
 
 
+@pytest.mark.slow
 def test_the_seed_is_all_that_is_random(taught, tmp_path) -> None:
     options = replace(SMALL, steps=2)
     torch.manual_seed(99)
@@ -252,13 +330,15 @@ def test_the_seed_is_all_that_is_random(taught, tmp_path) -> None:
     assert first.trained.training == again.trained.training != other.trained.training
 
 
+@pytest.mark.slow
 def test_the_decoder_is_trained_too_and_written_as_a_model(folder, clips, taught, tmp_path) -> None:
     model = load_tiny(folder)
     before = {n: p.clone() for n, p in model.adapter.decoder().parameters().items()}
     options = replace(SMALL, steps=6, unfreeze=True, decoder_rate=1e-2)
     result = taught(tmp_path / "whole", options, of=model)
     losses = result.trained.training
-    assert losses["loss"] < losses["loss_before"] - 0.3
+    # Measured: 1.02 after, 6.57 before; with the decoder frozen it stays above 6.
+    assert losses["loss"] < losses["loss_before"] - 4.0
     weights = model.adapter.decoder().parameters()
     assert all(not torch.equal(weights[name], before[name]) for name in before)
     assert not any(weight.requires_grad for weight in weights.values())
@@ -292,6 +372,7 @@ def test_the_decoder_is_trained_too_and_written_as_a_model(folder, clips, taught
 # What cannot be ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_clip_that_cannot_be_read_stops_no_other(model, clips, tmp_path) -> None:
     told = []
 
