@@ -153,6 +153,18 @@ def test_no_selector_is_an_error_that_says_how_to_train_one(tmp_path):
     assert len(enter_with(tokens=silent)) == round(0.3 * len(silent)), "nothing trained is needed"
 
 
+def test_a_model_is_checked_without_a_clip(tmp_path):
+    backbone = Backbone("some/model", "abc", tmp_path)
+    for name in ("omnisift", "contextguard", "omnisift+fastv"):
+        with pytest.raises(ModelError, match="trained for some/model, and there is none"):
+            get_method(name).check_model(backbone, 8)
+    get_method("fastv").check_model(backbone, 8)
+    write_selector(tmp_path / "selector", fingerprint="abc")
+    get_method("omnisift+fastv").check_model(backbone, 8)
+    with pytest.raises(ModelError, match="not for some/model"):
+        OmniSift().check_model(backbone, 16)
+
+
 def test_the_models_own_selector_is_found(tmp_path):
     write_selector(tmp_path / "selector", fingerprint="abc", backbone="some/model")
     given = enter_with(selector=str(tmp_path / "selector"))

@@ -15,7 +15,7 @@ import torch
 
 from omnidrop.errors import UsageError
 from omnidrop.pruning import checks
-from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.method import Backbone, Entry, EntryView, Plan
 from omnidrop.pruning.parts import a2v
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.farthest_point import Windows, spread_out
@@ -93,6 +93,10 @@ class ContextGuard(EntryMethod):
             "detail": (0.2, 0.5, 0.8, 1.0),
             "merge": (0.0, 0.5, 1.0),
         }
+
+    def check_model(self, backbone: Backbone, width: int) -> None:
+        """Check that there is a predictor."""
+        a2v.find(self.predictor, backbone, width)
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Choose audio by encoder attention, and video by merging, detail and explanation."""

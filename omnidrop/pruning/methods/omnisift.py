@@ -9,7 +9,7 @@ import torch
 
 from omnidrop.errors import UsageError
 from omnidrop.pruning import checks
-from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.method import Backbone, Entry, EntryView, Plan
 from omnidrop.pruning.parts import selector as parts
 from omnidrop.pruning.parts.entry_only import EntryMethod
 
@@ -67,6 +67,10 @@ class OmniSift(EntryMethod):
     def tunable(self) -> dict[str, tuple[Any, ...]]:
         """Return the values that `omnidrop calibrate` tries."""
         return {"rho_a": (0.1, 0.3, 0.5, 0.7), "rho_v": (0.5, 0.7, 0.85)}
+
+    def check_model(self, backbone: Backbone, width: int) -> None:
+        """Check that there is a selector."""
+        parts.find(self.selector, backbone, width)
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Choose video by rule, then audio by the selector."""
