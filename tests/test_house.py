@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -54,7 +55,8 @@ def room_of(path: Path) -> str:
     return parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> set[str]:
+@cache
+def imports(path: Path) -> frozenset[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -63,7 +65,7 @@ def imports(path: Path) -> set[str]:
             found.add(node.module)
             if node.module == "omnidrop":
                 found |= {f"omnidrop.{alias.name}" for alias in node.names}
-    return found
+    return frozenset(found)
 
 
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if room_of(p) not in ("__init__", "_demo"))

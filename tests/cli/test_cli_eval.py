@@ -84,6 +84,7 @@ def test_everything_is_written_and_shown(run: Run, model, questions: Path, tmp_p
     assert "](accuracy.svg)" in report
 
 
+@pytest.mark.slow
 def test_a_second_call_asks_nothing_and_shows_the_same(
     run: Run, model, questions: Path, tmp_path: Path
 ) -> None:

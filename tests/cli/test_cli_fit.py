@@ -92,6 +92,7 @@ def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return media.mp4(tmp_path_factory.mktemp("fit") / "film.mp4", seconds=3.0)
 
 
+@pytest.mark.slow
 def test_limits_on_a_real_model(run, film, tmp_path) -> None:
     from omnidrop.models.qwen2_5_omni import tiny as checkpoints
 

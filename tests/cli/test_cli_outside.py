@@ -112,6 +112,7 @@ def test_the_library_names_the_argument_too() -> None:
     assert "(--anyway, anyway=True)" in str(found)
 
 
+@pytest.mark.slow
 def test_a_long_clip_is_outside_and_its_part_is_not(run, advised) -> None:
     long = ROOT / "samples" / "long.mp4"
     code, _, err = run("ask", long, "What instrument plays first?", *DEMO)
@@ -121,6 +122,7 @@ def test_a_long_clip_is_outside_and_its_part_is_not(run, advised) -> None:
     assert run("ask", long, "What instrument plays first?", *DEMO, "--end", "8")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_row_of_a_batch_fails_alone(run, tmp_path) -> None:
     shutil.copy(DUET, tmp_path / "duet.mp4")
     rows = [

@@ -49,7 +49,10 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("width", [40, 80, 100, 139, 140, 200, 320])
+@pytest.mark.parametrize(
+    "width",
+    [40, 80, 139, 200, *(pytest.param(width, marks=pytest.mark.slow) for width in (100, 140, 320))],
+)
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
 def test_no_line_is_too_wide(shape, width) -> None:
     for view in (views.full(answer(**shape), with_answer=True), views.brief(answer(**shape))):

@@ -109,7 +109,9 @@ def test_files_cut_off(tmp_path, name, function, keep, measured, side_by_side, m
     assert notices == said
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
+)
 @pytest.mark.parametrize(("name", "function"), [("a.mp4", media.faststart_mp4), ("a.ts", media.ts)])
 def test_damage_in_the_middle(tmp_path, name, function, seed, side_by_side):
     path = function(tmp_path / name, seconds=9, options={"g": "10"})

@@ -56,7 +56,9 @@ def test_a_method_that_keeps_all_changes_nothing(
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    ("grid", "mel_frames"), [(None, 410), ((4, 8, 6), 0)], ids=["audio only", "silent"]
+    ("grid", "mel_frames"),
+    [pytest.param(None, 410, marks=pytest.mark.slow), ((4, 8, 6), 0)],
+    ids=["audio only", "silent"],
 )
 def test_a_method_handles_a_clip_of_one_modality(
     model: Model, name: str, grid: tuple[int, int, int] | None, mel_frames: int

@@ -191,7 +191,7 @@ def test_moments_come_with_a_measured_rate(model, features, method) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda m: m.name)
-@pytest.mark.parametrize("rows", ["last", "question"])
+@pytest.mark.parametrize("rows", [pytest.param("last", marks=pytest.mark.slow), "question"])
 def test_a_later_question_reads_the_same(model, features, method, rows, monkeypatch) -> None:
     """With the clip's first layers reused, and for choices."""
     monkeypatch.setattr(prefill_module, "SPLIT_FROM", 1)

@@ -94,7 +94,9 @@ def apart(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prefill_module, "SPLIT_FROM", 1)
 
 
-@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+@pytest.fixture(
+    scope="module", params=["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+)
 def either(request, folder) -> Model:
     return load(LoadOptions(model=str(folder), device="cpu", dtype=request.param, offline=True))
 

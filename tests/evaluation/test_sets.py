@@ -109,6 +109,7 @@ def test_no_question_and_no_file_are_said(tmp_path: Path) -> None:
         read_set(tmp_path / "none.jsonl")
 
 
+@pytest.mark.slow
 def test_avsynth_is_built_in_and_tells_sparse_evidence_apart(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"make_clips\.py --out"):
         read_set("avsynth", videos=tmp_path)

@@ -270,6 +270,7 @@ def speaking_apart(folder: Path) -> Path:
     return last
 
 
+@pytest.mark.slow
 def test_files_of_the_unused_parts_need_not_be_here(hub_folder, tmp_path):
     whole = load(hub_folder)
     folder = Path(shutil.copytree(hub_folder, tmp_path / "m"))

@@ -29,6 +29,7 @@ def options(folder: Path, **settings: str) -> LoadOptions:
     return LoadOptions(model=str(folder), device="cpu", offline=True, **settings)
 
 
+@pytest.mark.slow
 def test_both_layouts_hold_the_same_model(thinker_folder, hub_folder):
     ours, hub = load(thinker_folder), load(hub_folder)
     a, b = ours._thinker.state_dict(), hub._thinker.state_dict()

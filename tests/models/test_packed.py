@@ -49,7 +49,9 @@ def relative(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 @pytest.mark.parametrize("kind", ["4bit", "8bit"])
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("rows", [1, 3, 16, 17, 40])
+@pytest.mark.parametrize(
+    "rows", [1, 16, 17, *(pytest.param(rows, marks=pytest.mark.slow) for rows in (3, 40))]
+)
 @pytest.mark.usefixtures("kernels")
 def test_products_are_those_of_the_widened_matrix(rows, size, kind):
     made = packed.packed(torch.randn(size).bfloat16(), kind, Scratch(torch.float32))

@@ -166,6 +166,7 @@ def test_rule_passes_through_the_paper():
     assert plan.settings["entry_ratio"] == pytest.approx(0.45 * 0.2 / 0.217, abs=0.003)
 
 
+@pytest.mark.slow
 def test_rule_is_smooth():
     """A little more budget never means many fewer tokens in any layer."""
     before = None

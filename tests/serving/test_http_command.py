@@ -116,6 +116,7 @@ def test_the_command(process: subprocess.Popen[str], tmp_path: Path) -> None:
     assert "Traceback" not in process.stderr.read()
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_page(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("openai")
     text = (ROOT / "docs" / "serve.md").read_text("utf-8")
