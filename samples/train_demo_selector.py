@@ -1,7 +1,8 @@
-"""Train OmniSIFT's audio selector for the demo model, its decoder frozen.
+"""Train OmniSIFT's audio selector for the demo model.
 
 python samples/train_demo_selector.py --out DIR                        300 clips, one epoch
 python samples/train_demo_selector.py --out DIR --clips 4 --steps 2    a short trial
+python samples/train_demo_selector.py --out DIR --unfreeze             the decoder's layers too
 
 Clips and questions come from training seeds, which no question set uses. The clips are written as
 files beside DIR and read back, so that they have passed through the same codecs as real ones. A
@@ -58,6 +59,9 @@ def main() -> int:
     parser.add_argument("--steps", type=int, help="steps, in place of the epochs' number")
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--budget", type=float, help="share of tokens kept while training")
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--unfreeze", action="store_true", help="train the decoder too")
+    parser.add_argument("--decoder-rate", type=float, default=1e-4)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
 
@@ -71,7 +75,9 @@ def main() -> int:
         epochs=args.epochs,
         steps=args.steps,
         budget=args.budget,
-        rate=1e-3,
+        rate=args.rate,
+        unfreeze=args.unfreeze,
+        decoder_rate=args.decoder_rate,
         seed=args.seed,
     )
     model = omnidrop.load(args.model, dtype="float32")
