@@ -202,6 +202,11 @@ def prefill(
     )
 
 
+def backbone_of(adapter: Adapter) -> Backbone:
+    """Return whose embeddings a method sees, for what was trained for them."""
+    return Backbone(adapter.info.name, adapter.fingerprint, adapter.folder)
+
+
 def _check_finite(logits: torch.Tensor, adapter: Adapter) -> None:
     """Refuse logits with NaN or infinities: their highest is token 0, whatever was asked.
 
@@ -245,7 +250,7 @@ def _entered(
             generator=generator,
             video_attention=encoded.video_attention,
             state=state,
-            backbone=Backbone(adapter.info.name, adapter.fingerprint, adapter.folder),
+            backbone=backbone_of(adapter),
             question_embeds=_question(task) if Need.QUESTION in method.wants else None,
             phrase_embeds=_phrases(task),
         )

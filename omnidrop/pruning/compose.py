@@ -17,6 +17,7 @@ import torch
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import (
+    Backbone,
     CachePolicy,
     Entry,
     EntryView,
@@ -274,6 +275,11 @@ class Compose(Method):
                 continue
         lowest = self._lowest(tokens, layers, 1)
         raise schedules.refusal(self.budget, total, layers, lowest, total * layers)
+
+    def check_model(self, backbone: Backbone, width: int) -> None:
+        """Check what the parts need."""
+        for method in (self.entry, self.layers):
+            method.check_model(backbone, width)
 
     def start(self, plan: Plan) -> MethodState:
         """Remember what the method inside the layers remembers."""

@@ -395,6 +395,23 @@ class Method:
             )
         return Plan(len(tokens), (len(tokens),) * layers)
 
+    def check_model(self, backbone: Backbone, width: int) -> None:
+        """Check that there is what the method needs to have been trained for a model.
+
+        `enter` raises the same error; asked here, it costs no clip.
+
+        Parameters
+        ----------
+        backbone : Backbone
+        width : int
+            Of the model's embeddings.
+
+        Raises
+        ------
+        ModelError
+            If there is none for this model; says how to train it.
+        """
+
     def start(self, plan: Plan) -> MethodState:
         """Return what the method remembers during one prefill; asked before `enter`."""
         return MethodState()

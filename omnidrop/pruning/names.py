@@ -25,6 +25,7 @@ BUILT_IN = {
     "omnifocus": "omnidrop.pruning.methods.omnifocus:OmniFocus",
     "omnipack": "omnidrop.pruning.methods.omnipack:OmniPack",
     "omniroute": "omnidrop.pruning.methods.omniroute:OmniRoute",
+    "omnisift": "omnidrop.pruning.methods.omnisift:OmniSift",
     "omnizip": "omnidrop.pruning.methods.omnizip:OmniZip",
     "pyramiddrop": "omnidrop.pruning.methods.pyramiddrop:PyramidDrop",
     "random": "omnidrop.pruning.methods.random:Random",

@@ -15,8 +15,8 @@ QUESTION = "What instrument plays first?"
 FIRST = "Which colour is shown last?"
 SHORT = GenerateOptions(max_new_tokens=6, survivors=True, logprobs=True)
 
-#: ContextGuard needs a predictor trained for the model (`tests/training/test_a2v.py`).
-NAMES = sorted(set(methods()) - {"contextguard"})
+#: These need a network trained for the model (`tests/training/`).
+NAMES = sorted(set(methods()) - {"contextguard", "omnisift"})
 NAMES += ["omniroute+omnidrop", "uniform@omnidelta", "omnidrop@omnidelta"]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from audio_selectors import selector_folder
 from predictors import predictor_folder
 
 from omnidrop.pruning.method import Method
@@ -24,6 +25,7 @@ from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.pruning.methods.omnifocus import OmniFocus
 from omnidrop.pruning.methods.omnipack import OmniPack
 from omnidrop.pruning.methods.omniroute import OmniRoute
+from omnidrop.pruning.methods.omnisift import OmniSift
 from omnidrop.pruning.methods.omnizip import OmniZip
 from omnidrop.pruning.methods.pyramiddrop import PyramidDrop
 from omnidrop.pruning.methods.random import Random
@@ -83,6 +85,8 @@ SOLVED: dict[str, Make] = {
     "omniroute-follow": partial(
         OmniRoute, follow=1.0, heat=10.0, rho_a=0.8, contextual=0.3, group=1
     ),
+    "omnisift": partial(OmniSift, selector=selector_folder()),
+    "omnisift-audio": partial(OmniSift, selector=selector_folder(), rho_a=0.9, rho_v=0.1),
     "omnizip": OmniZip,
     "omnizip-rates": partial(OmniZip, rho_a=0.8, rho_v=0.5, contextual=0.3, group=1),
     "dash": Dash,
