@@ -17,7 +17,7 @@ from pathlib import Path
 
 from omnidrop.pruning.compose import Compose
 from omnidrop.pruning.method import Method, Need, Part
-from omnidrop.pruning.registry import methods
+from omnidrop.pruning.registry import methods, wrappers
 
 HEAD = """# Methods
 
@@ -81,7 +81,7 @@ def plain(value: object) -> str:
 def facts(kind: type[Method]) -> list[str]:
     """Return what holds of a method, from its attributes."""
     found = [f"Source: `{kind.__module__.replace('.', '/')}.py`, class `{kind.__name__}`."]
-    if kind is Compose:
+    if kind is Compose or kind in wrappers().values():
         return found
     parts = [PARTS[part] for part in Part if part in kind().parts()]
     if parts:
@@ -111,7 +111,8 @@ def page(name: str, kind: type[Method]) -> str:
 
 def document() -> str:
     """Return the whole page."""
-    found = [page(name, kind) for name, kind in methods().items()]
+    found = [page(f"Splitting a budget: METHOD@{name}", kind) for name, kind in wrappers().items()]
+    found += [page(name, kind) for name, kind in methods().items()]
     return "\n".join([HEAD, page("Compositions: uniform+omnidrop", Compose), *found])
 
 

@@ -21,6 +21,7 @@ from omnidrop_cli.commands import (
     report,
     serve,
     train_a2v,
+    train_selector,
 )
 from omnidrop_cli.errors import EXIT_CODES
 from omnidrop_cli.options.help import HELP_ALL, PlainCommand, PlainGroup
@@ -80,7 +81,7 @@ def start(
 
 COMMANDS = (
     ask, chat, profile, estimate, eval, calibrate, batch, report, serve, chunks, models, doctor,
-    config, train_a2v,
+    config, train_a2v, train_selector,
 )  # fmt: skip
 for module in COMMANDS:
     app.command(name=module.NAME, cls=PlainCommand, help=module.HELP)(module.command)

@@ -43,11 +43,12 @@ def _cached() -> list[str]:
 
 def methods(incomplete: str) -> list[str]:
     """Return names of methods; the last of a list or of two joined is completed."""
-    from omnidrop.pruning.names import method_names
+    from omnidrop.pruning.names import WRAPPERS, method_names
 
     at = max(incomplete.rfind(mark) for mark in ",+@") + 1
     before = incomplete[:at]
-    return starting(incomplete, (before + name for name in method_names()))
+    names = method_names() + (list(WRAPPERS) if before.endswith("@") else [])
+    return starting(incomplete, (before + name for name in names))
 
 
 def presets(incomplete: str) -> list[str]:

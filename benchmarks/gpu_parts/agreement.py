@@ -264,6 +264,7 @@ class Recorder(LayerMethod):
         object.__setattr__(self, "script", script)
         object.__setattr__(self, "calls", [])
         object.__setattr__(self, "wants", inner.wants)
+        object.__setattr__(self, "phrases", inner.phrases)
         object.__setattr__(self, "question_free", inner.question_free)
         object.__setattr__(self, "needs_host", inner.needs_host)
 
@@ -283,11 +284,17 @@ class Recorder(LayerMethod):
         """As `keep`, at entry."""
         seen = {
             name: value.detach().cpu().clone()
-            for name in ("embeds", "audio_attention", "video_attention")
+            for name in ("embeds", "audio_attention", "video_attention", "question_embeds")
             if (value := getattr(view, name)) is not None
         }
         state = view.generator.get_state()
-        on_cpu = replace(view, generator=torch.Generator(), state=view.state.fork(), **seen)
+        on_cpu = replace(
+            view,
+            generator=torch.Generator(),
+            state=view.state.fork(),
+            phrase_embeds=tuple(phrase.cpu() for phrase in view.phrase_embeds),
+            **seen,
+        )
         on_cpu.generator.set_state(state)
         entry = self.inner.enter(view, plan)
         replayed = self.inner.enter(on_cpu, plan).keep

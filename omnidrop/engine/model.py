@@ -16,8 +16,9 @@ from omnidrop.clip.options import ClipOptions
 from omnidrop.engine.captured import Steps
 from omnidrop.engine.default import method_of
 from omnidrop.engine.encode import Features, Progress, decodes_in_parallel
+from omnidrop.engine.prefill import backbone_of
 from omnidrop.engine.session import Session
-from omnidrop.errors import UsageError
+from omnidrop.errors import ModelError, UsageError
 from omnidrop.evidence import FILE, EvidenceReading, read_reading
 from omnidrop.models.adapter import Adapter, ModelInfo
 from omnidrop.models.loading import load_adapter
@@ -139,6 +140,14 @@ class Model:
             If the budget is not valid.
         """
         return method_of(self.recommended, budget)
+
+    def lacks(self, method: Method) -> ModelError | None:
+        """Return why a method cannot run with this model for want of a training, if it cannot."""
+        try:
+            method.check_model(backbone_of(self.adapter), self.info.text.hidden)
+        except ModelError as problem:
+            return problem
+        return None
 
     def open(
         self,

@@ -32,6 +32,7 @@ from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodState, Need, Plan
 from omnidrop.stages import StageName, prefix_stage
 from omnidrop.tokens import Prompt
+from omnidrop.transfers import to_device
 
 #: A clip with fewer rows than this is computed together with the question: a separate pass would
 #: read all weights once more, which costs more than it saves.
@@ -201,6 +202,11 @@ def prefill(
     )
 
 
+def backbone_of(adapter: Adapter) -> Backbone:
+    """Return whose embeddings a method sees, for what was trained for them."""
+    return Backbone(adapter.info.name, adapter.fingerprint, adapter.folder)
+
+
 def _check_finite(logits: torch.Tensor, adapter: Adapter) -> None:
     """Refuse logits with NaN or infinities: their highest is token 0, whatever was asked.
 
@@ -244,8 +250,9 @@ def _entered(
             generator=generator,
             video_attention=encoded.video_attention,
             state=state,
-            backbone=Backbone(adapter.info.name, adapter.fingerprint, adapter.folder),
+            backbone=backbone_of(adapter),
             question_embeds=_question(task) if Need.QUESTION in method.wants else None,
+            phrase_embeds=_phrases(task),
         )
         entry = method.enter(view, task.plan)
         rows, _ = rows.keep(entry.keep)
@@ -273,6 +280,15 @@ def _entered(
 def _question(task: _Task) -> torch.Tensor:
     """Return the embeddings with which the question's rows enter layer 0, (r, D)."""
     return task.adapter.embed(task.prompt.ids[task.prompt.query_rows("question")])
+
+
+def _phrases(task: _Task) -> tuple[torch.Tensor, ...]:
+    """Return the embeddings of the method's phrases, (r, D) each."""
+    ids = [task.adapter.text.encode(phrase)[0] for phrase in task.method.phrases]
+    if not ids:
+        return ()
+    flat = torch.tensor([token for words in ids for token in words], dtype=torch.int64)
+    return task.adapter.embed(to_device(flat, task.prompt.device)).split([len(w) for w in ids])
 
 
 def _resumed(task: _Task, known: Prefix, end: int) -> _LayerLoop:

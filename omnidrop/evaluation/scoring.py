@@ -85,6 +85,13 @@ def answer_options(item: Item, style: Style, score: Score) -> tuple[str, ...]:
     return tuple(LETTERS[: len(item.choices)]) if style == "letters" else item.choices
 
 
+def right_reply(item: Item, style: Style) -> str:
+    """Return the shortest reply that is right, as a model should be taught to give it."""
+    if style == "letters" and item.choices:
+        return LETTERS[item.choices.index(item.answer)]
+    return item.answer
+
+
 def read_reply(reply: str, item: Item, style: Style) -> Reading:
     """Return what a reply to `item` says, and whether it is right."""
     if not item.choices:

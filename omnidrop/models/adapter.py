@@ -10,11 +10,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
 from omnidrop.clip.specs import AudioSpec, MediaSpec, VideoSpec
+from omnidrop.errors import ModelError
 from omnidrop.models.calibration import Calibration
 from omnidrop.models.family import Template
 from omnidrop.models.kernels import Filled
@@ -23,6 +24,9 @@ from omnidrop.models.world import World
 from omnidrop.recommended import SAFE, Recommended
 from omnidrop.shapes import AudioShape, Shapes, TextShape, VisionShape
 from omnidrop.tokens import TextEncoder
+
+if TYPE_CHECKING:  # transformers' attention comes with it
+    from omnidrop.models.gradients import Decoder
 
 #: Cosine and sine of a sequence's rotary angles, (1, n, head_dim) each.
 Rotary = tuple[torch.Tensor, torch.Tensor]
@@ -323,3 +327,16 @@ class Adapter(ABC):
     @abstractmethod
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Return the logits after one token: (1, 1, D) leaving the last layer → (V,) float32."""
+
+    def decoder(self) -> Decoder:
+        """Return the decoder with gradients, for training.
+
+        Raises
+        ------
+        ModelError
+            If gradients cannot pass it, as it is loaded or in this family.
+        """
+        raise ModelError(
+            f"{self.info.family} has no decoder that gradients flow through.",
+            hint="Use a checkpoint of a family that comes with omnidrop.",
+        )

@@ -20,6 +20,7 @@ from omnidrop.models import fused, kernels
 from omnidrop.models.adapter import Adapter, LayerCache, ModelInfo, Rotary, TextCodec
 from omnidrop.models.attention import attend, attend_from_few, causal_mask
 from omnidrop.models.codec import Codec
+from omnidrop.models.gradients import Decoder, LayersDecoder
 from omnidrop.models.kernels import Choice
 from omnidrop.shapes import MLP_ROWS, MLP_ROWS_GPU, Shapes
 
@@ -230,6 +231,15 @@ class ThinkerAdapter(Adapter):
     @torch.inference_mode()
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         return self._thinker.lm_head(_normed(self._text.norm, hidden))[0, -1].float()
+
+    def decoder(self) -> Decoder:
+        return LayersDecoder(
+            self._text,
+            self._thinker.lm_head,
+            self._implementation,
+            folder=self.folder,
+            name=self.info.name,
+        )
 
 
 def _slabs(rows: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -17,6 +17,7 @@ import torch
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import (
+    Backbone,
     CachePolicy,
     Entry,
     EntryView,
@@ -136,6 +137,11 @@ class Compose(Method):
     def wants(self) -> frozenset[str]:  # type: ignore[override]
         """What the entry method needs; nothing is needed that only another entry would use."""
         return self.entry.wants
+
+    @property
+    def phrases(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The phrases of the entry method."""
+        return self.entry.phrases
 
     @property
     def draws(self) -> bool:  # type: ignore[override]
@@ -269,6 +275,11 @@ class Compose(Method):
                 continue
         lowest = self._lowest(tokens, layers, 1)
         raise schedules.refusal(self.budget, total, layers, lowest, total * layers)
+
+    def check_model(self, backbone: Backbone, width: int) -> None:
+        """Check what the parts need."""
+        for method in (self.entry, self.layers):
+            method.check_model(backbone, width)
 
     def start(self, plan: Plan) -> MethodState:
         """Remember what the method inside the layers remembers."""

@@ -158,6 +158,8 @@ class EntryView:
     question_embeds : Tensor or None, (r, D)
         Embeddings with which the question enters layer 0, like `embeds`; those of the last token of
         the prompt where there is no question. There only for a method whose `wants` names it.
+    phrase_embeds : tuple of Tensor, (r, D) each
+        Embeddings of the method's `phrases`, like `embeds`.
     """
 
     tokens: TokenMap
@@ -168,6 +170,7 @@ class EntryView:
     state: MethodState = field(default_factory=MethodState)
     backbone: Backbone | None = None
     question_embeds: torch.Tensor | None = None
+    phrase_embeds: tuple[torch.Tensor, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -312,6 +315,8 @@ class Method:
     name: ClassVar[str] = "none"
     #: What the method needs that costs extra.
     wants: ClassVar[frozenset[str]] = frozenset()
+    #: Texts whose embeddings `enter` needs, in `EntryView.phrase_embeds`.
+    phrases: ClassVar[tuple[str, ...]] = ()
     #: Nothing is asked of the text, so every question about a clip finds the same tokens chosen,
     #: and the clip's keys and values are computed only once.
     question_free: ClassVar[bool] = False
@@ -389,6 +394,23 @@ class Method:
                 hint="Leave the budget out, or choose a method that drops.",
             )
         return Plan(len(tokens), (len(tokens),) * layers)
+
+    def check_model(self, backbone: Backbone, width: int) -> None:
+        """Check that there is what the method needs to have been trained for a model.
+
+        `enter` raises the same error; asked here, it costs no clip.
+
+        Parameters
+        ----------
+        backbone : Backbone
+        width : int
+            Of the model's embeddings.
+
+        Raises
+        ------
+        ModelError
+            If there is none for this model; says how to train it.
+        """
 
     def start(self, plan: Plan) -> MethodState:
         """Return what the method remembers during one prefill; asked before `enter`."""

@@ -24,6 +24,8 @@ BUILT_IN = {
     "omnidrop-auto": "omnidrop.pruning.methods.auto:OmniDropAuto",
     "omnifocus": "omnidrop.pruning.methods.omnifocus:OmniFocus",
     "omnipack": "omnidrop.pruning.methods.omnipack:OmniPack",
+    "omniroute": "omnidrop.pruning.methods.omniroute:OmniRoute",
+    "omnisift": "omnidrop.pruning.methods.omnisift:OmniSift",
     "omnizip": "omnidrop.pruning.methods.omnizip:OmniZip",
     "pyramiddrop": "omnidrop.pruning.methods.pyramiddrop:PyramidDrop",
     "random": "omnidrop.pruning.methods.random:Random",
@@ -32,6 +34,9 @@ BUILT_IN = {
     "uniform": "omnidrop.pruning.methods.uniform:Uniform",
     "visionzip": "omnidrop.pruning.methods.visionzip:VisionZip",
 }
+
+#: What is written behind a method, METHOD@NAME, and splits its budget.
+WRAPPERS = {"omnidelta": "omnidrop.pruning.methods.omnidelta:OmniDelta"}
 
 #: Published settings of our methods; `registry.presets` makes them.
 PRESETS = (
@@ -69,4 +74,5 @@ def method_names() -> list[str]:
 
 def added() -> dict[str, EntryPoint]:
     """Return the methods that installed packages offer; a name of ours stays ours."""
-    return {point.name: point for point in entry_points(group=GROUP) if point.name not in BUILT_IN}
+    ours = BUILT_IN.keys() | WRAPPERS.keys()
+    return {point.name: point for point in entry_points(group=GROUP) if point.name not in ours}

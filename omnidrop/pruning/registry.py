@@ -1,7 +1,8 @@
 """Every method by name: ours, those that other packages offer, and compositions of them.
 
 "uniform+omnidrop" is a composition: the entry choice of one method, the layers of another; see
-`compose.Compose`.
+`compose.Compose`. "uniform@omnidelta" is a method whose budget another one splits; see
+`methods.omnidelta.OmniDelta`.
 
 To add a method here, add one line to `names.BUILT_IN`. Another package adds its own through an
 entry point:
@@ -19,12 +20,17 @@ from typing import Any
 
 from omnidrop.errors import UsageError, did_you_mean
 from omnidrop.pruning.method import Method
-from omnidrop.pruning.names import BUILT_IN, added, method_names
+from omnidrop.pruning.names import BUILT_IN, WRAPPERS, added, method_names
 
 
 def methods() -> dict[str, type[Method]]:
     """Return every method's class by name, sorted; imports them all."""
     return {name: _load(name) for name in method_names()}
+
+
+def wrappers() -> dict[str, type[Method]]:
+    """Return the classes of what is written behind a method, METHOD@NAME, by name."""
+    return {name: _imported(place) for name, place in WRAPPERS.items()}
 
 
 def get_method(name: str, **settings: Any) -> Method:
@@ -33,16 +39,21 @@ def get_method(name: str, **settings: Any) -> Method:
     Parameters
     ----------
     name : str
-        One of `method_names()`, or a composition: "ENTRY+LAYERS" or "ENTRY+LAYERS@SCHEDULE".
+        One of `method_names()`, or a composition: "ENTRY+LAYERS" or "ENTRY+LAYERS@SCHEDULE". Either
+        may end in "@omnidelta", which splits its budget.
     **settings
         Values for its fields. Those of a composition's parts are "entry.NAME", "layers.NAME" and
-        "schedule.NAME", or plain where only one part has it.
+        "schedule.NAME", or plain where only one part has it; those of a method whose budget is
+        split are "method.NAME", or plain.
 
     Raises
     ------
     UsageError
         Unknown name or field, or a value the method refuses.
     """
+    before, at, last = name.rpartition("@")
+    if at and last.strip() in WRAPPERS:
+        return _wrapped(last.strip(), before.strip(), settings)
     if "+" in name or "@" in name:
         return _composition(name, settings)
     return _made(_kind(name), name, settings)
@@ -71,8 +82,15 @@ def describe(kind: type[Method]) -> str:
 
 def _kind(name: str) -> type[Method]:
     """Return a method's class, or raise a `UsageError` that says what was meant."""
+    if name in WRAPPERS:
+        raise UsageError(
+            f"{name!r} splits the budget of another method.",
+            hint=f"Write it behind that method: uniform@{name}.",
+        )
     if name not in BUILT_IN and name not in added():
-        raise UsageError(f"There is no method {name!r}.", hint=_closest(name, method_names()))
+        raise UsageError(
+            f"There is no method {name!r}.", hint=_closest(name, [*method_names(), *WRAPPERS])
+        )
     return _load(name)
 
 
@@ -104,6 +122,24 @@ def _unknown(
         f"Method {kind.name!r} has no setting {key!r} any more: it is a choice of method.",
         hint=f"Say --method {now}.",
     )
+
+
+def _wrapped(wrapper: str, inner: str, settings: Mapping[str, Any]) -> Method:
+    """Make a method whose budget a wrapper splits; what is no setting of that is the method's."""
+    if not inner:
+        raise UsageError(f"@{wrapper} names no method.", hint=f"Write it like uniform@{wrapper}.")
+    kind = wrappers()[wrapper]
+    names = [field.name for field in fields(kind) if field.name != "method"]
+    own = {key: value for key, value in settings.items() if key in names}
+    rest = {key: value for key, value in settings.items() if key not in names}
+    try:
+        method = get_method(inner, **{key.removeprefix("method."): rest[key] for key in rest})
+    except UsageError as error:
+        if not rest:
+            raise
+        more = f"{error.hint or ''} Those of {wrapper}: {', '.join(names)}."
+        raise UsageError(error.what, hint=more.strip()) from error
+    return _made(kind, f"{inner}@{wrapper}", {**own, "method": method})
 
 
 def _composition(name: str, settings: Mapping[str, Any]) -> Method:
@@ -168,12 +204,10 @@ def _not_there(
 def _load(name: str) -> type[Method]:
     """Import a method's class."""
     if name in BUILT_IN:
-        module, _, attribute = BUILT_IN[name].partition(":")
-        kind: Any = getattr(import_module(module), attribute)
-        return kind
+        return _imported(BUILT_IN[name])
     point = added()[name]
     try:
-        kind = point.load()
+        kind: Any = point.load()
     except Exception as error:  # another package's code: anything may come out of it
         raise UsageError(
             f"Method {name!r} from {point.value} cannot be imported: {error}",
@@ -184,9 +218,16 @@ def _load(name: str) -> type[Method]:
     return kind
 
 
+def _imported(place: str) -> type[Method]:
+    """Import one of our classes: "module:Class"."""
+    module, _, attribute = place.partition(":")
+    kind: type[Method] = getattr(import_module(module), attribute)
+    return kind
+
+
 def _closest(word: str, known: list[str]) -> str:
     """Suggest what was meant, then list what there is."""
     return f"{did_you_mean(word, known)}Known: {', '.join(known)}."
 
 
-__all__ = ["describe", "get_method", "get_preset", "method_names", "methods", "presets"]
+__all__ = ["describe", "get_method", "get_preset", "method_names", "methods", "presets", "wrappers"]

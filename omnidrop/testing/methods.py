@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from omnidrop.errors import BudgetError, OmniDropError, UsageError
-from omnidrop.pruning.method import Entry, EntryView, Method
+from omnidrop.pruning.method import Entry, EntryView, Method, Need
 from omnidrop.testing.simulate import (
     Run,
     clip,
@@ -72,6 +72,7 @@ def check_method(
     - A budget of 1 keeps all tokens and merges none.
     - The method changes neither its inputs nor torch's global random state.
     - Settings are plain values that make an equal method; an invalid budget is refused.
+    - A method that asks for the question's embeddings is not declared question-free.
     - Clips without audio, without video, with one token or none, and encoders that report no
       attention, are handled.
 
@@ -105,6 +106,11 @@ def check_method(
     _check_whole(made, depths)
     for method in _some(made):
         _check_settings(method)
+        _demand(
+            not (method.question_free and Need.QUESTION in method.wants),
+            *(method, "any clip", depths[0]),
+            "declared question-free, but asks for the question's embeddings",
+        )
         _check_repeats(method)
     if tunable:
         for name, values in _tunable(made).items():
@@ -245,7 +251,7 @@ def _check_settings(method: Method) -> None:
         hash(method)
     except TypeError as error:
         raise AssertionError(f"{method.label}: settings are not plain values ({error})") from error
-    if "+" not in method.name:
+    if not set("+@") & set(method.name):
         again = type(method)(**settings)
         if again != method:
             raise AssertionError(f"{method.label}: its settings make another method, {again}")

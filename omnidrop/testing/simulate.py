@@ -6,7 +6,7 @@ TokenMap with any mix of audio and video.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -139,13 +139,15 @@ def entry_view(
     width: int = WIDTH,
     state: MethodState | None = None,
     wants: frozenset[str] = frozenset(Need),
+    phrases: Sequence[str] = (),
 ) -> EntryView:
-    """Make an EntryView with random embeddings, attention of the encoders, and question."""
+    """Make an EntryView with random embeddings, attention of the encoders, question and phrases."""
     draw = torch.Generator().manual_seed(seed + 1)
     embeds = torch.randn(len(tokens), width, generator=draw)
     audio = torch.rand(int(tokens.audio.sum()), generator=draw)
     video = torch.rand(int(tokens.video.sum()), generator=draw)
     question = torch.randn(3, width, generator=draw)
+    told = tuple(torch.randn(2, width, generator=draw) for _ in phrases)
     return EntryView(
         tokens=tokens,
         embeds=embeds,
@@ -154,6 +156,7 @@ def entry_view(
         generator=torch.Generator().manual_seed(seed),
         state=state or MethodState(),
         question_embeds=question if Need.QUESTION in wants else None,
+        phrase_embeds=told,
     )
 
 
@@ -184,7 +187,11 @@ def prefill(
     plan = method.plan(tokens, layers)
     if not len(tokens):
         return Run(plan, Entry(torch.arange(0)), [torch.arange(0)] * layers)
-    view = see(entry_view(tokens, seed, state=method.start(plan), wants=method.wants))
+    view = see(
+        entry_view(
+            tokens, seed, state=method.start(plan), wants=method.wants, phrases=method.phrases
+        )
+    )
     draw = torch.Generator().manual_seed(seed + 2)
     entry = method.enter(view, plan)
     run, alive, state = Run(plan, entry, []), entry.keep, view.state

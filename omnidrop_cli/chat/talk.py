@@ -284,7 +284,7 @@ class Talk:
             method, mass = drop.method, drop.keep_mass
             if budget != "auto":
                 mass = None
-            elif "+" not in (method or ""):
+            elif not set("+@") & set(method or ""):
                 method = None  # auto is a method of its own
             fit = FitFlags()  # a budget in place of limits
             self._drop(replace(drop, budget=budget, method=method, keep_mass=mass), fit)

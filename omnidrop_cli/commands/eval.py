@@ -13,6 +13,8 @@ from omnidrop_cli.options.eval import EntrantFlags, ResultFlags, SetFlags
 from omnidrop_cli.options.groups import grouped
 
 if TYPE_CHECKING:
+    from omnidrop import Model
+    from omnidrop.evaluation.runner import Cell
     from omnidrop.evaluation.summary import Summary
 
 NAME = "eval"
@@ -31,7 +33,8 @@ Examples:
 
 \b
 A SET is a JSONL file, avsynth (built in), or a benchmark as FORMAT:FOLDER:
-  worldsense, daily-omni, avut, video-mme, music-avqa, omnivideobench, avsynth
+  worldsense, daily-omni, avut, video-mme, music-avqa, omnivideobench,
+  lvomnibench, avsynth
 One line of JSONL is one question:
   id, video, question, answer   required; video beside the file or in --videos
   choices                       optional; answer is one of them, or its letter
@@ -42,7 +45,8 @@ Every clip is encoded once. The unpruned model always runs as the control. --out
 (answers that pruning changed), kept.csv (tokens that enter each layer), and the figure accuracy.png
 and .svg; a call that was stopped continues, and errors are tried again. Several processes may fill
 one folder. A question that the model is known not to understand is an error, unless --anyway is
-given. The exit code is 6 if any question ended in an error.
+given. The exit code is 6 if any question ended in an error. --method all leaves out what needs a
+network that was not trained for the model, and says so.
 
 The clips of avsynth are made by `python samples/make_clips.py --out clips`.
 """
@@ -125,11 +129,14 @@ def _run(
     names = tuple(method_names()) if entrants.every else entrants.names
     chosen = cells(names, entrants.shares, settings=entrants.fields(), variants=entrants.labelled())
     _check_baselines(entrants, {cell.label for cell in chosen}, out)
-    each = len(draws(chosen, options.seeds))
-    watch = Watch(len(found.items) * each, quiet=result.quiet)
+    watch = Watch(len(found.items) * len(draws(chosen, options.seeds)), quiet=result.quiet)
     tally = Tally()
     with telling(lambda: watch.tell_kept(out)), watch.bar:
         loaded = load_model(model, watch.bar, quiet=result.quiet)
+        if entrants.every:
+            chosen = _without_untrained(chosen, loaded, entrants)
+            _check_baselines(entrants, {cell.label for cell in chosen}, out)
+            watch.total = len(found.items) * len(draws(chosen, options.seeds))
         tally = run(
             loaded,
             found,
@@ -140,6 +147,22 @@ def _run(
             on_problem=stop_if_interrupted,
         )
     watch.close(tally)
+
+
+def _without_untrained(
+    chosen: tuple[Cell, ...], loaded: Model, entrants: EntrantFlags
+) -> tuple[Cell, ...]:
+    """Leave out of "all" what needs a network that was not trained for this model, and say so."""
+    from omnidrop_cli.errors import complain
+
+    asked = {*entrants.names, *entrants.fields(), *(label for label, *_ in entrants.labelled())}
+    missing: set[str] = set()
+    for cell in chosen:
+        problem = None if cell.label in asked | missing else loaded.lacks(cell.method)
+        if problem is not None:
+            missing.add(cell.label)
+            complain(f"{cell.label} is left out. {problem} {problem.hint}", "notice")
+    return tuple(cell for cell in chosen if cell.label not in missing)
 
 
 def _check_baselines(entrants: EntrantFlags, labels: set[str], out: Path) -> None:

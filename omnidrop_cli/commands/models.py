@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -55,7 +55,8 @@ class MethodEntry:
         """Return the entry of a method's class."""
         from omnidrop.pruning.registry import describe
 
-        return cls(name, describe(kind), {f.name: f.default for f in fields(kind)})
+        usual = {f.name: f.default for f in fields(kind) if f.default is not MISSING}
+        return cls(name, describe(kind), usual)
 
     def rows(self) -> Iterator[tuple[str, str]]:
         """Yield name and sentence, then the settings; the budget has an option of its own."""
@@ -123,13 +124,14 @@ def get(name: str, *, json: bool, quiet: bool, debug: bool) -> int:
 def show(*, json: bool, debug: bool) -> int:
     """List models, methods and presets."""
     from omnidrop.models.locations import known_models
-    from omnidrop.pruning.registry import methods, presets
+    from omnidrop.pruning.registry import methods, presets, wrappers
     from omnidrop.recommended import SAFE
     from omnidrop_cli.libraries import silence_warnings
 
     silence_warnings(debug)
     models = known_models()
     kinds = [MethodEntry.of(name, kind) for name, kind in methods().items()]
+    splits = [MethodEntry.of(f"METHOD@{name}", kind) for name, kind in wrappers().items()]
     published = [PresetEntry(name, m.name, m.settings()) for name, m in presets().items()]
     if json:
         from omnidrop.files import to_json
@@ -139,6 +141,7 @@ def show(*, json: bool, debug: bool) -> int:
             "models": [asdict(model) for model in models],
             "other_models": {"recommended": asdict(SAFE)},
             "methods": [asdict(kind) for kind in kinds],
+            "wrappers": [asdict(kind) for kind in splits],
             "presets": [asdict(preset) for preset in published],
         }
         print(to_json(found, indent=2))
@@ -147,7 +150,8 @@ def show(*, json: bool, debug: bool) -> int:
     defaults = [(model.alias, *default(model.recommended)) for model in models]
     _show("Defaults (without --method and --budget)", [*defaults, ("others", *default(SAFE))])
     method_rows = [row for kind in kinds for row in kind.rows()]
-    _show("Methods (--method; settings with --set)", [*method_rows, ("ENTRY+LAYERS", JOINED)])
+    joined_rows = [("ENTRY+LAYERS", JOINED), *(row for kind in splits for row in kind.rows())]
+    _show("Methods (--method; settings with --set)", [*method_rows, *joined_rows])
     preset_rows = [(p.name, f"{p.method} {_settings(p.differences(kinds))}") for p in published]
     _show("Presets (--preset)", preset_rows)
     return 0

@@ -151,4 +151,18 @@ SHORT: dict[str, dict[str, str]] = {
         "--json": _JSON,
         "--quiet": "No progress.",
     },
+    "train-selector": {
+        "SET": "FILE.jsonl, avsynth, or a benchmark as FORMAT:FOLDER.",
+        "--out": "The selector goes here; a stopped call goes on.",
+        "--model": _MODEL,
+        "--videos": "Folder of the set's clips.",
+        "--limit": "Take the first N questions.",
+        "--epochs": "How often every question is asked (1).",
+        "--steps": "Steps, in place of the epochs' number.",
+        "--unfreeze": "Train the decoder's layers too.",
+        "--budget": "Share of tokens kept while training.",
+        "--force": "Begin anew, and replace what is there.",
+        "--json": _JSON,
+        "--quiet": "No progress.",
+    },
 }

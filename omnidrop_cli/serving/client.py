@@ -33,6 +33,7 @@ OTHERS = frozenset(
         "report",
         "serve",
         "train-a2v",
+        "train-selector",
     )
 )
 #: Words that are answered without a model, or that ask for this process.

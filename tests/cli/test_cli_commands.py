@@ -26,6 +26,10 @@ def test_models(run) -> None:
     found = json.loads(run("models", "--json")[1])
     assert {m["alias"] for m in found["models"]} >= {"demo", "3b", "7b"}
     assert {m["name"] for m in found["methods"]} >= {"none", "omnidrop", "random"}
+    assert "METHOD@omnidelta" in out
+    (split,) = found["wrappers"]
+    assert split["name"] == "METHOD@omnidelta"
+    assert "method" not in split["settings"]
     assert len(found["presets"]) >= 4
 
 

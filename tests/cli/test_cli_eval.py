@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tests" / "evaluation"))
 from stub import StubModel
 
 import omnidrop
-from omnidrop.errors import UsageError
+from omnidrop.errors import ModelError, UsageError
 from omnidrop_cli.options.eval import EntrantFlags
 from omnidrop_cli.options.parsing import parse_value, split_values
 
@@ -151,15 +151,20 @@ def test_methods_settings_variants_and_baseline(
     assert methods["even"]["layers.diversity"] == 0.1
 
 
-def test_two_methods_joined(run: Run, model, questions: Path, tmp_path: Path) -> None:
+def test_two_methods_joined_and_one_whose_budget_is_split(
+    run: Run, model, questions: Path, tmp_path: Path
+) -> None:
     code, _, err = run(
-        "eval", questions, "--out", tmp_path / "out", "--method", "omnidrop,uniform+omnidrop",
-        "-b", ".5", "--set", "uniform+omnidrop.layers.diversity=0", "--quiet",
+        "eval", questions, "--out", tmp_path / "out",
+        "--method", "omnidrop,uniform+omnidrop,random@omnidelta", "-b", ".5",
+        "--set", "uniform+omnidrop.layers.diversity=0", "--set", "random@omnidelta.shift=0.2",
+        "--quiet",
     )  # fmt: skip
     assert code == 0, err
     lines = (tmp_path / "out" / "records.jsonl").read_text().splitlines()
     methods = {r["label"]: r["method"] for r in map(json.loads, lines)}
     assert methods["uniform+omnidrop"]["layers.diversity"] == 0
+    assert methods["random@omnidelta"]["shift"] == 0.2
     assert methods["omnidrop"]["diversity"] == 0.2
 
 
@@ -188,6 +193,31 @@ def test_all_runs_every_method(run: Run, model, questions: Path, tmp_path: Path)
     run("eval", questions, "--out", out, "--method", "all", "-b", ".5", "--limit", "1")
     found = {json.loads(line)["label"] for line in (out / "records.jsonl").read_text().splitlines()}
     assert found == {"unpruned", *method_names()} - {"none"}
+
+
+def test_all_leaves_out_what_was_not_trained_for_the_model(
+    run: Run, model, questions: Path, tmp_path: Path
+) -> None:
+    """With a notice; what is named is asked all the same."""
+    untrained = ("contextguard", "omnisift")
+    model.lacks = lambda method: (
+        ModelError("There is none.", hint="Train one.") if method.name in untrained else None
+    )
+    words = ("eval", questions, "-b", ".5", "--limit", "1", "--method")
+
+    def labels(out: Path) -> set[str]:
+        return {json.loads(line)["label"] for line in (out / "records.jsonl").open()}
+
+    code, _, err = run(*words, "all", "--out", tmp_path / "all")
+    assert code == 0
+    assert not labels(tmp_path / "all") & set(untrained)
+    for name in untrained:
+        assert f"notice: {name} is left out. There is none. Train one." in " ".join(err.split())
+    run(*words, "all,omnisift", "--set", "contextguard.merge=0", "--out", tmp_path / "named")
+    assert labels(tmp_path / "named") > set(untrained)
+    code, _, err = run(*words, "all", "--baseline", "omnisift", "--out", tmp_path / "baseline")
+    assert code == 2
+    assert "'omnisift' does not run" in err
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from omnidrop.options import GenerateOptions, LoadOptions
 from omnidrop.profiling.measure import profile
 from omnidrop.recommended import SAFE
 from omnidrop.training.a2v import TrainOptions
+from omnidrop.training.selector import SelectorOptions
 from omnidrop_cli import app as application
 from omnidrop_cli.options.calibrate import TryFlags
 from omnidrop_cli.options.common import AnswerFlags, ModelFlags, ReadFlags, SpanFlags
@@ -22,7 +23,7 @@ from omnidrop_cli.options.eval import EntrantFlags, SetFlags
 from omnidrop_cli.options.groups import build, variable
 from omnidrop_cli.options.profile import CompareFlags, FileFlags, RoundFlags
 from omnidrop_cli.options.pruning import DropFlags
-from omnidrop_cli.options.training import TrainFlags
+from omnidrop_cli.options.training import SelectorFlags, TrainFlags
 
 GROUP: Any = typer.main.get_command(application.app)
 OPTIONS = [
@@ -103,6 +104,7 @@ def test_defaults_are_the_librarys() -> None:
     assert SetFlags().run_options(ClipOptions()) == RunOptions()
     assert TryFlags().search((0.3,), 0) == Search()
     assert TrainFlags().train_options() == TrainOptions()
+    assert SelectorFlags().selector_options() == SelectorOptions()
     assert TryFlags().for_model(SAFE) == ("dash", (0.5,))
     assert TryFlags(method="seats").for_model(SAFE) == ("seats", (0.3,))
     assert TryFlags(budgets=(0.2, 0.1)).for_model(SAFE) == ("dash", (0.2, 0.1))

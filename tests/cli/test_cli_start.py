@@ -36,6 +36,7 @@ COMMANDS = (
     "doctor",
     "config",
     "train-a2v",
+    "train-selector",
 )
 HEAVY = "torch,transformers,rich,av,numpy,omnidrop.pruning,omnidrop.engine,omnidrop.clip.probe"
 

@@ -8,19 +8,20 @@ from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.engine.model import Model
 from omnidrop.pruning.method import Method
-from omnidrop.pruning.registry import methods
+from omnidrop.pruning.registry import get_method, methods
 from tests.tiny import make_features
 
 QUESTION = "What instrument plays first?"
 FIRST = "Which colour is shown last?"
 SHORT = GenerateOptions(max_new_tokens=6, survivors=True, logprobs=True)
 
-#: ContextGuard needs a predictor trained for the model (`tests/training/test_a2v.py`).
-NAMES = sorted(set(methods()) - {"contextguard"})
+#: These need a network trained for the model (`tests/training/`).
+NAMES = sorted(set(methods()) - {"contextguard", "omnisift"})
+NAMES += ["omniroute+omnidrop", "uniform@omnidelta", "omnidrop@omnidelta"]
 
 
 def made(name: str, budget: float) -> Method:
-    return Method() if name == "none" else methods()[name](budget=budget)
+    return Method() if name == "none" else get_method(name, budget=budget)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -80,6 +80,8 @@ REUSED: list[tuple[Method, int | None]] = [
     (Remembering(), 1),
     (omnidrop.get_method("omnifocus", budget=0.4), 0),
     (omnidrop.get_method("omnifocus+random@omnidrop", budget=0.4), 0),
+    (omnidrop.get_method("omniroute", budget=0.5), 0),
+    (omnidrop.get_method("random+omnidrop@omnidelta", budget=0.4), 0),
     (omnidrop.get_method("omnipack", budget=0.5), None),
 ]
 

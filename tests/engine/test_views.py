@@ -12,7 +12,7 @@ from omnidrop.engine import prefill as prefill_module
 from omnidrop.engine.decode import GenerateOptions
 from omnidrop.engine.encode import Features
 from omnidrop.engine.model import Model
-from omnidrop.pruning.method import Entry, Method, MethodState, Mix, Need, Plan
+from omnidrop.pruning.method import Entry, EntryView, Method, MethodState, Mix, Need, Plan
 
 QUESTION = "What instrument plays first?"
 
@@ -116,6 +116,34 @@ def test_the_questions_embeddings_can_be_read_after_every_layer(
 
 
 @dataclass(frozen=True)
+class Naming(Method):
+    """Keeps everything, and names phrases of its own."""
+
+    name: ClassVar[str] = "naming"
+    phrases: ClassVar[tuple[str, ...]] = ("a bell rings", "red")
+    seen: ClassVar[list[EntryView]] = []
+
+    def enter(self, view, plan):
+        self.seen.append(view)
+        return super().enter(view, plan)
+
+
+def test_a_method_gets_the_embeddings_of_the_phrases_it_names(
+    model: Model, features: Features
+) -> None:
+    Naming.seen.clear()
+    with model.features(features) as clip:
+        clip.ask(QUESTION, method=Naming())
+    (view,) = Naming.seen
+    ids = [torch.tensor(model.adapter.text.encode(phrase)[0]) for phrase in Naming.phrases]
+    assert len(ids[0]) != len(ids[1])
+    assert len(view.phrase_embeds) == 2
+    assert all(map(torch.equal, view.phrase_embeds, map(model.adapter.embed, ids)))
+    assert view.phrase_embeds[0].dtype == view.embeds.dtype
+    assert view.question_embeds is None
+
+
+@dataclass(frozen=True)
 class Asking(Method):
     """Keeps everything, and notes the question that it is told before the first layer."""
 
@@ -150,6 +178,7 @@ class Untold(Method):
 
     def enter(self, view, plan):
         assert view.question_embeds is None
+        assert view.phrase_embeds == ()
         return super().enter(view, plan)
 
 

@@ -125,5 +125,8 @@ class StubModel:
         identity = f"{path.read_bytes()!r}{options.start}{options.end}"
         return StubSession(self, path, SimpleNamespace(identity=identity))
 
+    def lacks(self, method: Any) -> None:
+        return None
+
     def count(self, what: str) -> int:
         return sum(entry[0] == what for entry in self.log)

@@ -66,6 +66,13 @@ LAYOUTS = [
         ("video_1/1", "Which way does she point?", "East", "spatial understanding"),
         {"sound": "Speech", "video": "Vlog"},
     ),
+    (
+        "lvomnibench",
+        "lvomnibench",
+        ["videos/video_0.mp4"],
+        ("video_0/1", "What is said after the door closes?", "Goodbye", "Understanding"),
+        {"sound": "Speech", "difficulty": "Medium", "video": "Film"},
+    ),
 ]
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from audio_selectors import selector_folder
 from predictors import predictor_folder
 
 from omnidrop.pruning.method import Method
@@ -23,6 +24,8 @@ from omnidrop.pruning.methods.fastv import FastV
 from omnidrop.pruning.methods.omnidrop import OmniDrop
 from omnidrop.pruning.methods.omnifocus import OmniFocus
 from omnidrop.pruning.methods.omnipack import OmniPack
+from omnidrop.pruning.methods.omniroute import OmniRoute
+from omnidrop.pruning.methods.omnisift import OmniSift
 from omnidrop.pruning.methods.omnizip import OmniZip
 from omnidrop.pruning.methods.pyramiddrop import PyramidDrop
 from omnidrop.pruning.methods.random import Random
@@ -78,6 +81,12 @@ SOLVED: dict[str, Make] = {
     "omnifocus-even": partial(OmniFocus, least=0.5, most=0.5, association=0.8),
     "omnipack": OmniPack,
     "omnipack-own": partial(OmniPack, cache="own", at=0.3, keeps=0.2, rows="last", merge=False),
+    "omniroute": OmniRoute,
+    "omniroute-follow": partial(
+        OmniRoute, follow=1.0, heat=10.0, rho_a=0.8, contextual=0.3, group=1
+    ),
+    "omnisift": partial(OmniSift, selector=selector_folder()),
+    "omnisift-audio": partial(OmniSift, selector=selector_folder(), rho_a=0.9, rho_v=0.1),
     "omnizip": OmniZip,
     "omnizip-rates": partial(OmniZip, rho_a=0.8, rho_v=0.5, contextual=0.3, group=1),
     "dash": Dash,
@@ -98,6 +107,18 @@ SOLVED: dict[str, Make] = {
     "uniform+uniform@omnidrop-auto": composed("uniform+uniform@omnidrop-auto"),
     "omnidrop-auto+omnidrop@seats": composed("omnidrop-auto+omnidrop@seats"),
     "none+random@pyramiddrop": composed("none+random@pyramiddrop"),
+    "omniroute+omnidrop": composed("omniroute+omnidrop"),
+    "uniform@omnidelta": composed("uniform@omnidelta"),
+    "random@omnidelta": composed("random@omnidelta", cells="chunk", shift=1, heat=0.01),
+    "evs@omnidelta": composed("evs@omnidelta", cells="modality"),
+    "omniroute@omnidelta": composed("omniroute@omnidelta", shift=0),
+    "omnidrop@omnidelta": composed("omnidrop@omnidelta", turning="asl", cells="modality"),
+    "omnidrop-auto@omnidelta": composed("omnidrop-auto@omnidelta"),
+    "fastv@omnidelta": composed("fastv@omnidelta"),
+    "seats@omnidelta": composed("seats@omnidelta"),
+    "sparsevlm@omnidelta": composed("sparsevlm@omnidelta"),
+    "visionzip+omnidrop@omnidelta": composed("visionzip+omnidrop@omnidelta"),
+    "random+random@omnidrop@omnidelta": composed("random+random@omnidrop@omnidelta", cache="cut"),
 }
 
 #: Methods whose counts do not follow from their budget alone.
@@ -119,6 +140,7 @@ LIMITED = {
     *("none+omnidrop", "visionzip+seats", "seats+fastv", "omnipack+fastv"),
     *("dash+fastv", "omnizip+pyramiddrop", "omnidrop+sparsevlm", "none+random@pyramiddrop"),
     "omnidrop-auto+omnidrop@seats",
+    *("fastv@omnidelta", "seats@omnidelta", "sparsevlm@omnidelta"),
 }
 
 #: Those that can be met at any budget from 0.02 to 1 on any depth from 4 layers.

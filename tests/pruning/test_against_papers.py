@@ -36,6 +36,7 @@ DEFAULTS = {
     "omnizip": {"contextual": 0.05, "group": 3, "neighbours": 5},
     "dash": {"threshold": 0.4, "shortest": 30, "guidance": 0.1, "contextual": 0.05, "group": 3},
     "dycoke": {"prune": 0.7, "group": 4},
+    "omnisift": {"rho_a": 0.3, "rho_v": 0.7},
     "visionzip": {"contextual": 10 / 64},
     "divprune": {"scope": "clip"},
     "fastv": {"after": 2},

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from table import GIVEN, SOLVED, UNLIMITED
 
 from omnidrop.errors import BudgetError, UsageError
-from omnidrop.pruning.registry import methods
+from omnidrop.pruning.registry import methods, wrappers
 from omnidrop.testing.methods import check_choices, clips
 from omnidrop.testing.simulate import clip, clip_of, entry_view, prefill, reachable
 
@@ -122,20 +122,23 @@ def test_ties_are_broken_the_same_way_everywhere(name):
     tokens = CLIPS["both"]
     method = SOLVED[name](budget=0.3) if name in SOLVED else GIVEN[name]()
     plan = method.plan(tokens, 8)
-    view = entry_view(tokens, state=method.start(plan))
+
+    def seen():
+        return entry_view(tokens, state=method.start(plan), phrases=method.phrases)
+
+    view = seen()
     view.embeds.fill_(1.0)
     view.audio_attention.fill_(0.5)
-    entries = [
-        method.enter(entry_view(tokens, state=method.start(plan)), plan).keep for _ in range(2)
-    ]
+    entries = [method.enter(seen(), plan).keep for _ in range(2)]
     assert torch.equal(*entries)
     assert len(method.enter(view, plan).keep) == plan.counts[0]
 
 
 def test_every_method_is_in_the_table():
     used = {make().name for make in (SOLVED | GIVEN).values()}
-    assert {part for name in used for part in re.split(r"[+@]", name)} == set(methods())
-    assert {name for name in used if "+" not in name} == set(methods())
+    words = {part for name in used for part in re.split(r"[+@]", name)}
+    assert words == set(methods()) | set(wrappers())
+    assert {name for name in used if not re.search(r"[+@]", name)} == set(methods())
 
 
 @pytest.mark.parametrize("budget", [0, -0.1, 1.5, float("nan"), "half"])

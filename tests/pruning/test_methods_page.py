@@ -10,10 +10,11 @@ import pytest
 
 from omnidrop.pruning.compose import Compose
 from omnidrop.pruning.method import Method
-from omnidrop.pruning.registry import methods
+from omnidrop.pruning.registry import methods, wrappers
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-KINDS = {**methods(), "composition": Compose}
+WRITTEN = {**methods(), **wrappers()}
+KINDS = {**WRITTEN, "composition": Compose}
 
 
 @pytest.fixture(scope="module")
@@ -51,4 +52,5 @@ def test_every_docstring_says_what_is_published_and_what_is_ours(maker, name):
 def test_the_page_names_every_method(maker):
     page = maker.document()
     assert all(f"\n## {name}\n" in page for name in methods())
+    assert all(f"METHOD@{name}\n" in page for name in wrappers())
     assert Method.name in methods()

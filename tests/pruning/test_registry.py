@@ -26,7 +26,7 @@ def test_names_are_sorted_and_classes_match():
 
 
 def test_every_method_says_what_it_is():
-    for kind in registry.methods().values():
+    for kind in (*registry.methods().values(), *registry.wrappers().values()):
         line = registry.describe(kind)
         assert line.endswith(".")
         assert 20 < len(line) <= 100
@@ -38,6 +38,16 @@ def test_none_is_a_word_where_a_setting_always_has_a_value():
     kind = make_dataclass("Worded", [("how", str, "some")], bases=(Method,), frozen=True)
     assert registry._made(kind, "worded", {"how": None}).how == "none"
     assert registry.get_method("omnidrop", t_mid=None).t_mid is None
+
+
+def test_wrappers_are_no_methods_and_no_package_takes_their_names(monkeypatch):
+    offer(monkeypatch, omnidelta="omnidrop.pruning.methods.fastv:FastV")
+    assert set(registry.wrappers()) == {"omnidelta"}
+    assert "omnidelta" not in registry.methods()
+    for kind in registry.wrappers().values():
+        assert issubclass(kind, Method)
+    with pytest.raises(UsageError, match=r"Write it behind that method: uniform@omnidelta"):
+        registry.get_method("omnidelta")
 
 
 def test_get_method_sets_fields():

@@ -8,6 +8,7 @@ from pathlib import Path
 from omnidrop.evaluation.benchmarks.avsynth import avsynth
 from omnidrop.evaluation.benchmarks.avut import avut
 from omnidrop.evaluation.benchmarks.daily_omni import daily_omni
+from omnidrop.evaluation.benchmarks.lvomnibench import lvomnibench
 from omnidrop.evaluation.benchmarks.music_avqa import music_avqa
 from omnidrop.evaluation.benchmarks.omnivideobench import omnivideobench
 from omnidrop.evaluation.benchmarks.video_mme import video_mme
@@ -23,4 +24,5 @@ LAYOUTS: dict[str, Callable[[Path, Path | None], QuestionSet]] = {
     "video-mme": video_mme,
     "music-avqa": music_avqa,
     "omnivideobench": omnivideobench,
+    "lvomnibench": lvomnibench,
 }

@@ -15,11 +15,11 @@ import torch
 
 from omnidrop.errors import UsageError
 from omnidrop.pruning import checks
-from omnidrop.pruning.method import Entry, EntryView, Plan
+from omnidrop.pruning.method import Backbone, Entry, EntryView, Plan
 from omnidrop.pruning.parts import a2v
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.farthest_point import Windows, spread_out
-from omnidrop.pruning.parts.frames import Frames, likeness
+from omnidrop.pruning.parts.frames import Frames, likeness, likeness_to_mean
 from omnidrop.pruning.parts.merging import mixed, takes_in
 from omnidrop.pruning.parts.select import even, shares, top
 
@@ -93,6 +93,10 @@ class ContextGuard(EntryMethod):
             "detail": (0.2, 0.5, 0.8, 1.0),
             "merge": (0.0, 0.5, 1.0),
         }
+
+    def check_model(self, backbone: Backbone, width: int) -> None:
+        """Check that there is a predictor."""
+        a2v.find(self.predictor, backbone, width)
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Choose audio by encoder attention, and video by merging, detail and explanation."""
@@ -234,12 +238,8 @@ def valleys(similar: list[float], cut: float) -> list[int]:
 
 def _detail(embeds: torch.Tensor, video: torch.Tensor, frames: Frames) -> torch.Tensor:
     """Return 1 − cosine of each video token to the mean of its frame, (N,); 0 for audio."""
-    place = frames.frame.to(embeds.device)
-    means = torch.zeros(len(frames), embeds.shape[1], device=embeds.device)
-    for rows, into in zip(video.split(_BLOCK), place.split(_BLOCK), strict=True):
-        means.index_add_(0, into, embeds[rows.to(embeds.device)].float())
     out = torch.zeros(len(embeds), device=embeds.device)
-    apart = 1 - _cosine(embeds, video, means, place)
+    apart = 1 - likeness_to_mean(embeds, video, frames)
     out[video.to(embeds.device)] = apart.clamp_min(0)
     return out
 

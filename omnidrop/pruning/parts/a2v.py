@@ -6,26 +6,16 @@ is kept as two files in one folder: `a2v.safetensors`, and `a2v.json` with its s
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from omnidrop.errors import ModelError
 from omnidrop.pruning.method import Backbone
+from omnidrop.pruning.parts.trained import Kind, Network
 from omnidrop.tokens import TokenMap
-
-SCHEMA = "omnidrop.a2v/1"
-WEIGHTS, SETTINGS = "a2v.safetensors", "a2v.json"
-
-#: Where a model's own predictor is, inside the model's folder.
-OWN_FOLDER = "a2v"
-
-TRAIN = "Train one: omnidrop train-a2v CLIP... --model MODEL --out FOLDER, then --set predictor="
 
 
 @dataclass(frozen=True)
@@ -146,22 +136,25 @@ class Trained:
     training: dict[str, Any] = field(default_factory=dict)
 
 
+#: How a predictor is kept, in half precision.
+KIND = Kind(
+    stem="a2v",
+    what="audio-to-visual predictor",
+    method="ContextGuard",
+    train="Train one: omnidrop train-a2v CLIP... --model MODEL --out FOLDER, then --set predictor=",
+    make=lambda sizes: Predictor(Shape(**sizes)),
+    dtype=torch.float16,
+)
+WEIGHTS, SETTINGS = KIND.weights, KIND.settings
+
+
 def save(folder: Path, trained: Trained) -> None:
     """Write a predictor into a folder, in half precision."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    state = trained.predictor.state_dict()
-    save_file({k: v.half().contiguous() for k, v in state.items()}, folder / WEIGHTS)
-    settings = {
-        "schema": SCHEMA,
-        "backbone": trained.backbone,
-        "fingerprint": trained.fingerprint,
-        "shape": asdict(trained.predictor.shape),
-        "training": trained.training,
-    }
-    text = json.dumps(settings, indent=2, ensure_ascii=False)
-    (folder / SETTINGS).write_text(text + "\n", encoding="utf-8")
+    predictor, shape = trained.predictor, trained.predictor.shape
+    network = Network(
+        predictor, shape.width, trained.backbone, trained.fingerprint, trained.training
+    )
+    KIND.save(folder, network, asdict(shape))
 
 
 def load(folder: Path) -> Trained:
@@ -172,79 +165,14 @@ def load(folder: Path) -> Trained:
     ModelError
         If there is none, or its files are damaged.
     """
-    try:
-        changed = (folder / SETTINGS).stat().st_mtime_ns, (folder / WEIGHTS).stat().st_mtime_ns
-    except OSError as error:
-        raise ModelError(
-            "There is no audio-to-visual predictor here.", path=folder, hint=f"{TRAIN}FOLDER"
-        ) from error
-    return _load(folder, changed)
-
-
-@lru_cache(maxsize=4)
-def _load(folder: Path, changed: tuple[int, int]) -> Trained:
-    """Read a predictor; `changed` makes a file that was replaced a new one."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-        if settings["schema"] != SCHEMA:
-            raise ValueError(f"it is a {settings['schema']}")
-        predictor = Predictor(Shape(**{k: int(v) for k, v in settings["shape"].items()}))
-        state = {k: v.float() for k, v in load_file(folder / WEIGHTS).items()}
-        predictor.load_state_dict(state)
-        named = settings.get("backbone"), settings.get("fingerprint")
-        training = dict(settings.get("training") or {})
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise ModelError(
-            f"This audio-to-visual predictor is damaged ({' '.join(str(error).split())[:200]}).",
-            path=folder,
-            hint=f"{TRAIN}FOLDER",
-        ) from error
-    return Trained(predictor.eval().requires_grad_(False), *named, training)
+    found = KIND.load(folder)
+    predictor = cast(Predictor, found.module)
+    return Trained(predictor, found.backbone, found.fingerprint, found.training)
 
 
 def find(given: str | None, backbone: Backbone | None, width: int) -> Predictor:
-    """Return the predictor for a model.
-
-    Parameters
-    ----------
-    given : str or None
-        A folder; None takes the model's own, in the folder `a2v` inside the model's.
-    backbone : Backbone or None
-        The model, as far as it is known.
-    width : int
-        Of its embeddings.
-
-    Raises
-    ------
-    ModelError
-        If there is none for this model; says how to train one.
-    """
-    name = backbone.name if backbone else "this model"
-    if given is not None:
-        folder = Path(given).expanduser()
-    elif backbone and backbone.folder and (backbone.folder / OWN_FOLDER / SETTINGS).is_file():
-        folder = backbone.folder / OWN_FOLDER
-    else:
-        raise ModelError(
-            f"ContextGuard needs an audio-to-visual predictor trained for {name}, and there is "
-            "none.",
-            hint=f"{TRAIN}FOLDER",
-        )
-    trained = load(folder)
-    other = backbone and backbone.fingerprint and trained.fingerprint
-    if trained.predictor.shape.width != width or (
-        other and backbone and trained.fingerprint != backbone.fingerprint
-    ):
-        raise ModelError(
-            f"This audio-to-visual predictor was trained for {trained.backbone or 'another model'}"
-            f", not for {name}.",
-            path=folder,
-            hint=f"{TRAIN}FOLDER",
-        )
-    return trained.predictor
+    """Return the predictor for a model; see `Kind.find`."""
+    return cast(Predictor, KIND.find(given, backbone, width).module)
 
 
 @torch.inference_mode()

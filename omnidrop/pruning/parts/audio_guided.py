@@ -8,6 +8,7 @@ frame those least like the same place in the frame before.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -173,12 +174,7 @@ class Guided(EntryMethod):
             kept.double() / whole.clamp_min(1), sizes, whole > 0, 1 - count / len(video)
         )
         quota = apportion(1 - rates[frame_window], frames.sizes, count)
-        odd = rank_within(frame_window, torch.bincount(frame_window, minlength=number)) % 2 == 1
-        earlier = torch.where(odd, torch.arange(len(frames)) - 1, -1)
-        score = -likeness(view.embeds, video, frames.twins(earlier))
-        for rows in _batches(frames, ~odd):
-            units = normalize(view.embeds[video[rows].to(view.embeds.device)].float(), dim=-1)
-            score[rows] = self.spatial(units).cpu()
+        score = paired(view.embeds, video, frames, frame_window, self.spatial)[0]
         return top_within(score, frames.frame, quota)
 
 
@@ -200,6 +196,43 @@ def audio_quota(audio: int, video: int, count: int, path: Path) -> int:
     if count >= 2:
         least, most = max(least, 1), min(most, count - 1)
     return min(max(round(quota), least), most)
+
+
+def paired(
+    embeds: torch.Tensor,
+    video: torch.Tensor,
+    frames: Frames,
+    window: torch.Tensor,
+    spatial: Callable[[torch.Tensor], torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Score video tokens by frames in pairs, counted inside each window.
+
+    Parameters
+    ----------
+    embeds : Tensor, (N, D)
+    video : Tensor, (n,) int64
+        Rows of `embeds` that are video.
+    frames : Frames
+    window : Tensor, (f,) int64
+        Window of each frame, never falling.
+    spatial : callable
+        Scores the tokens of even frames, (b, n, D) unit vectors → (b, n).
+
+    Returns
+    -------
+    Tensor, (n,) float32
+        That score in even frames; in odd ones minus the cosine to the same place of the frame
+        before. On the CPU.
+    Tensor, (f,) bool
+        Which frames are odd.
+    """
+    odd = rank_within(window, torch.bincount(window)) % 2 == 1
+    earlier = torch.where(odd, torch.arange(len(frames)) - 1, -1)
+    score = -likeness(embeds, video, frames.twins(earlier))
+    for rows in _batches(frames, ~odd):
+        units = normalize(embeds[video[rows].to(embeds.device)].float(), dim=-1)
+        score[rows] = spatial(units).cpu()
+    return score, odd
 
 
 def apportion(kept: torch.Tensor, sizes: torch.Tensor, count: int) -> torch.Tensor:

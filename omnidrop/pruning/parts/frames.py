@@ -93,3 +93,31 @@ def likeness(embeds: torch.Tensor, index: torch.Tensor, twins: torch.Tensor) -> 
         a, b = (embeds[index[i].to(embeds.device)].float() for i in (rows, twins[rows]))
         out[rows] = torch.cosine_similarity(a, b, dim=-1).cpu()
     return out
+
+
+def likeness_to_mean(embeds: torch.Tensor, index: torch.Tensor, frames: Frames) -> torch.Tensor:
+    """Return the cosine of each token to the mean of its frame, (n,) float32.
+
+    Parameters
+    ----------
+    embeds : Tensor, (N, D)
+    index : Tensor, (n,) int64
+        Rows of `embeds` that the tokens are.
+    frames : Frames
+        Of the same n tokens.
+
+    Returns
+    -------
+    Tensor, (n,) float32
+        On the device of `embeds`.
+    """
+    place = frames.frame.to(embeds.device)
+    means = torch.zeros(len(frames), embeds.shape[1], device=embeds.device)
+    for rows, into in zip(index.split(_BLOCK), place.split(_BLOCK), strict=True):
+        means.index_add_(0, into, embeds[rows.to(embeds.device)].float())
+    out = torch.empty(len(index), device=embeds.device)
+    for rows in torch.arange(len(index)).split(_BLOCK):
+        a = embeds[index[rows].to(embeds.device)].float()
+        here = rows.to(embeds.device)
+        out[here] = torch.cosine_similarity(a, means[place[here]], dim=-1)
+    return out

@@ -1,0 +1,1 @@
+"""The papers' tables: their settings and figures, and what runs them."""
