@@ -10,6 +10,7 @@ from dataclasses import replace
 import plain
 import pytest
 import torch
+from audio_selectors import selector_folder
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -233,8 +234,12 @@ def test_merges_come_through():
 @pytest.mark.parametrize("cells", ["frame", "modality"])
 def test_every_method_can_be_split_and_keeps_its_budget(cells):
     tokens = clip(chunks=6, grids=2, height=4, width=5, audio=25)
+    trained = {"omnisift": {"selector": selector_folder()}}
     for name in set(methods()) - {"none"}:
-        whole, split_up = (get_method(n, budget=0.5) for n in (name, f"{name}@omnidelta"))
+        whole, split_up = (
+            get_method(spelt, budget=0.5, **trained.get(name, {}))
+            for spelt in (name, f"{name}@omnidelta")
+        )
         run = prefill(replace(split_up, cells=cells), tokens, 28, seed=1)
         assert run.plan == whole.plan(tokens, 28), name
         assert run.realised == pytest.approx(0.5, abs=0.01), name
