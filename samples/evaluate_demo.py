@@ -1,10 +1,11 @@
-"""Measure the demo model on AVSynth: accuracy, blind test, depth curve, random dropping.
+"""Measure the demo or lab model on AVSynth: accuracy, blind test, depth curve, random dropping.
 
     python samples/make_clips.py --out /tmp/avsynth
     python samples/evaluate_demo.py --clips /tmp/avsynth --out samples/results
     python samples/evaluate_demo.py --clips /tmp/avsynth --check 40     compare with `generate`
+    python samples/evaluate_demo.py --clips /tmp/avsynth --model lab-model --name lab --out results
 
-Writes `demo.json` and `depth.png` into `--out`. Pruning methods are compared by `omnidrop eval` on
+Writes `NAME.json` and `depth.png` into `--out`. Pruning methods are compared by `omnidrop eval` on
 the same clips and questions (`benchmarks/comparison.sh`).
 """
 
@@ -30,7 +31,7 @@ from recipe.answering import (  # noqa: E402
 from recipe.measure import Scored, answer_all, table  # noqa: E402
 
 
-def depth_figure(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
+def depth_figure(curves: dict[str, dict[str, list]], path: Path) -> None:
     """Draw accuracy over the layer before which all clip tokens are removed."""
     import matplotlib
 
@@ -41,15 +42,15 @@ def depth_figure(curves: dict[str, dict[str, list[float]]], path: Path) -> None:
     for name, curve in curves.items():
         for part, style in (("all", "-o"), ("sparse", "--s")):
             ax.plot(
-                range(len(curve[part])),
+                curve.get("layers", range(len(curve[part]))),
                 [100 * v for v in curve[part]],
                 style,
                 ms=3.5,
                 label=f"{name}, {part}",
             )
-    ax.set(
-        xlabel="clip tokens removed before layer (16 = never)", ylabel="accuracy, %", ylim=(0, 102)
-    )
+    last = max(curve.get("layers", range(len(curve["all"])))[-1] for curve in curves.values())
+    label = f"clip tokens removed before layer ({last} = never)"
+    ax.set(xlabel=label, ylabel="accuracy, %", ylim=(0, 102))
     ax.grid(alpha=0.3)
     ax.legend(fontsize=8)
     fig.savefig(path, dpi=130)
@@ -75,6 +76,10 @@ def main() -> None:
     parser.add_argument(
         "--check", type=int, default=0, help="compare this many answers with generate"
     )
+    parser.add_argument("--name", default="demo", help="of the model, for the results")
+    parser.add_argument("--first", type=int, help="clips that are asked about; default all")
+    parser.add_argument("--every", type=int, default=1, help="layers between the curve's points")
+    parser.add_argument("--draws", type=int, default=3, help="runs of random dropping")
     parser.add_argument("--quick", action="store_true", help="accuracy only")
     parser.add_argument(
         "--beside", type=Path, help="demo.json of a model trained with --cut, as a second curve"
@@ -84,7 +89,9 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     model, trunk, tok = load_demo(args.model)
     lines = testset.read()
-    media = {v: decode(args.clips / v) for v in dict.fromkeys(x["video"] for x in lines)}
+    names = list(dict.fromkeys(x["video"] for x in lines))[: args.first]
+    lines = [x for x in lines if x["video"] in names]
+    media = {v: decode(args.clips / v) for v in names}
     samples = {v: media_sample(model, *m) for v, m in media.items()}
     asked: dict[str, list] = {v: [] for v in media}
     for x in lines:
@@ -117,13 +124,15 @@ def main() -> None:
         result["blind"] = table(blind)
         result["random"] = {}
         for keep in (0.5, 0.3, 0.2, 0.1):
-            runs = [answer_all(trunk, tok, pairs, keep=keep, seed=s) for s in range(3)]
+            runs = [answer_all(trunk, tok, pairs, keep=keep, seed=s) for s in range(args.draws)]
             result["random"][str(keep)] = {
-                "all": sum(map(overall, runs)) / 3,
-                "sparse": sum(map(sparse_part, runs)) / 3,
+                "all": sum(map(overall, runs)) / args.draws,
+                "sparse": sum(map(sparse_part, runs)) / args.draws,
             }
-        curve: dict[str, list[float]] = {"all": [], "sparse": []}
-        for cut in range(len(trunk.text.layers) + 1):
+        deep = len(trunk.text.layers)
+        cuts = sorted({*range(0, deep, args.every), deep})
+        curve: dict[str, list] = {"layers": cuts, "all": [], "sparse": []}
+        for cut in cuts:
             run = answer_all(trunk, tok, pairs, cut=cut)
             curve["all"].append(overall(run))
             curve["sparse"].append(sparse_part(run))
@@ -136,9 +145,11 @@ def main() -> None:
         )
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "demo.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        (args.out / f"{args.name}.json").write_text(
+            json.dumps(result, indent=1) + "\n", encoding="utf-8"
+        )
         if "depth" in result:
-            curves = {"demo model": result["depth"]}
+            curves = {f"{args.name} model": result["depth"]}
             if args.beside:
                 curves["trained with the cut"] = json.loads(args.beside.read_text())["depth"]
             depth_figure(curves, args.out / "depth.png")

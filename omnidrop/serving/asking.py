@@ -17,6 +17,7 @@ from omnidrop.pruning.registry import get_method, get_preset, methods
 from omnidrop.serving.chat import ChatRequest, Wanted
 from omnidrop.serving.clips import Clips
 from omnidrop.serving.desk import Job
+from omnidrop.serving.openings import Openings
 from omnidrop.serving.problems import refusal, wrong
 from omnidrop.serving.sessions import Sessions, Turns
 from omnidrop.serving.sources import Source
@@ -63,7 +64,7 @@ class Opened:
         None for a request without a clip.
     options : ClipOptions
     clip : Clip or None
-        The clip; None also where a session of it was open already.
+        The clip; None also where another request has it open.
     key : hashable
         Equal for requests that read the same content in the same way.
     names : dict of str to str
@@ -82,10 +83,10 @@ class Opened:
         self.stack.close()
 
 
-def open_request(request: ChatRequest, clips: Clips, kept: Sessions) -> Opened:
+def open_request(request: ChatRequest, clips: Clips, kept: Sessions, openings: Openings) -> Opened:
     """Open and probe the clip of a request; the model is not needed.
 
-    A clip of which a session is kept is not probed again.
+    A clip of which a session is kept, or which another request has open, is not probed again.
 
     Raises
     ------
@@ -116,11 +117,14 @@ def open_request(request: ChatRequest, clips: Clips, kept: Sessions) -> Opened:
             return Opened(None, options, None, None, names, stack.pop_all())
         key = (tuple(source.key for source in sources), replace(options, audio_file=None))
         clip: Clip | None = None
-        if key not in kept:
-            try:
-                clip = stack.enter_context(open_clip(main.path, options))
-            except OmniDropError as problem:
-                raise refusal(problem, names) from None
+        with openings.turn():
+            if key not in kept and key not in openings:
+                try:
+                    clip = stack.enter_context(open_clip(main.path, options))
+                except OmniDropError as problem:
+                    raise refusal(problem, names) from None
+                openings.add(key)
+                stack.callback(openings.drop, key)
         return Opened(main.path, options, clip, key, names, stack.pop_all())
 
 

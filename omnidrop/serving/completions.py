@@ -170,7 +170,7 @@ class ChatCompletions:
     def _start(self, exchange: _Exchange) -> None:
         """Open the clip, and line up for the model."""
         state, request, job = self._state, exchange.request, exchange.job
-        opened = open_request(request, state.clips, state.sessions)
+        opened = open_request(request, state.clips, state.sessions, state.openings)
         try:
             job.done.add_done_callback(lambda _: opened.close())
             job.done.add_done_callback(lambda _: exchange.put(_End("job")))

@@ -12,6 +12,7 @@ from omnidrop.serving.desk import Desk
 from omnidrop.serving.estimates import Costs
 from omnidrop.serving.guard import Bodies
 from omnidrop.serving.metrics import Metrics
+from omnidrop.serving.openings import Openings
 from omnidrop.serving.problems import Refused, busy
 from omnidrop.serving.sessions import Sessions, Turns
 from omnidrop.serving.settings import MIB, HttpSettings
@@ -48,6 +49,7 @@ class State:
         self.metrics = Metrics()
         self.clips = Clips(settings)
         self.sessions, self.turns = Sessions(settings.cache), Turns()
+        self.openings = Openings()
         self.desk = Desk(warm, settings.queue)
         most = settings.max_inline * 4 // 3 + MIB
         self.bodies = Bodies(most, BODIES * most)

@@ -61,7 +61,8 @@ class DropFlags:
             panel="Token dropping",
             metavar="NAME",
             help="One that `omnidrop models` lists; none keeps all. uniform+omnidrop: choose by "
-            "the first when tokens enter, by the second in the layers. Default: the model's own, "
+            "the first when tokens enter, by the second in the layers. NAME@omnidelta: share the "
+            "tokens between audio and video as OmniDelta does. Default: the model's own, "
             "and none where dropping would save less than a tenth of the time to the first token.",
         ),
     ] = None

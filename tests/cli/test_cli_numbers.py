@@ -24,7 +24,7 @@ NUMERIC = [
 ]
 SLOW = pytest.mark.slow
 HUGE = (
-    "1e308",
+    pytest.param("1e308", marks=SLOW),
     "9" * 30,
     pytest.param("1e-320", marks=SLOW),
     pytest.param("-" + "9" * 30, marks=SLOW),

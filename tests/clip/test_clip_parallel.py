@@ -20,6 +20,7 @@ from omnidrop.testing.whole_clip import read_whole
 from tests.clip.kinds import KINDS
 from tests.clip.test_clip_decode import wanted
 from tests.clip.test_clip_leaps import NAMES, make
+from tests.some import every
 
 KEYED = {"long", "long_ts", "long_mkv", "open_gop", "intra"}  # with key frames all along
 
@@ -51,7 +52,8 @@ def decoders() -> list[threading.Thread]:
 
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize(
-    "options", [{}, {"fps": 5.3}, {"start": 1.3, "fps": 3.0}, {"fps": 0.7, "min_frames": 2}]
+    "options",
+    every(2, [{}, {"fps": 5.3}, {"start": 1.3, "fps": 3.0}, {"fps": 0.7, "min_frames": 2}]),
 )
 def test_every_kind_of_file(kind, name, options, side_by_side):
     path = kind(name)

@@ -37,6 +37,7 @@ from omnidrop.models.qwen2_5_omni.adapter import THINKER, QwenOmniAdapter
 from omnidrop.pruning.registry import method_names
 from omnidrop.engine import prefill
 from tests.elsewhere import elsewhere, move, no_stops
+from tests.pruning.audio_selectors import selector_folder
 from tests.tiny import make_features
 
 ON_DEVICE = sys.argv[1:]
@@ -48,12 +49,19 @@ move(thinker)
 tokenizer = AutoTokenizer.from_pretrained(folder)
 features = make_features(grid=(4, 4, 4), mel_frames=210)
 short = GenerateOptions(max_new_tokens=2, temperature=0.7, logprobs=True, survivors=True)
+trained = {"omnisift": {"selector": selector_folder(config.text_config.hidden_size)}}
+
+def made(name, **settings):
+    if name == "none":
+        return omnidrop.get_method(name)
+    return omnidrop.get_method(name, budget=0.6, **trained.get(name, {}), **settings)
+
 said = {}
 with elsewhere() as device:
     adapter = QwenOmniAdapter(thinker, tokenizer, name="demo", folder=folder, demo=True)
     assert adapter.device == device
     for name in method_names():
-        method = omnidrop.get_method(name, **({} if name == "none" else {"budget": 0.6}))
+        method = made(name)
         try:
             with Model(adapter).features(features) as clip:
                 first = clip.ask("What plays first?", method=method, options=short)
@@ -76,9 +84,7 @@ with elsewhere() as device:
         mock.patch.object(prefill._LayerLoop, "run", run_without_stops),
     ):
         for name in [*method_names(), "random+random@omnidrop", "omnidrop-asl"]:
-            settings = {"budget": 0.6} | layerwise.get(name, {})
-            method = omnidrop.get_method(name.removesuffix("-asl"), **settings) if name != "none" \
-                else omnidrop.get_method(name)
+            method = made(name.removesuffix("-asl"), **layerwise.get(name, {}))
             stops[name] = [method.needs_host, None]
             cuts = "cache" in method.settings()
             for kind in [replace(method, cache=c) for c in ("own", "cut")] if cuts else [method]:
@@ -105,20 +111,27 @@ def found() -> list[dict[str, Any]]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", method_names())
-def test_nothing_is_left_on_the_cpu(found: list[dict[str, Any]], name: str) -> None:
-    wanted = 1.0 if name == "none" else 0.6
-    assert found[0][name] == pytest.approx(wanted, abs=0.03)
+def test_methods_elsewhere(found: list[dict[str, Any]]) -> None:
+    """All of it in one test, so that one worker alone runs the process."""
+    nothing_is_left_on_the_cpu(found[0])
+    methods_synchronise_only_where_they_declare_it(found[1])
+    synchronising_is_detected(found[1])
 
 
-def test_methods_synchronise_only_where_they_declare_it(found: list[dict[str, Any]]) -> None:
-    for name, (reason, stopped) in found[1].items():
+def nothing_is_left_on_the_cpu(said: dict[str, Any]) -> None:
+    assert list(said) == method_names()
+    for name, realised in said.items():
+        assert realised == pytest.approx(1.0 if name == "none" else 0.6, abs=0.03), name
+
+
+def methods_synchronise_only_where_they_declare_it(stops: dict[str, Any]) -> None:
+    for name, (reason, stopped) in stops.items():
         if not reason and name != "omnidrop-asl":
             assert stopped is None, f"{name} declares that it works on the device"
-    assert set(ON_DEVICE) <= {name for name, (reason, _) in found[1].items() if not reason}
+    assert set(ON_DEVICE) <= {name for name, (reason, _) in stops.items() if not reason}
 
 
-def test_synchronising_is_detected(found: list[dict[str, Any]]) -> None:
+def synchronising_is_detected(stops: dict[str, Any]) -> None:
     # These select after some layers, on the CPU.
     for name in ("omnidrop-auto", "omnidrop-asl", "seats", "sparsevlm"):
-        assert "waits for the device" in str(found[1][name][1]), name
+        assert "waits for the device" in str(stops[name][1]), name

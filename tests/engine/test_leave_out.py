@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.registry import get_method
 from omnidrop.report.trace import LeftOut, Moment
+from tests.some import every
 
 QUESTION = "What instrument plays first?"
 OPTIONS = GenerateOptions(max_new_tokens=4)
@@ -54,8 +56,7 @@ def whole_rows(encoded: Encoded, video: torch.Tensor) -> torch.Tensor:
 NAMES = ["none", "omnidrop", "uniform", "omnidrop-auto", "seats", "dycoke"]
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("choices", [(), ("piano", "flute")], ids=["open", "choices"])
+@pytest.mark.parametrize(("name", "choices"), every(3, product(NAMES, ((), ("piano", "flute")))))
 def test_every_moment_is_left_out_once(model, features, name, choices) -> None:
     method = get_method(name, budget=1.0 if name == "none" else 0.5)
     with knowing(model, method).features(features) as session:

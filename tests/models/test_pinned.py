@@ -15,6 +15,7 @@ from omnidrop.models import pinned
 from omnidrop.models.loading import LoadOptions, load_adapter
 from omnidrop.models.qwen2_5_omni import FAMILY
 from omnidrop.models.qwen2_5_omni.tiny import hub_layout, tiny_thinker
+from tests.some import every
 
 CPU = torch.device("cpu")
 
@@ -56,7 +57,7 @@ def by_transformers(tmp_path_factory: pytest.TempPathFactory):
     return make
 
 
-@pytest.mark.parametrize("block", [pinned.BLOCK, 1000])
+@pytest.mark.parametrize("block", every(2, [1000, pinned.BLOCK]))
 @pytest.mark.parametrize(
     ("stored", "dtype"),
     [("float32", "float32"), ("bfloat16", "bfloat16"), ("bfloat16", "float16")],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from omnidrop.models.loading import estimate, load_adapter, resolve
 from omnidrop.models.memory import Weights, weights_of
 from omnidrop.options import LoadOptions
 from omnidrop.testing import tiny_checkpoint
+from tests.some import every
 
 FAMILIES = ("qwen2_5_omni", "qwen3_omni_moe", "qwen2_5_vl")
 
@@ -61,8 +62,10 @@ def held(folder: Path, dtype: str, quantize: str | None) -> tuple[float, float]:
 
 
 @linux
-@pytest.mark.parametrize("quantize", [None, "4bit", "8bit"])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize(
+    ("dtype", "quantize"),
+    every(2, product(("bfloat16", "float32"), (None, "4bit", "8bit"))),
+)
 def test_the_headers_tell_what_loading_holds(half: Path, dtype: str, quantize: str | None) -> None:
     found = counted(half, dtype, quantize)
     mapped, own = held(half, dtype, quantize)

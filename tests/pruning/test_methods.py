@@ -14,14 +14,17 @@ from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning.registry import methods, wrappers
 from omnidrop.testing.methods import check_choices, clips
 from omnidrop.testing.simulate import clip, clip_of, entry_view, prefill, reachable
+from tests.some import some
 
 DEPTHS = (4, 8, 16, 28, 36, 48)
-SHALLOW_USUAL_DEEP = (4, 28, 48)
+SHALLOW_AND_USUAL = (4, 28)
 CLIPS = clips()
+#: Kinds that are checked by default.
+USUAL = ("both", "audio only", "video only", "one chunk", "one token", "nothing")
 check = check_choices
 
 
-@pytest.mark.parametrize("kind", CLIPS)
+@pytest.mark.parametrize("kind", some(CLIPS, kept=USUAL.__contains__))
 @pytest.mark.parametrize("name", [*SOLVED, *GIVEN])
 def test_every_method_on_every_kind_of_clip(name, kind):
     tokens = CLIPS[kind]
@@ -47,7 +50,7 @@ def test_every_method_on_every_kind_of_clip(name, kind):
         pytest.param(
             layers,
             total,
-            marks=[] if layers in SHALLOW_USUAL_DEEP and total == 328 else pytest.mark.slow,
+            marks=[] if layers in SHALLOW_AND_USUAL and total == 328 else pytest.mark.slow,
         )
         for layers in DEPTHS
         for total in (7, 60, 328, 5000)
