@@ -127,6 +127,16 @@ class TextShape:
         return self.attention_weights + self.hidden * 3 * width + router
 
     @property
+    def largest_matrix(self) -> int:
+        """Weights of the largest matrix of a layer, without experts and tables."""
+        widths = [self.heads * self.head_dim]
+        if any(self._dense(layer) for layer in range(self.layers)):
+            widths.append(self.intermediate)
+        if self.experts is not None:
+            widths.append(self.experts.shared)
+        return self.hidden * max(widths)
+
+    @property
     def table_weights(self) -> int:
         """Weights of the embedding table and of `lm_head`."""
         return self.vocab * self.hidden * (1 if self.tied else 2)
@@ -469,6 +479,17 @@ class Shapes:
     def parameters(self) -> int:
         """Weights of all matrices and tables."""
         return self.text.parameters + self.vision.parameters + self.audio.parameters
+
+    @property
+    def largest_matrix(self) -> int:
+        """Weights of the largest matrix, without experts and tables."""
+        group = self.vision.merge**2 * self.vision.hidden
+        return max(
+            self.text.largest_matrix,
+            self.vision.hidden * self.vision.intermediate,
+            group * max(group, self.vision.output),
+            self.audio.hidden * self.audio.intermediate,
+        )
 
     def weight_bytes(
         self,

@@ -66,7 +66,7 @@ def check_room(
 
 def _need(adapter: Adapter, media: Media, lengths: Sequence[int], rows: int, video: int) -> int:
     """Return the peak in bytes, without weights."""
-    return with_buffers(
+    return adapter.weights.buffer_bytes + with_buffers(
         adapter.info.shapes.peak_bytes(
             lengths,
             adapter.dtype.itemsize,

@@ -16,9 +16,10 @@ import torch
 from omnidrop.errors import MemoryShortError
 from omnidrop.host_memory import host_memory_free
 from omnidrop.models.experts import is_expert, is_single_expert
-from omnidrop.models.locations import Location, weights
+from omnidrop.models.locations import Location, Weight, weights
+from omnidrop.models.mapped import MOST_VALUES
 from omnidrop.models.pinned import TYPES
-from omnidrop.models.quantising import QUANTISED, packed_bytes
+from omnidrop.models.quantising import QUANTISED, is_table, packed_bytes
 
 #: Share of the free memory that must remain after the weights, for everything else.
 HEADROOM = 0.05
@@ -48,12 +49,16 @@ class Weights:
         In a device's own memory.
     parameters : int
         Number of parameters.
+    buffer_bytes : int
+        Of the buffer in which a matrix is widened for its product. It is taken at the first
+        question, and is no part of the weights.
     """
 
     mapped_bytes: int = 0
     anonymous_bytes: int = 0
     device_bytes: int = 0
     parameters: int = 0
+    buffer_bytes: int = 0
 
     @property
     def host_bytes(self) -> int:
@@ -92,9 +97,11 @@ def weights_of(
     """
     family = location.family
     held = stored or dtype
-    mapped, own, count = 0, 0.0, 0
+    mapped, own, count, widest = 0, 0.0, 0, 0
     for weight in weights(location.folder, family.unused_weights):
         count += weight.numel
+        if is_widened(weight):
+            widest = max(widest, min(weight.numel, MOST_VALUES))
         few: float | None = None
         if quantize is not None and stored is not None:
             few = packed_bytes(weight, quantize, family.quantised(weight.name))
@@ -112,7 +119,18 @@ def weights_of(
         return Weights(device_bytes=round(mapped + own), parameters=count)
     if device.type != "cpu":  # one memory for both; weights are copied to where the GPU wants them
         return Weights(anonymous_bytes=round(mapped + own), parameters=count)
-    return Weights(mapped, round(own), parameters=count)
+    widens = stored is not None and (stored != dtype or quantize is not None)
+    buffer = widest * dtype.itemsize if widens else 0
+    return Weights(mapped, round(own), parameters=count, buffer_bytes=buffer)
+
+
+def is_widened(weight: Weight) -> bool:
+    """Return whether a weight is a matrix that a product widens as a whole, if it is widened.
+
+    Of the table of embeddings single rows are widened, of `lm_head` small blocks.
+    """
+    few = is_table(weight.name) or is_expert(weight.name) or is_single_expert(weight.name)
+    return len(weight.shape) == 2 and not few
 
 
 @dataclass(frozen=True)

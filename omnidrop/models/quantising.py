@@ -41,9 +41,12 @@ def packed_bytes(weight: Weight, kind: str, quantised: bool) -> int | None:
         return None
     if quantised:
         return bytes_of(kind, weight.shape[0], weight.shape[1])
-    return (
-        bytes_of("8bit", weight.shape[0], weight.shape[1]) if _TABLE.search(weight.name) else None
-    )
+    return bytes_of("8bit", weight.shape[0], weight.shape[1]) if is_table(weight.name) else None
+
+
+def is_table(weight: str) -> bool:
+    """Return whether the weight of this name is the table of embeddings or `lm_head`."""
+    return bool(_TABLE.search(weight))
 
 
 def language_model(model: Any) -> Any:

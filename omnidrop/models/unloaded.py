@@ -54,6 +54,8 @@ class Unloaded:
         Number of parameters in the parts that would be loaded.
     weights : int
         Their bytes, quantised as requested.
+    buffer : int
+        Bytes of the buffer in which matrices are widened; see `Weights.buffer_bytes`.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Unloaded:
     quantization: str | None
     parameters: int
     weights: int
+    buffer: int = 0
 
     @property
     def media_spec(self) -> MediaSpec:
@@ -155,6 +158,7 @@ def _read(location: Location, options: LoadOptions, card: bool) -> Unloaded:
         quantization=options.quantize,
         parameters=need.weights.parameters,
         weights=need.weights.total_bytes,
+        buffer=need.weights.buffer_bytes,
     )
 
 
@@ -170,6 +174,7 @@ def _published(
     if options.quantize is not None:
         small = PACKED if mapped and shapes.text.experts is None else QUANTISED
         width, tables = small[options.quantize], PACKED["8bit"] if mapped else None
+    widens = mapped and (size != dtype.itemsize or options.quantize is not None)
     video_spec, audio_spec = family.media(None, None)
     return Unloaded(
         name=name,
@@ -184,4 +189,5 @@ def _published(
         quantization=options.quantize,
         parameters=shapes.parameters,
         weights=shapes.weight_bytes(size, width, tables),
+        buffer=shapes.largest_matrix * dtype.itemsize if widens else 0,
     )

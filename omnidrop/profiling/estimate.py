@@ -169,6 +169,8 @@ class Sizes:
         Whether it runs on a GPU, where encoder batches are larger.
     program : int
         Bytes of Python and its libraries, where they share the memory of the model.
+    buffer : int
+        Bytes of the buffer in which matrices are widened.
     """
 
     shapes: Shapes
@@ -176,6 +178,7 @@ class Sizes:
     width: int
     gpu: bool = False
     program: int = 0
+    buffer: int = 0
 
 
 def encoder_flops(sizes: Sizes, tokens: Tokens) -> tuple[float, float]:
@@ -225,7 +228,7 @@ def run_estimate(
 
 
 def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
-    """Return the most bytes held at once: weights, program, embeddings, and encoder or prefill.
+    """Return the most bytes held at once: weights, program, buffer, embeddings, encoder or prefill.
 
     `Shapes.peak_bytes` says what is held.
 
@@ -244,7 +247,7 @@ def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
         grid=tokens.grid,
         gpu=sizes.gpu,
     )
-    return sizes.weights + sizes.program + besides
+    return sizes.weights + sizes.program + sizes.buffer + besides
 
 
 def estimate(
@@ -302,7 +305,7 @@ def estimate(
         notices.append(ROUGH_TEXT)
     gpu = has_own_memory(torch.device(known.device))
     program = 0 if gpu else min(held().total, PROGRAM)
-    sizes = Sizes(known.shapes, known.weights, known.bytes_per_value, gpu, program)
+    sizes = Sizes(known.shapes, known.weights, known.bytes_per_value, gpu, program, known.buffer)
     speed, speed_of = _speed(known, tflops)
 
     def one(label: str, method: Method) -> RunEstimate:

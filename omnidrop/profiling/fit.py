@@ -210,7 +210,8 @@ def _expectation(
 def _sizes(adapter: Adapter) -> Sizes:
     """Return a model's sizes with no weights: these are in memory already."""
     gpu = has_own_memory(adapter.device)
-    return Sizes(adapter.info.shapes, 0, adapter.dtype.itemsize, gpu)
+    buffer = adapter.weights.buffer_bytes
+    return Sizes(adapter.info.shapes, 0, adapter.dtype.itemsize, gpu, buffer=buffer)
 
 
 def fit_sampling(

@@ -10,11 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from omnidrop.engine.model import Model
+from omnidrop.models import loading, mapped
 from omnidrop.models.loading import estimate, load_adapter, resolve
 from omnidrop.models.memory import Weights, weights_of
-from omnidrop.options import LoadOptions
+from omnidrop.models.scratch import Scratch
+from omnidrop.options import GenerateOptions, LoadOptions
 from omnidrop.testing import tiny_checkpoint
 from tests.some import every
+from tests.tiny import make_features
 
 FAMILIES = ("qwen2_5_omni", "qwen3_omni_moe", "qwen2_5_vl")
 
@@ -73,6 +77,38 @@ def test_the_headers_tell_what_loading_holds(half: Path, dtype: str, quantize: s
     assert found.mapped_bytes == pytest.approx(mapped, rel=0.04)
     assert found.anonymous_bytes == pytest.approx(own, rel=0.05)
     assert found.device_bytes == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "quantize"), [("auto", None), ("auto", "4bit"), ("auto", "8bit"), ("bfloat16", None)]
+)
+def test_the_buffer_is_the_one_that_a_question_takes(
+    half: Path, dtype: str, quantize: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a CPU that cannot multiply bfloat16, with small blocks for products of one row."""
+    monkeypatch.setattr(loading, "quick_bfloat16", lambda: False)
+    monkeypatch.setattr(mapped, "BLOCK_VALUES", 1)
+    found = counted(half, dtype, quantize)
+    options = LoadOptions(
+        model=str(half), device="cpu", dtype=dtype, quantize=quantize, offline=True
+    )
+    model = Model(load_adapter(options))
+    taken: list[int] = []
+    take = Scratch.take
+
+    def noted(self: Scratch, shape: tuple[int, ...]) -> torch.Tensor:
+        wide = take(self, shape)
+        taken.append(wide.numel() * wide.element_size())
+        return wide
+
+    monkeypatch.setattr(Scratch, "take", noted)
+    with model.features(make_features(model=model)) as clip:
+        clip.ask("What plays?", options=GenerateOptions(max_new_tokens=2))
+    if dtype == "bfloat16":
+        assert (found.buffer_bytes, taken) == (0, [])
+    else:
+        assert found.buffer_bytes == pytest.approx(max(taken), rel=0.05)
+        assert found.buffer_bytes not in (0, found.host_bytes)
 
 
 def test_weights_for_a_gpu_are_in_its_memory(half: Path) -> None:
