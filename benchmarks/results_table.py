@@ -3,9 +3,10 @@
     python benchmarks/results_table.py
 
 The text between comments like `<!-- methods -->` and `<!-- /methods -->` is replaced, and so are
-those called reliability, choices and evidence. Numbers come from
-`comparison/methods/summary.csv`, `results/reliability.json` and
-`results/avx512-bf16/evidence.json`. The README gets five of the rows of methods.
+those called reliability, choices, evidence and lab, and in the lab model's card. Numbers come from
+`comparison/methods/summary.csv`, `comparison/lab/{lab,demo}/summary.csv`,
+`results/reliability.json` and `results/avx512-bf16/evidence.json`. The README gets five of the rows
+of methods.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SUMMARY = HERE / "comparison" / "methods" / "summary.csv"
+LAB = HERE / "comparison" / "lab"
 RESULTS = HERE.parent / "docs" / "results.md"
 README = HERE.parent / "README.md"
+LAB_CARD = HERE.parent / "samples" / "lab" / "README.md"
+LAB_RESULTS = HERE.parent / "samples" / "results" / "lab.json"
 RELIABILITY = HERE / "results" / "reliability.json"
 EVIDENCE = HERE / "results" / "avx512-bf16" / "evidence.json"
 BUDGETS = ("0.5", "0.3", "0.2", "0.1", "0.05")
@@ -94,6 +98,69 @@ def short_table(cells: Cells) -> str:
     return "\n".join(rows) + "\n"
 
 
+def lab_table(folder: Path = LAB) -> str:
+    """Return the accuracy of the lab and the demo model on the same questions, by method."""
+    models = {name: read(folder / name / "summary.csv")[0] for name in ("lab", "demo")}
+    budgets = [b for b in BUDGETS if any(b in cells for cells in models["lab"].values())]
+    columns = [(name, budget) for name in models for budget in budgets]
+
+    def cell(label: str, name: str, budget: str) -> str:
+        found = models[name].get(label, {}).get(budget, {}).get("all")
+        return "–" if found is None else f"{100 * found:.1f}"
+
+    def first(label: str) -> float:
+        return -models["lab"][label].get("0.2", {}).get("all", 0.0)
+
+    head = " | ".join(f"{name}, {100 * float(budget):g} %" for name, budget in columns)
+    whole = [cell(CONTROL, name, "1.0") for name, _ in columns]
+    rows = [f"| right answers, % | {head} |", "|---|" + "---|" * len(columns)]
+    rows.append(f"| {CONTROL} | {' | '.join(whole)} |")
+    for label in sorted((label for label in models["lab"] if label != CONTROL), key=first):
+        found = " | ".join(cell(label, name, budget) for name, budget in columns)
+        rows.append(f"| {display_name(label)} | {found} |")
+    return "\n".join(rows) + "\n"
+
+
+def lab_card(path: Path = LAB_RESULTS) -> str:
+    """Return what was measured of the lab model: accuracy, blind test, depth, random dropping."""
+    found = json.loads(path.read_text(encoding="utf-8"))
+    said = {
+        "all": "all questions",
+        "family:sound": "about sound",
+        "family:picture": "about the picture",
+        "family:both": "about both",
+        "sparse:True": "evidence short or sparse",
+        "wording:unseen": "wordings kept from training",
+    }
+    rows = ["| AVSynth's test clips | questions | right, % | blind, % |", "|---|---|---|---|"]
+    for key, name in said.items():
+        value, count = found["accuracy"][key]
+        rows.append(
+            f"| {name} | {count} | {100 * value:.1f} | {100 * found['blind'][key][0]:.1f} |"
+        )
+    depth, drawn = found["depth"], found["random"]
+    rows += [
+        "",
+        "| clip tokens removed before layer | " + " | ".join(map(str, depth["layers"])) + " |",
+    ]
+    rows += ["|---|" + "---|" * len(depth["layers"])]
+    rows += ["| right, % | " + " | ".join(f"{100 * v:.1f}" for v in depth["all"]) + " |"]
+    rows += [
+        "",
+        "| random tokens at entry | " + " | ".join(f"{100 * float(k):g} %" for k in drawn) + " |",
+    ]
+    rows += ["|---|" + "---|" * len(drawn)]
+    rows += ["| right, % | " + " | ".join(f"{100 * v['all']:.1f}" for v in drawn.values()) + " |"]
+    kept = found["language"]
+    rows += [
+        "",
+        f"Plain text of topics kept from training, {kept['tokens']} tokens: the next token is the "
+        f"pretrained model's in {100 * kept['same_next_token']:.1f} %, and the distributions are "
+        f"{kept['divergence_nats']:.3f} nats apart (step {kept['step']}).",
+    ]
+    return "\n".join(rows) + "\n"
+
+
 def reliability_tables(path: Path = RELIABILITY) -> str:
     """Return the tables of probabilities: bins, and scores of the curves."""
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -160,9 +227,11 @@ def documents() -> dict[Path, str]:
     results = written(RESULTS.read_text(encoding="utf-8"), table(cells, methods))
     results = written(results, reliability_tables(), "reliability")
     results = written(results, evidence_table(), "evidence")
+    results = written(results, lab_table(), "lab")
     return {
         RESULTS: written(results, choices_table(), "choices"),
         README: written(README.read_text(encoding="utf-8"), short_table(cells)),
+        LAB_CARD: written(LAB_CARD.read_text(encoding="utf-8"), lab_card(), "measured"),
     }
 
 

@@ -111,6 +111,8 @@ def main() -> None:
         return
     scored = answer_all(trunk, tok, pairs)
     result: dict = {"accuracy": table(scored)}
+    if (kept := args.model / "language.json").exists():  # of the lab model
+        result["language"] = json.loads(kept.read_text(encoding="utf-8"))
     for key, (value, count) in result["accuracy"].items():
         print(f"{key:28} {100 * value:5.1f} %  of {count}")
     if not args.quick:

@@ -215,7 +215,10 @@ def _asked(path: str, what: str) -> dict[str, Any]:
             break
         if time.monotonic() > until:
             raise ModelError(
-                "It does not end.", path=path, hint=f"End its process: kill -9 {found.get('pid')}"
+                f"It was told to stop, and has not ended after {PATIENCE:g} s.",
+                path=path,
+                hint="It ends after the step of an answer that it is at. To end it now: kill -9 "
+                f"{found.get('pid')}",
             )
         time.sleep(0.02)
     return found
