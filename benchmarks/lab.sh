@@ -4,10 +4,11 @@
 # questions; the demo's 600 take most of a day on two cores. A call that was stopped goes on.
 #
 #     bash benchmarks/lab.sh /tmp/lab/lab-model /tmp/avsynth /tmp/lab-comparison 120
-#     BUDGETS=.2,.1 bash benchmarks/lab.sh ...
+#     BUDGETS=.2,.1 METHODS=omnidrop-auto,random bash benchmarks/lab.sh ...
 set -euo pipefail
 lab=$1 clips=$2 out=$3 limit=${4:-600}
 budgets=${BUDGETS:-.5,.3,.2,.1,.05}
+methods=${METHODS:-omnidrop-auto,omnidrop,seats,random,uniform,divprune,omnizip,dash,omnipack,evs,omnifocus,omniroute,apack,dycoke,visionzip,fastv,pyramiddrop,sparsevlm}
 cd "$(dirname "$0")/.."
 omnidrop=${OMNIDROP:-omnidrop}
 [ -d "$clips/clips" ] || python samples/make_clips.py --out "$clips"
@@ -15,7 +16,7 @@ set_options=(--videos "$clips" --model "$lab" --offline --max-new-tokens 8 --lim
 
 "$omnidrop" eval avsynth "${set_options[@]}" --out "$out/methods" --budget "$budgets" \
     --baseline omnidrop-auto,random \
-    --method omnidrop-auto,omnidrop,seats,random,uniform,divprune,omnizip,dash,omnipack,evs,omnifocus,omniroute,apack,dycoke,visionzip,fastv,pyramiddrop,sparsevlm \
+    --method "$methods" \
     --variant "omnidrop-even=uniform+omnidrop" \
     --variant "random-sigmoid=random+random@omnidrop"
 
