@@ -72,6 +72,11 @@ def method_names() -> list[str]:
     return sorted(BUILT_IN | added())
 
 
+def is_composed(name: str) -> bool:
+    """Return whether a name joins others: ENTRY+LAYERS, ENTRY+LAYERS@SCHEDULE, METHOD@WRAPPER."""
+    return "+" in name or "@" in name
+
+
 def added() -> dict[str, EntryPoint]:
     """Return the methods that installed packages offer; a name of ours stays ours."""
     ours = BUILT_IN.keys() | WRAPPERS.keys()

@@ -20,7 +20,7 @@ from typing import Any
 
 from omnidrop.errors import UsageError, did_you_mean
 from omnidrop.pruning.method import Method
-from omnidrop.pruning.names import BUILT_IN, WRAPPERS, added, method_names
+from omnidrop.pruning.names import BUILT_IN, WRAPPERS, added, is_composed, method_names
 
 
 def methods() -> dict[str, type[Method]]:
@@ -54,7 +54,7 @@ def get_method(name: str, **settings: Any) -> Method:
     before, at, last = name.rpartition("@")
     if at and last.strip() in WRAPPERS:
         return _wrapped(last.strip(), before.strip(), settings)
-    if "+" in name or "@" in name:
+    if is_composed(name):
         return _composition(name, settings)
     return _made(_kind(name), name, settings)
 

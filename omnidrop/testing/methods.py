@@ -19,6 +19,7 @@ import torch
 
 from omnidrop.errors import BudgetError, OmniDropError, UsageError
 from omnidrop.pruning.method import Entry, EntryView, Method, Need
+from omnidrop.pruning.names import is_composed
 from omnidrop.testing.simulate import (
     Run,
     clip,
@@ -251,7 +252,7 @@ def _check_settings(method: Method) -> None:
         hash(method)
     except TypeError as error:
         raise AssertionError(f"{method.label}: settings are not plain values ({error})") from error
-    if not set("+@") & set(method.name):
+    if not is_composed(method.name):
         again = type(method)(**settings)
         if again != method:
             raise AssertionError(f"{method.label}: its settings make another method, {again}")

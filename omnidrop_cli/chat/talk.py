@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from omnidrop import format as fmt
 from omnidrop.errors import UsageError, printable
+from omnidrop.pruning.names import is_composed
 from omnidrop_cli.chat import slash
 from omnidrop_cli.chat.screen import Screen
 from omnidrop_cli.chat.typed import Source
@@ -284,7 +285,7 @@ class Talk:
             method, mass = drop.method, drop.keep_mass
             if budget != "auto":
                 mass = None
-            elif not set("+@") & set(method or ""):
+            elif not is_composed(method or ""):
                 method = None  # auto is a method of its own
             fit = FitFlags()  # a budget in place of limits
             self._drop(replace(drop, budget=budget, method=method, keep_mass=mass), fit)

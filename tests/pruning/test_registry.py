@@ -100,3 +100,9 @@ def test_importing_the_registry_loads_no_method():
         "assert 'omnidrop.pruning.methods.omnidrop' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_that_join_others() -> None:
+    joined = ("uniform+omnidrop", "random+random@omnidrop", "omnidrop@omnidelta")
+    assert all(map(names.is_composed, joined))
+    assert not any(map(names.is_composed, registry.methods()))
