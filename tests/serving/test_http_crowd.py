@@ -91,16 +91,26 @@ def test_a_prefill_ends_when_its_client_leaves(
 
 
 @pytest.mark.slow
-def test_time_is_limited(serve: Callable[..., Place]) -> None:
+def test_time_is_limited(
+    serve: Callable[..., Place], model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = serve(timeout=0.6)
-    reply = place.ask("one.mp4", max_tokens=LONG)
-    assert (reply.status_code, reply.json()["error"]["code"]) == (504, "timeout")
-    body = chat("one.mp4", max_tokens=LONG, stream=True)
-    text = place.client.post("/v1/chat/completions", json=body).text
-    last = text.strip().splitlines()[-1]
-    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "timeout"
-    assert "[DONE]" not in text
-    wait_until(lambda: number(place, "queue_running") == 0)
+    usual = model.adapter.layer
+
+    def slow(layer: int, *rest: Any) -> Any:
+        time.sleep(0.1)  # the model may end its answer within 0.6 s
+        return usual(layer, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model.adapter, "layer", slow)
+        reply = place.ask("one.mp4", max_tokens=LONG)
+        assert (reply.status_code, reply.json()["error"]["code"]) == (504, "timeout")
+        body = chat("one.mp4", max_tokens=LONG, stream=True)
+        text = place.client.post("/v1/chat/completions", json=body).text
+        last = text.strip().splitlines()[-1]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "timeout"
+        assert "[DONE]" not in text
+        wait_until(lambda: number(place, "queue_running") == 0)
     wait_until(lambda: place.ask("one.mp4").status_code == 200, 30)  # on a busy machine later
 
 
