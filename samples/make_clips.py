@@ -7,6 +7,7 @@ python samples/make_clips.py --out DIR --seed 910000000 --count 100 --questions
                                                         a question set of other clips
 python samples/make_clips.py --out DIR --seed 910000000 --count 100 --questions --wide
                                                         longer clips, things at the same time, words
+                                                        on screen and spoken words
 python samples/make_clips.py --check                    fingerprints of the question set
 python samples/make_clips.py --write-test               draw the question set again
 """
@@ -72,7 +73,7 @@ def main() -> int:
     parser.add_argument(
         "--wide",
         action="store_true",
-        help="with --questions: clips of up to a minute with overlaps and words on screen",
+        help="with --questions: clips of up to a minute, overlaps, words on screen and said",
     )
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--write-test", action="store_true")

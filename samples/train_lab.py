@@ -4,6 +4,7 @@
     python samples/train_lab.py --out /tmp/lab              everything, hours on two CPU cores
     python samples/train_lab.py --out /tmp/lab --steps 20   a short trial
     python samples/train_lab.py --out /tmp/lab --device cuda
+    python samples/train_lab.py --out /tmp/lab --wide-share 0.3   wide clips in the pool, too
 
 Stages, in this order; each is skipped when its result is complete, and the training goes on from
 its last checkpoint:
@@ -90,6 +91,8 @@ class Run:
             path,
             first_seed=FIRST_SEED,
             log=self.log,
+            wide_share=self.options.wide_share,
+            wide_s=self.options.wide_s,
         )
 
     def texts(self) -> None:
@@ -165,6 +168,18 @@ def main() -> None:
     parser.add_argument("--stage", choices=(*STAGES, "all"), default="all")
     parser.add_argument("--steps", type=int, help="steps, in place of the recipe's")
     parser.add_argument("--clips", type=int, default=CLIPS, help="clips in the pool")
+    parser.add_argument(
+        "--wide-share",
+        type=float,
+        default=LabOptions.wide_share,
+        help="share of wide clips in a new pool, 0 to 1 (0)",
+    )
+    parser.add_argument(
+        "--wide-seconds",
+        type=float,
+        default=LabOptions.wide_s,
+        help="length of the longest wide clip, 6 to 60 (20)",
+    )
     parser.add_argument("--gguf", type=Path, help="the language model's file")
     parser.add_argument("--bank", default="train", help="note bank: train (committed) or an .npz")
     parser.add_argument("--device", default="cpu")
@@ -172,7 +187,10 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    options = LabOptions()
+    try:
+        options = LabOptions(wide_share=args.wide_share, wide_s=args.wide_seconds)
+    except ValueError as problem:
+        parser.error(f"{problem}.")
     if args.steps is not None:
         options = replace(options, steps=args.steps, horizon=args.steps)
     run = Run(

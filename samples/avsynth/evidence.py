@@ -5,7 +5,7 @@ from __future__ import annotations
 from .questions import Fact
 from .world import Clip
 
-COUNTING = ("s_count", "p_count")
+COUNTING = ("s_count", "p_count", "s_said_count")
 """Kinds of questions whose answer needs every event of the clip."""
 
 
@@ -40,6 +40,8 @@ def spans(clip: Clip, fact: Fact) -> tuple[tuple[float, float], ...]:
             found.append(clip.silence)
         elif kind == "w":
             found.append((clip.words[i].start, clip.words[i].end))
+        elif kind == "v":
+            found.append((clip.speech[i].start, clip.speech[i].end))
         elif kind in "dfg" and flash is not None:
             found.append((flash.start, flash.end))
     return tuple((round(start, 3), round(min(end, clip.duration), 3)) for start, end in found)

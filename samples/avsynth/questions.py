@@ -13,11 +13,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .wide_wordings import WIDE_SEEN, WIDE_UNSEEN
+from .wide_wordings import SPOKEN_SEEN, SPOKEN_UNSEEN, WIDE_SEEN, WIDE_UNSEEN
 from .wordings import SEEN, UNSEEN
 from .world import COLOURS, CORNERS, DIGITS, INSTRUMENTS, SHAPES, Clip, Shape, Sound
 
-ALL_SEEN, ALL_UNSEEN = {**SEEN, **WIDE_SEEN}, {**UNSEEN, **WIDE_UNSEEN}
+ALL_SEEN = {**SEEN, **WIDE_SEEN, **SPOKEN_SEEN}
+ALL_UNSEEN = {**UNSEEN, **WIDE_UNSEEN, **SPOKEN_UNSEEN}
+LOOSE = ("what do you hear", "what starts")
+"""Wordings with these would also ask for a spoken word, if there is one."""
 FAMILY = {"s": "sound", "p": "picture", "b": "both"}
 
 
@@ -33,8 +36,10 @@ class Fact:
     look: tuple[tuple[str, int], ...] = ()
     """Which event shows the answer: ("s", i) audio event i, ("p", i) shape i, ("d", 0) the digit,
     ("q", 0) the silence, ("f", 0) what plays during the digit, ("g", 0) the shape during the digit,
-    ("w", i) word i on screen.
+    ("w", i) word i on screen, ("v", i) spoken word i.
     """
+    exact: bool = False
+    """Whether only wordings will do that no spoken word answers; see `LOOSE`."""
 
     @property
     def family(self) -> str:
@@ -314,6 +319,8 @@ def facts_of(clip: Clip, rng: np.random.Generator) -> list[Fact]:
 def word(fact: Fact, rng: np.random.Generator, seen: bool = True) -> Question:
     """Word a fact as a question: draw a wording, case, question mark and sometimes choices."""
     forms = (ALL_SEEN if seen else ALL_UNSEEN)[fact.kind]
+    if fact.exact:
+        forms = tuple(form for form in forms if not any(loose in form for loose in LOOSE))
     text = forms[int(rng.integers(len(forms)))].format(**dict(fact.slots))
     mark = "?" if rng.random() < 0.75 else ""
     choices = fact.choices

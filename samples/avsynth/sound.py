@@ -1,4 +1,4 @@
-"""The audio of a clip: phrases made from a bank of single notes, noise, silence.
+"""The audio of a clip: phrases made from a bank of single notes, spoken words, noise, silence.
 
 No synthesiser is needed. Two compact banks are committed as FLAC (see bank/LICENSE.md): one for the
 test split, whose notes are never used in training, and one for all other clips.
@@ -7,24 +7,15 @@ test split, whose notes are never used in training, and one for all other clips.
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 
 import numpy as np
 
+from .flac import FOLDER, RATE, read_flac
+from .speech import add_speech
 from .world import INSTRUMENTS, Clip, Sound
 
-RATE = 16_000
-FOLDER = Path(__file__).parent / "bank"
 NOTE_SAMPLES = 17_600
 Bank = dict[str, np.ndarray]
-
-
-def _read_flac(path: Path) -> np.ndarray:
-    """Return the samples of a mono 16-bit FLAC, int16."""
-    import av
-
-    with av.open(str(path)) as box:
-        return np.concatenate([f.to_ndarray().reshape(-1) for f in box.decode(audio=0)])
 
 
 @lru_cache(maxsize=4)
@@ -40,7 +31,7 @@ def load_bank(name: str = "test") -> Bank:
             return {k: data[k] for k in INSTRUMENTS}
     path = next(FOLDER.glob(f"{name}-*.flac"))
     counts = [int(c) for c in path.stem.split("-")[1:]]
-    notes = _read_flac(path).reshape(-1, NOTE_SAMPLES)
+    notes = read_flac(path).reshape(-1, NOTE_SAMPLES)
     ends = np.cumsum(counts)
     return {k: notes[e - c : e] for k, c, e in zip(INSTRUMENTS, counts, ends, strict=True)}
 
@@ -101,6 +92,7 @@ def render_sound(clip: Clip, bank: Bank, bend: bool = False) -> np.ndarray | Non
         piece = phrase(s, bank, rng, bend) * loud * 10 ** (rng.uniform(-4, 0) / 20)
         piece = piece[: len(out) - at]
         out[at : at + len(piece)] += piece
+    add_speech(out, clip.speech, loud)
     out += rng.normal(0, 10 ** (clip.noise_db / 20), len(out))
     pcm = np.rint(np.clip(out, -1, 1) * 32767).astype(np.int16)
     return pcm.astype(np.float32) / 32768

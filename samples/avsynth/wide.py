@@ -1,12 +1,14 @@
-"""Wider worlds: clips of up to a minute, things at the same time, and words on screen.
+"""Wider worlds: clips of up to a minute, things at the same time, words on screen, spoken words.
 
 `world.draw_clip` draws one thing at a time and clips of some ten seconds; its clips stay as they
 are. Here two instruments or two shapes may overlap, never three. They begin and end in the same
 order, so that "first" and "last" have one meaning. Overlapping shapes are side by side, and a word
-has a band of its own above or below them.
+has a band of its own above or below them. Up to four words are said, one after another, most of
+them over the instruments. In half of the clips that show and say words, one word is both.
 
     >>> clip = draw_wide(7, WideOptions(max_s=60))
     >>> [s.instrument for s in clip.sounds], [w.text for w in clip.words]
+    >>> [(said.text, said.start, said.voice) for said in clip.speech]
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .speech import HEIGHTS, seconds, voices
 from .world import (
     COLOURS,
     CORNERS,
@@ -23,18 +26,24 @@ from .world import (
     SHAPES,
     TEST_BACKGROUNDS,
     TRAIN_BACKGROUNDS,
+    WORDS,
     Clip,
     Flash,
+    Said,
     Shape,
     Sound,
     Word,
 )
 
-WORDS = ("apple", "bird", "cake", "door", "fish", "hat", "lamp", "moon", "river", "stone", "tree")
-"""Words that may be shown on screen; none of them names a shape, colour or instrument."""
-MAX_SOUNDS, MAX_SHAPES = 6, 5
+MAX_SOUNDS, MAX_SHAPES, MAX_SAID = 6, 5, 4
 SHORTEST_S = 2.4
 """Shortest long event, in seconds."""
+APART_S = 0.6
+"""Shortest time between two spoken words."""
+ROOM_S = 2.5
+"""Shortest part of a clip that a spoken word has for itself; in it, a brief note leaves a place."""
+PAUSE_S = 0.1
+"""Silence before and after a word that is said in a pause of the instruments."""
 
 Span = tuple[float, float]
 
@@ -49,7 +58,9 @@ class WideOptions:
     min_s, max_s : shortest and longest clip in seconds, within 6 and 60
     overlap : probability that an event begins before the one before it ends
     words : probability that words are shown on screen, in clips with video
-    test : whether to draw the backgrounds that are kept for the test
+    spoken : probability that words are said, in clips with audio; without, clips are the same but
+        for the speech, and the pause that some words are said in
+    test : whether to draw the backgrounds and the voices that are kept for the test
     """
 
     modes: tuple[float, float, float] = (0.7, 0.15, 0.15)
@@ -57,13 +68,14 @@ class WideOptions:
     max_s: float = 60.0
     overlap: float = 0.5
     words: float = 0.6
+    spoken: float = 0.6
     test: bool = False
 
     def __post_init__(self) -> None:
         """Check the lengths and probabilities."""
         if not 6 <= self.min_s <= self.max_s <= 60:
             raise ValueError(f"lengths of {self.min_s} to {self.max_s} s are not within 6 to 60 s")
-        for name in ("overlap", "words"):
+        for name in ("overlap", "words", "spoken"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is a probability, {getattr(self, name)} is not")
 
@@ -155,6 +167,86 @@ def _words(rng: np.random.Generator, duration: float, flash: Flash | None) -> tu
     return tuple(out)
 
 
+def _said_texts(rng: np.random.Generator, duration: float, shown: tuple[Word, ...]) -> list[str]:
+    """Draw one to four different words; in half of the clips that show any, one of those."""
+    count = min(int(rng.integers(1, MAX_SAID + 1)), int(duration / ROOM_S))
+    texts = [str(t) for t in rng.permutation(WORDS) if t not in [w.text for w in shown]][:count]
+    if shown and rng.random() < 0.5:
+        texts[int(rng.integers(count))] = shown[int(rng.integers(len(shown)))].text
+    return texts
+
+
+def _start(
+    rng: np.random.Generator, low: float, high: float, length: float, short: Sound | None
+) -> float:
+    """Draw when a word starts, within two bounds, so that it is not said over the brief note."""
+    spans = [(low, high)]
+    if short:
+        spans = [(low, min(high, short.start - length - 0.05)), (max(low, short.end + 0.05), high)]
+        spans = [(a, b) for a, b in spans if b > a]
+    at = float(rng.uniform(0, sum(b - a for a, b in spans)))
+    for a, b in spans[:-1]:
+        if at < b - a:
+            return a + at
+        at -= b - a
+    return spans[-1][0] + at
+
+
+def _speech(
+    rng: np.random.Generator,
+    duration: float,
+    short: Sound | None,
+    shown: tuple[Word, ...],
+    test: bool,
+) -> tuple[Said, ...]:
+    """Draw spoken words, each in its part of the clip, so that there is time between them."""
+    texts = _said_texts(rng, duration, shown)
+    room = duration / len(texts)
+    out = []
+    for i, text in enumerate(texts):
+        choices = voices(test, HEIGHTS[int(rng.integers(2))])
+        voice = choices[int(rng.integers(len(choices)))].name
+        shift = round(float(rng.uniform(-1.5, 1.5)), 2)
+        length = seconds(voice, text, shift)
+        low, high = i * room + APART_S / 2, (i + 1) * room - length - APART_S / 2
+        start = round(_start(rng, low, high, length, short), 3)
+        out.append(Said(text, start, round(start + length, 3), voice, shift))
+    return tuple(out)
+
+
+def _pause(
+    rng: np.random.Generator,
+    duration: float,
+    sounds: tuple[Sound, ...],
+    speech: tuple[Said, ...],
+) -> tuple[tuple[Sound, ...], tuple[Said, ...]]:
+    """Move one word to where an instrument gives way to the next, and make a pause for it there."""
+    room = duration / len(speech)
+    found = []
+    for i in range(1, len(sounds)):
+        before, after = sounds[i - 1], sounds[i]
+        if before.short or after.short or before.end > after.start:
+            continue
+        k = int(after.start / room)
+        said = speech[k]
+        length = said.end - said.start
+        start = round(after.start - length / 2, 3)
+        end = round(start + length, 3)
+        if start < k * room + APART_S / 2 or end > (k + 1) * room - APART_S / 2:
+            continue
+        cut = Sound(before.instrument, before.start, round(min(before.end, start - PAUSE_S), 3))
+        late = Sound(after.instrument, round(end + PAUSE_S, 3), after.end)
+        if min(s.end - s.start for s in (cut, late)) >= 1.5:
+            moved = Said(said.text, start, end, said.voice, said.shift)
+            found.append(
+                (
+                    (*sounds[: i - 1], cut, late, *sounds[i + 1 :]),
+                    (*speech[:k], moved, *speech[k + 1 :]),
+                )
+            )
+    return found[int(rng.integers(len(found)))] if found else (sounds, speech)
+
+
 def draw_wide(seed: int, options: WideOptions = WideOptions()) -> Clip:
     """Draw the wide clip of a seed, which has nothing to do with `draw_clip`'s of that seed.
 
@@ -178,6 +270,13 @@ def draw_wide(seed: int, options: WideOptions = WideOptions()) -> Clip:
         flash = _flash(rng, duration) if rng.random() < 0.6 else None
         if rng.random() < options.words:
             words = _words(rng, duration, flash)
+    speech: tuple[Said, ...] = ()
+    voiced = np.random.default_rng([seed, 20_28])  # apart: what else is drawn stays as it is
+    if sounds is not None and voiced.random() < options.spoken:
+        short = next((s for s in sounds if s.short), None)
+        speech = _speech(voiced, duration, short, words, options.test)
+        if voiced.random() < 0.6:
+            sounds, speech = _pause(voiced, duration, sounds, speech)
     level = int(rng.choice([18, 60, 110, 165, 225]))
     tint = tuple(int(np.clip(level + rng.integers(-14, 15), 0, 255)) for _ in range(3))
     return Clip(
@@ -194,4 +293,6 @@ def draw_wide(seed: int, options: WideOptions = WideOptions()) -> Clip:
         round(float(rng.uniform(-70, -42)), 1),
         True,
         words,
+        speech,
+        True,
     )

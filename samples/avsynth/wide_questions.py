@@ -1,6 +1,7 @@
-"""Questions about wide clips: overlaps, words on screen, two moments, and answers of several words.
+"""Questions about wide clips: overlaps, words shown and said, two moments, longer answers.
 
-A question is left out where two events make its answer a matter of fractions of a second.
+A question is left out where two events make its answer a matter of fractions of a second. A word
+that is both shown and said is not asked for by name, since seeing or hearing alone would do.
 `questions.word` words the facts.
 """
 
@@ -8,13 +9,27 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 
 from .questions import YESNO, Fact
-from .wide import MAX_SHAPES, MAX_SOUNDS, WORDS
-from .world import COLOURS, CORNERS, DIGITS, INSTRUMENTS, SHAPES, Clip, Shape, Sound, Word
+from .speech import HEIGHTS, height
+from .wide import MAX_SAID, MAX_SHAPES, MAX_SOUNDS
+from .world import (
+    COLOURS,
+    CORNERS,
+    DIGITS,
+    INSTRUMENTS,
+    SHAPES,
+    WORDS,
+    Clip,
+    Said,
+    Shape,
+    Sound,
+    Word,
+)
 
 Event = TypeVar("Event", Sound, Shape)
 CLEAR_S = 0.4
@@ -131,12 +146,11 @@ def _picture_facts(facts: _Facts, clip: Clip, shapes: Sequence[Shape]) -> None:
         facts.add("p_digit", flash.digit, DIGITS, [("d", 0)], True)
         facts.add("p_digit_colour", flash.colour, COLOURS, [("d", 0)], True)
         facts.add("p_corner", flash.corner, CORNERS, [("d", 0)], True)
-    words = clip.words
-    if len(words) == 1:
-        facts.add("p_word", words[0].text, WORDS, [("w", 0)], True)
-    elif words:
-        facts.add("p_word_first", words[0].text, WORDS, [("w", 0)], True)
-        facts.add("p_word_last", words[-1].text, WORDS, [("w", len(words) - 1)], True)
+    words, heard = clip.words, {said.text for said in clip.speech}
+    kinds = {0: "p_word"} if len(words) == 1 else {0: "p_word_first", len(words) - 1: "p_word_last"}
+    for i, kind in kinds.items() if words else ():
+        if words[i].text not in heard:
+            facts.add(kind, words[i].text, WORDS, [("w", i)], True)
     for i, word in enumerate(words):
         if shape := _alone(word, shapes):
             facts.add("p_shape_at_word", shape.shape, SHAPES, [("w", i)], True, x=word.text)
@@ -171,8 +185,91 @@ def _both_facts(
         look = [("w", i)]
         facts.add("b_sound_at_word", sound.instrument, INSTRUMENTS, look, True, x=word.text)
         touched = [w for w in clip.words if _shared(w, sound) > -CLEAR_S]
-        if touched == [word]:
+        if touched == [word] and word.text not in {said.text for said in clip.speech}:
             facts.add("b_word_with", word.text, WORDS, look, True, x=sound.instrument)
+
+
+def _around(said: Said, events: Sequence[Event]) -> Event | None:
+    """Return the only event near a spoken word, if it lasts from well before it to well after."""
+    start, end = said.start - CLEAR_S, said.end + CLEAR_S
+    near = [e for e in events if e.start < end and e.end > start]
+    return near[0] if len(near) == 1 and near[0].start <= start and near[0].end >= end else None
+
+
+def _only_said(event: Sound | Shape, speech: Sequence[Said]) -> int | None:
+    """Return the index of the only word that is said near an event, if it is well inside it."""
+    near = [i for i, said in enumerate(speech) if _shared(event, said) > -CLEAR_S]
+    if len(near) != 1:
+        return None
+    said = speech[near[0]]
+    inside = event.start + CLEAR_S <= said.start and said.end <= event.end - CLEAR_S
+    return near[0] if inside else None
+
+
+def _asked_after(clip: Clip, rng: np.random.Generator) -> tuple[str, str] | None:
+    """Return a word that is said and one that is not, whose being said is asked about, or None.
+
+    In half of the clips that show words, one of them is said. Then that word is drawn as the one
+    that is said in half of the cases. If none is, a shown word is drawn as the one that is not, in
+    half of the cases. So reading a word tells nothing about whether it is said.
+    """
+    said, shown = [s.text for s in clip.speech], [w.text for w in clip.words]
+    both = [text for text in shown if text in said]
+    pick = bool(rng.random() < 0.5)
+    yes = both if both and pick else [text for text in said if text not in both]
+    if not yes:
+        return None
+    neither = [text for text in WORDS if text not in (*said, *shown)]
+    no = shown if shown and not both and pick else neither
+    return str(rng.choice(yes)), str(rng.choice(no))
+
+
+def _speech_facts(facts: _Facts, clip: Clip, rng: np.random.Generator) -> None:
+    """Add what is asked about spoken words."""
+    speech, shown = clip.speech, {word.text for word in clip.words}
+    texts = [said.text for said in speech]
+    last = len(speech) - 1
+
+    def name(kind: str, i: int, look: Sequence[tuple[str, int]] = (), **slots: str) -> None:
+        """Ask for the name of word i."""
+        if texts[i] not in shown:
+            facts.add(kind, texts[i], WORDS, look or [("v", i)], True, **slots)
+
+    if last == 0:
+        name("s_said", 0)
+    else:
+        name("s_said_first", 0)
+        name("s_said_last", last)
+    for i in range(1, len(speech)):
+        name("s_said_after", i, [("v", i - 1), ("v", i)], x=texts[i - 1])
+    numbers = [str(n) for n in range(1, MAX_SAID + 1)]
+    facts.add("s_said_count", str(len(speech)), numbers, [("v", last)], True)
+    if pair := _asked_after(clip, rng):
+        yes, no = pair
+        facts.add("s_said_is", "yes", YESNO, [("v", texts.index(yes))], True, x=yes)
+        facts.add("s_said_is", "no", YESNO, (), True, x=no)
+    heights = [height(said) for said in speech]
+    for i, said in enumerate(speech):
+        facts.add("s_voice", heights[i], HEIGHTS, [("v", i)], True, x=said.text)
+        if last > 0 and heights.count(heights[i]) == 1:
+            name("s_said_by", i, x=heights[i])
+        if sound := _around(said, clip.sounds or ()):
+            look = [("v", i)]
+            facts.add("s_sound_at_said", sound.instrument, INSTRUMENTS, look, True, x=said.text)
+        if shape := _around(said, clip.shapes or ()):
+            facts.add("b_shape_at_said", shape.shape, SHAPES, [("v", i)], True, x=said.text)
+    for sound in clip.sounds or ():
+        if not sound.short and (only := _only_said(sound, speech)) is not None:
+            name("s_said_with", only, x=sound.instrument)
+    for shape in clip.shapes or ():
+        if (only := _only_said(shape, speech)) is not None:
+            name("b_said_with", only, x=shape.shape)
+    if shown:
+        both = [
+            (i, j) for i, t in enumerate(texts) for j, w in enumerate(clip.words) if w.text == t
+        ]
+        look = [("v", both[0][0]), ("w", both[0][1])] if both else []
+        facts.add("b_said_shown", "yes" if both else "no", YESNO, look, True)
 
 
 def wide_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
@@ -197,4 +294,7 @@ def wide_facts(clip: Clip, rng: np.random.Generator) -> list[Fact]:
         _picture_facts(facts, clip, shapes)
     if sounds is not None and shapes is not None:
         _both_facts(facts, clip, sounds, shapes)
-    return facts.found
+    if not clip.speech:
+        return facts.found
+    _speech_facts(facts, clip, rng)
+    return [replace(fact, exact=True) for fact in facts.found]

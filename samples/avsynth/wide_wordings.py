@@ -1,5 +1,6 @@
 """Wordings of the questions that only wide clips are asked: for training, and for the test.
 
+Those about spoken words say "said" or "hear", and never "the text says", which is on screen.
 Apart from `wordings`, since the demo model's vocabulary is the set of words there.
 """
 
@@ -86,4 +87,57 @@ WIDE_UNSEEN: dict[str, tuple[str, ...]] = {
     "b_word_with": ("what is written during the {x}",),
     "b_describe": ("what is there to see during the {x}",),
     "b_two": ("what is drawn during the {x}, and what during the {y}",),
+}
+
+SPOKEN_SEEN: dict[str, tuple[str, ...]] = {
+    "s_said": ("which word is said", "what word do you hear", "which word does the voice say"),
+    "s_said_first": ("which word is said first", "what is the first word that you hear"),
+    "s_said_last": ("which word is said last", "what is the last word that you hear"),
+    "s_said_after": (
+        "which word is said right after {x}",
+        "what is the next word that you hear after {x}",
+    ),
+    "s_said_count": ("how many words are said", "how many words do you hear"),
+    "s_said_is": ("is the word {x} said", "do you hear the word {x}"),
+    "s_said_with": (
+        "which word is said while the {x} plays",
+        "what word do you hear during the {x}",
+    ),
+    "s_sound_at_said": (
+        "which instrument plays while the word {x} is said",
+        "what plays while a voice says {x}",
+    ),
+    "s_voice": (
+        "is the word {x} said by a low or by a high voice",
+        "is the voice that says {x} low or high",
+    ),
+    "s_said_by": ("which word does the {x} voice say", "what word do you hear in a {x} voice"),
+    "b_said_with": (
+        "which word is said while the {x} is on screen",
+        "what word do you hear while you see the {x}",
+    ),
+    "b_shape_at_said": (
+        "which shape is on screen while the word {x} is said",
+        "what shape do you see while you hear the word {x}",
+    ),
+    "b_said_shown": (
+        "is a word said that is also on screen",
+        "do you hear a word that you can also read",
+    ),
+}
+
+SPOKEN_UNSEEN: dict[str, tuple[str, ...]] = {
+    "s_said": ("what is spoken",),
+    "s_said_first": ("what is spoken at first",),
+    "s_said_last": ("what is spoken at the end",),
+    "s_said_after": ("what is spoken next after {x}",),
+    "s_said_count": ("what is the number of spoken words",),
+    "s_said_is": ("does anyone speak the word {x}",),
+    "s_said_with": ("what is spoken over the {x}",),
+    "s_sound_at_said": ("what is played while {x} is spoken",),
+    "s_voice": ("which kind of voice speaks {x}, low or high",),
+    "s_said_by": ("what is spoken with the {x} voice",),
+    "b_said_with": ("what is spoken while the {x} is drawn",),
+    "b_shape_at_said": ("what is drawn while {x} is spoken",),
+    "b_said_shown": ("does anyone speak what is written",),
 }

@@ -20,6 +20,8 @@ INSTRUMENTS = ("piano", "guitar", "violin", "trumpet", "flute", "organ", "marimb
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring")
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange")
 DIGITS = ("1", "2", "3", "4", "5", "6")
+WORDS = ("apple", "bird", "cake", "door", "fish", "hat", "lamp", "moon", "river", "stone", "tree")
+"""Words that wide clips show or say; none of them names a shape, colour or instrument."""
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 TRAIN_BACKGROUNDS = ("plain", "gradient", "stripes", "checks", "grain", "blobs", "tiles")
 TEST_BACKGROUNDS = ("plain", "dots", "waves")  # the last two never occur in training
@@ -77,6 +79,17 @@ class Word:
 
 
 @dataclass(frozen=True)
+class Said:
+    """A spoken word; its voice is one of `speech.VOICES`, raised by `shift` semitones."""
+
+    text: str
+    start: float
+    end: float
+    voice: str
+    shift: float
+
+
+@dataclass(frozen=True)
 class Clip:
     """All events of a clip; `sounds` is None without audio, `shapes` is None without video."""
 
@@ -95,6 +108,10 @@ class Clip:
     """True if the audio has pauses other than `silence`; silence is then not asked about."""
     words: tuple[Word, ...] = field(default=(), repr=False)
     """Words on screen, in wide clips only (`wide`); not in `repr`, which fingerprints hash."""
+    speech: tuple[Said, ...] = field(default=(), repr=False)
+    """Spoken words, likewise."""
+    wide: bool = field(default=False, repr=False)
+    """Whether `wide` drew the clip, whose questions are those of `wide_questions`."""
 
     @property
     def short(self) -> Sound | None:

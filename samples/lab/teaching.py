@@ -42,6 +42,11 @@ class LabOptions:
     text_every, text_rows : int
         Every so many steps the model is also held to so many rows of plain text.
     text_weight : float
+    wide_share : float
+        Share of the pool's clips that are wide (`avsynth.wide`): longer, with things at the same
+        time, words on screen and spoken words, and their own questions. 0 in the published recipe.
+    wide_s : float
+        Length of the longest wide clip in seconds; the longest clip of a batch sets its size.
     seed : int
     """
 
@@ -58,7 +63,16 @@ class LabOptions:
     text_every: int = 4
     text_rows: int = 4
     text_weight: float = 0.5
+    wide_share: float = 0.0
+    wide_s: float = 20.0
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the share and the length of wide clips."""
+        if not 0 <= self.wide_share <= 1:
+            raise ValueError(f"wide_share is a share of clips, {self.wide_share} is not: 0 to 1")
+        if not 6 <= self.wide_s <= 60:
+            raise ValueError(f"wide clips have 6 to 60 s, wide_s says {self.wide_s}")
 
     def source(self) -> LanguageOptions:
         """Return the settings that batches are drawn by."""

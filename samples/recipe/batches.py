@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import torch
 from avsynth.questions import Fact, Question, facts_of, word
+from avsynth.wide_questions import wide_facts
 from avsynth.world import COLOURS, INSTRUMENTS, SHAPES, Clip
 from tokenizers import Tokenizer
 
@@ -180,9 +181,9 @@ class Asker:
             self.error[k] = 0.98 * self.error.get(k, 0.7) + 0.02 * (1 - float(ok))
 
     def draw(self, clip: Clip, n: int) -> list[Question]:
-        """Draw up to n questions about a clip."""
+        """Draw up to n questions about a clip, of those about wide clips if it is one."""
         by_kind: dict[str, list[Fact]] = {}
-        for f in facts_of(clip, self.rng):
+        for f in (wide_facts if clip.wide else facts_of)(clip, self.rng):
             by_kind.setdefault(f.kind, []).append(f)
         kinds = list(by_kind)
         weight = np.array([0.12 + self.error.get(k, 0.7) for k in kinds])

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from avsynth.picture import draw_frames, frame_times
 from avsynth.sound import Bank, render_sound
+from avsynth.wide import WideOptions, draw_wide
 from avsynth.world import Clip, WorldOptions, draw_clip
 
 from .batches import Sample, make_sample
@@ -56,15 +57,29 @@ def build_pool(
     first_seed: int = 600_000_000,
     options: WorldOptions = WORLD,
     log: Callable[[str], None] = print,
+    wide_share: float = 0.0,
+    wide_s: float = 20.0,
 ) -> None:
     """Write `count` clips with their tower outputs to `path`, atomically.
 
     The file is a pickle: load only files that this recipe wrote.
+
+    Parameters
+    ----------
+    audio, vision, speaker, bank : the trained towers, and what renders a clip
+    count, path, first_seed, options : which clips, and where to
+    log : gets a line now and then
+    wide_share : share of clips that `avsynth.wide` draws, evenly spread; the others stay as they
+        are
+    wide_s : length of the longest of those in seconds
     """
+    wide = WideOptions(min_s=min(10.0, wide_s), max_s=wide_s)
     rng = np.random.default_rng(first_seed)
     items, start = [], time.time()
     for i in range(count):
-        clip = draw_clip(first_seed + i, options)
+        wider = int((i + 1) * wide_share) > int(i * wide_share)
+        seed = first_seed + i
+        clip = draw_wide(seed, wide) if wider else draw_clip(seed, options)
         a, v = tower_vectors(audio, vision, clip, bank, rng)
         items.append(
             (
