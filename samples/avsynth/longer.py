@@ -4,8 +4,9 @@
     >>> clip.duration
     60.0
 
-Every time is multiplied by the same factor, so what is true of the clip stays true, and its questions
-and their answers stay as they were. An event fills the same share of the clip, and of its tokens.
+Every time is multiplied by the same factor, so what is true of the clip stays true, and its
+questions and their answers stay as they were. An event fills the same share of the clip, and of its
+tokens.
 """
 
 from __future__ import annotations
