@@ -206,7 +206,9 @@ class RayCrew:
         clips = ray.data.from_items(
             [{"task": pickle.dumps(task)} for task in tasks], override_num_blocks=len(tasks)
         )
+        most, readers = min(sizes.actors, len(tasks)), min(sizes.readers, len(tasks))
         if spec is not None:
+            # One that is lost is tried again without an end: Ray Data's default, as for actors.
             reading = Reading(spec, options.clip, sizes.most, options.timeout)
             clips = clips.map_batches(
                 read_groups,
@@ -214,12 +216,10 @@ class RayCrew:
                 batch_size=1,
                 batch_format="pyarrow",
                 zero_copy_batch=True,
-                concurrency=min(sizes.readers, len(tasks)),
+                # As many as actors, and they would be run inside of these by Ray Data.
+                concurrency=readers + (readers == most),
                 num_cpus=1,
-                # The ledger gives a clip up. Ray Data does not fuse stages of different settings.
-                max_retries=-1,
             )
-        most = min(sizes.actors, len(tasks))
         # An actor that is lost is started again, and its task tried again: Ray Data's default.
         answers = clips.map_batches(
             _Actor,
@@ -360,7 +360,7 @@ class _Actor:
         given_up: list[Record] = []
         left: list[Group] = []
         for rows, keys in groups:
-            clip = f"clip {keys[rows[0].id].row}"
+            clip = f"clip of row {rows[0].id}"  # not its key: copies of a file have the same
             times, *counts = self._ask("counts", [clip, *(f"row {row.id}" for row in rows)])
             self._ask("begin", clip)
             # Lost before a row was begun: the clip itself cannot be read without an end.

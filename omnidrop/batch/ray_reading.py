@@ -108,8 +108,8 @@ def read_groups(
 
 
 def _read(group: Group, reading: Reading, ask: Callable[..., Any]) -> ReadClip | Exception | None:
-    rows, keys = group
-    name = f"read {keys[rows[0].id].row}"
+    rows, _ = group
+    name = f"read for row {rows[0].id}"
     if ask("begin", name) > MOST_LOSSES:
         return lost("process", "read this clip", rows[0])
     found = reading.read(rows[0])

@@ -164,7 +164,7 @@ def test_records_are_the_same_whoever_reads_the_clip(model, folder, clips, tmp_p
 def test_a_clip_at_which_readers_are_lost_is_given_up(clips: Path) -> None:
     given = [([Row("1", clips / "a.mp4", "?")], Answerer(OPTIONS).keys([Row("1", clips, "?")]))]
     reading, ledger = Reading(MediaSpec(), ClipOptions(), READ_LIMIT), _Ledger()
-    name = f"read {given[0][1]['1'].row}"
+    name = "read for row 1"
     for _ in range(MOST_LOSSES):
         ledger.begin(name)
     [(_, read)] = read_by_task(given, reading, ledger)
@@ -213,6 +213,22 @@ def test_cores_that_actors_leave_free_read() -> None:
     assert sizes(limits, RayOptions(), (18, 0))[3] == 0
     with pytest.raises(UsageError, match="leave no core free"):
         sizes(OPTIONS, RayOptions(actors=4, readers=1), (16, 0))
+
+
+def test_copies_of_a_clip_are_told_apart(tmp_path: Path) -> None:
+    actor = _Actor(OPTIONS, None, None)
+    Remote()(actor)
+    given = [Row(str(number), tmp_path / f"{number}.mp4", "Which?") for number in range(9)]
+    for row in given:
+        row.clip.write_bytes(b"the same")
+    task = groups(Answerer(OPTIONS), given)
+    assert len({keys[row.id] for [row], keys in task}) == 1
+    assert actor._split(task)[0] == []
+    reading, ledger = Reading(MediaSpec(), ClipOptions(), READ_LIMIT), _Ledger()
+    reads = [read for _, read in read_by_task(task, reading, ledger)]
+    assert {str(read).partition(": ")[2] for read in reads} == {
+        "The file holds text, whatever its name says. Name a video or audio file."
+    }
 
 
 def test_tasks_hold_a_few_clips_under_absolute_paths(monkeypatch: pytest.MonkeyPatch) -> None:
