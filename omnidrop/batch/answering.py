@@ -32,6 +32,7 @@ from omnidrop.stages import StageName
 
 if TYPE_CHECKING:
     from omnidrop.clip.clip import Clip
+    from omnidrop.clip.read_clip import ReadClip
     from omnidrop.engine.encode import Progress
     from omnidrop.engine.model import Model
     from omnidrop.engine.session import Session
@@ -318,6 +319,28 @@ class Answerer:
         for one in one_ahead(opened, self._may_read_ahead):
             yield from self._answered(one)
 
+    def answer_read(
+        self, rows: Sequence[Row], keys: dict[str, Keys], read: ReadClip | Exception | None
+    ) -> Iterator[Record]:
+        """Answer rows of one clip and span that another process has read.
+
+        Parameters
+        ----------
+        rows : sequence of Row
+        keys : dict
+            Their `keys` by id.
+        read : ReadClip, Exception or None
+            The clip, or what it could not be opened for; None if it is to be read here.
+
+        Yields
+        ------
+        dict
+            As `answer`.
+        """
+        _ = self.model
+        self._measure_speed()
+        yield from self._answered(self._opening(rows, keys, read))
+
     def _may_read_ahead(self) -> bool:
         return self.options.read_ahead and not self.hooks.begun.has_suspects
 
@@ -340,14 +363,21 @@ class Answerer:
 
         return self._method() or method_of(self.model.recommended, exact=False)
 
-    def _opening(self, rows: Sequence[Row], keys: dict[str, Keys]) -> _Opening:
+    def _opening(
+        self,
+        rows: Sequence[Row],
+        keys: dict[str, Keys],
+        read: ReadClip | Exception | None = None,
+    ) -> _Opening:
         """Begin to open the clip of a group."""
         first, model = rows[0], self.model
         options = first.clip_options(self.options.clip)
 
         def opened() -> Clip:
             self.hooks.begun.note(*first.span)  # until its rows are done
-            return model.prepare(first.clip, options)
+            if isinstance(read, Exception):
+                raise read
+            return model.prepare(first.clip if read is None else read, options)
 
         return _Opening(rows, keys, opened)
 

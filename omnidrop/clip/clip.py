@@ -33,6 +33,7 @@ from omnidrop.clip.container import as_path, hash_file
 from omnidrop.clip.frames.packets import Damage
 from omnidrop.clip.frames.parallel import shown_frames
 from omnidrop.clip.frames.picture import fitted
+from omnidrop.clip.known import Known
 from omnidrop.clip.log_mel import log_mel_stream
 from omnidrop.clip.options import ClipOptions, FrameChunk, SamplingPlan, Stopwatch
 from omnidrop.clip.prefetch import Gate, Prefetch
@@ -90,7 +91,10 @@ class Clip:
     start, duration : float
         Seconds; of the selected span.
     notices : list of str
-        What the user should know; grows while the clip is read.
+        What the user should know: about the file, then its video, then its audio. Grows while the
+        clip is read.
+    video_notices, audio_notices : list of str
+        Those of `notices` that reading the video and the audio gave so far.
     seconds_to_open : float
         Time spent on opening, the probe included.
     gate : Gate
@@ -101,7 +105,7 @@ class Clip:
     """
 
     def __init__(
-        self, path: Path, options: ClipOptions, spec: MediaSpec, *, known: Clip | None = None
+        self, path: Path, options: ClipOptions, spec: MediaSpec, *, known: Known | None = None
     ) -> None:
         began = time.perf_counter()
         check_limits(options, spec.video)
@@ -109,10 +113,13 @@ class Clip:
         self.options = options
         self.spec = spec
         self.info: MediaInfo = self._probed(known)
-        self.notices: list[str] = list(self.info.notices)
+        self._opening_notices: list[str] = list(self.info.notices)
+        self.video_notices: list[str] = []
+        self.audio_notices: list[str] = []
         self._closed = False
-        self._early_frames: Prefetch[FrameChunk] | None = None
+        self._early_frames: Prefetch[FrameChunk] | Generator[FrameChunk, None, None] | None = None
         self._early_mel: Early[Tensor | None] | None = None
+        self._early_blocks: Iterator[np.ndarray] | None = None
         self._stop_early = Event()
         self.silent = False
         self.gate = Gate()
@@ -148,7 +155,23 @@ class Clip:
         UsageError, MediaError
             As `open_clip`.
         """
-        return Clip(self.path, options or self.options, spec or self.spec, known=self)
+        return Clip(self.path, options or self.options, spec or self.spec, known=self.known)
+
+    @property
+    def known(self) -> Known:
+        """What opening the file found."""
+        return Known(
+            self.path,
+            self.options,
+            self.info,
+            self._audio_info,
+            self._track,
+            self.seconds_to_open,
+        )
+
+    @property
+    def notices(self) -> list[str]:
+        return [*self._opening_notices, *self.video_notices, *self.audio_notices]
 
     def __enter__(self) -> Clip:
         return self
@@ -165,7 +188,7 @@ class Clip:
         self._stop_early.set()
         if self._early_frames is not None:
             self._early_frames.close()
-        self._early_frames = self._early_mel = None
+        self._early_frames = self._early_mel = self._early_blocks = None
 
     def read_ahead(self) -> None:
         """Begin to decode in threads; `frame_chunks` and `log_mel` then go on from there, once.
@@ -174,31 +197,48 @@ class Clip:
         """
         self._check_open()
         if self.plan is not None and self._early_frames is None:
-            per_chunk = self.spec.video.frames_per_chunk(self.spec.chunk_seconds, self.plan.fps)
             size = 3 * self.plan.size[0] * self.plan.size[1]
-            self._early_frames = frames_ahead(self._decoded_chunks(), per_chunk * size)
+            chunk = self.frames_per_chunk * size
+            self._early_frames = frames_ahead(self._decoded_chunks(), chunk)
         if self.has_audio and self._early_mel is None:
             make = partial(self._decoded_mel, self._stop_early)
             self._early_mel = Early(make, "omnidrop-sound-ahead")
 
+    def take_over(
+        self,
+        frames: Generator[FrameChunk, None, None] | None,
+        blocks: Iterator[np.ndarray] | None,
+    ) -> None:
+        """Let `frame_chunks` and `audio_blocks` give what was read elsewhere, once.
+
+        Parameters
+        ----------
+        frames : generator of FrameChunk or None
+            Chunks as this clip would decode them; None leaves them to be decoded.
+        blocks : iterator of ndarray or None
+            The same blocks of audio; None leaves them to be decoded.
+        """
+        self._early_frames, self._early_blocks = frames, blocks
+
     @property
     def is_read_ahead(self) -> bool:
-        """Whether decoding has begun before it was asked for."""
-        return self._early_frames is not None or self._early_mel is not None
+        """Whether frames or audio were read, or begun to be, before they were asked for."""
+        early = (self._early_frames, self._early_mel, self._early_blocks)
+        return any(held is not None for held in early)
 
     # What is selected
 
-    def _note(self, text: str) -> None:
+    def _note(self, text: str, among: list[str] | None = None) -> None:
         if text not in self.notices:
-            self.notices.append(text)
+            (self._opening_notices if among is None else among).append(text)
 
-    def _audio_source(self, known: Clip | None) -> MediaInfo | None:
+    def _audio_source(self, known: Known | None) -> MediaInfo | None:
         if not self.options.audio:
             return None
         if self.options.audio_file is None:
             return self.info
         if known is not None and known.options.audio_file == self.options.audio_file:
-            info = known._audio_info or probe(self.options.audio_file)
+            info = known.audio_info or probe(self.options.audio_file)
         else:
             info = probe(self.options.audio_file)
         if not info.audio:
@@ -216,13 +256,13 @@ class Clip:
         assert self._track is not None
         return self._audio_info, self._track
 
-    def _probed(self, known: Clip | None) -> MediaInfo:
+    def _probed(self, known: Known | None) -> MediaInfo:
         track = self.options.video_track
         if known is not None and known.options.video_track == track:
             return known.info
         return probe(self.path, track) if track is not None else probe(self.path)
 
-    def _choose_track(self, known: Clip | None) -> AudioStream | None:
+    def _choose_track(self, known: Known | None) -> AudioStream | None:
         info = self._audio_info
         if info is None:
             return None
@@ -249,11 +289,11 @@ class Clip:
             hint="Audio tracks are numbered from 0.",
         )
 
-    def _audible_track(self, info: MediaInfo, known: Clip | None) -> AudioStream:
-        if known is not None and known._audio_info is info:
+    def _audible_track(self, info: MediaInfo, known: Known | None) -> AudioStream:
+        if known is not None and known.audio_info is info:
             same = known.options.start == self.options.start
-            if same and known.options.audio_track is None and known._track is not None:
-                return known._track
+            if same and known.options.audio_track is None and known.track is not None:
+                return known.track
         return audible_track(info, self.options.start or 0.0, self.spec.audio.sampling_rate)
 
     def _span(self) -> tuple[float, float]:
@@ -357,6 +397,12 @@ class Clip:
         if self._closed:
             raise ValueError("the clip is closed")
 
+    @property
+    def frames_per_chunk(self) -> int:
+        """Frames of a chunk of `frame_chunks`; only with a plan."""
+        assert self.plan is not None
+        return self.spec.video.frames_per_chunk(self.spec.chunk_seconds, self.plan.fps)
+
     def frame_chunks(self) -> Generator[FrameChunk, None, None]:
         """Yield the sampled frames, resized, in chunks of about ``spec.chunk_seconds``.
 
@@ -380,7 +426,7 @@ class Clip:
         plan, video = self.plan, self.info.video
         if plan is None or video is None:
             return
-        per_chunk = self.spec.video.frames_per_chunk(self.spec.chunk_seconds, plan.fps)
+        per_chunk = self.frames_per_chunk
         damage = Damage()
         times = (plan.times + (self.info.start + self.start)).tolist()
         ahead = max(2, _READ_AHEAD // (3 * plan.size[0] * plan.size[1]))
@@ -413,7 +459,7 @@ class Clip:
         for text in notice_texts.video_notices(
             damage, start=self.info.start, taken=taken, wanted=wanted
         ):
-            self._note(text)
+            self._note(text, self.video_notices)
         if not taken:
             raise MediaError(
                 "No frame of the video can be decoded.",
@@ -430,6 +476,10 @@ class Clip:
             If no audio can be decoded, and there is no video either.
         """
         self._check_open()
+        early, self._early_blocks = self._early_blocks, None
+        if early is not None:
+            yield from early
+            return
         info, track = self._audio_info, self._track
         if info is None or track is None or not self.has_audio:
             return
@@ -466,7 +516,7 @@ class Clip:
         for text in notice_texts.audio_notices(
             damage, decoded=total > 0, loudest=loudest, end=end, announced=announced
         ):
-            self._note(text)
+            self._note(text, self.audio_notices)
 
     def log_mel(self, stop: Event | None = None) -> Tensor | None:
         """Return the log-mel features of the audio: float32 (n_mels, F); None without audio.

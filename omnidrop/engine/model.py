@@ -28,6 +28,7 @@ from omnidrop.recommended import Recommended
 
 if TYPE_CHECKING:
     from omnidrop.clip.clip import Clip
+    from omnidrop.clip.read_clip import ReadClip
 
 
 def load(
@@ -151,7 +152,7 @@ class Model:
 
     def open(
         self,
-        source: str | os.PathLike[str] | Clip,
+        source: str | os.PathLike[str] | Clip | ReadClip,
         options: ClipOptions | None = None,
         *,
         notices: Sequence[str] = (),
@@ -161,9 +162,10 @@ class Model:
 
         Parameters
         ----------
-        source : path-like or Clip
+        source : path-like, Clip or ReadClip
             A local media file, or a clip of it that `omnidrop.open_clip` opened. The clip is not
-            probed again; it may be closed.
+            probed again; it may be closed. Of one that was read by another process
+            (`omnidrop.clip.read_clip`) nothing is read again, unless other options are given.
         options : ClipOptions, optional
             Span, rates and limits; default those of the clip, or of `ClipOptions`.
         notices : sequence of str
@@ -179,16 +181,19 @@ class Model:
             If an option is not valid.
         """
         from omnidrop.clip.clip import Clip, open_clip
+        from omnidrop.clip.read_clip import ReadClip
 
+        spec = self.adapter.media_spec
+        if isinstance(source, ReadClip):
+            source = source.opened(spec)
         base = options or (source.options if isinstance(source, Clip) else ClipOptions())
         try:
             chosen = replace(base, **settings)  # type: ignore[arg-type]
         except TypeError as error:
             known = ", ".join(ClipOptions.__dataclass_fields__)
             raise UsageError(f"{error}.", hint=f"open() takes: {known}.") from None
-        spec = self.adapter.media_spec
         if isinstance(source, Clip) and source.is_read_ahead and source.options == chosen:
-            clip = source  # of `prepare`
+            clip = source  # of `prepare`, or of another process
         elif isinstance(source, Clip):
             clip = source.replanned(chosen, spec)
         else:
@@ -197,16 +202,18 @@ class Model:
             self.adapter, clip=clip, notices=notices, steps=self._steps, reading=self.reading
         )
 
-    def prepare(self, source: str | os.PathLike[str], options: ClipOptions | None = None) -> Clip:
+    def prepare(
+        self, source: str | os.PathLike[str] | ReadClip, options: ClipOptions | None = None
+    ) -> Clip:
         """Open a file for this model, to be handed to `open` later; no session is made yet.
 
         Where the machine has something left for it, decoding begins too: beside a model on a GPU,
         and beside one on a CPU that leaves cores idle. `open` takes the clip over, and closes it
-        with its session.
+        with its session. A clip that was read by another process is opened as it is.
 
         Parameters
         ----------
-        source : path-like
+        source : path-like or ReadClip
         options : ClipOptions, optional
 
         Raises
@@ -215,8 +222,16 @@ class Model:
             As `open`.
         """
         from omnidrop.clip.clip import open_clip
+        from omnidrop.clip.read_clip import ReadClip
 
-        clip = open_clip(source, options or ClipOptions(), self.adapter.media_spec)
+        spec = self.adapter.media_spec
+        if isinstance(source, ReadClip):
+            clip = source.opened(spec)
+            if options in (None, clip.options):
+                return clip
+            clip = clip.replanned(options)
+        else:
+            clip = open_clip(source, options or ClipOptions(), spec)
         if decodes_in_parallel(self.adapter):
             clip.read_ahead()
         return clip

@@ -101,6 +101,25 @@ class RoughEncoder:
         return [0] * len(spans), spans
 
 
+def media_spec_of(location: Location) -> MediaSpec:
+    """Return what a checkpoint asks of clips, by its config alone; it can be pickled.
+
+    Parameters
+    ----------
+    location : Location
+
+    Raises
+    ------
+    ModelError
+        If a file of the checkpoint is not JSON, or says something that no model can have.
+    """
+    family, config = location.family, location.config
+    with readable(location.folder):
+        video, audio = family.media(location.folder, config)
+        template = family.template(config, None)
+    return MediaSpec(video, audio, template.chunk_seconds, template.audio_tokens)
+
+
 def describe(options: LoadOptions, *, card: bool = False) -> Unloaded:
     """Describe a model; nothing is downloaded and no weight is read.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Annotated
 
 from omnidrop.errors import UsageError
 from omnidrop_cli.options.groups import option
+from omnidrop_cli.options.parsing import parse_size
 
 if TYPE_CHECKING:
     from omnidrop.batch.ray import RayOptions
@@ -55,12 +56,32 @@ class RayFlags:
             help="GPUs of each; below 1, several share one. Default: 1 where there are any.",
         ),
     ] = None
+    ray_readers: Annotated[
+        int | None,
+        option(
+            "--ray-readers",
+            panel=PANEL,
+            metavar="N",
+            help="Tasks that read clips for the actors, a core each; 0 leaves that to the "
+            "actors. Default: as many as they leave cores free.",
+        ),
+    ] = None
+    ray_read_limit: Annotated[
+        float | None,
+        option(
+            "--ray-read-limit",
+            panel=PANEL,
+            metavar="SIZE",
+            parser=parse_size,
+            help="A clip of more decoded bytes is read by its actor. Default: 256MB.",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         if self.ray is None:
-            if self.ray_actors or self.ray_cpus or self.ray_gpus is not None:
+            if any(getattr(self, f.name) != f.default for f in fields(self)):
                 raise UsageError(
-                    "--ray-actors, --ray-cpus and --ray-gpus go with --ray.",
+                    "--ray-actors and all other options of a cluster go with --ray.",
                     hint="Add --ray local, or --ray auto.",
                 )
             return
@@ -72,4 +93,9 @@ class RayFlags:
             return None
         from omnidrop.batch.ray import RayOptions
 
-        return RayOptions(self.ray, self.ray_actors, self.ray_cpus, self.ray_gpus)
+        options = RayOptions(
+            self.ray, self.ray_actors, self.ray_cpus, self.ray_gpus, self.ray_readers
+        )
+        if self.ray_read_limit is None:
+            return options
+        return replace(options, read_limit=self.ray_read_limit)

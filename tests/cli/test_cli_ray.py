@@ -16,7 +16,15 @@ def test_options_of_a_cluster_go_with_one() -> None:
     assert RayFlags().options() is None
     found = RayFlags("auto", ray_actors=3, ray_cpus=2.0, ray_gpus=0.5).options()
     assert found == RayOptions("auto", 3, 2.0, 0.5)
-    for given in ({"ray_actors": 1}, {"ray_cpus": 1.0}, {"ray_gpus": 0.0}):
+    found = RayFlags("auto", ray_readers=0, ray_read_limit=1e9).options()
+    assert found == RayOptions("auto", readers=0, read_limit=1e9)
+    for given in (
+        {"ray_actors": 1},
+        {"ray_cpus": 1.0},
+        {"ray_gpus": 0.0},
+        {"ray_readers": 0},
+        {"ray_read_limit": 1e9},
+    ):
         with pytest.raises(UsageError, match="go with --ray"):
             RayFlags(**given)
     with pytest.raises(UsageError, match="0 or more"):
@@ -34,6 +42,11 @@ def test_they_reach_the_run(run, clip: Path, tmp_path: Path, monkeypatch) -> Non
     words = ["batch", clip, "-q", "What plays?", "--out", tmp_path / "a.jsonl"]
     assert run(*words)[0] == 0
     assert run(*words, "--ray", "head:6379", "--ray-actors", 2)[0] == 0
-    assert asked == [None, RayOptions("head:6379", 2)]
+    assert run(*words, "--ray", "auto", "--ray-readers", 4, "--ray-read-limit", "1GB")[0] == 0
+    assert asked == [
+        None,
+        RayOptions("head:6379", 2),
+        RayOptions("auto", readers=4, read_limit=1e9),
+    ]
     code, _, error = run(*words, "--ray-actors", 2)
     assert (code, "Add --ray local" in error) == (2, True)
