@@ -55,14 +55,14 @@ def sync_copy(folder: Path, out: Path, fingerprint: str) -> Path:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, model: Model) -> Path:
+def sync_folder(tmp_path_factory, model: Model) -> Path:
     made = tmp_path_factory.mktemp("sync") / "refined"
     return sync_copy(model.adapter.folder, made, model.adapter.fingerprint)
 
 
 @pytest.fixture(scope="module")
-def refined(folder: Path) -> Model:
-    return load_tiny(folder)
+def refined(sync_folder: Path) -> Model:
+    return load_tiny(sync_folder)
 
 
 def test_the_decoder_turns_by_time_again(refined: Model, model: Model) -> None:
@@ -118,11 +118,11 @@ def test_a_clip_too_short_for_the_budget_enters_whole_and_refined(refined: Model
     assert answer.trace.realised_budget == 1.0
 
 
-def test_the_folder_says_what_it_needs(folder: Path, model: Model) -> None:
-    assert find(str(folder)).recommended == sync_rope.RECOMMENDED
+def test_the_folder_says_what_it_needs(sync_folder: Path, model: Model) -> None:
+    assert find(str(sync_folder)).recommended == sync_rope.RECOMMENDED
     assert not find(str(model.adapter.folder)).recommended.always
     omnidrop.get_method("echoingpixels").check_model(
-        backbone_of(load_tiny(folder).adapter), model.info.text.hidden
+        backbone_of(load_tiny(sync_folder).adapter), model.info.text.hidden
     )
 
 
@@ -139,8 +139,8 @@ def test_a_model_without_a_refiner_is_refused_before_the_clip_is_read(
 
 
 @pytest.mark.parametrize("sections", [[2, 3, 3], [2, 2, 2, 1], [3, 3, 3, -1]])
-def test_sections_that_do_not_fit_are_refused(folder: Path, tmp_path, sections) -> None:
-    out = Path(shutil.copytree(folder, tmp_path / "m"))
+def test_sections_that_do_not_fit_are_refused(sync_folder: Path, tmp_path, sections) -> None:
+    out = Path(shutil.copytree(sync_folder, tmp_path / "m"))
     config = json.loads((out / "config.json").read_text())
     config["text_config"]["rope_parameters"]["mrope_section"] = sections
     (out / "config.json").write_text(json.dumps(config))
@@ -148,11 +148,11 @@ def test_sections_that_do_not_fit_are_refused(folder: Path, tmp_path, sections) 
         load_tiny(out)
 
 
-def test_transformers_alone_refuses_such_a_decoder(folder: Path) -> None:
+def test_transformers_alone_refuses_such_a_decoder(sync_folder: Path) -> None:
     from transformers import Qwen2_5OmniThinkerForConditionalGeneration as Thinker
 
     with pytest.raises((KeyError, ValueError), match="sync"):
-        Thinker.from_pretrained(folder)
+        Thinker.from_pretrained(sync_folder)
 
 
 def test_a_config_is_read_under_its_older_name() -> None:

@@ -28,7 +28,7 @@ SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 TOK = build_tokenizer()
 
 
-def small(layers: int = 4) -> RefinedTrunk:
+def small(layers: int = 2) -> RefinedTrunk:
     """A decoder of few layers with random weights, behind a refiner."""
     torch.manual_seed(0)
     model = build_model(TOK, layers)
@@ -38,7 +38,7 @@ def small(layers: int = 4) -> RefinedTrunk:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Source:
     run = Run(tmp_path_factory.mktemp("nothing"))
-    return Source(TOK, run.speaker, replace(OPTIONS, clips=3, max_s=5.5))
+    return Source(TOK, run.speaker, replace(OPTIONS, clips=2, max_s=5.5))
 
 
 @pytest.fixture(autouse=True)
@@ -51,15 +51,15 @@ def test_the_first_steps_lower_the_loss(source) -> None:
     trunk, batch = small().train(), next(source)
     optimiser = torch.optim.AdamW(trunk.parameters(), lr=1e-3)
     losses = []
-    for _ in range(8):
+    for _ in range(5):
         logits, probed = trunk(batch)
         assert not probed
         loss = F.cross_entropy(logits, batch.want)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
-    assert losses[-1] < 0.7 * losses[0]
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.8 * losses[0]
 
 
 def test_gradients_reach_scores_refiner_and_decoder(source) -> None:
@@ -117,6 +117,7 @@ def untrained(tmp_path_factory) -> Run:
     return run
 
 
+@pytest.mark.slow
 def test_the_engine_computes_what_is_trained(untrained: Run) -> None:
     """Of a real clip: the same logits, by the written model and the method."""
     question = "What instrument plays last?"
@@ -160,6 +161,7 @@ def chosen(trunk: RefinedTrunk, batch):
     return seen[0]
 
 
+@pytest.mark.slow
 def test_the_written_folder(untrained: Run) -> None:
     names = {path.name for path in untrained.folder.iterdir()}
     assert {"config.json", "model.safetensors", "refiner", "world.json"} <= names
