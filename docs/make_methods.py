@@ -16,7 +16,7 @@ from dataclasses import MISSING, fields
 from pathlib import Path
 
 from omnidrop.pruning.compose import Compose
-from omnidrop.pruning.method import Method, Need, Part
+from omnidrop.pruning.method import OF_THE_QUESTION, Method, Need, Part
 from omnidrop.pruning.registry import methods, wrappers
 
 HEAD = """# Methods
@@ -90,7 +90,7 @@ def facts(kind: type[Method]) -> list[str]:
         found.append("In a composition, as the entry, it lets every token in.")
     if Need.VIDEO_ATTENTION in kind.wants:
         found.append("It needs the vision encoder's attention, which is computed for it.")
-    if Need.QUESTION in kind.wants:
+    if kind.wants & OF_THE_QUESTION:
         found.append("It chooses by the question what enters: a second question reuses no layer.")
     if kind.question_free:
         found.append("It does not look at the question: a second question reuses the whole clip.")

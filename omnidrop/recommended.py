@@ -26,6 +26,8 @@ class Recommended:
         Settings that differ from the method's defaults, at any budget.
     presets : mapping of float to str
         Budgets for which a preset of the method is used as it stands.
+    always : bool
+        The model answers under this method alone, so that it also runs where it saves little.
     """
 
     method: str
@@ -33,6 +35,7 @@ class Recommended:
     source: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[float, str] = field(default_factory=dict)
+    always: bool = False
 
 
 #: For models that nobody has measured. A method that selects before the decoder cannot select in

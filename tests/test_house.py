@@ -45,6 +45,7 @@ GROUND = {
     "options": {"errors"},
     "parsing": set(),
     "recommended": set(),
+    "rotary": set(),
     "evidence": {"errors", "files"},
 }
 DOORS = {room: doors | set(GROUND) for room, doors in DOORS.items()} | GROUND

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from omnidrop.engine import worth
@@ -59,7 +59,8 @@ def choose(
     """Choose the method of a question that names none.
 
     It is the recommended one, or none where that would save less than `worth.LEAST` of the time to
-    the first token, or cannot reach its budget on a clip so short.
+    the first token, or cannot reach its budget on a clip so short. A model that answers under its
+    method alone (`Recommended.always`) has it in any case, with every token if need be.
 
     Parameters
     ----------
@@ -83,7 +84,10 @@ def choose(
         plan = method.plan(tokens.select(tokens.av), info.text.layers)
     except BudgetError:
         notice = f"Every token was kept: {method.name} cannot drop so many of so short a clip."
-        return Chosen(Method(), default, notice)
+        whole = replace(method, budget=1.0) if adapter.recommended.always else Method()
+        return Chosen(whole, default, notice)
+    if adapter.recommended.always:
+        return Chosen(method, default, plan=plan)
     share = worth.saving(info.shapes, adapter.device.type, prompt, encoded, plan.counts, read=read)
     if share >= worth.LEAST:
         return Chosen(method, default | {"saving": round(share, 3)}, plan=plan)

@@ -29,7 +29,17 @@ from omnidrop.engine.timing import Meter
 from omnidrop.errors import ModelError
 from omnidrop.evidence import EvidenceReading
 from omnidrop.models.adapter import Adapter
-from omnidrop.pruning.method import Backbone, Entry, EntryView, Method, MethodState, Need, Plan
+from omnidrop.pruning.method import (
+    OF_THE_QUESTION,
+    Backbone,
+    Entry,
+    EntryView,
+    Method,
+    MethodState,
+    Need,
+    Plan,
+    WholePrompt,
+)
 from omnidrop.stages import StageName, prefix_stage
 from omnidrop.tokens import Prompt
 from omnidrop.transfers import to_device
@@ -173,7 +183,7 @@ def prefill(
     reading = reading or EvidenceReading.usual(layers)
     task = _Task(adapter, on_device, method, plan, meter, reading, alive)
     # Where the question chooses what enters, no layer of the clip is the same for another one.
-    end = 0 if Need.QUESTION in method.wants else task.prompt.clip_end()
+    end = 0 if method.wants & OF_THE_QUESTION else task.prompt.clip_end()
     kept = prefixes if end else None
     key = Key(method, plan, seed, tuple(prompt.ids[:end].tolist())) if kept is not None else None
     known = kept.find(key) if kept is not None and key is not None else None
@@ -253,10 +263,13 @@ def _entered(
             backbone=backbone_of(adapter),
             question_embeds=_question(task) if Need.QUESTION in method.wants else None,
             phrase_embeds=_phrases(task),
+            prompt=_whole(task, words, planes[0]) if Need.PROMPT in method.wants else None,
         )
         entry = method.enter(view, task.plan)
         rows, _ = rows.keep(entry.keep)
-        planes = tuple(taken(plane, entry) for plane in planes)
+        own = taken(planes[0], entry) if entry.states is None else entry.carry(planes[0])
+        planes = (own, *(taken(plane, entry) for plane in planes[1:]))
+        words = words if entry.text is None else entry.text.to(words)
     hidden = words.new_empty((len(rows), words.shape[1]))
     hidden.index_copy_(0, rows.text, words)
     if planes:
@@ -275,6 +288,15 @@ def _entered(
     return _LayerLoop(
         task, cache, split, state, generator, PrefixRecorder(cache) if record else None
     )
+
+
+def _whole(task: _Task, words: torch.Tensor, clip: torch.Tensor) -> WholePrompt:
+    """Return all rows of the prompt, given the embeddings of its text and of its clip."""
+    prompt = task.prompt
+    embeds = words.new_empty((len(prompt), words.shape[1]))
+    embeds.index_copy_(0, prompt.text, words)
+    embeds.index_copy_(0, prompt.av, clip)
+    return WholePrompt(embeds, prompt.positions, prompt.av, prompt.text)
 
 
 def _question(task: _Task) -> torch.Tensor:

@@ -282,7 +282,8 @@ class Split(Sequence):
 def taken(plane: torch.Tensor, entry: Entry) -> torch.Tensor:
     """Return a plane's rows for the kept AV tokens, merges included, (m, D) → (k, D).
 
-    The plane itself if all tokens stay and none are merged.
+    The plane itself if all tokens stay and none are merged. States that the entry replaces are not
+    part of a plane (`Entry.carry`).
     """
     if entry.mix is None and len(entry.keep) == len(plane):
         return plane
@@ -293,9 +294,12 @@ def _kept(
     block: Block, av: torch.Tensor, entry: Entry, stay: torch.Tensor, kept: torch.Tensor
 ) -> Block:
     """Return the rows at `stay`; those at `kept` get the states that `entry` gives rows `av`."""
-    if entry.mix is None:
+    if entry.mix is None and entry.states is None:
         return block if len(stay) == len(block) else block.select(stay)
     left = block.select(stay)
+    if entry.mix is None:
+        left.hidden[0].index_copy_(0, kept, entry.carry(block.hidden[0]))
+        return left
     in_block = Entry(
         av[to_device(entry.keep, av.device)],
         replace(entry.mix, source=av[to_device(entry.mix.source, av.device)]),

@@ -30,7 +30,7 @@ from omnidrop.engine.encode import (
 )
 from omnidrop.engine.leave_out import Asked, proven
 from omnidrop.engine.memory import HostPeak, reset_device_peak
-from omnidrop.engine.prefill import Prefilled, prefill
+from omnidrop.engine.prefill import Prefilled, backbone_of, prefill
 from omnidrop.engine.prefix import Prefixes
 from omnidrop.engine.reply import choose_answer, generate_answer, told
 from omnidrop.engine.room import check_room, surely_fits
@@ -336,6 +336,7 @@ class Session:
         meter = Meter(self.adapter.device)
         reset_device_peak(self.adapter.device)
         wanted = method or method_of(self.adapter.recommended, exact=limits is None)
+        wanted.check_model(backbone_of(self.adapter), self.adapter.info.text.hidden)
         self._check_room(question, wanted, system, limits)
         encoded = self._encode(meter, progress, Need.VIDEO_ATTENTION in wanted.wants)
         with out_of_memory(TOO_BIG):

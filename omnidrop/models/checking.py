@@ -177,22 +177,32 @@ def check_vocabulary(codec: Codec | None, rows: int, folder: Path) -> None:
         )
 
 
-def check_sections(sections: Any, head_dim: int, folder: Path) -> None:
+def check_sections(sections: Any, head_dim: int, folder: Path, count: int = 3) -> None:
     """Check the sections of M-RoPE: dimensions for time, height and width, half a head in all.
+
+    Parameters
+    ----------
+    sections : object
+        As the config has them.
+    head_dim : int
+    folder : Path
+    count : int
+        How many there must be: 4 for Sync-RoPE, which ends with time again.
 
     Raises
     ------
     ModelError
-        If there are not three positive whole numbers, or their sum is wrong.
+        If there are not so many positive whole numbers, or their sum is wrong.
     """
     valid = (
         isinstance(sections, (list, tuple))
-        and len(sections) == 3
+        and len(sections) == count
         and all(type(size) is int and size > 0 for size in sections)
     )
     if not valid or sum(sections) != head_dim // 2:
+        number = {3: "three", 4: "four"}.get(count, str(count))
         raise ModelError(
-            f"mrope_section is {sections}, but must be three numbers that add up to "
+            f"mrope_section is {sections}, but must be {number} numbers that add up to "
             f"{head_dim // 2}, half of a head.",
             path=folder / "config.json",
             hint=BELONGS,

@@ -120,7 +120,8 @@ class LayersDecoder(Decoder):
     ) -> None:
         self._text, self._head, self._implementation = text, head, implementation
         self._folder, self._name = folder, name
-        kinds = {type(m).__module__.partition(".")[0] for m in (*text.modules(), *head.modules())}
+        weighed = (text.embed_tokens, text.layers, text.norm, head)
+        kinds = {type(m).__module__.partition(".")[0] for part in weighed for m in part.modules()}
         if kinds & {"omnidrop", "bitsandbytes"}:
             raise ModelError(
                 f"Gradients cannot pass the weights of {name} as they are loaded: they are "

@@ -59,6 +59,10 @@ class Location:
     @property
     def recommended(self) -> Recommended:
         """The method and budget of questions that name none."""
+        # A family of another package may be older than this function.
+        by_config = getattr(self.family, "recommended_by", None)
+        if by_config is not None and (found := by_config(self.config)) is not None:
+            return found
         # A folder that is only called "demo" is another model.
         name = DEMO if self.demo else "" if self.name == DEMO else self.name
         return recommended_for(name, self.family)

@@ -17,6 +17,7 @@ import torch
 from omnidrop.errors import BudgetError, UsageError
 from omnidrop.pruning import checks, schedules
 from omnidrop.pruning.method import (
+    OF_THE_QUESTION,
     Backbone,
     CachePolicy,
     Entry,
@@ -24,7 +25,6 @@ from omnidrop.pruning.method import (
     LayerView,
     Method,
     MethodState,
-    Need,
     Part,
     Plan,
 )
@@ -151,7 +151,7 @@ class Compose(Method):
     @property
     def question_free(self) -> bool:  # type: ignore[override]
         """Whether neither part asks anything of the text."""
-        return self.layers.question_free and Need.QUESTION not in self.wants
+        return self.layers.question_free and not self.wants & OF_THE_QUESTION
 
     @property
     def needs_host(self) -> str:  # type: ignore[override]
@@ -288,7 +288,7 @@ class Compose(Method):
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Let the entry method choose what enters."""
         self.layers.watch(view)
-        if self._keeps_all or plan.counts[0] == plan.total:
+        if self._keeps_all:
             return Entry(torch.arange(plan.total))
         return self.entry.enter(replace(view, state=self.entry.start(plan)), plan)
 

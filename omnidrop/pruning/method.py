@@ -51,6 +51,12 @@ class Need(StrEnum):
     #: Embeddings of the question, for what enters: it then differs from question to question, so
     #: that no layer of the clip is reused for another one.
     QUESTION = "question embeddings"
+    #: Embeddings and positions of the whole prompt, text included; the same holds.
+    PROMPT = "whole prompt"
+
+
+#: What is another for every question: a method that asks for any of these is not question-free.
+OF_THE_QUESTION = frozenset({Need.QUESTION, Need.PROMPT})
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,28 @@ def _tensors(held: object) -> Iterator[torch.Tensor]:
 
 
 @dataclass(frozen=True)
+class WholePrompt:
+    """Every row of the prompt as it would enter layer 0.
+
+    Attributes
+    ----------
+    embeds : Tensor, (P, D)
+        Embeddings in prompt order, on the model's device and in its dtype.
+    positions : Tensor, (3, P) int64 or float32
+        Time, row and column, as the model's rotary embedding takes them; on the same device.
+    av : Tensor, (N,) int64
+        Which rows are the view's AV tokens, ascending; on the same device.
+    text : Tensor, (P − N,) int64
+        Which rows are all others, ascending; on the same device.
+    """
+
+    embeds: torch.Tensor
+    positions: torch.Tensor
+    av: torch.Tensor
+    text: torch.Tensor
+
+
+@dataclass(frozen=True)
 class EntryView:
     """What a method sees before the LLM.
 
@@ -160,6 +188,8 @@ class EntryView:
         the prompt where there is no question. There only for a method whose `wants` names it.
     phrase_embeds : tuple of Tensor, (r, D) each
         Embeddings of the method's `phrases`, like `embeds`.
+    prompt : WholePrompt or None
+        There only for a method whose `wants` names it.
     """
 
     tokens: TokenMap
@@ -171,6 +201,7 @@ class EntryView:
     backbone: Backbone | None = None
     question_embeds: torch.Tensor | None = None
     phrase_embeds: tuple[torch.Tensor, ...] = ()
+    prompt: WholePrompt | None = None
 
 
 @dataclass(frozen=True)
@@ -241,16 +272,35 @@ class Entry:
         Ascending indices into the view's AV tokens.
     mix : Mix or None
         Which of them carry a mean of several tokens; None where all carry their own.
+    states : Tensor or None, (k, D)
+        What they are in the next layer, where the method computes that itself; not together with
+        `mix`. Whatever else a token carries stays its own (`take`).
+    text : Tensor or None, (P − N, D)
+        What the rows of `WholePrompt.text` are in layer 0, where the method computes that; at entry
+        only, by a method whose `wants` names the whole prompt.
     """
 
     keep: torch.Tensor
     mix: Mix | None = None
+    states: torch.Tensor | None = None
+    text: torch.Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.states is not None and self.mix is not None:
+            raise ValueError("An entry with states says already what its tokens carry, so no mix.")
 
     def take(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return what the kept tokens carry, (n, D) → (k, D); see `Mix.apply`."""
+        """Return what the kept tokens have of any table with a row per token, (n, D) → (k, D).
+
+        See `Mix.apply`. For the states that go on to the next layer, see `carry`.
+        """
         if self.mix is not None:
             return self.mix.apply(rows, self.keep)
         return rows.index_select(0, self.keep.to(rows.device))
+
+    def carry(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the states with which the kept tokens go on, given their own, (n, D) → (k, D)."""
+        return self.take(rows) if self.states is None else self.states.to(rows)
 
 
 class LayerView(Protocol):
@@ -398,7 +448,7 @@ class Method:
     def check_model(self, backbone: Backbone, width: int) -> None:
         """Check that there is what the method needs to have been trained for a model.
 
-        `enter` raises the same error; asked here, it costs no clip.
+        `enter` raises the same error; asked here, before a clip is read, it costs nothing.
 
         Parameters
         ----------

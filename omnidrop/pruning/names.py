@@ -17,6 +17,7 @@ BUILT_IN = {
     "dash": "omnidrop.pruning.methods.dash:Dash",
     "divprune": "omnidrop.pruning.methods.divprune:DivPrune",
     "dycoke": "omnidrop.pruning.methods.dycoke:DyCoke",
+    "echoingpixels": "omnidrop.pruning.methods.echoingpixels:EchoingPixels",
     "evs": "omnidrop.pruning.methods.evs:Evs",
     "fastv": "omnidrop.pruning.methods.fastv:FastV",
     "none": "omnidrop.pruning.method:Method",

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from omnidrop.errors import BudgetError, OmniDropError, UsageError
-from omnidrop.pruning.method import Entry, EntryView, Method, Need
+from omnidrop.pruning.method import OF_THE_QUESTION, Entry, EntryView, Method, Need
 from omnidrop.pruning.names import is_composed
 from omnidrop.testing.simulate import (
     Run,
@@ -68,7 +68,8 @@ def check_method(
       that cannot be reached raises `BudgetError`, and the range it names can be reached.
     - Selections: ascending indices without repeats, exactly as many as planned (an adaptive method
       may select fewer or more, but its mean may not exceed the budget), and merges of existing
-      tokens only.
+      tokens only. States that replace the tokens' own, one row for each; of the text only by a
+      method that asks for the whole prompt.
     - The same seed gives the same tokens, also if the method's state is forked between layers.
     - A budget of 1 keeps all tokens and merges none.
     - The method changes neither its inputs nor torch's global random state.
@@ -108,9 +109,9 @@ def check_method(
     for method in _some(made):
         _check_settings(method)
         _demand(
-            not (method.question_free and Need.QUESTION in method.wants),
+            not (method.question_free and method.wants & OF_THE_QUESTION),
             *(method, "any clip", depths[0]),
-            "declared question-free, but asks for the question's embeddings",
+            "declared question-free, but asks for the embeddings of the question",
         )
         _check_repeats(method)
     if tunable:
@@ -168,10 +169,13 @@ def check_choices(
     _check_entry(run.entry, len(tokens), demand)
     for entry, alive in run.chosen:
         _check_entry(entry, alive, demand)
+        demand(entry.text is None, what="replaces the text after a layer")
     if len(tokens):
         view = entry_view(tokens, seed)
-        carried = run.entry.take(view.embeds)
+        carried = run.entry.carry(view.embeds)
         demand(bool(torch.isfinite(carried).all()), what="merges into numbers that are not finite")
+        demand(carried.shape[1:] == view.embeds.shape[1:], what="states of another width")
+        _check_text(method, run.entry.text, view, demand)
     try:
         json.dumps(plan.settings)
     except TypeError as error:
@@ -197,6 +201,9 @@ def _check_entry(entry: Entry, alive: int, demand: Callable[..., None]) -> None:
     demand(keep.dtype == torch.int64 and keep.ndim == 1, what=f"indices of type {keep.dtype}")
     demand(bool((keep.diff() > 0).all()), what="indices that are not ascending")
     demand(not len(keep) or 0 <= int(keep[0]) <= int(keep[-1]) < alive, what="indices out of range")
+    if entry.states is not None:
+        rows, floats = entry.states.shape[0], entry.states.is_floating_point()
+        demand(rows == len(keep) and floats, what=f"{rows} rows of states for {len(keep)} tokens")
     if entry.mix is None:
         return
     kept, source, weight = entry.mix.kept, entry.mix.source, entry.mix.weight
@@ -207,6 +214,20 @@ def _check_entry(entry: Entry, alive: int, demand: Callable[..., None]) -> None:
     demand(
         bool((torch.isfinite(weight) & (weight > 0)).all()), what="a mix with weights not above 0"
     )
+
+
+def _check_text(
+    method: Method, text: torch.Tensor | None, view: EntryView, demand: Callable[..., None]
+) -> None:
+    """Check the rows with which a method replaces the text at entry."""
+    if text is None:
+        return
+    asked = Need.PROMPT in method.wants and view.prompt is not None
+    demand(asked, what="replaces the text, but does not ask for the whole prompt")
+    assert view.prompt is not None
+    shape = (len(view.prompt.text), view.embeds.shape[1])
+    demand(tuple(text.shape) == shape, what=f"text of shape {tuple(text.shape)}, not {shape}")
+    demand(bool(torch.isfinite(text).all()), what="text in numbers that are not finite")
 
 
 def _check_refusal(
@@ -290,10 +311,11 @@ def _unreported(view: EntryView) -> EntryView:
 
 def _equal(view: EntryView) -> EntryView:
     """Make all tokens equal, so that the selection depends on ties."""
-    audio = view.audio_attention
+    audio, prompt = view.audio_attention, view.prompt
     return replace(
         view,
         embeds=torch.ones_like(view.embeds),
+        prompt=prompt and replace(prompt, embeds=torch.ones_like(prompt.embeds)),
         audio_attention=None if audio is None else torch.full_like(audio, 0.5),
     )
 

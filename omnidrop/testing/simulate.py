@@ -11,7 +11,16 @@ from dataclasses import dataclass, field
 
 import torch
 
-from omnidrop.pruning.method import Entry, EntryView, Method, MethodState, Need, Plan, Rows
+from omnidrop.pruning.method import (
+    Entry,
+    EntryView,
+    Method,
+    MethodState,
+    Need,
+    Plan,
+    Rows,
+    WholePrompt,
+)
 from omnidrop.tokens import Kind, TokenMap
 
 #: Widths of the random embeddings and of the random hidden states.
@@ -148,6 +157,7 @@ def entry_view(
     video = torch.rand(int(tokens.video.sum()), generator=draw)
     question = torch.randn(3, width, generator=draw)
     told = tuple(torch.randn(2, width, generator=draw) for _ in phrases)
+    prompt = _whole(tokens, embeds, question, draw) if Need.PROMPT in wants else None
     return EntryView(
         tokens=tokens,
         embeds=embeds,
@@ -157,6 +167,24 @@ def entry_view(
         state=state or MethodState(),
         question_embeds=question if Need.QUESTION in wants else None,
         phrase_embeds=told,
+        prompt=prompt,
+    )
+
+
+def _whole(
+    tokens: TokenMap, embeds: torch.Tensor, question: torch.Tensor, draw: torch.Generator
+) -> WholePrompt:
+    """Make a prompt of two text rows, the clip, the question and one more text row."""
+    total, asked = len(embeds), len(question)
+    before, after = (torch.randn(n, embeds.shape[1], generator=draw) for n in (2, 1))
+    clip = tokens.grid.T.clamp_min(0).to(torch.int64) + 2
+    end = int(clip.max()) + 1 if total else 2
+    behind = (end + torch.arange(asked + 1)).expand(3, -1)
+    return WholePrompt(
+        torch.cat((before, embeds, question, after)),
+        torch.cat((torch.arange(2).expand(3, -1), clip, behind), dim=1),
+        torch.arange(2, 2 + total),
+        torch.cat((torch.arange(2), torch.arange(2 + total, total + asked + 3))),
     )
 
 

@@ -38,6 +38,7 @@ from omnidrop.pruning.registry import method_names
 from omnidrop.engine import prefill
 from tests.elsewhere import elsewhere, move, no_stops
 from tests.pruning.audio_selectors import selector_folder
+from tests.pruning.refiners import refiner_folder
 from tests.tiny import make_features
 
 ON_DEVICE = sys.argv[1:]
@@ -49,7 +50,11 @@ move(thinker)
 tokenizer = AutoTokenizer.from_pretrained(folder)
 features = make_features(grid=(4, 4, 4), mel_frames=210)
 short = GenerateOptions(max_new_tokens=2, temperature=0.7, logprobs=True, survivors=True)
-trained = {"omnisift": {"selector": selector_folder(config.text_config.hidden_size)}}
+width = config.text_config.hidden_size
+trained = {
+    "echoingpixels": {"refiner": refiner_folder(width)},
+    "omnisift": {"selector": selector_folder(width)},
+}
 
 def made(name, **settings):
     if name == "none":

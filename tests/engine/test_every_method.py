@@ -17,7 +17,7 @@ FIRST = "Which colour is shown last?"
 SHORT = GenerateOptions(max_new_tokens=6, survivors=True, logprobs=True)
 
 #: These need a network trained for the model (`tests/training/`).
-NAMES = sorted(set(methods()) - {"contextguard", "omnisift"})
+NAMES = sorted(set(methods()) - {"contextguard", "echoingpixels", "omnisift"})
 NAMES += ["omniroute+omnidrop", "uniform@omnidelta", "omnidrop@omnidelta"]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from audio_selectors import selector_folder
 from predictors import predictor_folder
+from refiners import refiner_folder
 
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.methods.apack import APack
@@ -19,6 +20,7 @@ from omnidrop.pruning.methods.contextguard import ContextGuard
 from omnidrop.pruning.methods.dash import Dash
 from omnidrop.pruning.methods.divprune import DivPrune
 from omnidrop.pruning.methods.dycoke import DyCoke
+from omnidrop.pruning.methods.echoingpixels import EchoingPixels
 from omnidrop.pruning.methods.evs import Evs
 from omnidrop.pruning.methods.fastv import FastV
 from omnidrop.pruning.methods.omnidrop import OmniDrop
@@ -70,6 +72,8 @@ SOLVED: dict[str, Make] = {
     "dycoke-even": partial(DyCoke, audio="even"),
     "apack": APack,
     "apack-own": partial(APack, cache="own", alike=1.0, since=2),
+    "echoingpixels": partial(EchoingPixels, refiner=refiner_folder()),
+    "echoingpixels+random": composed("echoingpixels+random@omnidrop", refiner=refiner_folder()),
     "evs": Evs,
     "evs-even": partial(Evs, audio="even"),
     "seats": Seats,

@@ -105,3 +105,11 @@ def test_sparsevlm_drops_after_the_published_layers():
 
 def test_asl_watches_eight_layers_for_three_tenths():
     assert (turning.window(32), turning.THRESHOLD) == (8, 0.3)
+
+
+def test_echoingpixels_gives_time_the_lowest_frequencies():
+    from omnidrop.pruning.parts.refiner import LAYERS, SHARE
+    from omnidrop.rotary import sync_sections
+
+    assert (LAYERS, SHARE) == (4, 0.2)
+    assert sync_sections(64) == (18, 18, 18, 10)

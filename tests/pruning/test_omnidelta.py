@@ -235,7 +235,7 @@ def test_merges_come_through():
 def test_every_method_can_be_split_and_keeps_its_budget(cells):
     tokens = clip(chunks=6, grids=2, height=4, width=5, audio=25)
     trained = {"omnisift": {"selector": selector_folder()}}
-    for name in set(methods()) - {"none"}:
+    for name in set(methods()) - {"none", "echoingpixels"}:
         whole, split_up = (
             get_method(spelt, budget=0.5, **trained.get(name, {}))
             for spelt in (name, f"{name}@omnidelta")

@@ -59,7 +59,7 @@ def test_get_method_sets_fields():
     ("name", "fields", "message"),
     [
         ("omnidrp", {}, "Did you mean omnidrop"),
-        ("zzz", {}, "Known: apack.*divprune, dycoke, evs, fastv"),
+        ("zzz", {}, "Known: apack.*divprune, dycoke, echoingpixels, evs, fastv"),
         ("omnidrop", {"budgets": 0.3}, "Did you mean budget"),
         ("uniform", {"beta": 3}, r"Known: budget\."),
         ("omnidrop", {"budget": 0}, "above 0"),

@@ -76,6 +76,12 @@ class QwenOmni:
         }
     )
 
+    def recommended_by(self, config: Mapping[str, Any]) -> Recommended | None:
+        from omnidrop.models import sync_rope
+
+        sync = sync_rope.is_sync(thinker_files.thinker_config(config))
+        return sync_rope.RECOMMENDED if sync else None
+
     def missing_part(self, config: Mapping[str, Any]) -> str | None:
         return thinker_files.missing_part(config)
 
@@ -116,16 +122,19 @@ class QwenOmni:
         return tiny_thinker(folder)
 
     def check(self, folder: Path, config: Mapping[str, Any]) -> None:
+        from omnidrop.models import sync_rope
         from omnidrop.models.checking import check_sections, check_vocabulary, check_weights
         from omnidrop.models.qwen2_5_omni.adapter import THINKER
 
         parsed, text = _parsed(config), self.shapes(config).text
         rope = parsed.text_config.rope_parameters or {}
-        check_sections(rope.get("mrope_section"), text.head_dim, folder)
+        axes = 4 if sync_rope.is_sync(thinker_files.thinker_config(config)) else 3
+        check_sections(rope.get("mrope_section"), text.head_dim, folder, axes)
         check_weights(THINKER, parsed, folder, self.unused_weights)
         check_vocabulary(self.codec(folder), text.vocab, folder)
 
     def load(self, request: LoadRequest) -> Adapter:
+        from omnidrop.models import sync_rope
         from omnidrop.models.from_transformers import load
         from omnidrop.models.qwen2_5_omni.adapter import THINKER, QwenOmniAdapter
 
@@ -136,6 +145,8 @@ class QwenOmni:
             self.unused_weights,
             quantised=self.quantised,
         )
+        if sync_rope.is_sync(thinker_files.thinker_config(request.config)):
+            sync_rope.install(thinker)
         return QwenOmniAdapter(
             thinker,
             tokenizer,
@@ -150,7 +161,9 @@ class QwenOmni:
 def _parsed(config: Mapping[str, Any]) -> Any:
     from transformers import Qwen2_5OmniThinkerConfig
 
-    return Qwen2_5OmniThinkerConfig.from_dict(dict(thinker_files.thinker_config(config)))
+    from omnidrop.models.sync_rope import readable
+
+    return Qwen2_5OmniThinkerConfig.from_dict(readable(thinker_files.thinker_config(config)))
 
 
 FAMILY = QwenOmni()

@@ -182,6 +182,11 @@ class OmniDelta(Method):
                 f"{self.name!r} has one budget, and {inner.name!r} has another.",
                 hint="Give the budget to omnidelta alone.",
             )
+        if Need.PROMPT in inner.wants:
+            raise UsageError(
+                f"{inner.name!r} reads the prompt as a whole, so its budget cannot be split.",
+                hint=f"Leave out @{self.mark}.",
+            )
         chooses = type(inner).enter is not Method.enter and not isinstance(inner, Compose)
         if chooses and Part.ENTRY not in inner.parts():
             raise UsageError(
@@ -456,6 +461,11 @@ def _of(values: torch.Tensor | None, kept: torch.Tensor) -> torch.Tensor | None:
 
 def _joined(found: Sequence[tuple[torch.Tensor, Entry]], device: torch.device) -> Entry:
     """Return the choices in several parts as one; each comes with the tokens of its part."""
+    if any(entry.states is not None for _, entry in found):
+        raise UsageError(
+            "@omnidelta cannot join the states that this method replaces.",
+            hint="Use the method without it.",
+        )
     kept, target, source, weight = [torch.arange(0, device=device)], [], [], []
     for index, entry in found:
         own = index.to(device)

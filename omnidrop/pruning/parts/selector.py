@@ -17,7 +17,6 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from omnidrop.errors import ModelError
 from omnidrop.pruning.method import Backbone
 from omnidrop.pruning.parts.audio_guided import audio_quota
 from omnidrop.pruning.parts.frames import Frames, likeness, likeness_to_mean
@@ -159,30 +158,8 @@ def load(folder: Path) -> Trained:
 
 
 def find(given: str | None, backbone: Backbone | None, width: int) -> Selector:
-    """Return the selector for a model; see `Kind.find`.
-
-    Raises
-    ------
-    ModelError
-        As `Kind.find`, and if it was trained together with another decoder: such a selector serves
-        the model in whose folder it is, and no other.
-    """
-    network = KIND.find(given, backbone, width)
-    together = network.training.get("decoder") == "trained"
-    if given is not None and together and not _is_own(Path(given).expanduser(), backbone):
-        raise ModelError(
-            "This audio selector was trained together with a decoder, and is of use to that alone.",
-            path=given,
-            hint=f"Ask the model that it was trained with: --model {Path(given).parent}",
-        )
-    return cast(Selector, network.module)
-
-
-def _is_own(folder: Path, backbone: Backbone | None) -> bool:
-    """Return whether a selector lies inside the folder of the model."""
-    if backbone is None or backbone.folder is None:
-        return False
-    return folder.resolve().parent == backbone.folder.resolve()
+    """Return the selector for a model; see `Kind.find`."""
+    return cast(Selector, KIND.find(given, backbone, width).module)
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,8 @@ class Network:
     backbone, fingerprint : str or None
         Name and fingerprint of the model that it was trained for.
     training : dict
-        Settings and losses of the training.
+        Settings and losses of the training. Its `decoder` says "trained" of a network that was
+        trained together with the model's decoder, which it then serves alone.
     """
 
     module: nn.Module
@@ -58,7 +59,7 @@ class Kind:
     train : str
         What to do where there is none, up to the name of a folder.
     make : callable
-        Makes the network from its sizes.
+        Makes the network from its sizes: numbers and lists of numbers.
     dtype : torch.dtype
         In which the weights are kept.
     """
@@ -67,7 +68,7 @@ class Kind:
     what: str
     method: str
     train: str
-    make: Callable[[Mapping[str, int]], nn.Module]
+    make: Callable[[Mapping[str, Any]], nn.Module]
     dtype: torch.dtype
 
     @property
@@ -90,7 +91,7 @@ class Kind:
         """What to do where there is none."""
         return f"{self.train}FOLDER"
 
-    def save(self, folder: Path, network: Network, shape: Mapping[str, int]) -> None:
+    def save(self, folder: Path, network: Network, shape: Mapping[str, Any]) -> None:
         """Write a network into a folder, which is made if it is not there."""
         from safetensors.torch import save_file
 
@@ -140,7 +141,8 @@ class Kind:
         Raises
         ------
         ModelError
-            If there is none for this model; says how to train one.
+            If there is none for this model, or it was trained together with another decoder; says
+            how to train one.
         """
         name = backbone.name if backbone else "this model"
         own = backbone.folder / self.stem if backbone and backbone.folder else None
@@ -165,7 +167,38 @@ class Kind:
                 path=folder,
                 hint=self.hint,
             )
+        if (
+            given is not None
+            and network.training.get("decoder") == "trained"
+            and not _is_own(folder, backbone)
+        ):
+            raise ModelError(
+                f"This {self.what} was trained together with a decoder, and is of use to that "
+                "alone.",
+                path=given,
+                hint=f"Ask the model that it was trained with: --model {folder.parent}",
+            )
         return network
+
+
+def _is_own(folder: Path, backbone: Backbone | None) -> bool:
+    """Return whether a network lies inside the folder of the model."""
+    if backbone is None or backbone.folder is None:
+        return False
+    return folder.resolve().parent == backbone.folder.resolve()
+
+
+def _sizes(kept: Any) -> dict[str, Any]:
+    """Return the sizes of a network: numbers and lists of numbers, as a JSON file has them."""
+    if not isinstance(kept, dict):
+        raise ValueError(f"its sizes are {kept!r}")
+    found: dict[str, Any] = {}
+    for name, value in kept.items():
+        numbers = value if isinstance(value, list) else [value]
+        if not all(isinstance(one, (int, float)) for one in numbers):
+            raise ValueError(f"{name} is {value!r}")
+        found[name] = tuple(value) if isinstance(value, list) else value
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -178,7 +211,7 @@ def _load(kind: Kind, folder: Path, changed: tuple[int, ...]) -> Network:
         settings = json.loads((folder / kind.settings).read_text(encoding="utf-8"))
         if settings["schema"] != kind.schema:
             raise ValueError(f"it is a {settings['schema']}")
-        shape = {name: int(value) for name, value in settings["shape"].items()}
+        shape = _sizes(settings["shape"])
         with torch.device("meta"):  # nothing is drawn for weights that are read next
             module = kind.make(shape)
         state = {name: v.float() for name, v in load_file(folder / kind.weights).items()}
