@@ -27,7 +27,7 @@ class Recommended:
     presets : mapping of float to str
         Budgets for which a preset of the method is used as it stands.
     always : bool
-        The model answers under this method alone, so that it also runs where it saves little.
+        The model was trained for this method, so that it also runs where it saves little.
     """
 
     method: str

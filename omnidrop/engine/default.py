@@ -59,8 +59,8 @@ def choose(
     """Choose the method of a question that names none.
 
     It is the recommended one, or none where that would save less than `worth.LEAST` of the time to
-    the first token, or cannot reach its budget on a clip so short. A model that answers under its
-    method alone (`Recommended.always`) has it in any case, with every token if need be.
+    the first token, or cannot reach its budget on a clip so short. A model that was trained
+    for its method (`Recommended.always`) has it in any case, with every token if need be.
 
     Parameters
     ----------

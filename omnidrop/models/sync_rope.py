@@ -30,11 +30,11 @@ KIND = "sync"
 #: Names of the part of a text config that describes the rotary embedding, and of its type.
 _PLACES, _TYPES = ("rope_parameters", "rope_scaling"), ("rope_type", "type")
 
-#: What answers the questions that name no method: nothing else can.
+#: What answers the questions that name no method: the decoder has learned from its states alone.
 RECOMMENDED = Recommended(
     method="echoingpixels",
     budget=0.2,
-    source="this decoder was trained behind EchoingPixels' refiner, and answers behind that alone",
+    source="this decoder was trained behind EchoingPixels' refiner",
     always=True,
 )
 

@@ -34,9 +34,8 @@ class EchoingPixels(EntryMethod):
 
     Ours: heads of other sizes have sections in the same proportion. At a budget of 1 everything
     enters, refined, since the decoder has learned from nothing else. The refiner is computed in
-    float32. No weights are published. A decoder that was not trained with a refiner can do nothing
-    with its states, so the method is refused with any other model; and a model that was trained
-    with one answers badly under any other method, none included.
+    float32; its layers see every token, and reports count the FLOPs of the decoder alone. No
+    weights are published, so the method is refused with a model that has no refiner of its own.
 
     Parameters
     ----------
