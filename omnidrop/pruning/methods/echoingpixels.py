@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -12,6 +12,7 @@ from omnidrop.pruning.method import Backbone, Entry, EntryView, Need, Plan
 from omnidrop.pruning.parts import refiner as parts
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.select import top
+from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,16 @@ class EchoingPixels(EntryMethod):
     def check_model(self, backbone: Backbone, width: int) -> None:
         """Check that there is a refiner."""
         parts.find(self.refiner, backbone, width)
+
+    def plan(self, tokens: TokenMap, layers: int) -> Plan:
+        """Keep one number of tokens throughout; say what the report's FLOPs leave out."""
+        plan = super().plan(tokens, layers)
+        if "note" in plan.settings:  # there is nothing to keep
+            return plan
+        note = (
+            "FLOPs and estimates leave out the refiner's own layers, which read the whole prompt."
+        )
+        return replace(plan, settings=plan.settings | {"note": note})
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Refine the prompt, and let the clip's highest scores enter."""
