@@ -4,7 +4,9 @@ Both sides answer the same questions about the same clips with one model, which 
 batch side is `omnidrop.batch.answering.Answerer`, which is what `omnidrop batch` runs; the server
 side is a fresh server, asked by clients in a process of their own, each of which sends its next
 question when it has the answer to the one before. Nothing is kept from one run to the next. The
-sides run in turns (A B A B …); the ratio is the median of the rounds' ratios.
+sides run in turns (A B A B …); the ratio is the median of the rounds' ratios. Model and batch run
+in threads that end: OpenMP keeps a team for each thread that has computed, and with more teams than
+cores none of them spins, so a team that the batch left behind would slow the server down.
 
 Every answer of the server must be that of the batch, and that of a single client.
 
@@ -20,10 +22,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 from common import finish, in_turns, median, table
 
@@ -72,7 +76,7 @@ def main() -> None:
 
 def compare(options: argparse.Namespace, folder: Path) -> None:
     """Run both sides in turns, and tell."""
-    model = omnidrop.load(options.model)
+    model = in_own_thread(lambda: omnidrop.load(options.model))
     clips = sorted(path for path in folder.iterdir() if path.is_file())
     questions = options.question or QUESTIONS
     rows = [
@@ -83,7 +87,7 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
     single = served(model, folder, rows, tokens, 1)
     runs = in_turns(
         {
-            "batch": lambda: batched(model, rows, tokens),
+            "batch": lambda: in_own_thread(lambda: batched(model, rows, tokens)),
             "server": lambda: served(model, folder, rows, tokens, options.clients),
         },
         options.rounds + 1,
@@ -113,6 +117,12 @@ def compare(options: argparse.Namespace, folder: Path) -> None:
             "ratio": round(ratio, 3),
         }
     )
+
+
+def in_own_thread(work: Callable[[], Any]) -> Any:
+    """Return what `work` makes in a thread that has ended by then."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
 
 
 def made_clips(folder: Path, count: int, seconds: float) -> Path:
