@@ -34,7 +34,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +44,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent)]
 import torch  # noqa: E402
 from avsynth.sound import load_bank  # noqa: E402
 from recipe import checkpoint  # noqa: E402
-from recipe.checkpoint import Course  # noqa: E402
+from recipe.checkpoint import Course, run_stages  # noqa: E402
 from recipe.export import export  # noqa: E402
 from recipe.labels import Speaker  # noqa: E402
 from recipe.language import LanguageOptions, grow, teach_words, train_language  # noqa: E402
@@ -329,14 +328,7 @@ STAGES = ("towers", "audio", "vision", "language", "pool", "mixed", "joint", "ex
 
 def train(run: Run, stages: tuple[str, ...] = STAGES) -> dict[str, Course]:
     """Run stages in order and log their results; return the results of the training stages."""
-    courses = {}
-    for stage in stages:
-        start = time.perf_counter()
-        course = getattr(run, stage)()
-        if course is not None:
-            courses[stage] = course
-        run.log(f"== {stage}: {course or 'done'} ({time.perf_counter() - start:.0f} s)")
-    return courses
+    return run_stages(run, stages)
 
 
 def main() -> None:

@@ -23,9 +23,8 @@ import argparse
 import json
 import shutil
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -35,7 +34,7 @@ import torch  # noqa: E402
 from avsynth.sound import load_bank  # noqa: E402
 from recipe import checkpoint  # noqa: E402
 from recipe.answering import load_demo  # noqa: E402
-from recipe.checkpoint import Course  # noqa: E402
+from recipe.checkpoint import Course, run_stages  # noqa: E402
 from recipe.export import dump, write_model  # noqa: E402
 from recipe.labels import Speaker  # noqa: E402
 from recipe.language import LanguageOptions, train_language  # noqa: E402
@@ -130,7 +129,8 @@ class Run:
         """Write the model's folder, the refiner inside."""
         import omnidrop
         from omnidrop.models.sync_rope import written
-        from omnidrop.pruning.parts import refiner as parts_of_refiner
+        from omnidrop.pruning.parts.refiner import KIND
+        from omnidrop.pruning.parts.trained import Network
 
         state = checkpoint.read(self.out / "refined.pt", self.device)
         if state is None:
@@ -153,10 +153,9 @@ class Run:
             "seed": self.options.seed,
         }
         demo = omnidrop.load(str(DEMO), device="cpu", dtype="float32").adapter
-        parts_of_refiner.save(
-            self.folder / parts_of_refiner.KIND.stem,
-            parts_of_refiner.Trained(trunk.refiner, "demo", demo.fingerprint, training),
-        )
+        shape = trunk.refiner.shape
+        network = Network(trunk.refiner, shape.width, "demo", demo.fingerprint, training)
+        KIND.save(self.folder / KIND.stem, network, asdict(shape))
         self.log(f"written: {self.folder}")
 
 
@@ -203,10 +202,7 @@ def main() -> None:
         device=args.device,
         log=lambda text: print(text, flush=True),
     )
-    for stage in STAGES if args.stage == "all" else (args.stage,):
-        start = time.perf_counter()
-        course = getattr(run, stage)()
-        run.log(f"== {stage}: {course or 'done'} ({time.perf_counter() - start:.0f} s)")
+    run_stages(run, STAGES if args.stage == "all" else (args.stage,))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -42,7 +41,7 @@ from lab.text import divergence, padded, write_answers  # noqa: E402
 from lab.trunk import MARKERS, LabTrunk  # noqa: E402
 from recipe import checkpoint  # noqa: E402
 from recipe.answering import load_demo  # noqa: E402
-from recipe.checkpoint import Course  # noqa: E402
+from recipe.checkpoint import Course, run_stages  # noqa: E402
 from recipe.pool import build_pool, load_pool  # noqa: E402
 from recipe.shape import parts  # noqa: E402
 
@@ -202,10 +201,7 @@ def main() -> None:
         device=args.device,
         log=lambda text: print(text, flush=True),
     )
-    for stage in STAGES if args.stage == "all" else (args.stage,):
-        start = time.perf_counter()
-        course = getattr(run, stage)()
-        run.log(f"== {stage}: {course or 'done'} ({time.perf_counter() - start:.0f} s)")
+    run_stages(run, STAGES if args.stage == "all" else (args.stage,))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -31,6 +33,24 @@ class Course:
             f"steps {self.begin} to {self.step}, loss {self.first:.3f} at first, "
             f"{self.last:.3f} at last"
         )
+
+
+class Staged(Protocol):
+    """A run whose methods are stages."""
+
+    log: Callable[[str], None]
+
+
+def run_stages(run: Staged, stages: Iterable[str]) -> dict[str, Course]:
+    """Run stages in order and log their results; return the results of the training stages."""
+    courses = {}
+    for stage in stages:
+        start = time.perf_counter()
+        course = getattr(run, stage)()
+        if course is not None:
+            courses[stage] = course
+        run.log(f"== {stage}: {course or 'done'} ({time.perf_counter() - start:.0f} s)")
+    return courses
 
 
 def read(path: Path, device: torch.device | str = "cpu") -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from omnidrop.models.locations import find
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.methods.echoingpixels import EchoingPixels
 from omnidrop.pruning.parts import refiner
+from omnidrop.pruning.parts.trained import Network
 from omnidrop.rotary import sync_sections
 from tests.tiny import load_tiny, make_features
 
@@ -49,8 +51,8 @@ def sync_copy(folder: Path, out: Path, fingerprint: str) -> Path:
         torch.manual_seed(0)
         made = refiner.Refiner(shape)
     made.copy_layers(load_tiny(folder).adapter._layers)
-    known = refiner.Trained(made, "tiny", fingerprint, {"decoder": "trained"})
-    refiner.save(out / "refiner", known)
+    known = Network(made, shape.width, "tiny", fingerprint, {"decoder": "trained"})
+    refiner.KIND.save(out / "refiner", known, asdict(shape))
     return out
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from omnidrop.pruning.parts import refiner
+from omnidrop.pruning.parts.trained import Network
 
 _KEPT = tempfile.TemporaryDirectory(prefix="omnidrop-refiner-")  # until the tests end
 
@@ -30,8 +32,9 @@ def write_refiner(
     folder: Path, width: int = 8, *, decoder: str = "frozen", **known: str
 ) -> refiner.Refiner:
     """Save a refiner with random weights, and return it as it is read back."""
-    refiner.save(folder, refiner.Trained(made_up(width), **known, training={"decoder": decoder}))
-    return refiner.load(folder).refiner
+    network = Network(made_up(width), width, **known, training={"decoder": decoder})
+    refiner.KIND.save(folder, network, asdict(network.module.shape))
+    return refiner.KIND.load(folder).module
 
 
 @cache

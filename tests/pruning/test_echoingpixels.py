@@ -30,7 +30,7 @@ def enter_with(backbone=None, budget=0.3, **fields):
 
 def test_the_highest_scores_enter_refined_and_so_does_the_text():
     view, entry = enter_with(refiner=FOLDER)
-    network = refiner.load(Path(FOLDER)).refiner
+    network = refiner.KIND.load(Path(FOLDER)).module
     prompt = view.prompt
     with torch.no_grad():
         rows = network(prompt.embeds[None], prompt.positions[:, None])[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from refiners import made_up, write_refiner
 from omnidrop.errors import ModelError
 from omnidrop.pruning.parts import refiner
 from omnidrop.pruning.parts.refiner import Shape, passed, straight_through
+from omnidrop.pruning.parts.trained import Network
 
 
 def norm(row, weight, eps=1e-6):
@@ -192,19 +194,19 @@ def test_senseless_sizes_are_refused(sizes, message):
 
 def test_a_refiner_is_read_as_it_was_written(tmp_path):
     made = made_up(sections=(2, 1, 1), theta=1e4)
-    known = refiner.Trained(made, "some/model", "abc", {"decoder": "trained"})
-    refiner.save(tmp_path, known)
+    known = Network(made, made.shape.width, "some/model", "abc", {"decoder": "trained"})
+    refiner.KIND.save(tmp_path, known, asdict(made.shape))
     before = torch.get_rng_state()
-    found = refiner.load(tmp_path)
+    found = refiner.KIND.load(tmp_path)
     assert torch.equal(torch.get_rng_state(), before), "reading draws nothing"
-    assert found.refiner.shape == made.shape
+    assert found.module.shape == made.shape
     assert (found.backbone, found.fingerprint, found.training) == (
         "some/model",
         "abc",
         {"decoder": "trained"},
     )
     for name, weight in made.state_dict().items():
-        assert torch.equal(found.refiner.state_dict()[name], weight.bfloat16().float()), name
+        assert torch.equal(found.module.state_dict()[name], weight.bfloat16().float()), name
 
 
 @pytest.mark.parametrize("damage", ["no json", "cut", "sizes", "a list", "missing tensor"])
@@ -228,4 +230,4 @@ def test_a_damaged_refiner_is_refused(tmp_path, damage):
         del state["score_head.2.bias"]
         save_file(state, weights)
     with pytest.raises(ModelError, match="refiner is damaged"):
-        refiner.load(tmp_path)
+        refiner.KIND.load(tmp_path)

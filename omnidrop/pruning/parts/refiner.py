@@ -11,8 +11,7 @@ folder `refiner` of that model's: `refiner.safetensors`, and `refiner.json` with
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -20,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from omnidrop.pruning.method import Backbone
-from omnidrop.pruning.parts.trained import Kind, Network
+from omnidrop.pruning.parts.trained import Kind
 from omnidrop.rotary import angles, frequencies, turned
 from omnidrop.transfers import to_device
 
@@ -235,31 +234,11 @@ def straight_through(states: torch.Tensor, soft: torch.Tensor) -> torch.Tensor:
     return states * (1.0 + (soft - soft.detach()))[..., None]
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A refiner with what is known of it.
-
-    Attributes
-    ----------
-    refiner : Refiner
-    backbone, fingerprint : str or None
-        Name and fingerprint of the model that it was trained with.
-    training : dict
-        Settings and losses of the training; its `decoder` says "trained", as published, or
-        "frozen".
-    """
-
-    refiner: Refiner
-    backbone: str | None = None
-    fingerprint: str | None = None
-    training: dict[str, Any] = field(default_factory=dict)
-
-
 def _make(sizes: Mapping[str, Any]) -> Refiner:
     return Refiner(Shape(**sizes))
 
 
-#: How a refiner is kept.
+#: How a refiner is kept: in 16 bits, as decoders are published.
 KIND = Kind(
     stem="refiner",
     what="refiner",
@@ -269,26 +248,6 @@ KIND = Kind(
     make=_make,
     dtype=torch.bfloat16,
 )
-
-
-def save(folder: Path, trained: Trained) -> None:
-    """Write a refiner into a folder, in 16 bits as decoders are published."""
-    refiner, shape = trained.refiner, trained.refiner.shape
-    network = Network(refiner, shape.width, trained.backbone, trained.fingerprint, trained.training)
-    KIND.save(folder, network, asdict(shape))
-
-
-def load(folder: Path) -> Trained:
-    """Read a refiner from a folder.
-
-    Raises
-    ------
-    ModelError
-        If there is none, or its files are damaged.
-    """
-    found = KIND.load(folder)
-    refiner = cast(Refiner, found.module)
-    return Trained(refiner, found.backbone, found.fingerprint, found.training)
 
 
 def find(given: str | None, backbone: Backbone | None, width: int) -> Refiner:
