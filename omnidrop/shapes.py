@@ -226,6 +226,19 @@ class TextShape:
             body += self.last_layer_flops(lengths[-1]) - self.layer_flops(lengths[-1], last)
         return float(body + self.head_flops)
 
+    def two_way_flops(self, tokens: int, layers: int) -> float:
+        """Return the operations of the first layers over `tokens` tokens without a causal mask.
+
+        Parameters
+        ----------
+        tokens : int
+            Each attends to all of them.
+        layers : int
+            Number of layers.
+        """
+        masked_half = 2 * self.heads * self.head_dim * tokens * (tokens - 1)
+        return float(sum(self.layer_flops(tokens, layer) + masked_half for layer in range(layers)))
+
     def decode_flops(self, lengths: Sequence[int], steps: int) -> float:
         """Return the operations of `steps` decoding steps.
 

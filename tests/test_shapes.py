@@ -59,6 +59,8 @@ def test_a_layer_equals_the_counter():
     square = 4 * s.heads * s.head_dim * n * n
     causal = 2 * s.heads * s.head_dim * n * (n + 1)
     assert s.layer_flops(n) == counter.get_total_flops() - square + causal
+    assert s.two_way_flops(n, 3) == 3 * counter.get_total_flops()
+    assert s.two_way_flops(n, 0) == 0
     assert sum(p.numel() for p in Decoder(s).parameters()) == s.layer_weights()
 
 

@@ -136,7 +136,8 @@ def build_trace(
             mapped=adapter.weights.mapped_bytes,
             measured=account.memory.measured,
         ),
-        flops_prefill=shape.prefill_flops(text, kept),
+        flops_prefill=shape.prefill_flops(text, kept)
+        + shape.two_way_flops(text + total, account.method.own_layers),
         flops_prefill_unpruned=shape.prefill_flops(text, (total,) * layers),
         notices=(*account.notices, *account.written.notices),
         decode_loop=account.decode_loop,

@@ -189,8 +189,7 @@ def encoder_flops(sizes: Sizes, tokens: Tokens) -> tuple[float, float]:
 
 def run_estimate(
     label: str,
-    method: str,
-    budget: float,
+    method: Method,
     counts: Sequence[int],
     sizes: Sizes,
     tokens: Tokens,
@@ -200,8 +199,8 @@ def run_estimate(
 
     Parameters
     ----------
-    label, method : str
-    budget : float
+    label : str
+    method : Method
     counts : sequence of int, length L
         Audio and video tokens entering each layer.
     sizes : Sizes
@@ -211,12 +210,13 @@ def run_estimate(
     """
     text = sizes.shapes.text
     whole = text.prefill_flops(tokens.text, (tokens.av,) * len(counts))
-    flops = text.prefill_flops(tokens.text, counts)
+    own = text.two_way_flops(tokens.text + tokens.av, method.own_layers)
+    flops = text.prefill_flops(tokens.text, counts) + own
     lengths = [tokens.text + count for count in counts]
     return RunEstimate(
         label=label,
-        method=method,
-        budget=budget,
+        method=method.name,
+        budget=float(method.budget),
         realised=sum(counts) / (len(counts) * tokens.av) if tokens.av else 1.0,
         counts=tuple(counts),
         flops_prefill=flops,
@@ -310,7 +310,7 @@ def estimate(
 
     def one(label: str, method: Method) -> RunEstimate:
         counts = method.plan(av, known.shapes.text.layers).counts
-        return run_estimate(label, method.name, float(method.budget), counts, sizes, tokens, speed)
+        return run_estimate(label, method, counts, sizes, tokens, speed)
 
     control, runs = one("none", Method()), []
     for label, method in zip(labels or [m.label for m in methods], methods, strict=True):

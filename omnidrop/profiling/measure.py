@@ -251,7 +251,8 @@ class _Task:
 
 def _summed(info: ModelInfo, run: _Run, control: RunProfile | None, unpruned: _Run) -> RunProfile:
     answer, trace = run.answers[-1], run.trace
-    flops = _flops(info, trace, len(answer.token_ids) - (answer.stop == "max new tokens"))
+    steps = len(answer.token_ids) - (answer.stop == "max new tokens")
+    flops = _flops(info, trace, steps, run.method.own_layers)
     stages = []
     for name in dict.fromkeys(name for turn in run.lines for name in turn):
         turns = [turn[name] for turn in run.lines if name in turn]
@@ -288,9 +289,12 @@ def _summed(info: ModelInfo, run: _Run, control: RunProfile | None, unpruned: _R
     )
 
 
-def _flops(info: ModelInfo, trace: Trace, steps: int) -> dict[str, float]:
+def _flops(info: ModelInfo, trace: Trace, steps: int, own_layers: int) -> dict[str, float]:
     """Return the FLOPs of each line of a run by the cost model, for `steps` decoded tokens."""
     found = {PREFILL: info.text.prefill_flops(trace.text_tokens, trace.kept_per_layer, as_run=True)}
+    if own_layers:
+        rows = trace.text_tokens + trace.av_tokens
+        found[StageName.ENTRY] = info.text.two_way_flops(rows, own_layers)
     grid = trace.clip.get("grid")
     if grid is not None:
         encoded = grid[0] - trace.clip["repeated_grids"]  # repeats are not encoded again

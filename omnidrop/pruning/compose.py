@@ -139,6 +139,11 @@ class Compose(Method):
         return self.entry.wants
 
     @property
+    def own_layers(self) -> int:  # type: ignore[override]
+        """The layers that the entry method runs."""
+        return self.entry.own_layers
+
+    @property
     def phrases(self) -> tuple[str, ...]:  # type: ignore[override]
         """The phrases of the entry method."""
         return self.entry.phrases

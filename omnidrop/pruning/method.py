@@ -382,6 +382,9 @@ class Method:
     used_by: ClassVar[Mapping[str, frozenset[Part]]] = {}
     #: Settings of earlier versions: name → value → how to say it now.
     former: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    #: Layers of the decoder's shape that `enter` itself runs over the whole prompt, every row
+    #: attending to every other one; for counting operations.
+    own_layers: ClassVar[int] = 0
     #: Settings that name files or folders, which who serves others must not let them choose.
     files: ClassVar[frozenset[str]] = frozenset()
     #: Why `keep` needs tokens and scores on the CPU; "" where it works on any device and the number

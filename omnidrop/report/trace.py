@@ -193,7 +193,8 @@ class Trace:
         Generated tokens per second after the first; None if only one was generated.
     memory : Memory
     flops_prefill, flops_prefill_unpruned : float
-        Analytic FLOPs of the LLM's prefill (`TextShape.prefill_flops`).
+        Analytic FLOPs of the LLM's prefill (`TextShape.prefill_flops`), the layers that a method
+        runs before it included (`Method.own_layers`).
     notices : tuple of str
         What the user should know: truncated file, demo model, long positions, …
     decode_loop : str

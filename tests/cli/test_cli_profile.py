@@ -31,6 +31,7 @@ from omnidrop.profiling.result import (
     unique_labels,
 )
 from omnidrop.profiling.survivors import Replay, ReplayedChunk
+from omnidrop.pruning.method import Method
 from omnidrop.recommended import SAFE
 from omnidrop_cli.options.profile import CompareFlags, labels_of
 
@@ -298,7 +299,7 @@ def test_estimates(run, fake, clip, monkeypatch, words) -> None:
         sizes = Sizes(known.shapes, known.weights, known.bytes_per_value)
         tokens = Tokens(40, 1000, 3000, (20, 24, 24), False)
         control, *runs = (
-            run_estimate(label, "x", b, (round(b * 4000),) * 28, sizes, tokens, 1e12)
+            run_estimate(label, Method(b), (round(b * 4000),) * 28, sizes, tokens, 1e12)
             for label, b in (("none", 1.0), *((f"omnidrop {m.budget:g}", m.budget)
                                               for m in methods))
         )  # fmt: skip

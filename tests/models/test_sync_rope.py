@@ -110,6 +110,11 @@ def test_asking_runs_the_refiner_unless_another_method_is_named(refined: Model) 
     assert plain.trace.realised_budget == pytest.approx(0.2, abs=0.01)
     assert plain.token_ids == named.token_ids == again.token_ids
     assert named.logprobs == again.logprobs
+    shape, text = refined.info.text, named.trace.text_tokens
+    refining = shape.two_way_flops(text + named.trace.av_tokens, 4)
+    decoding = shape.prefill_flops(text, named.trace.kept_per_layer)
+    assert named.trace.flops_prefill == refining + decoding
+    assert none.trace.flops_prefill == none.trace.flops_prefill_unpruned
     assert none.logprobs != all_in.logprobs, "refined states enter at a budget of 1, too"
 
 

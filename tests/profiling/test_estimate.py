@@ -7,6 +7,9 @@ import pytest
 from omnidrop.models.loading import LoadOptions
 from omnidrop.models.unloaded import RoughEncoder, describe
 from omnidrop.profiling.estimate import Sizes, Tokens, encoder_flops, peak_bytes, run_estimate
+from omnidrop.pruning.method import Method
+from omnidrop.pruning.methods.echoingpixels import EchoingPixels
+from omnidrop.pruning.methods.random import Random
 
 
 @pytest.fixture
@@ -34,13 +37,25 @@ def test_rough_encoder_covers_the_text() -> None:
 
 def test_keeping_less_costs_less(sizes: Sizes) -> None:
     tokens = Tokens(text=40, audio=1000, video=3000, grid=(20, 24, 24), counted=True)
-    full = run_estimate("none", "none", 1.0, (4000,) * 28, sizes, tokens, 1e14)
-    half = run_estimate("x 0.5", "x", 0.5, (3000,) * 14 + (1000,) * 14, sizes, tokens, 1e14)
+    full = run_estimate("none", Method(), (4000,) * 28, sizes, tokens, 1e14)
+    halves = (3000,) * 14 + (1000,) * 14
+    half = run_estimate("random 0.5", Random(budget=0.5), halves, sizes, tokens, 1e14)
     assert (full.realised, full.speedup, half.realised) == (1.0, 1.0, 0.5)
     assert half.speedup == full.flops_prefill / half.flops_prefill > 2
-    assert half.kv_cache < full.kv_cache == sizes.shapes.text.kv_bytes((4040,) * 28, 2)
+    assert half.kv_cache < full.kv_cache == sizes.shapes.text.kv_bytes((4040,) * 28, sizes.width)
     assert sizes.weights < half.peak < full.peak
     assert full.seconds == (full.flops_prefill + sum(encoder_flops(sizes, tokens))) / 1e14
+
+
+def test_layers_that_a_method_runs_itself_cost(sizes: Sizes) -> None:
+    tokens = Tokens(text=40, audio=1000, video=3000, grid=(20, 24, 24), counted=True)
+    counts, text = (800,) * 28, sizes.shapes.text
+    plain = run_estimate("random", Random(budget=0.2), counts, sizes, tokens, 1e14)
+    refined = run_estimate("echo", EchoingPixels(budget=0.2), counts, sizes, tokens, 1e14)
+    own = text.two_way_flops(4040, 4)
+    assert refined.flops_prefill - plain.flops_prefill == pytest.approx(own)
+    assert refined.seconds - plain.seconds == pytest.approx(own / 1e14)
+    assert refined.speedup < plain.speedup
 
 
 def test_a_large_picture_is_what_counts(sizes: Sizes) -> None:

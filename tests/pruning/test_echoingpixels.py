@@ -141,6 +141,6 @@ def test_senseless_settings_are_refused(given):
         EchoingPixels(refiner=given)
 
 
-def test_a_report_says_what_its_flops_leave_out() -> None:
+def test_a_report_says_what_estimates_leave_out() -> None:
     plan = EchoingPixels(budget=0.2).plan(clip(), 16)
     assert "refiner" in plan.settings["note"]

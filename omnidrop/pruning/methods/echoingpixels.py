@@ -35,7 +35,7 @@ class EchoingPixels(EntryMethod):
 
     Ours: heads of other sizes have sections in the same proportion. At a budget of 1 everything
     enters, refined, since the decoder has learned from nothing else. The refiner is computed in
-    float32; its layers see every token, and reports count the FLOPs of the decoder alone. No
+    float32; its four layers see every token, which the FLOPs of reports and estimates count. No
     weights are published, so the method is refused with a model that has no refiner of its own.
 
     Parameters
@@ -50,6 +50,7 @@ class EchoingPixels(EntryMethod):
     name: ClassVar[str] = "echoingpixels"
     wants: ClassVar[frozenset[str]] = frozenset({Need.QUESTION, Need.PROMPT})
     question_free: ClassVar[bool] = False
+    own_layers: ClassVar[int] = parts.LAYERS
     files: ClassVar[frozenset[str]] = frozenset({"refiner"})
 
     refiner: str | None = None
@@ -66,13 +67,11 @@ class EchoingPixels(EntryMethod):
         parts.find(self.refiner, backbone, width)
 
     def plan(self, tokens: TokenMap, layers: int) -> Plan:
-        """Keep one number of tokens throughout; say what the report's FLOPs leave out."""
+        """Keep one number of tokens throughout; say what estimates leave out."""
         plan = super().plan(tokens, layers)
         if "note" in plan.settings:  # there is nothing to keep
             return plan
-        note = (
-            "FLOPs and estimates leave out the refiner's own layers, which read the whole prompt."
-        )
+        note = "Estimates of memory leave out the refiner, which reads the whole prompt in float32."
         return replace(plan, settings=plan.settings | {"note": note})
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
