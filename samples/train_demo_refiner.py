@@ -154,8 +154,8 @@ class Run:
         }
         demo = omnidrop.load(str(DEMO), device="cpu", dtype="float32").adapter
         shape = trunk.refiner.shape
-        network = Network(trunk.refiner, shape.width, "demo", demo.fingerprint, training)
-        KIND.save(self.folder / KIND.stem, network, asdict(shape))
+        network = Network(trunk.refiner, asdict(shape), "demo", demo.fingerprint, training)
+        KIND.save(self.folder / KIND.stem, network)
         self.log(f"written: {self.folder}")
 
 

@@ -17,7 +17,8 @@ from omnidrop.engine.session import Session
 from omnidrop.errors import MediaError, UsageError
 from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import build_prompt
-from omnidrop.pruning.parts.a2v import Chunks, Predictor, Shape, Trained, mean_picture
+from omnidrop.pruning.parts.a2v import Chunks, Predictor, Shape, mean_picture
+from omnidrop.pruning.parts.trained import Network
 
 Progress = Callable[[str, float, float | None], None]
 
@@ -103,7 +104,7 @@ def train(
     adapter: Adapter,
     options: TrainOptions | None = None,
     progress: Progress | None = None,
-) -> Trained:
+) -> Network:
     """Train a predictor; the loss is 1 − cosine.
 
     Parameters
@@ -118,9 +119,9 @@ def train(
 
     Returns
     -------
-    Trained
-        Its `training` holds the losses on training and held-out clips, and on the latter the loss
-        of a constant prediction, which ignores the audio.
+    Network
+        The `Predictor`. Its `training` holds the losses on training and held-out clips, and on the
+        latter the loss of a constant prediction, which ignores the audio.
 
     Raises
     ------
@@ -153,7 +154,8 @@ def train(
         "held_out_loss": round(_loss(predictor, held_out_set), 5),
         "held_out_loss_without_listening": round(_constant_loss(train_set, held_out_set), 5),
     }
-    return Trained(predictor, adapter.info.name, adapter.fingerprint, training)
+    shape = asdict(predictor.shape)
+    return Network(predictor, shape, adapter.info.name, adapter.fingerprint, training)
 
 
 def _silent(stage: str, done: float, total: float | None) -> None:

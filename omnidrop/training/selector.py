@@ -24,7 +24,8 @@ from omnidrop.engine.session import Session
 from omnidrop.errors import MediaError, OmniDropError, UsageError
 from omnidrop.models.gradients import Decoder
 from omnidrop.pruning.parts import selector as parts
-from omnidrop.pruning.parts.selector import Selector, Shape, Trained
+from omnidrop.pruning.parts.selector import KIND, Selector, Shape
+from omnidrop.pruning.parts.trained import Network
 from omnidrop.training import resuming
 from omnidrop.training.lessons import Encodings, Kept, Lesson, Teacher
 
@@ -115,7 +116,8 @@ class Result:
 
     Attributes
     ----------
-    trained : Trained
+    trained : Network
+        The `Selector`, and losses in its `training`.
     failed : int
         Clips that could not be read.
     begin : int
@@ -124,7 +126,7 @@ class Result:
         Of the selector.
     """
 
-    trained: Trained
+    trained: Network
     failed: int
     begin: int
     folder: Path
@@ -349,7 +351,7 @@ class _Course:
             )
         return round(math.fsum(losses) / len(losses), 5)
 
-    def _trained(self, selector: Selector, before: dict[str, Any]) -> Trained:
+    def _trained(self, selector: Selector, before: dict[str, Any]) -> Network:
         learned, held_out = self.lessons.learned, self.lessons.held_out
         training: dict[str, Any] = {
             **asdict(self.options),
@@ -366,14 +368,16 @@ class _Course:
             "held_out_loss_even": self._judge(selector, held_out, Kept.EVEN, "evenly spaced"),
         }
         adapter = self.model.adapter
-        return Trained(selector, adapter.info.name, adapter.fingerprint, training)
+        return Network(
+            selector, asdict(selector.shape), adapter.info.name, adapter.fingerprint, training
+        )
 
-    def _write(self, trained: Trained, decoder: Decoder, begin: int) -> Result:
+    def _write(self, trained: Network, decoder: Decoder, begin: int) -> Result:
         folder = self.folder / parts.KIND.stem if self.options.unfreeze else self.folder
         try:
             if self.options.unfreeze:
                 decoder.write(self.folder)
-            parts.save(folder, trained)
+            KIND.save(folder, trained)
             (self.folder / resuming.STATE).unlink(missing_ok=True)
         except OSError as problem:
             raise _unwritable(self.folder, problem) from problem

@@ -74,7 +74,7 @@ def command(
     if not quiet:
         for notice in notices:
             complain(notice, "notice")
-    from omnidrop.pruning.parts.a2v import save
+    from omnidrop.pruning.parts.a2v import KIND
     from omnidrop.training.a2v import Pairs, pairs_of, train
 
     options = training.train_options()
@@ -93,7 +93,7 @@ def command(
                 complain(describe(problem)[0])
         trained = train(pairs, loaded.adapter, options, progress)
     try:
-        save(out, trained)
+        KIND.save(out, trained)
     except OSError as problem:
         raise UsageError(
             f"The predictor cannot be written ({problem.strerror}).",
@@ -105,13 +105,13 @@ def command(
 
 
 def _check_target(out: Path, force: bool) -> None:
-    from omnidrop.pruning.parts.a2v import SETTINGS, WEIGHTS
+    from omnidrop.pruning.parts.a2v import KIND
 
     if out.exists() and not out.is_dir():
         raise UsageError("This is a file, not a folder.", path=out, hint="Name another --out.")
     if not os.access(next(p for p in (out, *out.absolute().parents) if p.is_dir()), os.W_OK):
         raise UsageError("This folder cannot be written.", path=out, hint="Name another --out.")
-    there = [name for name in (SETTINGS, WEIGHTS) if (out / name).exists()]
+    there = [name for name in (KIND.settings, KIND.weights) if (out / name).exists()]
     if there and not force:
         raise UsageError(
             f"There is a {there[0]} in it already.",

@@ -51,8 +51,8 @@ def sync_copy(folder: Path, out: Path, fingerprint: str) -> Path:
         torch.manual_seed(0)
         made = refiner.Refiner(shape)
     made.copy_layers(load_tiny(folder).adapter._layers)
-    known = Network(made, shape.width, "tiny", fingerprint, {"decoder": "trained"})
-    refiner.KIND.save(out / "refiner", known, asdict(shape))
+    known = Network(made, asdict(shape), "tiny", fingerprint, {"decoder": "trained"})
+    refiner.KIND.save(out / "refiner", known)
     return out
 
 

@@ -475,7 +475,7 @@ def test_contextguard_runs_with_a_predictor_trained_for_the_model(
     model = Model(load(folder))
     clips = [pairs_of(model.features(make_features(model=model, seed=seed))) for seed in range(3)]
     assert [len(pairs) for pairs in clips] == [2, 2, 2]
-    a2v.save(tmp_path, train(clips, model.adapter, TrainOptions(hidden=8, steps=3)))
+    a2v.KIND.save(tmp_path, train(clips, model.adapter, TrainOptions(hidden=8, steps=3)))
     method = get_method("contextguard", budget=0.5, predictor=str(tmp_path))
     with model.features(make_features(model=model)) as session:
         trace = session.ask(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from omnidrop.pruning.parts import selector
+from omnidrop.pruning.parts.trained import Network
 
 _KEPT = tempfile.TemporaryDirectory(prefix="omnidrop-selector-")  # until the tests end
 
@@ -25,8 +27,9 @@ def write_selector(
 ) -> selector.Selector:
     """Save a selector with random weights, and return it as it is read back."""
     made = made_up(width)
-    selector.save(folder, selector.Trained(made, **known, training={"decoder": decoder}))
-    return selector.load(folder).selector
+    network = Network(made, asdict(made.shape), **known, training={"decoder": decoder})
+    selector.KIND.save(folder, network)
+    return selector.KIND.load(folder).module
 
 
 @cache

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from omnidrop.pruning.parts import a2v
+from omnidrop.pruning.parts.trained import Network
 
 _KEPT = tempfile.TemporaryDirectory(prefix="omnidrop-a2v-")  # until the tests end
 
@@ -18,8 +20,8 @@ def write_predictor(folder: Path, width: int = 8, **known: str) -> a2v.Predictor
     with torch.random.fork_rng():
         torch.manual_seed(0)
         made = a2v.Predictor(a2v.Shape(width, hidden=6, heads=2))
-    a2v.save(folder, a2v.Trained(made, **known))
-    return a2v.load(folder).predictor
+    a2v.KIND.save(folder, Network(made, asdict(made.shape), **known))
+    return a2v.KIND.load(folder).module
 
 
 @cache

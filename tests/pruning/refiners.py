@@ -32,8 +32,9 @@ def write_refiner(
     folder: Path, width: int = 8, *, decoder: str = "frozen", **known: str
 ) -> refiner.Refiner:
     """Save a refiner with random weights, and return it as it is read back."""
-    network = Network(made_up(width), width, **known, training={"decoder": decoder})
-    refiner.KIND.save(folder, network, asdict(network.module.shape))
+    made = made_up(width)
+    network = Network(made, asdict(made.shape), **known, training={"decoder": decoder})
+    refiner.KIND.save(folder, network)
     return refiner.KIND.load(folder).module
 
 

@@ -27,7 +27,7 @@ def cosine(a, b):
 
 def told_pictures(tokens, embeds, folder):
     """Each chunk with sound → the picture that the predictor tells."""
-    predictor = a2v.load(folder).predictor
+    predictor = a2v.KIND.load(folder).module
     found = {}
     for c in sorted(set(tokens.chunk.tolist())):
         rows = [i for i in range(len(tokens)) if tokens.chunk[i] == c and tokens.audio[i]]
@@ -261,7 +261,7 @@ def test_another_models_predictor_is_refused(tmp_path):
 @pytest.mark.parametrize("damage", ["no json", "cut", "other schema", "missing tensor"])
 def test_a_damaged_predictor_is_refused(tmp_path, damage):
     write_predictor(tmp_path)
-    settings, weights = tmp_path / a2v.SETTINGS, tmp_path / a2v.WEIGHTS
+    settings, weights = tmp_path / a2v.KIND.settings, tmp_path / a2v.KIND.weights
     if damage == "no json":
         settings.write_text("{")
     elif damage == "cut":
@@ -275,11 +275,11 @@ def test_a_damaged_predictor_is_refused(tmp_path, damage):
         del state["widen.bias"]
         save_file(state, weights)
     with pytest.raises(ModelError, match="is damaged"):
-        a2v.load(tmp_path)
+        a2v.KIND.load(tmp_path)
 
 
 def test_padding_does_not_change_a_prediction():
-    predictor = a2v.load(Path(predictor_folder())).predictor
+    predictor = a2v.KIND.load(Path(predictor_folder())).module
     audio = torch.randn(1, 5, 8, generator=torch.Generator().manual_seed(1))
     longer = torch.cat([audio, torch.full((1, 3, 8), 7.0)], dim=1)
     there = torch.arange(8)[None] < 5

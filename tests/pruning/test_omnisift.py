@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from omnidrop.pruning.method import Backbone
 from omnidrop.pruning.methods.omnisift import OmniSift
 from omnidrop.pruning.parts import selector
 from omnidrop.pruning.parts.selector import Selector, Shape, quotas, sift
+from omnidrop.pruning.parts.trained import Network
 from omnidrop.pruning.registry import get_method
 from omnidrop.testing import check_method
 from omnidrop.testing.simulate import clip, entry_view
@@ -48,7 +50,7 @@ def video_by_loops(embeds, frames, chunks, rate):
 @pytest.mark.parametrize("grids", [1, 2, 3])
 def test_video_and_audio_are_what_the_public_code_keeps(grids):
     """At rates that give whole numbers in every grid and chunk, where ours keeps as many."""
-    network = selector.load(Path(FOLDER)).selector
+    network = selector.KIND.load(Path(FOLDER)).module
     for seed in range(3):
         tokens = clip(chunks=4, grids=grids, height=5, width=4, audio=10)
         view = entry_view(tokens, seed)
@@ -192,9 +194,9 @@ def test_a_selector_trained_with_a_decoder_serves_that_alone(tmp_path):
 
 def test_reading_a_selector_draws_nothing(tmp_path):
     made = made_up()
-    selector.save(tmp_path, selector.Trained(made))
+    selector.KIND.save(tmp_path, Network(made, asdict(made.shape)))
     before = torch.get_rng_state()
-    found = selector.load(tmp_path).selector
+    found = selector.KIND.load(tmp_path).module
     assert torch.equal(torch.get_rng_state(), before)
     assert all(
         torch.equal(a, b) for a, b in zip(made.parameters(), found.parameters(), strict=True)
@@ -221,7 +223,7 @@ def test_a_damaged_selector_is_refused(tmp_path, damage):
         del state["head.2.bias"]
         save_file(state, weights)
     with pytest.raises(ModelError, match="is damaged"):
-        selector.load(tmp_path)
+        selector.KIND.load(tmp_path)
 
 
 @pytest.mark.parametrize(

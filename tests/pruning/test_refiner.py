@@ -194,8 +194,8 @@ def test_senseless_sizes_are_refused(sizes, message):
 
 def test_a_refiner_is_read_as_it_was_written(tmp_path):
     made = made_up(sections=(2, 1, 1), theta=1e4)
-    known = Network(made, made.shape.width, "some/model", "abc", {"decoder": "trained"})
-    refiner.KIND.save(tmp_path, known, asdict(made.shape))
+    known = Network(made, asdict(made.shape), "some/model", "abc", {"decoder": "trained"})
+    refiner.KIND.save(tmp_path, known)
     before = torch.get_rng_state()
     found = refiner.KIND.load(tmp_path)
     assert torch.equal(torch.get_rng_state(), before), "reading draws nothing"

@@ -61,17 +61,17 @@ def test_the_same_seed_gives_the_same_predictor(adapter, tmp_path) -> None:
     other = train(made_clips(5), adapter, TrainOptions(hidden=8, steps=20, seed=4))
     assert torch.equal(torch.get_rng_state(), before)
     assert first.training == again.training != other.training
-    weights = [t.predictor.widen.weight for t in (first, again, other)]
+    weights = [t.module.widen.weight for t in (first, again, other)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
     assert told[-1] == ("training", 20.0, 20.0)
 
-    a2v.save(tmp_path, first)
-    back = a2v.load(tmp_path)
+    a2v.KIND.save(tmp_path, first)
+    back = a2v.KIND.load(tmp_path)
     assert (back.backbone, back.fingerprint) == (first.backbone, first.fingerprint)
     assert back.training == first.training
-    assert json.loads((tmp_path / a2v.SETTINGS).read_text())["shape"]["width"] == WIDTH
-    assert torch.allclose(back.predictor.widen.weight, weights[0], atol=1e-3)
+    assert json.loads((tmp_path / a2v.KIND.settings).read_text())["shape"]["width"] == WIDTH
+    assert torch.allclose(back.module.widen.weight, weights[0], atol=1e-3)
 
 
 def test_one_clip_is_not_enough(adapter) -> None:

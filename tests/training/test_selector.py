@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,6 +21,7 @@ from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.methods.omnisift import OmniSift
 from omnidrop.pruning.parts import selector as parts
+from omnidrop.pruning.parts.trained import Network
 from omnidrop.testing import made_up_family
 from omnidrop.training.lessons import Kept, Teacher
 from omnidrop.training.resuming import STATE
@@ -73,7 +74,8 @@ def test_the_loss_is_what_the_engine_says_of_the_answer(model, clips, tmp_path) 
     """Every token kept, and with a selector: the same logits as `ask` chooses tokens by."""
     adapter, lesson = model.adapter, LESSONS[0]
     network = parts.Selector(parts.Shape(model.info.text.hidden, 16, 4)).eval()
-    parts.save(tmp_path, parts.Trained(network, fingerprint=adapter.fingerprint))
+    known = Network(network, asdict(network.shape), fingerprint=adapter.fingerprint)
+    parts.KIND.save(tmp_path, known)
     teacher = Teacher(adapter, adapter.decoder(), budget=0.4)
     ids = teacher.answer_ids(lesson.answer)
     assert int(ids[-1]) in adapter.stop_ids

@@ -6,15 +6,14 @@ is kept as two files in one folder: `a2v.safetensors`, and `a2v.json` with its s
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
 
 from omnidrop.pruning.method import Backbone
-from omnidrop.pruning.parts.trained import Kind, Network
+from omnidrop.pruning.parts.trained import Kind
 from omnidrop.tokens import TokenMap
 
 
@@ -117,25 +116,6 @@ def mean_picture(tokens: TokenMap, embeds: torch.Tensor) -> tuple[torch.Tensor, 
     return number, sums / sizes.to(sums)[:, None]
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A predictor with what is known of it.
-
-    Attributes
-    ----------
-    predictor : Predictor
-    backbone, fingerprint : str or None
-        Name and fingerprint of the model whose encoders it was trained for.
-    training : dict
-        Settings and losses of the training.
-    """
-
-    predictor: Predictor
-    backbone: str | None = None
-    fingerprint: str | None = None
-    training: dict[str, Any] = field(default_factory=dict)
-
-
 #: How a predictor is kept, in half precision.
 KIND = Kind(
     stem="a2v",
@@ -145,29 +125,6 @@ KIND = Kind(
     make=lambda sizes: Predictor(Shape(**sizes)),
     dtype=torch.float16,
 )
-WEIGHTS, SETTINGS = KIND.weights, KIND.settings
-
-
-def save(folder: Path, trained: Trained) -> None:
-    """Write a predictor into a folder, in half precision."""
-    predictor, shape = trained.predictor, trained.predictor.shape
-    network = Network(
-        predictor, shape.width, trained.backbone, trained.fingerprint, trained.training
-    )
-    KIND.save(folder, network, asdict(shape))
-
-
-def load(folder: Path) -> Trained:
-    """Read a predictor from a folder.
-
-    Raises
-    ------
-    ModelError
-        If there is none, or its files are damaged.
-    """
-    found = KIND.load(folder)
-    predictor = cast(Predictor, found.module)
-    return Trained(predictor, found.backbone, found.fingerprint, found.training)
 
 
 def find(given: str | None, backbone: Backbone | None, width: int) -> Predictor:

@@ -10,9 +10,8 @@ folder: `selector.safetensors`, and `selector.json` with its settings.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Literal, cast
+from dataclasses import dataclass
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -21,7 +20,7 @@ from omnidrop.pruning.method import Backbone
 from omnidrop.pruning.parts.audio_guided import audio_quota
 from omnidrop.pruning.parts.frames import Frames, likeness, likeness_to_mean
 from omnidrop.pruning.parts.select import rank_within, shares, top_within
-from omnidrop.pruning.parts.trained import Kind, Network
+from omnidrop.pruning.parts.trained import Kind
 from omnidrop.tokens import TokenMap
 
 #: Whether the model's decoder stayed as it was while the selector was trained.
@@ -105,25 +104,6 @@ class Selector(nn.Module):
         return out.sigmoid()
 
 
-@dataclass(frozen=True)
-class Trained:
-    """A selector with what is known of it.
-
-    Attributes
-    ----------
-    selector : Selector
-    backbone, fingerprint : str or None
-        Name and fingerprint of the model that it was trained for.
-    training : dict
-        Settings and losses of the training; its `decoder` is a `DecoderState`.
-    """
-
-    selector: Selector
-    backbone: str | None = None
-    fingerprint: str | None = None
-    training: dict[str, Any] = field(default_factory=dict)
-
-
 #: How a selector is kept.
 KIND = Kind(
     stem="selector",
@@ -133,28 +113,6 @@ KIND = Kind(
     make=lambda sizes: Selector(Shape(**sizes)),
     dtype=torch.float32,
 )
-
-
-def save(folder: Path, trained: Trained) -> None:
-    """Write a selector into a folder."""
-    selector, shape = trained.selector, trained.selector.shape
-    network = Network(
-        selector, shape.width, trained.backbone, trained.fingerprint, trained.training
-    )
-    KIND.save(folder, network, asdict(shape))
-
-
-def load(folder: Path) -> Trained:
-    """Read a selector from a folder.
-
-    Raises
-    ------
-    ModelError
-        If there is none, or its files are damaged.
-    """
-    found = KIND.load(folder)
-    selector = cast(Selector, found.module)
-    return Trained(selector, found.backbone, found.fingerprint, found.training)
 
 
 def find(given: str | None, backbone: Backbone | None, width: int) -> Selector:

@@ -22,14 +22,15 @@ from omnidrop.pruning.method import Backbone
 
 @dataclass(frozen=True)
 class Network:
-    """A network as it was read.
+    """A network and what is known of it.
 
     Attributes
     ----------
     module : Module
-        In float32, in evaluation mode and without gradients.
-    width : int
-        Of the embeddings that it takes.
+        As it was read: in float32, in evaluation mode and without gradients.
+    shape : mapping
+        Its sizes by name: numbers and tuples of numbers. `width` is that of the embeddings that it
+        takes.
     backbone, fingerprint : str or None
         Name and fingerprint of the model that it was trained for.
     training : dict
@@ -38,7 +39,7 @@ class Network:
     """
 
     module: nn.Module
-    width: int
+    shape: Mapping[str, Any]
     backbone: str | None = None
     fingerprint: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
@@ -91,7 +92,7 @@ class Kind:
         """What to do where there is none."""
         return f"{self.train}FOLDER"
 
-    def save(self, folder: Path, network: Network, shape: Mapping[str, Any]) -> None:
+    def save(self, folder: Path, network: Network) -> None:
         """Write a network into a folder, which is made if it is not there."""
         from safetensors.torch import save_file
 
@@ -103,7 +104,7 @@ class Kind:
             "schema": self.schema,
             "backbone": network.backbone,
             "fingerprint": network.fingerprint,
-            "shape": dict(shape),
+            "shape": dict(network.shape),
             "training": network.training,
         }
         text = json.dumps(settings, indent=2, ensure_ascii=False)
@@ -158,7 +159,7 @@ class Kind:
             )
         network = self.load(folder)
         other = backbone and backbone.fingerprint and network.fingerprint
-        if network.width != width or (
+        if network.shape["width"] != width or (
             other and backbone and network.fingerprint != backbone.fingerprint
         ):
             raise ModelError(
@@ -212,17 +213,18 @@ def _load(kind: Kind, folder: Path, changed: tuple[int, ...]) -> Network:
         if settings["schema"] != kind.schema:
             raise ValueError(f"it is a {settings['schema']}")
         shape = _sizes(settings["shape"])
+        if "width" not in shape:
+            raise ValueError("its sizes have no width")
         with torch.device("meta"):  # nothing is drawn for weights that are read next
             module = kind.make(shape)
         state = {name: v.float() for name, v in load_file(folder / kind.weights).items()}
         module.load_state_dict(state, assign=True)
         named = settings.get("backbone"), settings.get("fingerprint")
         training = dict(settings.get("training") or {})
-        width = shape["width"]
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         raise ModelError(
             f"This {kind.what} is damaged ({' '.join(str(error).split())[:200]}).",
             path=folder,
             hint=kind.hint,
         ) from error
-    return Network(module.eval().requires_grad_(False), width, *named, training)
+    return Network(module.eval().requires_grad_(False), shape, *named, training)

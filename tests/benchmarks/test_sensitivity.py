@@ -1,0 +1,29 @@
+"""The script on open constants: it changes one setting at a time, and each to another value."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from omnidrop.pruning.registry import get_method
+from omnidrop_cli.options.eval import EntrantFlags
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+from sensitivity import METHODS, variants
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_each_variant_changes_one_setting(name: str) -> None:
+    asked = variants(name)
+    assert asked
+    usual = get_method(name).settings()
+    flags = EntrantFlags(variants=[f"{label}={variant}" for label, variant in asked.items()])
+    read = flags.labelled()
+    assert [label for label, *_ in read] == list(asked)
+    for label, method, fields in read:
+        changed = get_method(method, **fields).settings()
+        different = [key for key in usual if changed[key] != usual[key]]
+        assert different == [label.split()[0]], label
