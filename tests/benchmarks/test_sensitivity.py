@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from omnidrop.pruning.registry import get_method
 from omnidrop_cli.options.eval import EntrantFlags
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
-
-from sensitivity import METHODS, variants
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_each_variant_changes_one_setting(name: str) -> None:
-    asked = variants(name)
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.delitem(sys.modules, "sensitivity", raising=False)
+    import sensitivity
+
+    return sensitivity
+
+
+def test_each_variant_changes_one_setting(script: ModuleType) -> None:
+    for name in script.METHODS:
+        check(name, script.variants(name))
+
+
+def check(name: str, asked: dict[str, str]) -> None:
     assert asked
     usual = get_method(name).settings()
     flags = EntrantFlags(variants=[f"{label}={variant}" for label, variant in asked.items()])

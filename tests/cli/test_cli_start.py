@@ -196,10 +196,10 @@ def test_help_as_a_command(run) -> None:
 
 
 def started(*words: str) -> float:
-    """Return the CPU seconds, user and system, that a call takes."""
+    """Return the CPU seconds, user and system, that Python takes, called with these words."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(
-        [sys.executable, "-m", "omnidrop_cli", *words],
+        [sys.executable, *words],
         stdout=subprocess.DEVNULL, env=environment(), cwd=ROOT, check=True,
     )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -207,11 +207,16 @@ def started(*words: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("words", "limit"), [(("--version",), 0.3), (("--help",), 0.3), (("ask", "--help"), 0.5)]
+    ("words", "limit"), [(("--version",), 1.5), (("--help",), 4.5), (("ask", "--help"), 7.0)]
 )
 def test_help_and_version_answer_at_once(words, limit) -> None:
-    # The best of three, for the machine may be busy: measured alone 0.03, 0.12 and 0.2 seconds.
-    assert min(started(*words) for _ in range(3)) <= limit
+    # In units of a bare `import asyncio`, since machines differ and may be busy: measured 0.4, 2.8
+    # and 4.3 of them, which take 0.04 s on a quick machine and 0.08 on a slow one.
+    unit, took = (
+        min(started(*call) for _ in range(3))
+        for call in (("-c", "import asyncio"), ("-m", "omnidrop_cli", *words))
+    )
+    assert took <= limit * unit
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -195,7 +195,9 @@ def test_sizes_of_the_published_mixture():
     whole = describe(LoadOptions(model="qwen3-30b", device="cpu"))
     assert (few.here, whole.here) == (False, False)
     assert 18.5e9 < few.weights < 19e9  # the tables in 8 bits
-    card = describe(LoadOptions(model="qwen3-30b", device="cpu", quantize="4bit"), card=True)
+    card = describe(
+        LoadOptions(model="qwen3-30b", device="cpu", dtype="bfloat16", quantize="4bit"), card=True
+    )
     assert 19e9 < card.weights < 20e9
     assert 63e9 < whole.weights < 64e9
     assert few.media_spec.audio_tokens(6000) == 60 * 13

@@ -21,13 +21,13 @@ def model():
 
 
 def test_the_predictor_was_trained_with_the_shipped_weights(model) -> None:
-    trained = a2v.load(FOLDER)
+    trained = a2v.KIND.load(FOLDER)
     assert trained.fingerprint == model.adapter.fingerprint, (
         "the demo model's towers changed: run samples/train_demo_a2v.py"
     )
-    assert trained.predictor.shape.width == model.info.text.hidden
+    assert trained.module.shape.width == model.info.text.hidden
     assert sum(f.stat().st_size for f in FOLDER.iterdir()) < 300_000
-    losses = json.loads((FOLDER / a2v.SETTINGS).read_text())["training"]
+    losses = json.loads((FOLDER / a2v.KIND.settings).read_text())["training"]
     assert losses["held_out_clips"] >= 20
     assert losses["held_out_loss"] < 1.1 * losses["held_out_loss_without_listening"]
 
