@@ -54,7 +54,9 @@ calibrated "$(echo benchmarks/presets/*.json)" ".5 .3 .2 .1 .05"
 "$omnidrop" eval avsynth "${set_options[@]}" --out "$out/auto" --budget .1 \
     --method omnidrop-auto --baseline omnidrop-auto \
     --variant "even tokens=uniform+uniform@omnidrop-auto" \
-    --variant "question silent=omnidrop-auto:power=0" \
+    --variant "content alone=omnidrop-auto:time=0" \
+    --variant "time 0.2=omnidrop-auto:time=0.2" \
+    --variant "question, half=omnidrop-auto:power=0.5" \
     --variant "question whole=omnidrop-auto:power=1" \
     --variant "one selection=omnidrop-auto:lead=1" \
     --variant "reading to layer 13=omnidrop-auto:free=13" \

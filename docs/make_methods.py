@@ -92,7 +92,7 @@ def facts(kind: type[Method]) -> list[str]:
         found.append("It needs the vision encoder's attention, which is computed for it.")
     if kind.wants & OF_THE_QUESTION:
         found.append("It chooses by the question what enters: a second question reuses no layer.")
-    if kind.question_free:
+    if kind().question_free:
         found.append("It does not look at the question: a second question reuses the whole clip.")
     if kind.needs_host and Part.LAYERS in kind().parts():
         found.append(f"Inside the layers it chooses on the CPU: {kind.needs_host}.")

@@ -44,23 +44,52 @@ def chat(question: str) -> str:
 
 
 def write_answers(
-    model: nn.Module, tok: Tokenizer, *, held_out: bool, tokens: int = 48, seed: int = 5
+    model: nn.Module,
+    tok: Tokenizer,
+    *,
+    held_out: bool,
+    tokens: int = 48,
+    seed: int = 5,
+    batch: int = 20,
 ) -> list[list[int]]:
-    """Return the ids of the pretrained model's own answers, questions included."""
+    """Return the ids of the pretrained model's own answers, questions included.
+
+    Parameters
+    ----------
+    model : Module
+        The thinker, on any device.
+    tok : Tokenizer
+    held_out : bool
+        Whether the topics are those that are never trained on.
+    tokens : int
+        Longest answer.
+    seed : int
+    batch : int
+        Questions answered at once: writing is bound by reading the weights, whatever their number.
+    """
     torch.manual_seed(seed)
+    end, pad = (tok.token_to_id(name) for name in ("<|im_end|>", "<|endoftext|>"))
+    device = next(model.parameters()).device
+    asked = [tok.encode(chat(q), add_special_tokens=False).ids for q in prompts(held_out)]
     out = []
-    for question in prompts(held_out):
-        ids = torch.tensor([tok.encode(chat(question), add_special_tokens=False).ids])
+    for first in range(0, len(asked), batch):
+        rows = asked[first : first + batch]
+        length = max(map(len, rows))
+        ids = torch.tensor([[pad] * (length - len(row)) + row for row in rows], device=device)
+        real = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
         with torch.no_grad():
             made = model.generate(
                 input_ids=ids,
-                attention_mask=torch.ones_like(ids),
+                attention_mask=real.to(device),
                 do_sample=True,
                 temperature=0.9,
                 top_k=0,
                 max_new_tokens=tokens,
+                eos_token_id=end,
+                pad_token_id=pad,
             )
-        out.append(made[0].tolist())
+        for row, answer in zip(rows, made[:, length:].tolist(), strict=True):
+            out.append(row + answer[: answer.index(end) + 1 if end in answer else None])
     return out
 
 

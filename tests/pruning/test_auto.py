@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from omnidrop.errors import UsageError
-from omnidrop.pruning.methods.auto import OmniDropAuto, fewest
-from omnidrop.testing.simulate import View, clip, prefill
+from omnidrop.pruning.method import Plan
+from omnidrop.pruning.methods.auto import OmniDropAuto, fewest, times_of, windows_of
+from omnidrop.testing.simulate import View, clip, entry_view, prefill
 
 
 @pytest.mark.parametrize(
@@ -47,11 +50,14 @@ def test_a_high_budget_moves_the_end_up():
     assert OmniDropAuto().plan(tokens, 16).counts == (len(tokens),) * 16
 
 
-def greedy(points, weights, count):
+def greedy(points, weights, count, times):
     """Read the definition slowly: farthest from the chosen, distance times the taken's weight."""
     unit = torch.nn.functional.normalize(points, dim=1)
     apart = [
-        [float((1 - unit[i] @ unit[j]).clamp_min(0) * weights[j]) for j in range(len(unit))]
+        [
+            float(((1 - unit[i] @ unit[j]).clamp_min(0) + abs(times[i] - times[j])) * weights[j])
+            for j in range(len(unit))
+        ]
         for i in range(len(unit))
     ]
     others = range(len(unit))
@@ -73,20 +79,62 @@ def test_second_selection_against_a_slow_reading():
             return states
 
     view = Seen(2, 16, tokens, draw, scores)
-    kept = OmniDropAuto(budget=0.3).keep(view, 5).tolist()
-    assert kept == greedy(states, (scores / scores.mean()) ** 0.5, 5)
-    blind = OmniDropAuto(budget=0.3, power=0).keep(view, 5).tolist()
-    assert blind == greedy(states, torch.ones(12), 5)
+    twelfths = [i / 12 for i in range(12)]
+    guided = OmniDropAuto(budget=0.3, power=0.5)
+    weights = (scores / scores.mean()) ** 0.5
+    assert guided.keep(view, 5).tolist() == greedy(states, weights, 5, [0.1 * t for t in twelfths])
+    for time in (0.0, 0.1, 3.0):
+        blind = OmniDropAuto(budget=0.3, time=time).keep(view, 5).tolist()
+        assert blind == greedy(states, torch.ones(12), 5, [time * t for t in twelfths])
 
 
-def test_each_chunk_and_modality_keeps_its_share():
+def test_what_returns_at_another_time_is_kept_again():
+    """One picture, two that are nearly the same, and the first one again."""
+    tokens = clip(chunks=4, grids=1, height=1, width=1, audio=0)
+    first, second, tint = torch.eye(3)
+    embeds = torch.stack((first, second, second + 0.3 * tint, first))
+    view = replace(entry_view(tokens), embeds=embeds)
+    kept = [
+        OmniDropAuto(time=time).enter(view, Plan(4, (3,) * 16)).keep.tolist() for time in (0.0, 0.1)
+    ]
+    assert len({0, 3} & set(kept[0])) == 1
+    assert {0, 3} < set(kept[1])
+
+
+def test_times_in_chunks():
+    tokens = clip(chunks=2, grids=2, height=1, width=2, audio=4)
+    times = times_of(tokens)
+    assert times[tokens.audio].tolist() == [0, 0.25, 0.5, 0.75, 1, 1.25, 1.5, 1.75]
+    assert times[tokens.video].tolist() == [0, 0, 0.5, 0.5, 1, 1, 1.5, 1.5]
+    later = tokens.select(tokens.chunk == 1)
+    assert torch.equal(times_of(later), times[tokens.chunk == 1])
+
+
+@pytest.mark.parametrize(
+    ("kept", "wanted"), [(1, 1), (127, 1), (128, 2), (200, 3), (10_000, 6), (1_000_000, 6)]
+)
+def test_windows_keep_sixty_four_tokens_or_have_one_chunk(kept, wanted):
+    tokens = clip(chunks=6, grids=0, audio=200)
+    windows = windows_of(tokens, kept)
+    assert len(windows.sizes) == wanted
+    assert int(windows.sizes.sum()) == 1200
+    assert windows.order.tolist() == list(range(1200)), "neighbouring chunks"
+    both = windows_of(clip(chunks=6, grids=2, height=2, width=5, audio=20), 60)
+    assert both.labels.tolist() == [0, 1], "one for video, one for audio"
+
+
+def test_each_modality_keeps_its_share():
     tokens = clip(chunks=6, grids=2, height=2, width=5, audio=20)
     run = prefill(OmniDropAuto(budget=0.2), tokens, 16)
     first = tokens.select(run.survivors[0])
-    for chunk in range(6):
-        for part in (first.audio, first.video):
-            share = int((part & (first.chunk == chunk)).sum()) / 20
-            assert share == pytest.approx(len(first) / len(tokens), abs=0.05)
+    for part in (first.audio, first.video):
+        assert int(part.sum()) / 120 == pytest.approx(len(first) / len(tokens), abs=0.01)
+
+
+def test_the_question_is_asked_only_where_it_has_a_say():
+    assert OmniDropAuto().question_free
+    assert not OmniDropAuto(power=0.5).question_free
+    assert not OmniDropAuto(keep_mass=0.85).question_free
 
 
 def test_fewest_tokens_for_a_mass():
@@ -109,7 +157,15 @@ def test_keep_mass_lowers_the_cost_of_an_easy_question():
 
 @pytest.mark.parametrize(
     "fields",
-    [{"keep_mass": 1}, {"keep_mass": 0}, {"lead": 0.5}, {"free": 0}, {"fuse": 1.5}, {"power": -1}],
+    [
+        {"keep_mass": 1},
+        {"keep_mass": 0},
+        {"lead": 0.5},
+        {"free": 0},
+        {"fuse": 1.5},
+        {"power": -1},
+        {"time": -1},
+    ],
 )
 def test_settings_that_cannot_be_meant(fields):
     with pytest.raises(UsageError):

@@ -86,6 +86,27 @@ def test_nothing_diverges_before_training(trunk) -> None:
     assert float(divergence(other, same, real)) > 0.1
 
 
+def test_answers_written_together_are_those_written_alone(trunk, monkeypatch) -> None:
+    model, _ = trunk
+    draw = type(model).generate
+
+    def likeliest(self, **asked):
+        return draw(self, **{**asked, "do_sample": False, "temperature": None, "top_k": None})
+
+    monkeypatch.setattr(type(model), "generate", likeliest)
+    monkeypatch.setattr(text, "TOPICS", ("tea", "the last shape", "soap", "a", "b", "c"))
+    alone, together = (
+        text.write_answers(model, TOK, held_out=False, tokens=6, batch=batch) for batch in (1, 4)
+    )
+    asked = text.prompts(held_out=False)
+    assert len(alone) == len(asked) == 10
+    assert len({len(TOK.encode(text.chat(q)).ids) for q in asked}) > 1, "padding is needed"
+    assert together == alone
+    begin = TOK.encode(text.chat(asked[0]), add_special_tokens=False).ids
+    assert alone[0][: len(begin)] == begin
+    assert len(begin) < len(alone[0]) <= len(begin) + 6
+
+
 def test_a_copy_shares_the_embeddings_and_is_not_trained(trunk) -> None:
     _, made = trunk
     copied = frozen_copy(made)

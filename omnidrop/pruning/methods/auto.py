@@ -1,12 +1,14 @@
-"""OmniDrop-auto: what differs enters, what differs and matters stays, late layers see text alone.
+"""OmniDrop-auto: what differs enters, what still differs stays, late layers see text alone.
 
 Ours; nothing here is from a paper but what is named. Three measurements on a model that really
 reads its clip (`benchmarks/README.md`) shaped it:
 
-- a token's worth at entry is what no other token of its chunk says, not how much attention it got:
-  short events are in a few tokens that look like nothing else;
+- a token's worth is what no other token around it says, not how much attention it got: short events
+  are in a few tokens that look like nothing else;
+- the same sound or picture at another time is another fact: the distance between two tokens is that
+  of their content and that of their times;
 - attention at a layer ranks what that layer reads, not what later layers will: alone it chooses
-  worse than chance, as a weight on differences it helps;
+  worse than chance, and as a weight on distances it gains nothing;
 - from some depth on nothing is read any more, and every token kept there is wasted.
 """
 
@@ -33,6 +35,10 @@ DEPTHS = {16: (3, 9), 28: (5, 23), 48: (9, 39)}
 #: The same as shares of the depth, for models of other depths.
 DEPTH_SHARES = (0.1875, 0.82)
 
+#: Tokens that a window keeps, at least, unless it is the whole clip. Windows of one chunk would
+#: each keep a few tokens, however little there is to see in them; longer ones only take longer.
+KEPT = 64
+
 
 @dataclass(frozen=True)
 class OmniDropAuto(LayerMethod):
@@ -42,10 +48,11 @@ class OmniDropAuto(LayerMethod):
 
     Published: farthest-point selection, and the layers from which SEATS' models need no AV token.
 
-    Ours: everything else. Tokens are chosen twice: before the LLM by how much they differ inside
-    their chunk and modality, and after the first layers again, by the states they have there,
-    weighted by the question's attention. No token is left from the layer on where the model has
-    read its clip.
+    Ours: everything else. Tokens are chosen twice: before the LLM by how much they differ from
+    others of their modality, and after the first layers again, by the states they have there. Time
+    counts as a difference, too. A window has as many chunks as it takes to keep 64 tokens of it. No
+    token is left from the layer on where the model has read its clip. The question is asked for
+    its attention only if `power` or `keep_mass` says so.
 
     Parameters
     ----------
@@ -61,8 +68,11 @@ class OmniDropAuto(LayerMethod):
     free : int or float, optional
         Layers that see any AV token, or their share. By default measured for 16 layers, published
         for 28 and 48, 0.82 of others. A budget that does not fit into so few layers moves it up.
-    power : float, default 0.5
-        Exponent of the question's attention as a weight on differences; 0: the question has no say.
+    time : float, default 0.1
+        What a chunk of distance in time counts, on the scale of 1 − cosine; 0: content alone.
+    power : float, default 0.0
+        Exponent of the question's attention as a weight on distances, at the second selection; 0:
+        the question has no say.
     rows : {"question", "last", "all-text"}, default "question"
         Text rows whose attention that is.
     keep_mass : float, optional
@@ -90,13 +100,15 @@ class OmniDropAuto(LayerMethod):
     lead: float = 2.5
     fuse: int | float | None = None
     free: int | float | None = None
-    power: float = 0.5
+    time: float = 0.1
+    power: float = 0.0
     rows: Rows = "question"
     keep_mass: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         checks.number("lead", self.lead, low=1)
+        checks.number("time", self.time, low=0)
         checks.number("power", self.power, low=0)
         for name in ("fuse", "free"):
             value = getattr(self, name)
@@ -117,8 +129,14 @@ class OmniDropAuto(LayerMethod):
             "lead": (1.0, 1.5, 2.5, 4.0),
             "fuse": (0.125, 0.1875, 0.25, 0.375),
             "free": (0.5, 0.5625, 0.625, 0.75, 0.82, 1.0),
+            "time": (0.0, 0.05, 0.1, 0.2),
             "power": (0.0, 0.5, 1.0),
         }
+
+    @property
+    def question_free(self) -> bool:  # type: ignore[override]
+        """Whether nothing is asked of the question, so that a second one reuses the whole clip."""
+        return self.power == 0 and self.keep_mass is None
 
     def depths(self, layers: int) -> tuple[int, int]:
         """Return the layers before the second selection, and those that see any AV token."""
@@ -169,10 +187,10 @@ class OmniDropAuto(LayerMethod):
         if count == plan.total:
             return Entry(torch.arange(plan.total))
         same = torch.ones(plan.total, device=view.embeds.device)
-        return Entry(_differing(view.embeds, view.tokens, same, count))
+        return Entry(_differing(view.embeds, view.tokens, same, count, self.time))
 
     def keep(self, view: LayerView, count: int) -> torch.Tensor:
-        """Keep what differs by now, weighted by the question's attention."""
+        """Keep what differs by now, weighted by the question's attention if that is asked for."""
         alive = len(view.tokens)
         second = view.layer + 1 == self.depths(view.layers)[0]
         if count >= alive and not (second and self.keep_mass is not None):
@@ -186,7 +204,7 @@ class OmniDropAuto(LayerMethod):
             count = min(count, fewest(scores, self.keep_mass))
         states = view.hidden()
         weights = (scores / scores.mean().clamp_min(1e-30)) ** self.power
-        return _differing(states, view.tokens, weights.to(states.device), count)
+        return _differing(states, view.tokens, weights.to(states.device), count, self.time)
 
 
 def fewest(scores: torch.Tensor, mass: float) -> int:
@@ -203,9 +221,51 @@ def fewest(scores: torch.Tensor, mass: float) -> int:
     return min(int((held < mass * held[-1]).sum()) + 1, len(scores))
 
 
+def windows_of(tokens: TokenMap, count: int) -> Windows:
+    """Put neighbouring chunks of each modality into windows.
+
+    Parameters
+    ----------
+    tokens : TokenMap
+        The n AV tokens.
+    count : int
+        How many of them are kept.
+
+    Returns
+    -------
+    Windows
+        Of so many chunks that `KEPT` tokens of a window are kept, or of all chunks.
+    """
+    chunk, audio = tokens.chunk.cpu().long(), tokens.audio.cpu().long()
+    label = torch.empty_like(chunk)
+    for kind in (0, 1):
+        mine = audio == kind
+        own, rank = torch.unique(chunk[mine], return_inverse=True)
+        groups = count * len(rank) // max(KEPT * len(tokens), 1)
+        label[mine] = 2 * (rank * min(max(groups, 1), len(own)) // max(len(own), 1)) + kind
+    return Windows.of(label)
+
+
+def times_of(tokens: TokenMap) -> torch.Tensor:
+    """Return where each AV token is in time, in chunks, (n,) float32 on the tokens' device."""
+    step, chunk = tokens.grid[:, 0].long(), tokens.chunk.long()
+    place = 2 * (chunk - chunk.min()) + tokens.audio.long()
+    bins = torch.arange(int(place.max()) + 1, device=place.device)
+    first = torch.full_like(bins, torch.iinfo(torch.int64).max)
+    first = first.scatter_reduce(0, place, step, "amin")
+    inside = step - first[place]
+    times = torch.empty(len(step), device=step.device)
+    for mine in (tokens.audio, tokens.video):
+        if bool(mine.any()):
+            steps = inside[mine]
+            times[mine] = chunk[mine] + steps / (steps.max() + 1)
+    return times
+
+
 def _differing(
-    states: torch.Tensor, tokens: TokenMap, weights: torch.Tensor, count: int
+    states: torch.Tensor, tokens: TokenMap, weights: torch.Tensor, count: int, time: float
 ) -> torch.Tensor:
-    """Choose by farthest points, the same share of every chunk's video and of its audio."""
-    windows = Windows.of(2 * tokens.chunk.cpu().long() + tokens.audio.cpu().long())
-    return spread_out(states, weights, windows, shares(windows.sizes, count))
+    """Choose by farthest points, the same share of every window."""
+    windows = windows_of(tokens, count)
+    places = (time * times_of(tokens)).to(states.device) if time else None
+    return spread_out(states, weights, windows, shares(windows.sizes, count), places)

@@ -54,13 +54,17 @@ class Windows:
 
 
 def spread_out(
-    embeds: torch.Tensor, weights: torch.Tensor, windows: Windows, quotas: torch.Tensor
+    embeds: torch.Tensor,
+    weights: torch.Tensor,
+    windows: Windows,
+    quotas: torch.Tensor,
+    places: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Keep the tokens of each window that lie farthest apart.
 
-    Greedy max-min selection on `(1 − cosine) · weight`: the first token is the one whose nearest
-    neighbour is farthest, each next one the token farthest from all chosen ones. The distance to a
-    token carries that token's weight. Of equals the first is taken.
+    Greedy max-min selection on `(1 − cosine + |difference of places|) · weight`: the first token is
+    the one whose nearest neighbour is farthest, each next one the token farthest from all chosen
+    ones. The distance to a token carries that token's weight. Of equals the first is taken.
 
     Parameters
     ----------
@@ -70,6 +74,9 @@ def spread_out(
         Of the N tokens.
     quotas : Tensor, (w,) int64
         Tokens to keep per window, up to its size.
+    places : Tensor, (N,) float32, optional
+        Where tokens are in time, on the scale of 1 − cosine, on the device of `embeds`; left out,
+        content alone counts.
 
     Returns
     -------
@@ -85,17 +92,23 @@ def spread_out(
         if not int(quota.max()):
             continue
         there = rows.to(embeds.device)
-        chosen = _greedy(embeds[there], weights[there], int(quota.max())).cpu()
+        where = None if places is None else places[there]
+        chosen = _greedy(embeds[there], weights[there], where, int(quota.max())).cpu()
         taken = torch.arange(chosen.shape[1]) < quota[:, None]
         kept.append(torch.gather(rows, 1, chosen)[taken])
     return torch.cat(kept).sort().values
 
 
-def _greedy(points: torch.Tensor, weights: torch.Tensor, count: int) -> torch.Tensor:
+def _greedy(
+    points: torch.Tensor, weights: torch.Tensor, places: torch.Tensor | None, count: int
+) -> torch.Tensor:
     """Return the first `count` choices of each window, (b, n, D) → (b, count), in order."""
     unit = torch.nn.functional.normalize(points.float(), dim=-1)
     apart = unit @ unit.transpose(1, 2)
-    apart.neg_().add_(1).clamp_min_(0).mul_(weights[:, None, :])
+    apart.neg_().add_(1).clamp_min_(0)
+    if places is not None:
+        apart += (places[:, :, None] - places[:, None, :]).abs_()
+    apart.mul_(weights[:, None, :])
     apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     nearest = apart.amin(dim=1)
     lane = torch.arange(len(points), device=points.device)
