@@ -37,7 +37,7 @@ def test_a_changed_accuracy_changes_its_row_only(script, tmp_path: Path) -> None
         sheet = csv.DictWriter(out, rows[0])
         sheet.writeheader()
         sheet.writerows(rows)
-    before, after = script.table(*script.read()), script.table(*script.read(other))
+    before, after = script.table(*script.read()), script.table(*script.read(other, script.OTHERS))
     changed = [b for a, b in zip(before.split("\n"), after.split("\n"), strict=True) if a != b]
     assert len(changed) == 1
     assert changed[0].startswith("| uniform |")

@@ -119,6 +119,8 @@ def test_windows_keep_sixty_four_tokens_or_have_one_chunk(kept, wanted):
     assert len(windows.sizes) == wanted
     assert int(windows.sizes.sum()) == 1200
     assert windows.order.tolist() == list(range(1200)), "neighbouring chunks"
+    long = windows_of(clip(chunks=60, grids=0, audio=200), 10)
+    assert len(long.sizes) == 3, "4000 tokens in each"
     both = windows_of(clip(chunks=6, grids=2, height=2, width=5, audio=20), 60)
     assert both.labels.tolist() == [0, 1], "one for video, one for audio"
 

@@ -39,10 +39,13 @@ DEPTH_SHARES = (0.1875, 0.82)
 #: each keep a few tokens, however little there is to see in them; longer ones only take longer.
 KEPT = 64
 
+#: Tokens in a window, at most, unless they are of one chunk: their pairs are held at once.
+LARGEST = 4096
+
 
 @dataclass(frozen=True)
 class OmniDropAuto(LayerMethod):
-    """Keeps what differs, weighted by the question after early layers, and empties late layers.
+    """Keeps what differs, chosen again after early layers, and empties late layers.
 
     Based on farthest-point selection in windows, as in SEATS (https://arxiv.org/abs/2605.20035).
 
@@ -234,15 +237,16 @@ def windows_of(tokens: TokenMap, count: int) -> Windows:
     Returns
     -------
     Windows
-        Of so many chunks that `KEPT` tokens of a window are kept, or of all chunks.
+        Of so many chunks that `KEPT` tokens of a window are kept, of all chunks, or of those that
+        have `LARGEST` tokens.
     """
     chunk, audio = tokens.chunk.cpu().long(), tokens.audio.cpu().long()
     label = torch.empty_like(chunk)
     for kind in (0, 1):
         mine = audio == kind
         own, rank = torch.unique(chunk[mine], return_inverse=True)
-        groups = count * len(rank) // max(KEPT * len(tokens), 1)
-        label[mine] = 2 * (rank * min(max(groups, 1), len(own)) // max(len(own), 1)) + kind
+        groups = max(count * len(rank) // max(KEPT * len(tokens), 1), -(-len(rank) // LARGEST), 1)
+        label[mine] = 2 * (rank * min(groups, len(own)) // max(len(own), 1)) + kind
     return Windows.of(label)
 
 
