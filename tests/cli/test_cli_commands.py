@@ -107,7 +107,7 @@ def test_models_shows_each_default_and_its_source(run) -> None:
     first = rows.index("Defaults (without --method and --budget)")
     demo, small, large = rows[first + 1 : first + 4]
     others = next(row for row in rows[first:] if row.startswith("others "))
-    assert demo.startswith("demo omnidrop-auto at 30 % measured on AVSynth: 94.8 % right")
+    assert demo.startswith("demo omnidrop-auto at 30 % measured on AVSynth: 95.7 % right")
     assert small.startswith("3b omnidrop at 30 % the paper's schedule (arXiv 2605.14458)")
     assert large.startswith("7b omnidrop at 30 % the paper's schedule (arXiv 2605.14458)")
     assert others.startswith("others dash at 50 % this model was not measured")
