@@ -7,7 +7,7 @@ whose answer is that something is absent, have no time of their own and are left
 (`samples/avsynth/evidence.py`).
 
     python samples/make_clips.py --out /tmp/avsynth
-    python benchmarks/evidence.py --clips /tmp/avsynth --out benchmarks/results/avx2/evidence.json
+    python benchmarks/evidence.py --clips /tmp/avsynth --out benchmarks/results/evidence.json
     python benchmarks/evidence.py --clips /tmp/avsynth --reading samples/demo-model/evidence.json
 
 --save also writes the reading with its rates, as a model's folder holds it. --reading chooses

@@ -5,7 +5,7 @@
 The text between comments like `<!-- methods -->` and `<!-- /methods -->` is replaced, and so are
 those called reliability, choices, evidence and lab, and in the lab model's card. Numbers come from
 `comparison/{methods,others}/summary.csv`, `comparison/lab/{lab,demo}/summary.csv`,
-`results/reliability.json` and `results/avx512-bf16/evidence.json`. The README gets five of the rows
+`results/reliability.json` and `results/evidence.json`. The README gets five of the rows
 of methods.
 """
 
@@ -25,7 +25,7 @@ README = HERE.parent / "README.md"
 LAB_CARD = HERE.parent / "samples" / "lab" / "README.md"
 LAB_RESULTS = HERE.parent / "samples" / "results" / "lab.json"
 RELIABILITY = HERE / "results" / "reliability.json"
-EVIDENCE = HERE / "results" / "avx512-bf16" / "evidence.json"
+EVIDENCE = HERE / "results" / "evidence.json"
 BUDGETS = ("0.5", "0.3", "0.2", "0.1", "0.05")
 CONTROL = "unpruned"
 SHORT = ("omnidrop-auto", "seats", "omnidrop-even", "omnidrop", "random")
