@@ -88,6 +88,7 @@ class OmniDropAuto(LayerMethod):
         "lead": frozenset({Part.SCHEDULE}),
         "fuse": frozenset({Part.SCHEDULE}),
         "free": frozenset({Part.SCHEDULE}),
+        "time": frozenset({Part.ENTRY, Part.LAYERS}),
         "power": frozenset({Part.LAYERS}),
         "rows": frozenset({Part.LAYERS}),
         "keep_mass": frozenset({Part.SCHEDULE}),
