@@ -33,8 +33,8 @@ SAID = {
     "omnidrop-even": "uniform+omnidrop",
     "random-sigmoid": "random, omnidrop's schedule",
 }
-#: On the lab model it was run before time counted as a difference (docs/log.md).
-SAID_OF_LAB = SAID | {"omnidrop-auto": "omnidrop-auto, as it was"}
+#: What was run on the lab model before it changed (docs/log.md).
+FORMER = {"omnidrop-auto"}
 
 Cells = dict[str, dict[str, dict[str, float]]]
 
@@ -127,7 +127,8 @@ def lab_table(folder: Path = LAB) -> str:
     rows.append(f"| {CONTROL} | {' | '.join(whole)} |")
     for label in sorted((label for label in models["lab"] if label != CONTROL), key=first):
         found = " | ".join(cell(label, name, budget) for name, budget in columns)
-        rows.append(f"| {SAID_OF_LAB.get(label, label)} | {found} |")
+        then = ", as it was" if label in FORMER else ""
+        rows.append(f"| {display_name(label)}{then} | {found} |")
     return "\n".join(rows) + "\n"
 
 

@@ -36,11 +36,7 @@ METHODS = (
 
 def written(value: object) -> str:
     """Return a setting's value as `--variant` reads it."""
-    if value is None:
-        return "null"
-    if isinstance(value, tuple):
-        return json.dumps(value, separators=(",", ":"))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def variants(name: str) -> dict[str, str]:

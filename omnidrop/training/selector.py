@@ -23,7 +23,6 @@ from omnidrop.engine.model import Model
 from omnidrop.engine.session import Session
 from omnidrop.errors import MediaError, OmniDropError, UsageError
 from omnidrop.models.gradients import Decoder
-from omnidrop.pruning.parts import selector as parts
 from omnidrop.pruning.parts.selector import KIND, Selector, Shape
 from omnidrop.pruning.parts.trained import Network
 from omnidrop.training import resuming
@@ -373,7 +372,7 @@ class _Course:
         )
 
     def _write(self, trained: Network, decoder: Decoder, begin: int) -> Result:
-        folder = self.folder / parts.KIND.stem if self.options.unfreeze else self.folder
+        folder = self.folder / KIND.stem if self.options.unfreeze else self.folder
         try:
             if self.options.unfreeze:
                 decoder.write(self.folder)
