@@ -185,10 +185,10 @@ def prefill(
     # Where the question chooses what enters, no layer of the clip is the same for another one.
     end = 0 if method.wants & OF_THE_QUESTION else task.prompt.clip_end()
     kept = prefixes if end else None
-    key = Key(method, plan, seed, tuple(prompt.ids[:end].tolist())) if kept is not None else None
-    known = kept.find(key) if kept is not None and key is not None else None
+    key = Key(method, plan, tuple(prompt.ids[:end].tolist())) if kept is not None else None
+    known = kept.find(key, seed) if kept is not None and key is not None else None
     if known is not None:
-        loop = _resumed(task, known, end)
+        loop = _resumed(task, known, seed, end)
     else:
         drops = plan.adaptive or any(count != plan.total for count in plan.counts)
         split_at = end if drops or kept is not None else 0
@@ -313,18 +313,19 @@ def _phrases(task: _Task) -> tuple[torch.Tensor, ...]:
     return task.adapter.embed(to_device(flat, task.prompt.device)).split([len(w) for w in ids])
 
 
-def _resumed(task: _Task, known: Prefix, end: int) -> _LayerLoop:
+def _resumed(task: _Task, known: Prefix, seed: int, end: int) -> _LayerLoop:
     """Continue from an earlier question's prefix; the question's rows begin at `end`."""
     adapter, prompt = task.adapter, task.prompt
     task.meter.add(StageName.ENTRY, 0.0, reused=True)
     through = prefix_stage(known.layers, task.layers)
     task.meter.add(through, 0.0, within=StageName.PREFILL, reused=True)
-    cache, generator = task.cache(), torch.Generator()
+    cache, generator = task.cache(), torch.Generator().manual_seed(seed)
     known.start(cache)
     state = task.method.start(task.plan)
     if known.handover is not None:
         state = known.handover.state.fork()
-        generator.set_state(known.handover.generator)
+        if known.seed is not None:
+            generator.set_state(known.handover.generator)
     rows = Rows.of(prompt)
     rows, _ = rows.keep(torch.searchsorted(rows.survivors, known.survivors[0]))
     words = adapter.embed(prompt.ids[end:])
@@ -475,5 +476,8 @@ class _LayerLoop:
 
     def _close_prefix(self, handover: Handover | None) -> None:
         if self.recorder is not None:
-            self.prefix = self.recorder.prefix(self.survivors, handover)
+            seed = self.generator.initial_seed()
+            unused = torch.Generator().manual_seed(seed).get_state()
+            drew = not torch.equal(self.generator.get_state(), unused)
+            self.prefix = self.recorder.prefix(self.survivors, handover, seed if drew else None)
             self.recorder = None

@@ -27,11 +27,10 @@ PREFIX_BYTES = 2 * 1024**3
 
 @dataclass(frozen=True)
 class Key:
-    """What a prefix depends on, apart from the clip."""
+    """What a prefix depends on, apart from the clip and the random numbers drawn for it."""
 
     method: Method
     plan: Plan
-    seed: int
     ids: tuple[int, ...]
 
 
@@ -71,12 +70,16 @@ class Prefix:
         None if the question never takes part in the selection; the prefix then holds all layers.
     user : weak reference to KVCache
         The cache that may write to the spare room after the clip's keys and values.
+    seed : int or None
+        Seed of the random numbers that the method drew for these layers; None if it drew none, and
+        every seed has the same prefix.
     """
 
     survivors: tuple[torch.Tensor, ...]
     kv: tuple[CacheView, ...]
     handover: Handover | None
     user: weakref.ref[KVCache]
+    seed: int | None
 
     @property
     def layers(self) -> int:
@@ -164,9 +167,11 @@ class PrefixRecorder:
         """Share the first `clip_rows` keys and values of the layer that just ran."""
         self._kv.append(self._cache.share(layer, clip_rows))
 
-    def prefix(self, survivors: Sequence[torch.Tensor], handover: Handover | None) -> Prefix:
+    def prefix(
+        self, survivors: Sequence[torch.Tensor], handover: Handover | None, seed: int | None
+    ) -> Prefix:
         """Return what was collected; see `Prefix`."""
-        return Prefix(tuple(survivors), tuple(self._kv), handover, weakref.ref(self._cache))
+        return Prefix(tuple(survivors), tuple(self._kv), handover, weakref.ref(self._cache), seed)
 
 
 @dataclass
@@ -185,10 +190,10 @@ class Prefixes:
     limit: int = PREFIX_BYTES
     _held: list[tuple[Key, Prefix]] = field(default_factory=list)
 
-    def find(self, key: Key) -> Prefix | None:
-        """Return the prefix of `key`; if there is none, drop the oldest to make room for it."""
+    def find(self, key: Key, seed: int) -> Prefix | None:
+        """Return the prefix of `key` and `seed`; if there is none, drop the oldest to make room."""
         for i, (known, prefix) in enumerate(self._held):
-            if known == key:
+            if known == key and prefix.seed in (None, seed):
                 self._held.append(self._held.pop(i))
                 return prefix
         del self._held[: max(0, len(self._held) - self.count + 1)]

@@ -44,6 +44,7 @@ class Remembering(Method):
     """An adaptive method with random numbers and state, which later reads the question."""
 
     name: ClassVar[str] = "remembering"
+    at_entry: bool = True
 
     def plan(self, tokens, layers):
         return Plan(len(tokens), (len(tokens),) * layers, adaptive=True)
@@ -52,7 +53,8 @@ class Remembering(Method):
         return Drawn()
 
     def enter(self, view, plan):
-        view.state.numbers.append(float(torch.rand(1, generator=view.generator)))
+        if self.at_entry:
+            view.state.numbers.append(float(torch.rand(1, generator=view.generator)))
         return Entry(torch.arange(len(view.tokens)))
 
     def keep(self, view, count):
@@ -222,6 +224,33 @@ def test_a_prefix_is_reused_only_if_nothing_it_depends_on_changes(
     assert layers(method=omnidrop.Random(budget=0.5)) == 0
     assert layers(method=omnidrop.Uniform(budget=0.4)) == 0
     assert layers(reuse=False) == 0
+
+
+#: Method, and whether its prefix is reused under another seed.
+DRAWN: list[tuple[Method, bool]] = [
+    (omnidrop.Uniform(budget=0.5), True),
+    (omnidrop.OmniDrop(budget=0.5), True),
+    (Remembering(), False),
+    (Remembering(at_entry=False), True),  # draws only where the question takes part
+    (omnidrop.Random(budget=0.5), False),
+    (omnidrop.get_method("random+uniform@omnidrop", budget=0.5), False),
+    (omnidrop.get_method("none+random@omnidrop", budget=0.5), False),  # for the clip alone
+]
+
+
+@pytest.mark.usefixtures("apart")
+@pytest.mark.parametrize(("method", "known"), DRAWN, ids=ids)
+def test_another_seed_reuses_what_was_not_drawn(
+    model: Model, features: Features, method: Method, known: bool
+) -> None:
+    """`omnidrop eval` gives each question a seed of its own."""
+    with model.features(features) as session:
+        session.ask(FIRST, method=method, options=OPTIONS)
+        second = session.ask(QUESTION, method=method, options=replace(OPTIONS, seed=4))
+    with model.features(features) as session:
+        fresh = session.ask(QUESTION, method=method, options=replace(OPTIONS, seed=4))
+    assert bool(reused_layers(second)) is known
+    same(second, fresh)
 
 
 @pytest.mark.usefixtures("apart")
