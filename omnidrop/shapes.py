@@ -239,6 +239,32 @@ class TextShape:
         masked_half = 2 * self.heads * self.head_dim * tokens * (tokens - 1)
         return float(sum(self.layer_flops(tokens, layer) + masked_half for layer in range(layers)))
 
+    def two_way_weight_bytes(self, layers: int) -> int:
+        """Return the bytes of such layers' weights in float32, with a matrix that scores rows."""
+        if not layers:
+            return 0
+        matrices = sum(self.layer_weights(layer, active=False) for layer in range(layers))
+        return 4 * (matrices + self.hidden**2)
+
+    def two_way_peak_bytes(self, tokens: int, layers: int) -> float:
+        """Return the peak bytes of the first layers run that way in float32, without weights.
+
+        Per row: what enters and leaves a layer and one more hidden row, the angles, and the largest
+        of four rows of the queries' width (attention), two of it and four of the keys' (rotary
+        embedding), and three of the MLP's.
+
+        Parameters
+        ----------
+        tokens : int
+        layers : int
+            0 needs nothing.
+        """
+        if not layers:
+            return 0.0
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        inner = max(4 * queries, 2 * queries + 4 * keys, 3 * self.mlp_width(0))
+        return 4.0 * tokens * (3 * self.hidden + 2 * self.head_dim + inner)
+
     def decode_flops(self, lengths: Sequence[int], steps: int) -> float:
         """Return the operations of `steps` decoding steps.
 
@@ -536,6 +562,7 @@ class Shapes:
         video: int,
         grid: tuple[int, int, int] | None,
         gpu: bool = False,
+        own_layers: int = 0,
     ) -> int:
         """Return the most bytes held at once beside the weights: embeddings, encoder or prefill.
 
@@ -553,12 +580,17 @@ class Shapes:
             (t, h, w) in patches; None without video, or if it is encoded already.
         gpu : bool
             Batches are larger on a GPU.
+        own_layers : int
+            Layers of a network of the method's own, whose weights are held, too, and which reads
+            the whole prompt before the decoder does (`Method.own_layers`).
         """
         # Every plane of the video embeddings is held until it has been added.
         held = (rows + (self.vision.planes - 1) * video) * self.text.hidden * bytes_per_value
         encoder = self.vision.peak_bytes(grid, bytes_per_value, gpu=gpu)
         prefill = self.text.peak_bytes(lengths, bytes_per_value, gpu=gpu) if lengths else 0.0
-        return round(held + max(encoder, prefill))
+        own = self.text.two_way_peak_bytes(rows, own_layers)
+        weights = self.text.two_way_weight_bytes(own_layers)
+        return round(held + weights + max(encoder, own, prefill))
 
 
 def with_buffers(count: float) -> int:

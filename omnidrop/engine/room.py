@@ -18,17 +18,30 @@ from omnidrop.tokens import Media, Prompt
 TEXT_ROWS = 4096
 
 
-def surely_fits(adapter: Adapter, media: Media) -> bool:
-    """Whether a clip fits even with every token kept; needs no prompt and takes no time."""
+def surely_fits(adapter: Adapter, media: Media, own_layers: int = 0) -> bool:
+    """Whether a clip fits even with every token kept; needs no prompt and takes no time.
+
+    Parameters
+    ----------
+    adapter : Adapter
+    media : Media
+    own_layers : int
+        `Method.own_layers`.
+    """
     merge = adapter.info.vision.merge
     video = media.grid[0] * media.grid[1] * media.grid[2] // merge**2 if media.grid else 0
     rows = video + media.audio_tokens + TEXT_ROWS
-    need = _need(adapter, media, [rows] * adapter.info.text.layers, rows, video)
+    need = _need(adapter, media, [rows] * adapter.info.text.layers, rows, video, own_layers)
     return need <= memory_free(adapter.device, adapter.weights)
 
 
 def check_room(
-    adapter: Adapter, media: Media, prompt: Prompt, counts: Sequence[int], hint: str
+    adapter: Adapter,
+    media: Media,
+    prompt: Prompt,
+    counts: Sequence[int],
+    hint: str,
+    own_layers: int = 0,
 ) -> None:
     """Refuse an answer that takes more than the memory that is left.
 
@@ -44,6 +57,8 @@ def check_room(
         yet, so that only the encoders are checked.
     hint : str
         The remedy.
+    own_layers : int
+        `Method.own_layers`.
 
     Raises
     ------
@@ -53,7 +68,8 @@ def check_room(
     tokens = prompt.tokens
     av, video = int(tokens.av.sum()), int(tokens.video.sum())
     text = len(prompt) - av
-    need = _need(adapter, media, [text + count for count in counts], len(prompt), video)
+    lengths = [text + count for count in counts]
+    need = _need(adapter, media, lengths, len(prompt), video, own_layers)
     free = memory_free(adapter.device, adapter.weights)
     if need <= free:
         return
@@ -64,8 +80,15 @@ def check_room(
     )
 
 
-def _need(adapter: Adapter, media: Media, lengths: Sequence[int], rows: int, video: int) -> int:
-    """Return the peak in bytes, without weights."""
+def _need(
+    adapter: Adapter,
+    media: Media,
+    lengths: Sequence[int],
+    rows: int,
+    video: int,
+    own_layers: int,
+) -> int:
+    """Return the peak in bytes, without the model's weights."""
     return adapter.weights.buffer_bytes + with_buffers(
         adapter.info.shapes.peak_bytes(
             lengths,
@@ -74,5 +97,6 @@ def _need(adapter: Adapter, media: Media, lengths: Sequence[int], rows: int, vid
             video=video,
             grid=media.grid,
             gpu=has_own_memory(adapter.device),
+            own_layers=own_layers,
         )
     )

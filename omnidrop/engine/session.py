@@ -431,7 +431,7 @@ class Session:
         if self.clip is None or self._encoded is not None:
             return
         media = media_of(self.clip)
-        if surely_fits(self.adapter, media):
+        if surely_fits(self.adapter, media, method.own_layers):
             return
         prompt = build_prompt(
             self.adapter.text, self.adapter.template, question, media, system=system
@@ -440,7 +440,7 @@ class Session:
         if limits is None:  # they choose the budget by the memory that is left
             tokens = prompt.tokens.select(prompt.tokens.av)
             counts = method.plan(tokens, self.info.text.layers).counts
-        check_room(self.adapter, media, prompt, counts, TOO_BIG)
+        check_room(self.adapter, media, prompt, counts, TOO_BIG, method.own_layers)
 
     def outside(self, question: str, choices: Sequence[str] = ()) -> OutsideError | None:
         """Return what lies outside of what the model's files say it knows, or None.

@@ -222,12 +222,12 @@ def run_estimate(
         flops_prefill=flops,
         speedup=whole / flops,
         kv_cache=text.kv_bytes(lengths, sizes.width),
-        peak=peak_bytes(sizes, tokens, lengths),
+        peak=peak_bytes(sizes, tokens, lengths, method.own_layers),
         seconds=(flops + sum(encoder_flops(sizes, tokens))) / speed,
     )
 
 
-def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
+def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int], own_layers: int = 0) -> int:
     """Return the most bytes held at once: weights, program, buffer, embeddings, encoder or prefill.
 
     `Shapes.peak_bytes` says what is held.
@@ -238,6 +238,8 @@ def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
     tokens : Tokens
     lengths : sequence of int, length L
         Tokens entering each layer, text included.
+    own_layers : int
+        `Method.own_layers`.
     """
     besides = sizes.shapes.peak_bytes(
         lengths,
@@ -246,6 +248,7 @@ def peak_bytes(sizes: Sizes, tokens: Tokens, lengths: Sequence[int]) -> int:
         video=tokens.video,
         grid=tokens.grid,
         gpu=sizes.gpu,
+        own_layers=own_layers,
     )
     return sizes.weights + sizes.program + sizes.buffer + besides
 
@@ -408,7 +411,8 @@ def _room(
         counts = run.plan(av, known.shapes.text.layers).counts
         tokens = Tokens.of(prompt, media.grid)
         sizes = Sizes(known.shapes, known.weights, known.bytes_per_value, gpu=True)
-        return peak_bytes(sizes, tokens, [tokens.text + count for count in counts])
+        lengths = [tokens.text + count for count in counts]
+        return peak_bytes(sizes, tokens, lengths, run.own_layers)
 
     start = Start(
         quantize=options.quantize,

@@ -201,7 +201,8 @@ def _expectation(
             seconds = elapsed + speed.seconds(shape.prefill_flops(text, counts), len(tokens))
         if limits.memory is not None:
             lengths = [text + count for count in counts]
-            memory = max(peak, held + with_buffers(peak_bytes(sizes, counted, lengths)))
+            need = peak_bytes(sizes, counted, lengths, method.own_layers)
+            memory = max(peak, held + with_buffers(need))
         return Expected(budget, seconds, memory)
 
     return expect

@@ -56,6 +56,8 @@ def test_layers_that_a_method_runs_itself_cost(sizes: Sizes) -> None:
     assert refined.flops_prefill - plain.flops_prefill == pytest.approx(own)
     assert refined.seconds - plain.seconds == pytest.approx(own / 1e14)
     assert refined.speedup < plain.speedup
+    weights, reading = text.two_way_weight_bytes(4), text.two_way_peak_bytes(4040, 4)
+    assert weights < refined.peak - plain.peak < weights + reading
 
 
 def test_a_large_picture_is_what_counts(sizes: Sizes) -> None:

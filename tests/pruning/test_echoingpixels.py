@@ -139,8 +139,3 @@ def test_a_refiner_trained_with_a_decoder_serves_that_alone(tmp_path):
 def test_senseless_settings_are_refused(given):
     with pytest.raises(UsageError, match="name a folder"):
         EchoingPixels(refiner=given)
-
-
-def test_a_report_says_what_estimates_leave_out() -> None:
-    plan = EchoingPixels(budget=0.2).plan(clip(), 16)
-    assert "refiner" in plan.settings["note"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from dataclasses import asdict
@@ -9,11 +10,13 @@ from dataclasses import asdict
 import pytest
 import torch
 from refiners import made_up, write_refiner
+from torch.profiler import ProfilerActivity, profile
 
 from omnidrop.errors import ModelError
 from omnidrop.pruning.parts import refiner
-from omnidrop.pruning.parts.refiner import Shape, passed, straight_through
+from omnidrop.pruning.parts.refiner import Refiner, Shape, passed, straight_through
 from omnidrop.pruning.parts.trained import Network
+from omnidrop.shapes import TextShape
 
 
 def norm(row, weight, eps=1e-6):
@@ -231,3 +234,25 @@ def test_a_damaged_refiner_is_refused(tmp_path, damage):
         save_file(state, weights)
     with pytest.raises(ModelError, match="refiner is damaged"):
         refiner.KIND.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("width", "inner", "heads", "keys"),
+    [(64, 96, 1, 1), (64, 512, 1, 1), (256, 300, 4, 4), (256, 300, 4, 2), (256, 800, 4, 1)],
+)
+def test_its_memory_is_what_estimates_count(width: int, inner: int, heads: int, keys: int) -> None:
+    """Every byte that is held beside the weights, by the profiler's record of allocations."""
+    rows, layers = 700, 2
+    shape = TextShape(layers, width, inner, heads, keys, 64, vocab=10)
+    made = Refiner(Shape(width, inner, heads, keys, 64, (9, 9, 9, 5), layers=layers)).eval()
+    weights = sum(p.nbytes for p in made.parameters())
+    assert shape.two_way_weight_bytes(layers) == pytest.approx(weights, rel=0.02)
+    embeds, positions = torch.randn(1, rows, width), torch.arange(rows).expand(3, 1, rows)
+    with torch.inference_mode():
+        made(embeds, positions)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+            made(embeds, positions)
+    events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    peak = max(itertools.accumulate(event.nbytes() for event in events))
+    assert shape.two_way_peak_bytes(rows, layers) == pytest.approx(peak, rel=0.05)

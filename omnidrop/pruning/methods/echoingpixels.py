@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -12,7 +12,6 @@ from omnidrop.pruning.method import Backbone, Entry, EntryView, Need, Plan
 from omnidrop.pruning.parts import refiner as parts
 from omnidrop.pruning.parts.entry_only import EntryMethod
 from omnidrop.pruning.parts.select import top
-from omnidrop.tokens import TokenMap
 
 
 @dataclass(frozen=True)
@@ -35,8 +34,9 @@ class EchoingPixels(EntryMethod):
 
     Ours: heads of other sizes have sections in the same proportion. At a budget of 1 everything
     enters, refined, since the decoder has learned from nothing else. The refiner is computed in
-    float32; its four layers see every token, which the FLOPs of reports and estimates count. No
-    weights are published, so the method is refused with a model that has no refiner of its own.
+    float32; its four layers see every token, which FLOPs and memory of reports and estimates
+    count. No weights are published, so the method is refused with a model that has no refiner of
+    its own.
 
     Parameters
     ----------
@@ -65,14 +65,6 @@ class EchoingPixels(EntryMethod):
     def check_model(self, backbone: Backbone, width: int) -> None:
         """Check that there is a refiner."""
         parts.find(self.refiner, backbone, width)
-
-    def plan(self, tokens: TokenMap, layers: int) -> Plan:
-        """Keep one number of tokens throughout; say what estimates leave out."""
-        plan = super().plan(tokens, layers)
-        if "note" in plan.settings:  # there is nothing to keep
-            return plan
-        note = "Estimates of memory leave out the refiner, which reads the whole prompt in float32."
-        return replace(plan, settings=plan.settings | {"note": note})
 
     def enter(self, view: EntryView, plan: Plan) -> Entry:
         """Refine the prompt, and let the clip's highest scores enter."""
