@@ -30,10 +30,10 @@ chooses one, and `--set FIELD=VALUE` changes a setting. `omnidrop models` lists 
 Each section says what a paper or its public code publishes, and what is ours. Meeting any budget
 exactly is ours throughout.
 
-Each section also says what a second question about the clip reuses: the keys and values of the layers
+Each section also says what a second question about the clip reuses: the keys and values of layers
 that do not depend on the question. Text before the clip and what enters of it must have 512 tokens
-together. With fewer, a pass over the clip by itself would slow the first question down too much, so
-each question computes them anew.
+together. With fewer, a pass over the clip by itself would slow the first question down too much,
+so each question computes them anew.
 """
 
 PARTS = {
