@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import torch
 
@@ -32,6 +32,7 @@ from omnidrop.pruning.method import (
     Mix,
     Plan,
     Rows,
+    WholePrompt,
 )
 from omnidrop.tokens import TokenMap
 
@@ -190,21 +191,23 @@ class Call:
     ----------
     layer : int
         -1 at entry.
-    kept : Tensor, (n,) int64
-        The method's selection, on the CPU, even if a script replaced it.
     replayed : Tensor, (n,) int64
         Its selection when run on the CPU with the same inputs.
     seen : dict of Tensor
         The inputs that it read, on the CPU.
-    mix : Mix or None
-        Its merges, on the CPU.
+    entry : Entry
+        All that it returned, on the CPU: merges and states of its own included.
     """
 
     layer: int
-    kept: torch.Tensor
     replayed: torch.Tensor
     seen: dict[str, torch.Tensor]
-    mix: Mix | None = None
+    entry: Entry
+
+    @property
+    def kept(self) -> torch.Tensor:
+        """The method's selection, on the CPU, even if a script replaced it, (n,) int64."""
+        return self.entry.keep
 
 
 class Recorded:
@@ -293,6 +296,7 @@ class Recorder(LayerMethod):
             generator=torch.Generator(),
             state=view.state.fork(),
             phrase_embeds=tuple(phrase.cpu() for phrase in view.phrase_embeds),
+            prompt=None if view.prompt is None else _moved(view.prompt, "cpu"),
             **seen,
         )
         on_cpu.generator.set_state(state)
@@ -316,21 +320,29 @@ class Recorder(LayerMethod):
     def _scripted(
         self, entry: Entry, layer: int, replayed: torch.Tensor, seen: dict[str, torch.Tensor]
     ) -> Entry:
-        mix = entry.mix
-        if mix is not None:
-            mix = Mix(mix.kept.cpu(), mix.source.cpu(), mix.weight.cpu())
-        call = Call(layer, entry.keep.cpu(), replayed.cpu(), seen, mix)
+        call = Call(layer, replayed.cpu(), seen, _moved(entry, "cpu"))
         self.calls.append(call)
         if self.script is None:
             return entry
         scripted = self.script[len(self.calls) - 1]
         if torch.equal(scripted.kept, call.kept):
             return entry
-        device = entry.keep.device
-        mix = scripted.mix
-        if mix is not None:
-            mix = Mix(mix.kept.to(device), mix.source.to(device), mix.weight.to(device))
-        return Entry(scripted.kept.to(device), mix)
+        return _moved(scripted.entry, entry.keep.device)
+
+
+T = TypeVar("T", Entry, Mix, WholePrompt)
+
+
+def _moved(values: T, device: torch.device | str) -> T:
+    """Return the same values with their tensors on a device."""
+    found: dict[str, Any] = {}
+    for field in fields(values):
+        value = getattr(values, field.name)
+        if isinstance(value, torch.Tensor):
+            found[field.name] = value.detach().to(device)
+        elif isinstance(value, Mix):
+            found[field.name] = _moved(value, device)
+    return replace(values, **found)
 
 
 def _on_cpu(tokens: TokenMap) -> TokenMap:

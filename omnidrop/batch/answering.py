@@ -383,25 +383,20 @@ class Answerer:
 
     def _session(self, opened: _Opening) -> Session:
         """Return the session of a clip; limits may lower its sampling."""
-        options, clip = self.options, opened.clip()
-        span = opened.rows[0].clip_options(options.clip)
-        if options.limits is not None and (options.fit_pixels or options.fit_fps):
-            from omnidrop.profiling.fit import fit_sampling
-
-            found, notice = fit_sampling(
-                self.model.adapter,
-                clip,
-                opened.rows[0].question,
-                self._fitted(),
-                options.limits,
-                clip=span,
-                pixels=options.fit_pixels,
-                fps=options.fit_fps,
-                system=options.system,
-            )
-            if notice is not None:
-                return self.model.open(clip, found, notices=[notice])
-        return self.model.open(clip, span)
+        options, first = self.options, opened.rows[0]
+        span = first.clip_options(options.clip)
+        if options.limits is None:
+            return self.model.open(opened.clip(), span)
+        return options.limits.open(
+            self.model,
+            opened.clip(),
+            first.question,
+            self._fitted(),
+            clip=span,
+            pixels=options.fit_pixels,
+            fps=options.fit_fps,
+            system=options.system,
+        )
 
     def _answered(self, opened: _Opening) -> Iterator[Record]:
         """Yield the records of a clip's rows.

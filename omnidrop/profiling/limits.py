@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -18,6 +19,10 @@ from omnidrop.errors import UsageError
 from omnidrop.format import rounded_duration, rounded_size
 
 if TYPE_CHECKING:
+    from omnidrop.clip.clip import Clip
+    from omnidrop.clip.options import ClipOptions
+    from omnidrop.engine.model import Model
+    from omnidrop.engine.session import Session
     from omnidrop.models.adapter import Adapter
     from omnidrop.pruning.method import Method
     from omnidrop.tokens import Prompt
@@ -70,6 +75,54 @@ class Limits:
         from omnidrop.profiling.fit import choose_budget
 
         return choose_budget(adapter, prompt, method, self, elapsed)
+
+    def open(
+        self,
+        model: Model,
+        source: str | os.PathLike[str] | Clip,
+        question: str,
+        method: Method,
+        *,
+        clip: ClipOptions,
+        pixels: bool,
+        fps: bool,
+        system: str | None = None,
+    ) -> Session:
+        """Open a session on a clip, with pixels or rate lowered until an answer fits the limits.
+
+        Parameters
+        ----------
+        model : Model
+        source : path-like or Clip
+            A clip is not probed again.
+        question : str
+            The first one to be asked.
+        method : Method
+            Its own budget is ignored.
+        clip : ClipOptions
+            What is tried first.
+        pixels, fps : bool
+            What may be lowered.
+        system : str, optional
+        """
+        if not (pixels or fps):
+            return model.open(source, clip)
+        from omnidrop.profiling.fit import fit_sampling
+
+        found, notice = fit_sampling(
+            model.adapter,
+            source,
+            question,
+            method,
+            self,
+            clip=clip,
+            pixels=pixels,
+            fps=fps,
+            system=system,
+        )
+        if notice is None:
+            return model.open(source, clip)
+        return model.open(source, found, notices=[notice])
 
     def __str__(self) -> str:
         parts = [] if self.latency is None else [f"--fit-latency {rounded_duration(self.latency)}"]

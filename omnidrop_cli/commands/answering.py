@@ -177,25 +177,19 @@ def measure_speed(job: Job) -> None:
 def open_session(first: Question, job: Job) -> Session:
     """Open the clip of a question; limits may lower its sampling."""
     source = job.opened.get((first.clip, first.span), first.clip)
-    options = job.read.clip_options(first.span)
-    limits = job.fit.limits()
-    if limits is not None and (job.fit.fit_pixels or job.fit.fit_fps):
-        from omnidrop.profiling.fit import fit_sampling
-
-        found, notice = fit_sampling(
-            job.model.adapter,
-            source,
-            first.text,
-            job.fitted,
-            limits,
-            clip=options,
-            pixels=job.fit.fit_pixels,
-            fps=job.fit.fit_fps,
-            system=job.flags.system,
-        )
-        if notice is not None:
-            return job.model.open(source, found, notices=[notice])
-    return job.model.open(source, options)
+    options, limits = job.read.clip_options(first.span), job.fit.limits()
+    if limits is None:
+        return job.model.open(source, options)
+    return limits.open(
+        job.model,
+        source,
+        first.text,
+        job.fitted,
+        clip=options,
+        pixels=job.fit.fit_pixels,
+        fps=job.fit.fit_fps,
+        system=job.flags.system,
+    )
 
 
 def answer_question(

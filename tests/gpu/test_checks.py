@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ import omnidrop
 from benchmarks.gpu_parts import agreement
 from omnidrop.engine.encode import Features
 from omnidrop.pruning.method import LayerView
+from tests.pruning.refiners import refiner_folder
 
 pytestmark = pytest.mark.slow
 
@@ -91,3 +92,31 @@ def test_another_rule_is_not_a_tie(checkpoint: Path, clips: list[Features]) -> N
     model = Pair.load(checkpoint, "cpu").model
     found = agreement.compare_choices(model, model, clips[0], Broken(budget=0.4))
     assert [one.tie(1.0) for one in found] == [True, False]
+
+
+def test_a_replaced_choice_brings_what_it_carries(checkpoint: Path, clips: list[Features]) -> None:
+    """A script's tokens go on with the script's states and text, not with those of this run."""
+    model = Pair.load(checkpoint, "cpu").model
+    folder = refiner_folder(model.adapter.info.text.hidden)
+    method = omnidrop.get_method("echoingpixels", budget=0.4, refiner=folder)
+    recorder = agreement.Recorder(method)
+    agreement.greedy(model, clips[0], 1, recorder)
+    call = recorder.calls[0]
+    own = call.entry
+    assert own.states is not None
+    assert own.text is not None
+    other = replace(own, keep=own.keep[1:], states=own.states[1:] + 1, text=own.text + 1)
+    scripted = agreement.Recorder(method, [replace(call, entry=other)])
+    given = scripted._scripted(own, -1, call.replayed, {})
+    assert torch.equal(given.keep, other.keep)
+    assert given.states is not None
+    assert torch.equal(given.states, other.states)
+    assert given.text is not None
+    assert torch.equal(given.text, other.text)
+
+
+def test_the_choice_of_a_refiner(checkpoint: Path, clips: list[Features]) -> None:
+    width = Pair.load(checkpoint, "cpu").model.adapter.info.text.hidden
+    method = omnidrop.get_method("echoingpixels", budget=0.4, refiner=refiner_folder(width))
+    (found,) = checks.check_choices(checkpoint, clips[:1], "cpu", method)
+    assert (found.layer, found.swapped, found.scores) == (-1, 0, 0)
