@@ -16,9 +16,8 @@ first, bytes (weights once per token, and the KV cache) that of the second.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 #: Rows of a chunk in a norm or an MLP of the decoder, at most: bounds activation memory.
 MLP_ROWS = 2048
@@ -596,31 +595,3 @@ class Shapes:
 def with_buffers(count: float) -> int:
     """Return a counted peak with what comes on top of it (`BUFFERS`)."""
     return round(count * (1 + BUFFERS))
-
-
-def described(value: Any) -> dict[str, Any]:
-    """Return a dataclass as plain values for a report.
-
-    Fields of shapes at their default are left out, so that a report lists only what differs.
-    """
-    found: dict[str, Any] = {}
-    for item in fields(value):
-        part = getattr(value, item.name)
-        if isinstance(part, TextShape | VisionShape | AudioShape):
-            found[item.name] = described(part)
-        elif not _is_default(value, item.name):
-            found[item.name] = _plain(part)
-    return found
-
-
-def _is_default(value: Any, name: str) -> bool:
-    if not isinstance(value, TextShape | VisionShape | AudioShape):
-        return False
-    default = next(item.default for item in fields(value) if item.name == name)
-    return default is not MISSING and getattr(value, name) == default
-
-
-def _plain(part: Any) -> Any:
-    if isinstance(part, Experts | Projections):
-        return asdict(part)
-    return float(part) if isinstance(part, Fraction) else part

@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from omnidrop.report.model_sizes import described
 from omnidrop.shapes import (
     MLP_ROWS,
     MLP_ROWS_GPU,
@@ -19,7 +20,6 @@ from omnidrop.shapes import (
     Shapes,
     TextShape,
     VisionShape,
-    described,
 )
 
 SMALL = TextShape(3, 32, 48, 4, 2, 8, 100)

@@ -20,8 +20,8 @@ from omnidrop.engine.timing import Meter
 from omnidrop.models.adapter import Adapter
 from omnidrop.pruning.method import Method
 from omnidrop.pruning.schedules import TOLERANCE
+from omnidrop.report.model_sizes import described
 from omnidrop.report.trace import ChunkTrace, Memory, Trace
-from omnidrop.shapes import described
 from omnidrop.tokens import Prompt, TokenMap
 
 if TYPE_CHECKING:

@@ -29,8 +29,9 @@ from omnidrop.profiling.card import Room, Setup, Start, room
 from omnidrop.profiling.machine import device_name, matmul_speed
 from omnidrop.prompt import build_prompt, long_position_notice
 from omnidrop.pruning.method import Method
+from omnidrop.report.model_sizes import described
 from omnidrop.resident import held
-from omnidrop.shapes import Shapes, described, with_buffers
+from omnidrop.shapes import Shapes, with_buffers
 from omnidrop.tokens import Prompt
 
 SCHEMA = "omnidrop.estimate/1"
