@@ -69,8 +69,8 @@ def test_train_then_ask(run, train, folder, questions, tmp_path) -> None:
     assert (found["failed"], found["training"]["steps"]) == (1, 4)
     assert {path.name for path in out.iterdir()} == {"selector.json", "selector.safetensors"}
 
-    code, said, _ = run(*ask, "--model", folder, "--set", f"selector={out}", "--json")
-    assert code == 0
+    code, said, err = run(*ask, "--model", folder, "--set", f"selector={out}", "--json")
+    assert code == 0, err
     assert json.loads(said)["trace"]["method"]["name"] == "omnisift"
 
     other = checkpoints.tiny_thinker(tmp_path / "other", seed=5)
@@ -81,20 +81,20 @@ def test_train_then_ask(run, train, folder, questions, tmp_path) -> None:
     code, _, err = train(questions, "--out", out)
     assert code == 2
     assert "--force" in err
-    code, said, _ = train(questions, "--out", out, "--force", "--steps", "1")
-    assert code == 0
+    code, said, err = train(questions, "--out", out, "--force", "--steps", "1")
+    assert code == 0, err
     assert "every token" in said
 
 
 def test_the_decoder_too(run, train, questions, tmp_path) -> None:
     out = tmp_path / "tuned"
-    code, said, _ = train(questions, "--out", out, "--steps", "1", "--unfreeze", "--json")
-    assert code == 0
+    code, said, err = train(questions, "--out", out, "--steps", "1", "--unfreeze", "--json")
+    assert code == 0, err
     assert json.loads(said)["training"]["decoder"] == "trained"
-    code, _, _ = run("ask", questions.with_name("film0.mp4"), "What plays?", "--offline",
-                     "--method", "omnisift", "--budget", "0.4", "--model", out,
-                     "--max-new-tokens", "2")  # fmt: skip
-    assert code == 0
+    code, _, err = run("ask", questions.with_name("film0.mp4"), "What plays?", "--offline",
+                       "--method", "omnisift", "--budget", "0.4", "--model", out,
+                       "--max-new-tokens", "2")  # fmt: skip
+    assert code == 0, err
 
 
 def test_a_stopped_call_goes_on(train, questions, tmp_path, monkeypatch) -> None:
