@@ -12,6 +12,7 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from omnidrop.clip.specs import AudioSpec, VideoSpec
@@ -26,6 +27,9 @@ from omnidrop.shapes import MLP_ROWS, MLP_ROWS_GPU, Shapes
 
 #: Up to this many new rows attend to cached keys without repeating the keys for each head.
 FEW_ROWS = 256
+
+#: Rows of each of the encoders' last projections that tell encoders apart.
+_FINGERPRINT_ROWS = 64
 
 
 class ThinkerAdapter(Adapter):
@@ -288,10 +292,10 @@ def _stop_ids(thinker: Any, end_of_turn: int) -> frozenset[int]:
 
 
 def _fingerprint(*weights: torch.Tensor) -> str:
-    """Return a hash of weights; it does not depend on the dtype loaded."""
+    """Return a hash of the signs of weights, which no rounding to another dtype changes."""
     digest = hashlib.sha256()
     for weight in weights:
         digest.update(str(tuple(weight.shape)).encode())
-        rows = weight.detach()[:4].cpu().to(torch.float16).to(torch.bfloat16)
-        digest.update(rows.contiguous().view(torch.int16).numpy().tobytes())
+        signs = weight.detach()[:_FINGERPRINT_ROWS].signbit().cpu().numpy()
+        digest.update(np.packbits(signs).tobytes())
     return digest.hexdigest()[:16]

@@ -17,7 +17,14 @@ from omnidrop.models import thinker
 from omnidrop.models.attention import causal_mask
 from omnidrop.models.qwen2_5_omni.adapter import QwenOmniAdapter
 from omnidrop.models.qwen2_5_omni.sizes import media_specs
-from omnidrop.models.qwen2_5_omni.tiny import token_ids, write_preprocessor, write_tokenizer
+from omnidrop.models.qwen2_5_omni.tiny import (
+    hub_layout,
+    tiny_thinker,
+    token_ids,
+    write_preprocessor,
+    write_tokenizer,
+)
+from omnidrop.options import DTYPES
 from omnidrop.prompt import build_prompt
 from omnidrop.tokens import Media
 from tests.models.conftest import load
@@ -43,6 +50,15 @@ def test_template_and_stop_ids_come_from_the_checkpoint(adapter, hub_folder):
     assert adapter.stop_ids == {ids["<|im_end|>"], ids["<|endoftext|>"]}
     # Without a generation_config.json only the end of the turn is left.
     assert load(hub_folder).stop_ids == {ids["<|im_end|>"]}
+
+
+@pytest.mark.parametrize("layout", ["saved", "hub"])
+def test_the_fingerprint_is_that_of_the_encoders_in_every_dtype(tmp_path, layout):
+    write = {"saved": tiny_thinker, "hub": hub_layout}[layout]
+    folder = write(tmp_path / "one")  # stored in float32, which each of the others rounds
+    found = {load(folder, dtype=name).fingerprint for name in DTYPES}
+    assert len(found) == 1
+    assert load(write(tmp_path / "other", seed=5)).fingerprint not in found
 
 
 TEXTS = [
