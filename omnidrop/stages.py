@@ -1,4 +1,4 @@
-"""Names of the timed stages, shared by engine, reports and command line.
+"""Names of the timed stages, shared by engine, reports and command line; who hears of them.
 
 JSON documents contain these names, so their text never changes. The time of a stage is an
 `omnidrop.report.trace.Stage`.
@@ -6,7 +6,11 @@ JSON documents contain these names, so their text never changes. The time of a s
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
+
+#: Called with (stage, done, total or None if unknown), for a progress bar.
+Progress = Callable[[str, float, float | None], None]
 
 
 class StageName(StrEnum):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from omnidrop import stages
     from omnidrop_cli.terminal.progress import Progress
 
 
@@ -41,7 +41,7 @@ def silence_warnings(debug: bool) -> None:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def downloads(bar: Progress, *, quiet: bool) -> Callable[[str, float, float | None], None]:
+def downloads(bar: Progress, *, quiet: bool) -> stages.Progress:
     """Return how the library tells of a download: in a bar, or in one line where none is shown.
 
     Parameters

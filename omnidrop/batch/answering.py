@@ -28,12 +28,11 @@ from omnidrop.clip.options import ClipOptions
 from omnidrop.errors import ModelError
 from omnidrop.options import GenerateOptions, LoadOptions
 from omnidrop.profiling.limits import Limits
-from omnidrop.stages import StageName
+from omnidrop.stages import Progress, StageName
 
 if TYPE_CHECKING:
     from omnidrop.clip.clip import Clip
     from omnidrop.clip.read_clip import ReadClip
-    from omnidrop.engine.encode import Progress
     from omnidrop.engine.model import Model
     from omnidrop.engine.session import Session
     from omnidrop.models.locations import Location
@@ -345,14 +344,9 @@ class Answerer:
         return self.options.read_ahead and not self.hooks.begun.has_suspects
 
     def _measure_speed(self) -> None:
-        """Measure the method's prefill on this machine, if a limit of time asks for it."""
         limits = self.options.limits
-        if limits is not None and limits.latency is not None:
-            from omnidrop.profiling.prefill_speed import prefill_speed
-
-            if self.hooks.progress is not None:
-                self.hooks.progress("measure the speed", 0, None)
-            prefill_speed(self.model.adapter, self._fitted())
+        if limits is not None:
+            limits.measure(self.model.adapter, self._fitted(), self.hooks.progress)
 
     def _method(self) -> Method | None:
         return self.options.method.method(self.model.recommended)

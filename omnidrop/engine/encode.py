@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
@@ -33,7 +33,7 @@ from omnidrop.engine.timing import Meter
 from omnidrop.errors import MediaError
 from omnidrop.models.adapter import Adapter, Embeds
 from omnidrop.report.trace import Used
-from omnidrop.stages import StageName
+from omnidrop.stages import Progress, StageName
 from omnidrop.tokens import Media
 from omnidrop.transfers import to_device
 
@@ -42,9 +42,6 @@ if TYPE_CHECKING:  # precomputed features need no media library
 
 #: Idle CPU cores from which frames are decoded while the encoder runs on the CPU.
 READERS = 3
-
-#: Called with (stage, done, total or None), for a progress bar.
-Progress = Callable[[str, float, float | None], None]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from omnidrop.clip.options import ClipOptions
 from omnidrop.engine.captured import Steps
 from omnidrop.engine.default import method_of
-from omnidrop.engine.encode import Features, Progress, decodes_in_parallel
+from omnidrop.engine.encode import Features, decodes_in_parallel
 from omnidrop.engine.prefill import backbone_of
 from omnidrop.engine.session import Session
 from omnidrop.errors import ModelError, UsageError
@@ -25,6 +25,7 @@ from omnidrop.models.loading import load_adapter
 from omnidrop.options import LoadOptions
 from omnidrop.pruning.method import Method
 from omnidrop.recommended import Recommended
+from omnidrop.stages import Progress
 
 if TYPE_CHECKING:
     from omnidrop.clip.clip import Clip

@@ -23,7 +23,6 @@ from omnidrop.engine.default import Chosen, choose, method_of
 from omnidrop.engine.encode import (
     Encoded,
     Features,
-    Progress,
     encode_clip,
     encode_features,
     media_of,
@@ -45,7 +44,7 @@ from omnidrop.options import GenerateOptions
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.method import Method, Need
 from omnidrop.report.trace import Answer
-from omnidrop.stages import StageName
+from omnidrop.stages import Progress, StageName
 from omnidrop.tokens import Prompt
 
 if TYPE_CHECKING:  # precomputed features need no media library

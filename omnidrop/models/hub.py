@@ -25,9 +25,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from omnidrop.errors import ModelError
-
-#: Called with stage, bytes done and bytes in all, from the caller's thread.
-Progress = Callable[[str, float, float | None], None]
+from omnidrop.stages import Progress
 
 Result = TypeVar("Result")
 

@@ -15,7 +15,6 @@ from omnidrop.models.adapter import Adapter
 from omnidrop.models.calibration import read_calibration
 from omnidrop.models.checking import readable
 from omnidrop.models.family import LoadRequest
-from omnidrop.models.hub import Progress
 from omnidrop.models.locations import (
     KnownModel,
     Location,
@@ -38,6 +37,7 @@ from omnidrop.models.unneeded import keep_out_torchvision
 from omnidrop.models.world import read_world
 from omnidrop.options import LoadOptions
 from omnidrop.resident import let_go
+from omnidrop.stages import Progress
 
 __all__ = [
     "KnownModel",

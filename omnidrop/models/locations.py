@@ -20,6 +20,7 @@ from omnidrop.models import hub
 from omnidrop.models.family import Family, aliases, families, family_of, recommended_for
 from omnidrop.models.folder_checks import AGAIN, check_file, check_files, check_numbers
 from omnidrop.recommended import SAFE, Recommended
+from omnidrop.stages import Progress
 
 DEMO = "demo"
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -140,9 +141,7 @@ def long_name(model: str) -> str:
     return aliases().get(name.lower(), name) + at + revision
 
 
-def find(
-    model: str | None, *, offline: bool = False, progress: hub.Progress | None = None
-) -> Location:
+def find(model: str | None, *, offline: bool = False, progress: Progress | None = None) -> Location:
     """Find a model; download it if needed and allowed.
 
     Parameters
@@ -185,7 +184,7 @@ def recommended_by_name(model: str | None) -> Recommended:
         return SAFE if family is None else recommended_for(name, family)
 
 
-def _find(model: str | None, offline: bool, progress: hub.Progress | None) -> Location:
+def _find(model: str | None, offline: bool, progress: Progress | None) -> Location:
     if model is None:
         for repository in aliases().values():
             folder = cached(repository)
@@ -261,7 +260,7 @@ def _located(name: str, folder: Path, *, demo: bool = False) -> Location:
     return Location(name=name, folder=folder, demo=demo, config=config, family=family)
 
 
-def get_model(model: str, *, progress: hub.Progress | None = None) -> Location:
+def get_model(model: str, *, progress: Progress | None = None) -> Location:
     """Download a model, or what its copy in the hub's cache lacks, and check it.
 
     Parameters
@@ -285,7 +284,7 @@ def get_model(model: str, *, progress: hub.Progress | None = None) -> Location:
     return _located(repository, download(repository, progress=progress))
 
 
-def download(model: str, *, progress: hub.Progress | None = None) -> Path:
+def download(model: str, *, progress: Progress | None = None) -> Path:
     """Download a model from the hub, or what its copy in the cache lacks; without telemetry.
 
     Parameters

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from omnidrop.engine.session import Session
     from omnidrop.models.adapter import Adapter
     from omnidrop.pruning.method import Method
+    from omnidrop.stages import Progress
     from omnidrop.tokens import Prompt
 
 
@@ -75,6 +76,24 @@ class Limits:
         from omnidrop.profiling.fit import choose_budget
 
         return choose_budget(adapter, prompt, method, self, elapsed)
+
+    def measure(self, adapter: Adapter, method: Method, progress: Progress | None = None) -> None:
+        """Measure the method's prefill on this machine where time is limited, before it counts.
+
+        Parameters
+        ----------
+        adapter : Adapter
+        method : Method
+            The one whose budget is chosen.
+        progress : Progress, optional
+        """
+        if self.latency is None:
+            return
+        from omnidrop.profiling.prefill_speed import prefill_speed
+
+        if progress is not None:
+            progress("measure the speed", 0, None)
+        prefill_speed(adapter, method)
 
     def open(
         self,

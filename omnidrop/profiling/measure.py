@@ -45,10 +45,8 @@ from omnidrop.profiling.result import (
 )
 from omnidrop.pruning.method import Method
 from omnidrop.report.trace import Answer, Trace
-from omnidrop.stages import StageName
+from omnidrop.stages import Progress, StageName
 from omnidrop.tokens import Prompt, TokenMap
-
-Progress = Callable[[str, float, float | None], None]
 
 
 @dataclass

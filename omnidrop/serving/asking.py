@@ -21,6 +21,7 @@ from omnidrop.serving.openings import Openings
 from omnidrop.serving.problems import refusal, wrong
 from omnidrop.serving.sessions import Sessions, Turns
 from omnidrop.serving.sources import Source
+from omnidrop.stages import Progress
 
 if TYPE_CHECKING:
     from omnidrop.clip.options import ClipOptions
@@ -51,7 +52,7 @@ class Listener:
 
     on_text: Callable[[str], None]
     on_token: Callable[[Token], None]
-    on_progress: Callable[[str, float, float | None], None]
+    on_progress: Progress
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,13 @@ import psutil
 
 from omnidrop.errors import ModelError, UsageError
 from omnidrop.options import LoadOptions
+from omnidrop.stages import Progress
 
 if TYPE_CHECKING:
     from omnidrop.engine.model import Model
 
 #: Seconds without use after which a model is dropped.
 KEEP_ALIVE = 300.0
-
-#: Receives (stage, done, total) while a model is loaded, as `omnidrop.load` calls it.
-Progress = Callable[[str, float, float | None], None]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ embedding of a chunk from the audio of that chunk.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,8 +19,7 @@ from omnidrop.models.adapter import Adapter
 from omnidrop.prompt import build_prompt
 from omnidrop.pruning.parts.a2v import Chunks, Predictor, Shape, mean_picture
 from omnidrop.pruning.parts.trained import Network
-
-Progress = Callable[[str, float, float | None], None]
+from omnidrop.stages import Progress
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,9 @@ from omnidrop.errors import MediaError, OmniDropError, UsageError
 from omnidrop.models.gradients import Decoder
 from omnidrop.pruning.parts.selector import KIND, Selector, Shape
 from omnidrop.pruning.parts.trained import Network
+from omnidrop.stages import Progress
 from omnidrop.training import resuming
 from omnidrop.training.lessons import Encodings, Kept, Lesson, Teacher
-
-Progress = Callable[[str, float, float | None], None]
 
 #: Questions that a loss is measured on, at most.
 JUDGED = 64

@@ -167,11 +167,9 @@ def answers(questions: Iterable[Question], job: Job) -> Iterator[Outcome]:
 
 def measure_speed(job: Job) -> None:
     """Measure the method's prefill on this machine, if a limit of time asks for it."""
-    if job.fit.fit_latency is not None:
-        from omnidrop.profiling.prefill_speed import prefill_speed
-
-        job.progress("measure the speed", 0, None)
-        prefill_speed(job.model.adapter, job.fitted)
+    limits = job.fit.limits()
+    if limits is not None:
+        limits.measure(job.model.adapter, job.fitted, job.progress)
 
 
 def open_session(first: Question, job: Job) -> Session:

@@ -13,7 +13,8 @@ from omnidrop.errors import OmniDropError, UsageError
 from omnidrop.models.locations import find
 from omnidrop.options import LoadOptions
 from omnidrop.serving.same_model import model_key, pinned, stamps
-from omnidrop.serving.warm import Progress, WarmModel
+from omnidrop.serving.warm import WarmModel
+from omnidrop.stages import Progress
 from omnidrop_cli.options.common import ModelFlags
 from omnidrop_cli.serving import protocol
 

@@ -22,7 +22,8 @@ from types import FrameType
 from typing import Any
 
 from omnidrop.errors import UsageError, printable
-from omnidrop.serving.warm import Progress, WarmModel
+from omnidrop.serving.warm import WarmModel
+from omnidrop.stages import Progress
 from omnidrop_cli import interrupts, loading
 from omnidrop_cli.calling import Run
 from omnidrop_cli.serving import protocol
