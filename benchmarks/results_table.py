@@ -32,9 +32,8 @@ SHORT = ("omnidrop-auto", "seats", "omnidrop-even", "omnidrop", "random")
 SAID = {
     "omnidrop-even": "uniform+omnidrop",
     "random-sigmoid": "random, omnidrop's schedule",
+    "omnidrop-auto-lab": "omnidrop-auto, lead 1.5, free 26",
 }
-#: What was run on the lab model before it changed (docs/log.md).
-FORMER = {"omnidrop-auto"}
 
 Cells = dict[str, dict[str, dict[str, float]]]
 
@@ -111,8 +110,12 @@ def short_table(cells: Cells) -> str:
 def lab_table(folder: Path = LAB) -> str:
     """Return the accuracy of the lab and the demo model on the same questions, by method."""
     models = {name: read(folder / name / "summary.csv")[0] for name in ("lab", "demo")}
-    budgets = [b for b in BUDGETS if any(b in cells for cells in models["lab"].values())]
-    columns = [(name, budget) for name in models for budget in budgets]
+    columns = [
+        (name, budget)
+        for name, cells in models.items()
+        for budget in BUDGETS
+        if any(budget in found for found in cells.values())
+    ]
 
     def cell(label: str, name: str, budget: str) -> str:
         found = models[name].get(label, {}).get(budget, {}).get("all")
@@ -127,8 +130,7 @@ def lab_table(folder: Path = LAB) -> str:
     rows.append(f"| {CONTROL} | {' | '.join(whole)} |")
     for label in sorted((label for label in models["lab"] if label != CONTROL), key=first):
         found = " | ".join(cell(label, name, budget) for name, budget in columns)
-        then = ", as it was" if label in FORMER else ""
-        rows.append(f"| {display_name(label)}{then} | {found} |")
+        rows.append(f"| {display_name(label)} | {found} |")
     return "\n".join(rows) + "\n"
 
 

@@ -42,8 +42,9 @@ class Recommended:
 #: the wrong layer, whatever the depth at which a model reads its clip, and half the tokens leave
 #: room for a model that needs more of them than those that were measured. DASH is the best of these
 #: methods at 50 % on the demo model: 96.2 % right where all tokens give 96.5, and no loss on short
-#: events. Methods that drop inside the decoder are tuned to one depth: on the demo model OmniDrop's
-#: published schedule loses 5 points at 50 %.
+#: events. On the lab model it loses 7.5 points there, as random tokens do, and omnidrop-auto 1.7,
+#: but only because that empties the layers after those that read: without that it loses 5.9
+#: (docs/results.md). Where a model reads is not known of one that nobody has measured.
 SAFE = Recommended(
     method="dash",
     budget=0.5,
