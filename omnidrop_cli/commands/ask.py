@@ -314,12 +314,16 @@ class Run:
         """Return 0, 6, or the one code that all questions about one clip failed with.
 
         An answer without a word is the model's failure (4), so that no script goes on with it.
+        Where a person reads along, the notice of that answer has said so.
         """
         from omnidrop.errors import ModelError
-        from omnidrop_cli.errors import batch_code, describe
+        from omnidrop.report.trace import EMPTY
+        from omnidrop_cli.errors import batch_code, complain, describe
 
         empty = [o for o in self.outcomes if o.answer is not None and not o.answer.text.strip()]
         if empty and len(empty) == len(self.outcomes):
+            if not self.printer.on_screen:
+                complain(f"{EMPTY} Ask in other words, or keep more with a higher --budget.")
             return ModelError.exit_code
 
         problems = [o.problem for o in self.outcomes if o.problem is not None]

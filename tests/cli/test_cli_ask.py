@@ -249,10 +249,13 @@ def test_an_answer_without_a_word(run, fake, clip, monkeypatch) -> None:
     import fakes
 
     monkeypatch.setattr(fakes, "TEXT", "")
-    assert run("ask", clip, "What?")[:2] == (4, "\n")
-    assert run("ask", clip, "-q", "What?", "-q", "Who?")[0] == 4
-    code, out, _ = run("ask", clip, "What?", "--json")
-    assert (code, json.loads(out)["text"]) == (4, "")
+    code, out, err = run("ask", clip, "What?")
+    assert (code, out) == (4, "\n")
+    assert err.startswith("omnidrop: error: The model answered with nothing. ")
+    code, _, err = run("ask", clip, "-q", "What?", "-q", "Who?")
+    assert (code, err.count("error:")) == (4, 1)
+    code, out, err = run("ask", clip, "What?", "--json")
+    assert (code, json.loads(out)["text"], err.count("error:")) == (4, "", 1)
 
 
 def test_some_answers_without_a_word(run, fake, clip, monkeypatch) -> None:
