@@ -86,7 +86,7 @@ def _need(
     lengths: Sequence[int],
     rows: int,
     video: int,
-    own_layers: int = 0,
+    own_layers: int,
 ) -> int:
     """Return the peak in bytes, without the model's weights."""
     return adapter.weights.buffer_bytes + with_buffers(

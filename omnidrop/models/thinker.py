@@ -12,7 +12,6 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 
 from omnidrop.clip.specs import AudioSpec, VideoSpec
@@ -296,6 +295,5 @@ def _fingerprint(*weights: torch.Tensor) -> str:
     digest = hashlib.sha256()
     for weight in weights:
         digest.update(str(tuple(weight.shape)).encode())
-        signs = weight.detach()[:_FINGERPRINT_ROWS].signbit().cpu().numpy()
-        digest.update(np.packbits(signs).tobytes())
+        digest.update(weight.detach()[:_FINGERPRINT_ROWS].signbit().cpu().numpy().tobytes())
     return digest.hexdigest()[:16]

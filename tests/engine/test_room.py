@@ -78,6 +78,5 @@ def _need(model: Model, clip: omnidrop.Session, method: omnidrop.Method) -> int:
     tokens = prompt.tokens.select(prompt.tokens.av)
     counts = method.plan(tokens, adapter.info.text.layers).counts
     text = len(prompt) - len(tokens)
-    return room._need(
-        adapter, found, [text + c for c in counts], len(prompt), int(prompt.tokens.video.sum())
-    )
+    lengths, video = [text + c for c in counts], int(prompt.tokens.video.sum())
+    return room._need(adapter, found, lengths, len(prompt), video, method.own_layers)
