@@ -24,8 +24,8 @@ PROC = Path("/proc/self")
 #: Number of `madvise` by which a process lets go of pages (Linux).
 _DONTNEED = 4
 
-#: A mapping in smaps: its addresses, and the file.
-_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+\s*(.*)")
+#: The line in smaps that a mapping begins with, up to the file's name.
+_MAPPING = re.compile(r"([0-9a-f]+)-([0-9a-f]+) \S+ \S+ \S+ \S+ *$")
 
 
 @dataclass(frozen=True)
@@ -123,21 +123,28 @@ class _Mapping:
 
 
 def _mappings(files: Collection[Path]) -> Iterator[_Mapping]:
-    """Yield the mappings of some files; a link stands for the file that it leads to."""
+    """Yield the mappings of some files; a link stands for the file that it leads to.
+
+    A process has a thousand mappings and more, so only those of the files are parsed.
+    """
     names = {str(file.resolve()) for file in files}
     try:
-        lines = (PROC / "smaps").read_text(encoding="utf-8", errors="replace").splitlines()
+        text = (PROC / "smaps").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
-    wanted: re.Match[str] | None = None
-    sizes: dict[str, int] = {}
-    for line in lines:
-        if (found := _MAPPING.fullmatch(line)) is not None:
-            wanted, sizes = (found if found[3] in names else None), {}
-        elif wanted is not None:
-            name, _, value = line.partition(":")
-            if name in ("Rss", "Anonymous"):
-                sizes[name] = int(value.split()[0]) * 1024
-            if name == "VmFlags":  # the last line of a mapping
-                start, end = int(wanted[1], 16), int(wanted[2], 16)
-                yield _Mapping(start, end, sizes.get("Rss", 0), sizes.get("Anonymous", 1))
+    for name in names:
+        end = -1
+        while (end := text.find(f" {name}\n", end + 1)) >= 0:
+            begin = text.rfind("\n", 0, end) + 1
+            if (found := _MAPPING.match(text, begin, end)) is not None:
+                yield _mapping(found, text[end + len(name) + 2 : text.find("VmFlags:", end)])
+
+
+def _mapping(addresses: re.Match[str], lines: str) -> _Mapping:
+    """Return a mapping by the lines below its addresses."""
+    sizes = dict(line.split(":", 1) for line in lines.splitlines())
+    resident, own = (
+        int(sizes[key].split()[0]) * 1024 if key in sizes else None for key in ("Rss", "Anonymous")
+    )
+    start, end = (int(address, 16) for address in addresses.groups())
+    return _Mapping(start, end, resident or 0, 1 if own is None else own)

@@ -314,16 +314,14 @@ class Run:
         """Return 0, 6, or the one code that all questions about one clip failed with.
 
         An answer without a word is the model's failure (4), so that no script goes on with it.
-        Where a person reads along, the notice of that answer has said so.
         """
         from omnidrop.errors import ModelError
-        from omnidrop.report.trace import EMPTY
-        from omnidrop_cli.errors import batch_code, complain, describe
+        from omnidrop_cli.errors import batch_code, describe
 
         empty = [o for o in self.outcomes if o.answer is not None and not o.answer.text.strip()]
+        if empty and not self.printer.on_screen:
+            self._tell_empty(empty)
         if empty and len(empty) == len(self.outcomes):
-            if not self.printer.on_screen:
-                complain(f"{EMPTY} Ask in other words, or keep more with a higher --budget.")
             return ModelError.exit_code
 
         problems = [o.problem for o in self.outcomes if o.problem is not None]
@@ -332,6 +330,17 @@ class Run:
             if len(codes) == 1:
                 return codes.pop()
         return batch_code(len(problems) + len(empty))
+
+    def _tell_empty(self, empty: list[Outcome]) -> None:
+        """Say on stderr which answers have no word; a person who reads along sees it above."""
+        from omnidrop.report.trace import EMPTY
+        from omnidrop_cli.errors import complain
+
+        what, where = EMPTY, ""
+        if len(self.outcomes) > 1:
+            what = f"{len(empty)} of {len(self.outcomes)} answers have no word."
+            where = f"The first: {printable(empty[0].question.clip)}: {empty[0].question.text} "
+        complain(f"{what} {where}Ask in other words, or keep more with a higher --budget.")
 
 
 def _why_not_warm(output: OutputFlags) -> str:

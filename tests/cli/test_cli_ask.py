@@ -254,6 +254,7 @@ def test_an_answer_without_a_word(run, fake, clip, monkeypatch) -> None:
     assert err.startswith("omnidrop: error: The model answered with nothing. ")
     code, _, err = run("ask", clip, "-q", "What?", "-q", "Who?")
     assert (code, err.count("error:")) == (4, 1)
+    assert err.startswith(f"omnidrop: error: 2 of 2 answers have no word. The first: {clip}: What?")
     code, out, err = run("ask", clip, "What?", "--json")
     assert (code, json.loads(out)["text"], err.count("error:")) == (4, "", 1)
 
@@ -268,7 +269,10 @@ def test_some_answers_without_a_word(run, fake, clip, monkeypatch) -> None:
         return replace(answer, text="") if question == "Who?" else answer
 
     monkeypatch.setattr(FakeSession, "ask", half)
-    assert run("ask", clip, "-q", "What?", "-q", "Who?")[0] == 6
+    code, out, err = run("ask", clip, "-q", "What?", "-q", "Who?")
+    assert (code, len(out.splitlines())) == (6, 2)
+    assert err.startswith(f"omnidrop: error: 1 of 2 answers have no word. The first: {clip}: Who?")
+    assert run("ask", clip, "-q", "What?", "-q", "Who?", "--json")[2] == err
 
 
 def test_a_terminal_shows_that_an_answer_has_no_word(run, fake, clip, monkeypatch, capsys) -> None:

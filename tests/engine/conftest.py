@@ -17,7 +17,7 @@ FAMILIES = (
     "qwen2_5_omni",
     pytest.param("qwen3_omni_moe", marks=pytest.mark.slow),
     pytest.param("qwen2_5_vl", marks=pytest.mark.slow),
-    "made_up_omni",
+    pytest.param("made_up_omni", marks=pytest.mark.slow),
 )
 
 

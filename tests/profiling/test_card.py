@@ -78,7 +78,7 @@ def test_what_can_never_fit_is_said() -> None:
 
 @pytest.mark.slow
 def test_a_real_estimate_proposes_what_fits(tmp_path: Path) -> None:
-    path = media.mp4(tmp_path / "a.mp4", size=(640, 360), seconds=20)
+    path = media.mp4(tmp_path / "a.mp4", size=(640, 360), seconds=20, fps=4)
     asked = {"model": LoadOptions(model="7b"), "tflops": 1.0}
     roomy = estimate(path, "What is there?", [OmniDrop(budget=0.5)], memory=80e9, **asked)
     assert roomy.room is not None
