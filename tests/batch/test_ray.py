@@ -122,6 +122,7 @@ def read_by_task(groups: list[Any], reading: Reading, ledger: _Ledger) -> list[A
     return found
 
 
+@pytest.mark.slow
 def test_records_are_the_same_whoever_reads_the_clip(model, folder, clips, tmp_path) -> None:
     load = LoadOptions(model=str(folder), device="cpu", dtype="float32", offline=True)
     options = AnswerOptions(load, generate=GenerateOptions(max_new_tokens=3))

@@ -186,6 +186,7 @@ def test_presets_from_calibrate_run_beside_the_defaults(
     assert found["own", 0.3]["cache"] == "cut"
 
 
+@pytest.mark.slow
 def test_all_runs_every_method(run: Run, model, questions: Path, tmp_path: Path) -> None:
     from omnidrop.pruning.registry import method_names
 
@@ -195,6 +196,7 @@ def test_all_runs_every_method(run: Run, model, questions: Path, tmp_path: Path)
     assert found == {"unpruned", *method_names()} - {"none"}
 
 
+@pytest.mark.slow
 def test_all_leaves_out_what_was_not_trained_for_the_model(
     run: Run, model, questions: Path, tmp_path: Path
 ) -> None:

@@ -52,7 +52,7 @@ def test_template_and_stop_ids_come_from_the_checkpoint(adapter, hub_folder):
     assert load(hub_folder).stop_ids == {ids["<|im_end|>"]}
 
 
-@pytest.mark.parametrize("layout", ["saved", "hub"])
+@pytest.mark.parametrize("layout", [pytest.param("saved", marks=pytest.mark.slow), "hub"])
 def test_the_fingerprint_is_that_of_the_encoders_in_every_dtype(tmp_path, layout):
     write = {"saved": tiny_thinker, "hub": hub_layout}[layout]
     folder = write(tmp_path / "one")  # stored in float32, which each of the others rounds

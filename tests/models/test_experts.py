@@ -36,6 +36,7 @@ from omnidrop.models.quantising import check_quantised
 from omnidrop.models.qwen3_omni import FAMILY
 from omnidrop.models.qwen3_omni.tiny import hub_layout, tiny_thinker
 from omnidrop.pruning.method import Method
+from tests.some import every
 from tests.tiny import make_features
 
 CPU = torch.device("cpu")
@@ -164,7 +165,7 @@ def test_groups_in_one_call_equal_groups_one_by_one():
     torch.testing.assert_close(out, products(rows, weights, counts), rtol=0.02, atol=0.1)
 
 
-@pytest.mark.parametrize("quantize", ["4bit", "8bit"])
+@pytest.mark.parametrize("quantize", every(2, ["4bit", "8bit"]))
 def test_every_expert_of_a_checkpoint_is_quantised(loaded, quantize):
     full, few = loaded(None), loaded(quantize)
     for mine, theirs in zip(few._layers, full._layers, strict=True):
@@ -180,7 +181,7 @@ def test_every_expert_of_a_checkpoint_is_quantised(loaded, quantize):
     assert few.info.parameters == full.info.parameters
 
 
-@pytest.mark.parametrize("quantize", ["4bit", "8bit"])
+@pytest.mark.parametrize("quantize", every(2, ["4bit", "8bit"]))
 def test_a_quantised_model_answers(folder, quantize):
     model = Model(load(folder, quantize))  # bitsandbytes packs a model's weights when it is run
     options = GenerateOptions(max_new_tokens=4)

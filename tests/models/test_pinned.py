@@ -85,7 +85,7 @@ def test_the_same_model(
     assert stops == expected_stops
 
 
-@pytest.mark.parametrize("kind", ["4bit", "8bit"])
+@pytest.mark.parametrize("kind", every(2, ["4bit", "8bit"]))
 def test_the_same_quantised_model(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_here: list[str]
 ) -> None:

@@ -80,7 +80,8 @@ def test_the_headers_tell_what_loading_holds(half: Path, dtype: str, quantize: s
 
 
 @pytest.mark.parametrize(
-    ("dtype", "quantize"), [("auto", None), ("auto", "4bit"), ("auto", "8bit"), ("bfloat16", None)]
+    ("dtype", "quantize"),
+    every(2, [("auto", None), ("auto", "4bit"), ("bfloat16", None), ("auto", "8bit")]),
 )
 def test_the_buffer_is_the_one_that_a_question_takes(
     half: Path, dtype: str, quantize: str | None, monkeypatch: pytest.MonkeyPatch

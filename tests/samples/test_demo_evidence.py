@@ -40,7 +40,7 @@ def test_nine_of_ten_strongest_moments_meet_the_evidence() -> None:
 
 
 @pytest.mark.parametrize("name", ["omnidrop-auto", "seats"])
-@pytest.mark.parametrize("budget", [0.3, 0.2])
+@pytest.mark.parametrize("budget", [0.3, pytest.param(0.2, marks=pytest.mark.slow)])
 def test_moments_are_where_the_events_are(model, name, budget) -> None:
     from avsynth.ready import ready_clips
 
