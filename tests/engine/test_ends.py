@@ -24,6 +24,7 @@ from omnidrop.options import GenerateOptions
 from omnidrop.report.trace import Answer
 
 QUESTION = "What instrument plays first?"
+SHORT = GenerateOptions(max_new_tokens=8)
 letters = st.text("abc", max_size=12)
 stops = st.lists(st.text("abc", min_size=1, max_size=3), min_size=1, max_size=3)
 
@@ -189,9 +190,11 @@ def test_evidence_and_check_are_interrupted_too(model: Model, features: Features
         calls += 1
 
     with model.features(features) as session:
-        session.ask(QUESTION, alive=count, method=omnidrop.OmniDrop(budget=0.5))
+        session.ask(QUESTION, alive=count, method=omnidrop.OmniDrop(budget=0.5), options=SHORT)
         once, calls = calls, 0
-        session.ask(QUESTION, alive=count, check=True, method=omnidrop.OmniDrop(budget=0.5))
+        session.ask(
+            QUESTION, alive=count, check=True, method=omnidrop.OmniDrop(budget=0.5), options=SHORT
+        )
     assert calls > once + model.info.text.layers - 2
 
 
@@ -199,13 +202,13 @@ def test_evidence_and_check_are_interrupted_too(model: Model, features: Features
 def test_a_turn_of_which_only_the_text_is_known(model: Model, features: Features) -> None:
     ids = tuple(model.adapter.text.encode("A drum.")[0])
     with model.features(features) as session:
-        by_text = session.ask("And then?", earlier=[Said(QUESTION, "A drum.")])
-        by_ids = session.ask("And then?", earlier=[Said(QUESTION, "A drum.", ids)])
-        first = session.ask(QUESTION)
+        by_text = session.ask("And then?", earlier=[Said(QUESTION, "A drum.")], options=SHORT)
+        by_ids = session.ask("And then?", earlier=[Said(QUESTION, "A drum.", ids)], options=SHORT)
+        first = session.ask(QUESTION, options=SHORT)
         said = Said(QUESTION, first.text, first.token_ids)
         assert (
-            session.ask("And then?", earlier=[said]).token_ids
-            == session.ask("And then?", earlier=[first]).token_ids
+            session.ask("And then?", earlier=[said], options=SHORT).token_ids
+            == session.ask("And then?", earlier=[first], options=SHORT).token_ids
         )
     assert by_text.token_ids == by_ids.token_ids
     (turn,) = by_text.trace.settings["earlier"]
@@ -220,7 +223,7 @@ def test_what_a_session_holds_is_counted(
         assert session.bytes == 0
         encoded = session.encode()
         assert session.bytes == encoded.bytes > 0
-        session.ask(QUESTION, method=omnidrop.OmniDrop(budget=0.5))
+        session.ask(QUESTION, method=omnidrop.OmniDrop(budget=0.5), options=SHORT)
         assert session.bytes == encoded.bytes + session.prefixes.bytes
         assert session.prefixes.bytes > 0
     assert session.bytes == 0

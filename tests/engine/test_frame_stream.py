@@ -15,9 +15,11 @@ from omnidrop.engine.encode import Encoded, encode_clip
 from omnidrop.engine.model import Model
 from omnidrop.engine.timing import Meter
 from omnidrop.errors import UsageError
+from omnidrop.options import GenerateOptions
 from omnidrop.testing import media
 
 QUESTION = "What instrument plays first?"
+SHORT = GenerateOptions(max_new_tokens=8)
 
 
 @pytest.fixture(scope="module")
@@ -150,5 +152,5 @@ def test_reuse_changes_nothing(
 
 def test_the_trace_counts_repeated_grids(model: Model, slides: Path) -> None:
     with model.open(slides) as session:
-        clip = session.ask(QUESTION).trace.clip
+        clip = session.ask(QUESTION, options=SHORT).trace.clip
     assert 0 < clip["repeated_grids"] < clip["grid"][0]

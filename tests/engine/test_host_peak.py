@@ -17,11 +17,13 @@ from omnidrop import Limits, Model, resident
 from omnidrop.engine import memory
 from omnidrop.engine.memory import BY_KERNEL, BY_SAMPLES, SELDOM, HostPeak, held_on_host, in_use
 from omnidrop.models.memory import Weights
+from omnidrop.options import GenerateOptions
 from omnidrop.testing import media
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 QUESTION = "What is there?"
+SHORT = GenerateOptions(max_new_tokens=8)
 MEGABYTE = 10**6
 
 
@@ -114,8 +116,8 @@ def test_a_system_without_proc(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 def test_the_report_names_weights_and_how_it_was_measured(model: Model, tmp_path: Path) -> None:
     path = media.mp4(tmp_path / "a.mp4", size=(128, 96))
     with model.open(path) as clip:
-        first = clip.ask(QUESTION).trace.memory
-        again = clip.ask(QUESTION, limits=Limits(memory=1e12)).trace
+        first = clip.ask(QUESTION, options=SHORT).trace.memory
+        again = clip.ask(QUESTION, limits=Limits(memory=1e12), options=SHORT).trace
     weights = model.adapter.weights
     assert first.weights == weights.total_bytes
     assert first.mapped == weights.mapped_bytes

@@ -11,9 +11,11 @@ from omnidrop import Model
 from omnidrop.engine import room
 from omnidrop.errors import MemoryShortError
 from omnidrop.models import memory
+from omnidrop.options import GenerateOptions
 from omnidrop.testing import media
 
 QUESTION = "What is there?"
+SHORT = GenerateOptions(max_new_tokens=8)
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +57,16 @@ def test_a_budget_can_make_it_fit(
     with model.open(path) as clip:
         with pytest.raises(MemoryShortError):
             clip.ask(QUESTION, method=omnidrop.get_method("none"))
-        clip.ask(QUESTION, method=omnidrop.Uniform(budget=0.1))
+        clip.ask(QUESTION, method=omnidrop.Uniform(budget=0.1), options=SHORT)
 
 
 def test_an_encoded_clip_is_not_checked_again(
     model: Model, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with model.open(path) as clip:
-        first = clip.ask(QUESTION)
+        first = clip.ask(QUESTION, options=SHORT)
         free(monkeypatch, 1000)
-        assert clip.ask(QUESTION).token_ids == first.token_ids
+        assert clip.ask(QUESTION, options=SHORT).token_ids == first.token_ids
 
 
 def _need(model: Model, clip: omnidrop.Session, method: omnidrop.Method) -> int:

@@ -85,8 +85,8 @@ def test_second_question_reuses_the_embeddings_and_equals_a_fresh_run(
 
 def test_cutting_earlier_caches_saves_memory(model: Model, features: Features) -> None:
     with model.features(features) as clip:
-        own = clip.ask(QUESTION, method=omnidrop.OmniDrop(budget=0.3, cache="own"))
-        cut = clip.ask(QUESTION, method=omnidrop.OmniDrop(budget=0.3, cache="cut"))
+        own = clip.ask(QUESTION, method=omnidrop.OmniDrop(budget=0.3, cache="own"), options=SHORT)
+        cut = clip.ask(QUESTION, method=omnidrop.OmniDrop(budget=0.3, cache="cut"), options=SHORT)
     assert cut.trace.memory.kv_cache < own.trace.memory.kv_cache
     assert cut.trace.kept_per_layer == own.trace.kept_per_layer
 
@@ -164,7 +164,7 @@ def test_a_budget_out_of_reach_is_refused_with_the_range(model: Model, features:
     assert caught.value.reachable is not None
     low, _ = caught.value.reachable
     with model.features(features) as clip:
-        trace = clip.ask(QUESTION, method=omnidrop.FastV(budget=low + 0.005)).trace
+        trace = clip.ask(QUESTION, method=omnidrop.FastV(budget=low + 0.005), options=SHORT).trace
     assert abs(trace.realised_budget - low) <= 0.015
 
 

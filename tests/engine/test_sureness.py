@@ -23,6 +23,7 @@ from omnidrop.report.trace import EMPTY, Choice, Used
 from omnidrop.testing import media
 
 QUESTION = "What instrument plays first?"
+SHORT = GenerateOptions(max_new_tokens=8)
 CURVES = Calibration("calibrated on a test", Curve(0.5, -1.0), Curve(2.0, 0.0), 0.01)
 
 
@@ -272,7 +273,7 @@ def test_used_of_a_clip(demo: Model, samples) -> None:
 
 def test_used_of_ready_features(model: Model, features: Features) -> None:
     with model.features(features) as clip:
-        used = clip.ask(QUESTION).trace.used
+        used = clip.ask(QUESTION, options=SHORT).trace.used
     grids = features.grid[0]
     assert used.frames == grids * model.adapter.video_spec.temporal_patch_size
     assert used.video_seconds == pytest.approx(grids * features.second_per_grid)
@@ -280,5 +281,5 @@ def test_used_of_ready_features(model: Model, features: Features) -> None:
         features.mel.shape[1] / model.adapter.audio_spec.frames_per_second
     )
     with model.features(Features(mel=features.mel)) as clip:
-        heard = clip.ask(QUESTION).trace.used
+        heard = clip.ask(QUESTION, options=SHORT).trace.used
     assert (heard.frames, heard.video_seconds) == (0, 0.0)

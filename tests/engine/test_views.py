@@ -15,6 +15,7 @@ from omnidrop.engine.model import Model
 from omnidrop.pruning.method import Entry, EntryView, Method, MethodState, Mix, Need, Plan
 
 QUESTION = "What instrument plays first?"
+SHORT = GenerateOptions(max_new_tokens=8)
 
 
 @dataclass
@@ -80,8 +81,8 @@ class Halving(Method):
 def test_a_method_can_read_everything_in_the_contract(model: Model, features: Features) -> None:
     Looking.seen.clear()
     with model.features(features) as clip:
-        looked = clip.ask(QUESTION, method=Looking())
-        plain = clip.ask(QUESTION, method=Method())
+        looked = clip.ask(QUESTION, method=Looking(), options=SHORT)
+        plain = clip.ask(QUESTION, method=Method(), options=SHORT)
     assert looked.token_ids == plain.token_ids
     layers = model.info.text.layers
     assert Looking.seen[-1] == list(range(layers - 1))
@@ -108,7 +109,7 @@ def test_the_questions_embeddings_can_be_read_after_every_layer(
 ) -> None:
     Reading.seen.clear()
     with model.features(features) as clip:
-        clip.ask(QUESTION, method=Reading())
+        clip.ask(QUESTION, method=Reading(), options=SHORT)
     ids = torch.tensor(model.adapter.text.encode(QUESTION)[0])
     assert len(Reading.seen) == model.info.text.layers - 1
     for embeds in Reading.seen:
@@ -133,7 +134,7 @@ def test_a_method_gets_the_embeddings_of_the_phrases_it_names(
 ) -> None:
     Naming.seen.clear()
     with model.features(features) as clip:
-        clip.ask(QUESTION, method=Naming())
+        clip.ask(QUESTION, method=Naming(), options=SHORT)
     (view,) = Naming.seen
     ids = [torch.tensor(model.adapter.text.encode(phrase)[0]) for phrase in Naming.phrases]
     assert len(ids[0]) != len(ids[1])
@@ -163,7 +164,7 @@ def test_the_question_is_known_at_entry_to_a_method_that_wants_it(
     questions = [QUESTION, "Is there a drum?", QUESTION]
     with model.features(features) as clip:
         for question in questions:
-            clip.ask(question, method=Asking())
+            clip.ask(question, method=Asking(), options=SHORT)
         assert not len(clip.prefixes)
     for question, told in zip(questions, Asking.seen, strict=True):
         ids = torch.tensor(model.adapter.text.encode(question)[0])
@@ -184,7 +185,7 @@ class Untold(Method):
 
 def test_no_other_method_is_told_the_question(model: Model, features: Features) -> None:
     with model.features(features) as clip:
-        clip.ask(QUESTION, method=Untold())
+        clip.ask(QUESTION, method=Untold(), options=SHORT)
 
 
 @dataclass(frozen=True)
@@ -255,7 +256,7 @@ def test_encoders_run_again_if_a_later_method_needs_their_attention(
 
 def test_an_adaptive_method_decides_how_many_stay(model: Model, features: Features) -> None:
     with model.features(features) as clip:
-        trace = clip.ask(QUESTION, method=Halving()).trace
+        trace = clip.ask(QUESTION, method=Halving(), options=SHORT).trace
     half = -(-trace.av_tokens // 2)
     assert trace.kept_per_layer == (trace.av_tokens, *(half,) * (trace.layers - 1))
     assert trace.realised_budget == pytest.approx(
@@ -265,7 +266,7 @@ def test_an_adaptive_method_decides_how_many_stay(model: Model, features: Featur
 
 def test_merged_states_enter_the_next_layer(model: Model, features: Features) -> None:
     with model.features(features) as clip:
-        plain = clip.ask(QUESTION, method=Halving())
-        merged = clip.ask(QUESTION, method=Halving(merge=True))
+        plain = clip.ask(QUESTION, method=Halving(), options=SHORT)
+        merged = clip.ask(QUESTION, method=Halving(merge=True), options=SHORT)
     assert merged.trace.kept_per_layer == plain.trace.kept_per_layer
     assert merged.token_ids != plain.token_ids
