@@ -165,7 +165,8 @@ def _mappings(files: Collection[Path]) -> Iterator[_Mapping]:
     except OSError:
         return
     for found, behind in _found(text, files):
-        yield _mapping(found, text[behind : text.find("VmFlags:", behind)])
+        if (last := text.find("VmFlags:", behind)) >= 0:  # begins a mapping's last line
+            yield _mapping(found, text[behind:last])
 
 
 def _found(text: str, files: Collection[Path]) -> Iterator[tuple[re.Match[str], int]]:
@@ -182,7 +183,8 @@ def _mapping(addresses: re.Match[str], lines: str) -> _Mapping:
     """Return a mapping by the lines below its addresses."""
     sizes = dict(line.split(":", 1) for line in lines.splitlines())
     resident, own = (
-        int(sizes[key].split()[0]) * 1024 if key in sizes else None for key in ("Rss", "Anonymous")
+        int(sizes.get(key, missing).split()[0]) * 1024
+        for key, missing in (("Rss", "0"), ("Anonymous", "1"))
     )
     start, end = (int(address, 16) for address in addresses.groups())
-    return _Mapping(start, end, resident or 0, 1 if own is None else own)
+    return _Mapping(start, end, resident, own)

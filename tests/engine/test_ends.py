@@ -202,13 +202,13 @@ def test_evidence_and_check_are_interrupted_too(model: Model, features: Features
 def test_a_turn_of_which_only_the_text_is_known(model: Model, features: Features) -> None:
     ids = tuple(model.adapter.text.encode("A drum.")[0])
     with model.features(features) as session:
-        by_text = session.ask("And then?", earlier=[Said(QUESTION, "A drum.")], options=SHORT)
-        by_ids = session.ask("And then?", earlier=[Said(QUESTION, "A drum.", ids)], options=SHORT)
-        first = session.ask(QUESTION, options=SHORT)
+        by_text = session.ask("And then?", earlier=[Said(QUESTION, "A drum.")])
+        by_ids = session.ask("And then?", earlier=[Said(QUESTION, "A drum.", ids)])
+        first = session.ask(QUESTION)
         said = Said(QUESTION, first.text, first.token_ids)
         assert (
-            session.ask("And then?", earlier=[said], options=SHORT).token_ids
-            == session.ask("And then?", earlier=[first], options=SHORT).token_ids
+            session.ask("And then?", earlier=[said]).token_ids
+            == session.ask("And then?", earlier=[first]).token_ids
         )
     assert by_text.token_ids == by_ids.token_ids
     (turn,) = by_text.trace.settings["earlier"]

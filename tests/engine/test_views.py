@@ -81,8 +81,8 @@ class Halving(Method):
 def test_a_method_can_read_everything_in_the_contract(model: Model, features: Features) -> None:
     Looking.seen.clear()
     with model.features(features) as clip:
-        looked = clip.ask(QUESTION, method=Looking(), options=SHORT)
-        plain = clip.ask(QUESTION, method=Method(), options=SHORT)
+        looked = clip.ask(QUESTION, method=Looking())
+        plain = clip.ask(QUESTION, method=Method())
     assert looked.token_ids == plain.token_ids
     layers = model.info.text.layers
     assert Looking.seen[-1] == list(range(layers - 1))
